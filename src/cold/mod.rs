@@ -1,0 +1,2 @@
+//! Everything that blocks, on threads of its own behind bounded queues.
+#![forbid(unsafe_code)]

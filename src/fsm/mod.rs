@@ -1,0 +1,7 @@
+//! The offer workflow as pure state machines: events in, effects out, time as an argument.
+//!
+//! Must never: do I/O, read a clock, spawn threads, use `unsafe`, or depend on hash order.
+#![forbid(unsafe_code)]
+
+pub mod ids;
+pub mod types;

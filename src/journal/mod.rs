@@ -1,0 +1,2 @@
+//! The journal of a shard: segments, group commit, recovery.
+#![forbid(unsafe_code)]

@@ -1,0 +1,11 @@
+//! dispatchd: a driver-dispatch gateway. Modules in reading order.
+
+pub mod cold;
+pub mod config;
+pub mod demo;
+pub mod fsm;
+pub mod journal;
+pub mod net;
+pub mod ops;
+pub mod shard;
+pub mod wire;

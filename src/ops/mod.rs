@@ -1,0 +1,2 @@
+//! What operators see: metrics, health, logging, drain.
+#![forbid(unsafe_code)]
