@@ -1,5 +1,6 @@
 //! dispatchd: a driver-dispatch gateway. Modules in reading order.
 
+pub mod aligned;
 pub mod cold;
 pub mod config;
 pub mod demo;
