@@ -66,7 +66,12 @@ impl fmt::Display for ConfigError {
                     None => write!(f, "; `dispatchd config show` lists all"),
                 }
             }
-            Self::BadValue { key, value, origin, allowed } => {
+            Self::BadValue {
+                key,
+                value,
+                origin,
+                allowed,
+            } => {
                 write!(f, "{key} cannot be {value} ({origin}); allowed: {allowed}")
             }
             Self::NotAPair { text } => write!(f, "--set {text:?} is no key=value"),

@@ -43,7 +43,8 @@ impl Sources {
     #[must_use]
     pub fn with_process_environment(mut self) -> Self {
         let text = |raw: std::ffi::OsString| raw.to_string_lossy().into_owned();
-        self.environment.extend(std::env::vars_os().map(|(name, value)| (text(name), text(value))));
+        self.environment
+            .extend(std::env::vars_os().map(|(name, value)| (text(name), text(value))));
         self
     }
 
@@ -57,7 +58,9 @@ impl Sources {
             Some(path) => reader.read_file(path, true),
             None => reader.read_file(Path::new(FILE_DEFAULT), false),
         }
-        self.environment.iter().for_each(|(name, value)| reader.read_variable(name, value));
+        self.environment
+            .iter()
+            .for_each(|(name, value)| reader.read_variable(name, value));
         self.sets.iter().for_each(|pair| reader.read_pair(pair));
         for (flag, key, value) in [("--data", "data_dir", &self.data), ("--listen", "listen", &self.listen)] {
             if let Some(value) = value {
@@ -76,10 +79,15 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        let entry = |setting: &'static Setting| {
-            Entry { setting, value: setting.default_value(), origin: Origin::Default }
+        let entry = |setting: &'static Setting| Entry {
+            setting,
+            value: setting.default_value(),
+            origin: Origin::Default,
         };
-        Self { entries: SETTINGS.iter().map(entry).collect(), errors: Vec::new() }
+        Self {
+            entries: SETTINGS.iter().map(entry).collect(),
+            errors: Vec::new(),
+        }
     }
 
     fn finish(self) -> Result<Loaded, ConfigErrors> {
@@ -87,7 +95,10 @@ impl Reader {
             return Err(ConfigErrors(self.errors));
         }
         let values: Vec<Value> = self.entries.iter().map(|entry| entry.value.clone()).collect();
-        Ok(Loaded { config: Config::from_values(&values), entries: self.entries })
+        Ok(Loaded {
+            config: Config::from_values(&values),
+            entries: self.entries,
+        })
     }
 
     fn read_file(&mut self, path: &Path, must_exist: bool) {
@@ -95,7 +106,10 @@ impl Reader {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return,
             Err(error) => {
-                self.errors.push(ConfigError::Unreadable { path: path.to_owned(), cause: error.to_string() });
+                self.errors.push(ConfigError::Unreadable {
+                    path: path.to_owned(),
+                    cause: error.to_string(),
+                });
                 return;
             }
         };
@@ -104,7 +118,11 @@ impl Reader {
             Err(error) => {
                 let line = line_of(&text, error.span().map_or(0, |span| span.start));
                 let message = error.message().replace('\n', ", ");
-                self.errors.push(ConfigError::Syntax { path: path.to_owned(), line, message });
+                self.errors.push(ConfigError::Syntax {
+                    path: path.to_owned(),
+                    line,
+                    message,
+                });
             }
         }
     }
@@ -114,14 +132,21 @@ impl Reader {
         let mut rows: Vec<_> = table.iter().collect();
         rows.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in rows {
-            let origin = Origin::File { path: path.to_owned(), line: line_of(text, key.span().start) };
+            let origin = Origin::File {
+                path: path.to_owned(),
+                line: line_of(text, key.span().start),
+            };
             let shown = text.get(value.span()).unwrap_or_default();
-            self.set(key.get_ref(), shown, origin, |kind| value_in_file(kind, value.get_ref()));
+            self.set(key.get_ref(), shown, origin, |kind| {
+                value_in_file(kind, value.get_ref())
+            });
         }
     }
 
     fn read_variable(&mut self, name: &str, value: &str) {
-        let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) else { return };
+        let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) else {
+            return;
+        };
         if name == ENVIRONMENT_FILE || is_service_link(key) {
             return;
         }
@@ -143,7 +168,11 @@ impl Reader {
     fn set(&mut self, key: &str, shown: &str, origin: Origin, parse: impl FnOnce(&Kind) -> Option<Value>) {
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.setting.name == key) else {
             let nearest = nearest_name(key);
-            self.errors.push(ConfigError::UnknownKey { key: key.to_owned(), origin, nearest });
+            self.errors.push(ConfigError::UnknownKey {
+                key: key.to_owned(),
+                origin,
+                nearest,
+            });
             return;
         };
         let setting = entry.setting;
@@ -185,7 +214,12 @@ fn is_service_link(key: &str) -> bool {
 
 /// Line, from 1, of the byte at `offset`.
 fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
+    1 + text
+        .as_bytes()
+        .iter()
+        .take(offset)
+        .filter(|byte| **byte == b'\n')
+        .count()
 }
 
 /// The known name that `key` most likely meant: one that it begins, or the one with the fewest edits, if few.

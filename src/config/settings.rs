@@ -209,7 +209,13 @@ impl Config {
     /// Connections that one shard may hold, at least 1: the setting, or what `open_files` (the soft `RLIMIT_NOFILE`)
     /// leaves for a ring's table of direct descriptors. The kernel bounds that table per ring, not per process.
     pub fn connections_per_shard(&self, open_files: u64) -> u32 {
-        let allowed = open_files.saturating_sub(crate::limits::DESCRIPTORS_RESERVED as u64).clamp(1, 1 << 24) as u32;
-        if self.connections_max == 0 { allowed } else { self.connections_max.min(allowed) }
+        let allowed = open_files
+            .saturating_sub(crate::limits::DESCRIPTORS_RESERVED as u64)
+            .clamp(1, 1 << 24) as u32;
+        if self.connections_max == 0 {
+            allowed
+        } else {
+            self.connections_max.min(allowed)
+        }
     }
 }

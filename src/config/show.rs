@@ -31,12 +31,17 @@ impl Loaded {
 pub fn settings_table_markdown() -> String {
     let mut out = String::from("| setting | default | unit | allowed | meaning |\n|---|---|---|---|---|\n");
     for setting in SETTINGS {
-        let Setting { name, unit, kind, doc, .. } = setting;
+        let Setting {
+            name, unit, kind, doc, ..
+        } = setting;
         let default = match setting.preset {
             super::Preset::Text(text) => format!("`{text}`"),
             super::Preset::HostName => setting.default_text().to_owned(),
         };
-        push_line(&mut out, format_args!("| `{name}` | {default} | {unit} | {} | {doc} |", kind.allowed()));
+        push_line(
+            &mut out,
+            format_args!("| `{name}` | {default} | {unit} | {} | {doc} |", kind.allowed()),
+        );
     }
     out
 }
@@ -59,7 +64,10 @@ fn show_text(entries: &[Entry]) -> String {
     let mut out = String::new();
     for [name, value, unit, default, source] in &rows {
         let [w0, w1, w2, w3] = widths;
-        push_line(&mut out, format_args!("{name:w0$}  {value:w1$}  {unit:w2$}  {default:w3$}  {source}"));
+        push_line(
+            &mut out,
+            format_args!("{name:w0$}  {value:w1$}  {unit:w2$}  {default:w3$}  {source}"),
+        );
     }
     out
 }
@@ -67,7 +75,11 @@ fn show_text(entries: &[Entry]) -> String {
 fn show_toml(entries: &[Entry]) -> String {
     let mut out = String::new();
     for Entry { setting, value, .. } in entries {
-        let unit = if setting.unit.is_empty() { String::new() } else { format!(" Unit: {}.", setting.unit) };
+        let unit = if setting.unit.is_empty() {
+            String::new()
+        } else {
+            format!(" Unit: {}.", setting.unit)
+        };
         push_line(&mut out, format_args!("# {}{unit}", setting.doc));
         push_line(&mut out, format_args!("# Allowed: {}.", setting.kind.allowed()));
         let value = match value {

@@ -123,8 +123,13 @@ impl Kind {
             Self::Switch => text.parse().ok().map(Value::Switch),
             Self::OneOf(names) => names.contains(&text).then(|| Value::Text(text.to_owned())),
             // U+FFFD is what a name in another encoding turns into: it would name another directory.
-            Self::Path => (!text.is_empty() && !text.contains(['\0', '\u{fffd}'])).then(|| Value::Text(text.to_owned())),
-            Self::Address => text.parse::<SocketAddr>().ok().map(|address| Value::Text(address.to_string())),
+            Self::Path => {
+                (!text.is_empty() && !text.contains(['\0', '\u{fffd}'])).then(|| Value::Text(text.to_owned()))
+            }
+            Self::Address => text
+                .parse::<SocketAddr>()
+                .ok()
+                .map(|address| Value::Text(address.to_string())),
             Self::Id => is_id(text).then(|| Value::Text(text.to_owned())),
         }
     }
@@ -141,7 +146,10 @@ impl Kind {
 
     /// Whether the file writes this kind as a TOML integer.
     pub const fn is_integer(&self) -> bool {
-        matches!(self, Self::Integer { .. } | Self::Multiple { .. } | Self::PowerOfTwo { .. })
+        matches!(
+            self,
+            Self::Integer { .. } | Self::Multiple { .. } | Self::PowerOfTwo { .. }
+        )
     }
 }
 
