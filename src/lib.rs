@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod fsm;
 pub mod journal;
+pub mod limits;
 pub mod net;
 pub mod ops;
 pub mod shard;
