@@ -81,10 +81,12 @@ pub struct EventsQuery {
 /// order.
 pub fn route(method: Method, target: &Target) -> Result<Route, Problem> {
     let endpoint = Endpoint::find(&target.path).ok_or_else(Problem::not_found)?;
-    let (allowed, allow) = match endpoint.is_post() {
-        true => (method == Method::Post, "POST"),
+    let (allowed, allow) = match endpoint {
+        // A handshake is a GET (RFC 6455 §4.2.1).
+        Endpoint::DriverSocket(_) => (method == Method::Get, "GET"),
+        _ if endpoint.is_post() => (method == Method::Post, "POST"),
         // RFC 9110 §9.1: HEAD goes where GET does.
-        false => (matches!(method, Method::Get | Method::Head), "GET, HEAD"),
+        _ => (matches!(method, Method::Get | Method::Head), "GET, HEAD"),
     };
     if !allowed {
         return Err(Problem::method_not_allowed(allow));

@@ -27,7 +27,7 @@ pub fn write_binary(out: &mut Vec<u8>, payload: &[u8]) {
         HEADER_LEN_SHORT
     };
     write_data(out, guess, OpCode::Data(Data::Binary), |out| {
-        out.extend_from_slice(payload)
+        out.extend_from_slice(payload);
     });
 }
 
@@ -48,7 +48,9 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
         return write_control(out, Control::Close, &[]);
     }
     debug_assert!(super::decode::close_code_is_valid(code));
-    let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_LEN_MAX)];
+    let mut fits = (0..=reason.len().min(CLOSE_REASON_LEN_MAX)).rev();
+    let end = fits.find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+    let reason = &reason[..end];
     let mut payload = [0; CONTROL_LEN_MAX];
     payload[..2].copy_from_slice(&code.to_be_bytes());
     payload[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
