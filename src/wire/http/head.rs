@@ -109,9 +109,11 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HttpError {
 /// RFC 9110 §15.6.6 for a version of HTTP that is none of ours (the preface of HTTP/2 among them), else a syntax error.
 fn version_error(head: &[u8]) -> HttpError {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+    let mut parts = line.split(|byte| *byte == b' ');
+    match (parts.nth(2), parts.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
             HttpError::new(
                 505,
                 "version_not_supported",
