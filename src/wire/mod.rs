@@ -2,3 +2,5 @@
 //!
 //! Must never: do I/O, read a clock, or keep state that belongs to a connection's owner.
 #![forbid(unsafe_code)]
+
+pub mod record;
