@@ -66,6 +66,7 @@
 //! Recovery holds one segment and the records in memory.
 #![forbid(unsafe_code)]
 
+mod error;
 mod format;
 pub mod inspect;
 mod layout;
@@ -76,6 +77,7 @@ mod scan;
 pub mod segments;
 mod writer;
 
+pub use error::JournalError;
 pub use format::{
     BLOCK_HEADER_BYTES, COMMIT_BYTES_MAX, FORMAT_VERSION, FRAME_BYTES, Geometry, Owner, PAGE_BYTES, SECTOR_BYTES,
     SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SegmentHeader,
@@ -85,7 +87,7 @@ pub use lock::{DataDirLock, LockError};
 pub use recover::{RecoverError, RecoveredShard, recover_dir};
 pub use replay::{Fed, OffShift, Replay, ReplayError, Tail, image_records};
 pub use scan::{Damage, DamageKind, Found, Scan, Scanner, TornTail, scan};
-pub use writer::{Committed, JournalError, SegmentInfo, WriteOp, Writer};
+pub use writer::{Committed, SegmentInfo, WriteOp, Writer};
 
 /// Number of a record in one shard's journal of one incarnation, from 1 without gaps. 0 stands for "none yet".
 pub type Lsn = u64;
