@@ -96,7 +96,7 @@ fn a_crash_while_a_segment_is_made_loses_nothing() {
         (last, whole)
     } else {
         let header = journal.writer.segment_header(last + 1);
-        (last + 1, [header.encode().as_slice(), &[0; 8 * 4096]].concat())
+        (last + 1, [header.encode().as_slice(), &vec![0; 8 * 4096]].concat())
     };
     let check = |bytes: Vec<u8>| {
         let mut disk = journal.disk.clone();

@@ -191,6 +191,28 @@ fn missing_segments_are_refused_unless_they_are_the_oldest() {
 }
 
 #[test]
+fn an_emptied_oldest_segment_is_refused() {
+    let mut journal = small();
+    for tag in 4..6 {
+        journal.append(sized(tag, 5000));
+        journal.flush();
+    }
+    assert!(journal.writes.last().unwrap().segment > 2);
+    // Segment 1 was dropped, so nothing but segment 2 itself tells that its blocks should be there.
+    journal.disk.0.remove(&1);
+    for from in [0, 4096] {
+        let mut disk = journal.disk.clone();
+        disk.0.get_mut(&2).unwrap()[from..].fill(0);
+        let damage = refused(&disk);
+        assert!(
+            matches!(damage.kind, DamageKind::DataAfterEnd { segment: 3, .. }),
+            "{damage}"
+        );
+        assert_eq!((damage.segment, damage.offset), (2, from as u64));
+    }
+}
+
+#[test]
 fn a_shortened_or_lengthened_file_is_refused() {
     let journal = small();
     let mut disk = journal.disk.clone();
