@@ -17,3 +17,4 @@ pub mod limits;
 pub mod respond;
 pub mod route;
 pub mod ws;
+pub mod record;
