@@ -2,8 +2,8 @@
 //! a row of `config show` and a row of the README.
 
 use super::value::{Field, Kind, Preset, Value};
-use compact_str::CompactString;
 use crate::limits::{self, net, wire};
+use compact_str::CompactString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub struct Setting {
 macro_rules! settings {
     ($($name:ident: $type:ty, $unit:literal, $kind:expr, $preset:expr, $doc:literal;)+) => {
         /// Every setting, in the order of the documents.
-        pub const SETTINGS: &[Setting] = &[
+        pub static SETTINGS: &[Setting] = &[
             $(Setting { name: stringify!($name), unit: $unit, kind: $kind, preset: $preset, doc: $doc }),+
         ];
 
