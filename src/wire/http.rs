@@ -6,6 +6,7 @@
 
 mod body;
 mod head;
+mod target;
 
 pub use body::{BodyDecoder, BodyProgress, whole_body};
 pub use head::parse_head;

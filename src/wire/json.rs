@@ -58,6 +58,28 @@ pub(super) fn member_plain(out: &mut Vec<u8>, key: &str, value: &str) {
     plain(out, value);
 }
 
+/// `,"name":"value"` or `,"name":null`
+pub(super) fn member_plain_or_null(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
+    name(out, key);
+    match value {
+        Some(value) => plain(out, value),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// `,"name":"value"` or nothing.
+pub(super) fn member_plain_if(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        member_plain(out, key, value);
+    }
+}
+
+/// `,"name":true` or `,"name":false`
+pub(super) fn member_bool(out: &mut Vec<u8>, key: &str, value: bool) {
+    name(out, key);
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
 /// `,"name":value`
 pub(super) fn member_number(out: &mut Vec<u8>, key: &str, value: u64) {
     name(out, key);

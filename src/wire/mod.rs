@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod driver;
+mod fields;
 pub mod http;
 mod json;
 pub mod limits;

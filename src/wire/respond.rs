@@ -83,8 +83,15 @@ impl Reply {
         for (name, value) in &self.headers {
             field(out, name, value);
         }
-        // Said in both cases: an HTTP/1.0 client keeps the connection only when told so (RFC 9112 §9.3).
-        field(out, "connection", if keep_alive { "keep-alive" } else { "close" });
+        // Said in both cases: an HTTP/1.0 client keeps the connection only when told so (RFC 9112 §9.3). An answer that
+        // asks for an upgrade lists that too (RFC 9110 §7.8).
+        let connection = match (self.status, keep_alive) {
+            (426, true) => "upgrade, keep-alive",
+            (426, false) => "upgrade, close",
+            (_, true) => "keep-alive",
+            (_, false) => "close",
+        };
+        field(out, "connection", connection);
         out.extend_from_slice(b"\r\n\r\n");
         if !head_only {
             out.extend_from_slice(&self.body);

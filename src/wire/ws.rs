@@ -5,7 +5,7 @@ mod encode;
 mod handshake;
 
 pub use decode::WsDecoder;
-pub use encode::{write_close, write_ping, write_pong, write_text, write_text_long};
+pub use encode::{write_binary, write_close, write_ping, write_pong, write_text, write_text_long};
 pub use handshake::{AcceptKey, SUBPROTOCOL, accept, write_101};
 
 /// Close codes of RFC 6455 §7.4.1 and of the contract.
@@ -16,6 +16,8 @@ pub mod close_code {
     pub const PROTOCOL: u16 = 1002;
     /// Binary messages are not taken.
     pub const UNSUPPORTED: u16 = 1003;
+    /// Stands for a close frame without a code; never on the wire.
+    pub const NO_STATUS: u16 = 1005;
     /// Text that is not UTF-8.
     pub const INVALID_PAYLOAD: u16 = 1007;
     /// A message over the bound.
