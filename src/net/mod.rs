@@ -15,12 +15,36 @@
 
 pub mod limits;
 
+mod conn;
+mod files;
+mod hand_over;
+mod listen;
+mod output;
+mod recv_ring;
+mod ring;
+mod slots;
+mod tag;
+mod turn;
+mod waker;
+
+use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::aligned::AlignedBuffer;
+use files::FileWrites;
+use hand_over::HandOvers;
+use listen::Acceptor;
+use output::Outputs;
+use recv_ring::RecvRing;
+use ring::Ring;
+use slots::Slots;
+
+pub use listen::bind_reuseport;
+pub use waker::Waker;
 
 /// Sizes of one ring. Values out of range are brought into it (see [`limits`]).
 #[derive(Clone, Debug)]
@@ -44,7 +68,7 @@ impl Default for NetConfig {
         Self {
             sq_entries: 4096,
             cq_entries: 16_384,
-            fixed_files: limits::FIXED_FILES_MAX,
+            fixed_files: 1 << 16,
             recv_buffers: 1024,
             recv_buffer_bytes: 4096,
             output_bytes_max: 1 << 20,
@@ -169,145 +193,113 @@ pub enum NetEvent {
     },
 }
 
-/// Wakes a ring from any thread. Cheap to clone; calls that come before the ring looked are one wake-up.
-#[derive(Clone, Debug)]
-pub struct Waker {}
-
-impl Waker {
-    /// Makes the ring's current or next sleep end with [`NetEvent::Woken`]. What was written before this call is seen by
-    /// the owner after that event.
-    pub fn wake(&self) {
-        unimplemented!()
-    }
-}
-
-/// Binds a listener with `SO_REUSEPORT`, `SO_REUSEADDR` and `TCP_NODELAY` (which accepted sockets inherit).
-///
-/// # Errors
-/// Whatever `socket`, `bind` and `listen` answer.
-pub fn bind_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let _ = (addr, backlog);
-    unimplemented!()
-}
-
 /// The ring of one shard. Belongs to the thread that made it.
-pub struct Net {}
+///
+/// Dropping it waits for file writes in flight, cancels everything else and closes all connections.
+pub struct Net {
+    // First, so that the ring is gone before the memory it uses.
+    ring: Ring,
+    recv_ring: RecvRing,
+    slots: Slots,
+    outputs: Outputs,
+    files: FileWrites,
+    hand_overs: HandOvers,
+    acceptor: Acceptor,
+    waker: Waker,
+    /// A wake-up came that the owner was not told of.
+    woken: bool,
+    /// Connections with output that no send is in flight for.
+    dirty: Vec<ConnId>,
+    /// Connections whose receive found no buffer, in that order.
+    starved: VecDeque<ConnId>,
+    /// Connections that became quiet and are to be announced.
+    ready: Vec<ConnId>,
+    /// Connections announced, to be sent with the next turn.
+    departures: Vec<ConnId>,
+    /// Rings to wake with the next turn.
+    wakes: Vec<RawFd>,
+    output_bytes_max: usize,
+}
 
-#[allow(unused_variables, clippy::needless_pass_by_value, clippy::unused_self)]
 impl Net {
     /// Makes the ring on this thread.
     ///
     /// # Errors
-    /// When the kernel has no `io_uring`, lacks a feature (Linux 6.1 is the oldest that serves), or refuses the sizes.
+    /// When the kernel has no `io_uring` (`ENOSYS`; `EPERM`: `kernel.io_uring_disabled`), lacks a feature (Linux 6.1 is
+    /// the oldest that serves), or has no memory for the sizes asked for.
     pub fn new(config: &NetConfig) -> io::Result<Self> {
-        unimplemented!()
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let slots_max = u64::from(config.fixed_files.clamp(1, limits::FIXED_FILES_MAX)).min(limit) as u32;
+        let mut ring = Ring::new(config.sq_entries, config.cq_entries)?;
+        ring.register_files(slots_max)?;
+        let recv_ring = RecvRing::new(&ring, config.recv_buffers, config.recv_buffer_bytes)?;
+        let waker = Waker::new()?;
+        ring.poll_eventfd(waker.fd());
+        Ok(Self {
+            ring,
+            recv_ring,
+            slots: Slots::new(slots_max),
+            outputs: Outputs::default(),
+            files: FileWrites::default(),
+            hand_overs: HandOvers::default(),
+            acceptor: Acceptor::default(),
+            waker,
+            woken: false,
+            dirty: Vec::new(),
+            starved: VecDeque::new(),
+            ready: Vec::new(),
+            departures: Vec::new(),
+            wakes: Vec::new(),
+            output_bytes_max: config.output_bytes_max,
+        })
     }
-    /// For other rings' `hand_over` and `wake_ring`. Valid while this ring lives.
+
+    /// This ring's descriptor, for other rings' [`Self::hand_over`] and [`Self::wake_ring`]. Valid while this ring lives.
     pub fn ring_fd(&self) -> RawFd {
-        unimplemented!()
+        self.ring.fd()
     }
-    /// A handle for other threads that have no ring.
+
+    /// A handle that wakes this ring, for threads that have no ring.
     pub fn waker(&self) -> Waker {
-        unimplemented!()
+        self.waker.clone()
     }
+
     /// Slots of the table after all bounds: most connections at once.
     pub fn slots(&self) -> u32 {
-        unimplemented!()
+        self.slots.slots_max()
     }
+
     /// Slots without a connection.
     pub fn slots_free(&self) -> u32 {
-        unimplemented!()
+        self.slots.free()
     }
+
     /// Connections, those being closed included.
     pub fn connections(&self) -> u32 {
-        unimplemented!()
+        self.slots.occupied()
     }
 
-    /// Takes a bound listener and accepts from it. One per ring.
-    pub fn listen(&mut self, listener: TcpListener) {
-        unimplemented!()
-    }
-    /// Ends accepting for good and closes the listener (its backlog is reset).
-    pub fn stop_accepting(&mut self) {
-        unimplemented!()
-    }
-    /// Accepts no more until `resume_accepting`; new connections wait in the listener's backlog.
-    pub fn pause_accepting(&mut self) {
-        unimplemented!()
-    }
-    /// Undoes `pause_accepting`.
-    pub fn resume_accepting(&mut self) {
-        unimplemented!()
-    }
-
-    /// Reads from the connection until `pause_recv`, end of stream or an error.
-    pub fn start_recv(&mut self, conn: ConnId) {
-        unimplemented!()
-    }
-    /// Back-pressure: reads no more. What the kernel already took from the socket is still delivered.
-    pub fn pause_recv(&mut self, conn: ConnId) {
-        unimplemented!()
-    }
-    /// The bytes of a received buffer, to be changed in place.
-    pub fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
-        unimplemented!()
-    }
-    /// Gives a received buffer back.
-    pub fn recycle(&mut self, buffer: RecvBuffer) {
-        unimplemented!()
-    }
-
-    /// Where to append output; sent with the next turn. `None` when the connection is gone, closing, or leaving.
-    pub fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
-        unimplemented!()
-    }
-    /// Bytes queued and not yet known to be in the socket, in-flight ones included.
-    pub fn output_len(&self, conn: ConnId) -> usize {
-        unimplemented!()
-    }
-    /// Bytes left until `output_bytes_max`.
-    pub fn output_room(&self, conn: ConnId) -> usize {
-        unimplemented!()
-    }
-    /// Closes once all output is written. `output` is `None` from now on; `Closed` follows.
-    pub fn close_after_output(&mut self, conn: ConnId) {
-        unimplemented!()
-    }
-    /// Sends FIN once all output is written; receiving goes on. `output` is `None` from now on.
-    pub fn shutdown_write_after_output(&mut self, conn: ConnId) {
-        unimplemented!()
-    }
-    /// Drops unsent output and resets the connection (RST). `Closed` follows.
-    pub fn abort(&mut self, conn: ConnId) {
-        unimplemented!()
-    }
-
-    /// Hands the socket to another ring, see `HandOverReady`. Output queued so far is written first.
-    /// Returns false (nothing is done) when the connection is gone, closing or already leaving.
-    pub fn hand_over(&mut self, conn: ConnId, target_ring_fd: RawFd, token: u64) -> bool {
-        unimplemented!()
-    }
-    /// Keeps a connection whose `HandOverReady` was just delivered, or that is not ready yet. False: too late.
-    pub fn cancel_hand_over(&mut self, conn: ConnId) -> bool {
-        unimplemented!()
-    }
-    /// Wakes another ring (`NetEvent::Woken` there) with the next turn; calls for the same ring in one turn are one.
-    pub fn wake_ring(&mut self, target_ring_fd: RawFd) {
-        unimplemented!()
-    }
-
-    /// Writes the first `len` bytes of `buffer` at `offset`; `FileWritten` returns the buffer. `file` must stay open until
-    /// then. Short writes are continued.
-    pub fn write_file(&mut self, token: u64, file: RawFd, offset: u64, buffer: AlignedBuffer, len: usize) {
-        unimplemented!()
-    }
-
-    /// Submits what is queued, sleeps and reaps everything. `None`: do not sleep; `Some`: at most so long. Events
-    /// are appended to `events`.
+    /// Writes the first `len` bytes of `buffer` to `file` at `offset`; [`NetEvent::FileWritten`] returns the buffer. Short
+    /// writes are continued. `file` must stay open until then. For `O_DIRECT`, `len` and `offset` are multiples of the
+    /// block size (the buffer is aligned by its type); the order of several writes in flight is the kernel's choice.
     ///
-    /// # Errors
-    /// Only what the kernel should never answer: the ring is unusable then.
-    pub fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
-        unimplemented!()
+    /// # Panics
+    /// When `len` is 0 or more than the buffer holds.
+    pub fn write_file(&mut self, token: u64, file: RawFd, offset: u64, buffer: AlignedBuffer, len: usize) {
+        self.files.start(&mut self.ring, token, file, offset, buffer, len);
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // What the journal gave to the kernel must reach the file as it is, so its buffers stay until then.
+        let mut events = Vec::new();
+        while !self.files.is_empty() && self.ring.enter(Some(Duration::from_secs(1))).is_ok() {
+            self.reap(&mut events);
+        }
+        self.files.forget();
+        // `ENOENT` says that nothing was in flight; on any other error the ring's own end cancels.
+        let _ = self.ring.cancel_all();
+        let _ = self.ring.enter(None);
     }
 }
