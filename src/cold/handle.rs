@@ -42,6 +42,14 @@ pub(crate) enum ToStore {
     Shutdown,
 }
 
+/// What the lookup thread receives.
+pub(crate) enum ToLookup {
+    /// A point query.
+    Ask(Ask),
+    /// End.
+    Shutdown,
+}
+
 /// A query and where its answer goes.
 pub(crate) struct Ask {
     pub inbox: Arc<Inbox>,
@@ -93,11 +101,11 @@ pub struct StoreHandle {
     inbox: Arc<Inbox>,
     received: Receiver<FromStore>,
     writer: Sender<ToStore>,
-    lookup: Sender<Ask>,
+    lookup: Sender<ToLookup>,
 }
 
 impl StoreHandle {
-    pub(crate) fn new(writer: Sender<ToStore>, lookup: Sender<Ask>, waker: Waker) -> Self {
+    pub(crate) fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
         let (sender, received) = unbounded();
         let inbox = Inbox {
             sender,
@@ -155,7 +163,7 @@ impl StoreHandle {
         let inbox = Arc::clone(&self.inbox);
         let ask = Ask { inbox, token, query };
         let sent = if past_the_queue {
-            self.lookup.send(ask).is_ok()
+            self.lookup.send(ToLookup::Ask(ask)).is_ok()
         } else {
             self.writer.send(ToStore::Query(ask)).is_ok()
         };

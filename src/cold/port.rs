@@ -9,7 +9,7 @@
 //!   sent them. An event is shown to a reader only when it is durable.
 
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::types::{Published, RecordRow, RequestLog, UnixMs};
+use crate::fsm::types::{Published, PublishedKind, RecordRow, RequestLog, Step, UnixMs};
 use compact_str::CompactString;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -64,6 +64,29 @@ impl Commit {
             driver_seen: None,
             off_shift: None,
         }
+    }
+
+    /// About how many bytes of callers' text are in it: what makes one commit a hundred times larger than another.
+    pub(crate) fn bulk_bytes(&self) -> usize {
+        let published = self.published.iter().map(|published| match &published.kind {
+            PublishedKind::RedispatchRequested { trip, .. } | PublishedKind::TripCreated { trip, .. } => trip.len(),
+            PublishedKind::RequestCancelled { reason } => reason.as_ref().map_or(0, |reason| reason.len()),
+            PublishedKind::RequestUnfulfilled { .. }
+            | PublishedKind::TripPickedUp { .. }
+            | PublishedKind::TripEnded { .. } => 0,
+        });
+        let steps = self
+            .ended
+            .iter()
+            .flat_map(|ended| &ended.log.log)
+            .map(|entry| match &entry.step {
+                Step::Received { trip, .. } => trip.len(),
+                Step::Declined { reason, .. } | Step::TripEnded { reason, .. } | Step::Cancelled { reason } => {
+                    reason.as_ref().map_or(0, |reason| reason.len())
+                }
+                _ => 0,
+            });
+        published.chain(steps).sum()
     }
 }
 
