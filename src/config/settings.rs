@@ -2,6 +2,7 @@
 //! a row of `config show` and a row of the README.
 
 use super::value::{Field, Kind, Preset, Value};
+use crate::limits::{self, net, wire};
 use compact_str::CompactString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub struct Setting {
 macro_rules! settings {
     ($($name:ident: $type:ty, $unit:literal, $kind:expr, $preset:expr, $doc:literal;)+) => {
         /// Every setting, in the order of the documents.
-        pub const SETTINGS: &[Setting] = &[
+        pub static SETTINGS: &[Setting] = &[
             $(Setting { name: stringify!($name), unit: $unit, kind: $kind, preset: $preset, doc: $doc }),+
         ];
 
@@ -47,13 +48,18 @@ macro_rules! settings {
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 86_400_000;
-const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 const fn within(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
 }
+
+const SEGMENTS: Kind = Kind::Multiple {
+    min: limits::JOURNAL_SEGMENT_BYTES_MIN as u64,
+    max: limits::JOURNAL_SEGMENT_BYTES_MAX as u64,
+    of: limits::JOURNAL_BLOCK_BYTES as u64,
+};
 
 settings! {
     data_dir: PathBuf, "", Kind::Path, Preset::Text("dispatchd-data"),
@@ -62,14 +68,14 @@ settings! {
         "Address of HTTP and WebSocket; port 0 takes a free one.";
     node_id: CompactString, "", Kind::Id, Preset::HostName,
         "Name of this node in audit events and records.";
-    shards: u16, "shards", within(0, crate::limits::SHARDS_MAX as u64), Preset::Text("0"),
+    shards: u16, "shards", within(0, limits::SHARDS_MAX as u64), Preset::Text("0"),
         "Threads that own drivers, requests and sockets; 0 is one per core.";
     pin_shards: bool, "", Kind::Switch, Preset::Text("true"),
         "Bind each shard's thread to a core (shards beyond the cores share them).";
 
-    offer_timeout_ms: u32, "ms", within(1, crate::limits::OFFER_TIMEOUT_MS_MAX as u64), Preset::Text("8000"),
+    offer_timeout_ms: u32, "ms", within(1, wire::OFFER_TIMEOUT_MS_MAX as u64), Preset::Text("8000"),
         "Time a driver has to answer an offer, when the request gives none.";
-    deadline_ms: u32, "ms", within(1, crate::limits::DEADLINE_MS_MAX as u64), Preset::Text("120000"),
+    deadline_ms: u32, "ms", within(1, wire::DEADLINE_MS_MAX as u64), Preset::Text("120000"),
         "Time for the whole search, when the request gives none.";
     heartbeat_ms: u64, "ms", within(10, 60 * MINUTE_MS), Preset::Text("30000"),
         "Interval at which drivers send a heartbeat; none for twice as long closes the socket (4004).";
@@ -97,15 +103,15 @@ settings! {
         "Time for an HTTP body, from the end of its head.";
     http_idle_timeout_ms: u64, "ms", within(10, 60 * MINUTE_MS), Preset::Text("75000"),
         "How long an HTTP connection may stay open between requests.";
-    http_pipeline_max: u32, "requests", within(1, crate::limits::HTTP_PIPELINE_MAX as u64), Preset::Text("64"),
+    http_pipeline_max: u32, "requests", within(1, limits::HTTP_PIPELINE_MAX as u64), Preset::Text("64"),
         "Unanswered requests on one HTTP connection beyond which reading pauses.";
-    output_queue_bytes_max: u64, "bytes", within(64 * KIB, 64 * MIB), Preset::Text("262144"),
+    output_queue_bytes_max: u64, "bytes", within(limits::OUTPUT_QUEUE_BYTES_MIN as u64, 64 * MIB), Preset::Text("262144"),
         "Output waiting for one driver's socket beyond which it is a slow consumer (4008).";
     output_stall_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
         "How long a socket may take no byte of waiting output before it is closed.";
     handshakes_pending_max: u32, "connections", within(1, 1 << 20), Preset::Text("4096"),
         "Connections of a shard that have not finished their first head; beyond it the oldest is cut.";
-    connections_max: u32, "connections", within(0, 1 << 24), Preset::Text("0"),
+    connections_max: u32, "connections", within(0, net::FIXED_FILES_MAX as u64), Preset::Text("0"),
         "Connections of a shard; 0 is what the open-files limit allows.";
 
     ingress_queue_max: u32, "requests", within(1, 1 << 20), Preset::Text("8192"),
@@ -114,13 +120,13 @@ settings! {
         "Wait after which a queued request counts as one class higher.";
     journal_backlog_bytes_max: u64, "bytes", within(MIB, 16 * GIB), Preset::Text("67108864"),
         "Bytes of a shard's journal that wait for the disk, beyond which new requests get 429.";
-    journal_segment_bytes: u64, "bytes", Kind::Multiple { min: MIB, max: GIB, of: crate::limits::JOURNAL_BLOCK_BYTES as u64 },
+    journal_segment_bytes: u64, "bytes", SEGMENTS,
         Preset::Text("16777216"),
         "Size of a journal segment, allocated at once.";
-    recv_buffers: u16, "buffers", Kind::PowerOfTwo { min: 16, max: crate::limits::RECV_BUFFERS_MAX as u64 },
+    recv_buffers: u16, "buffers", Kind::PowerOfTwo { min: 16, max: net::RECV_BUFFERS_MAX as u64 },
         Preset::Text("1024"),
         "Receive buffers that the sockets of a shard share.";
-    recv_buffer_bytes: u32, "bytes", within(512, 64 * KIB), Preset::Text("4096"),
+    recv_buffer_bytes: u32, "bytes", within(net::RECV_BUFFER_BYTES_MIN as u64, net::RECV_BUFFER_BYTES_MAX as u64), Preset::Text("4096"),
         "Size of one receive buffer.";
 
     log_level: LogLevel, "", Kind::OneOf(LogLevel::NAMES), Preset::Text("info"),
@@ -203,15 +209,14 @@ impl Config {
             return self.shards;
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        cores.clamp(1, crate::limits::SHARDS_MAX) as u16
+        cores.clamp(1, limits::SHARDS_MAX) as u16
     }
 
     /// Connections that one shard may hold, at least 1: the setting, or what `open_files` (the soft `RLIMIT_NOFILE`)
     /// leaves for a ring's table of direct descriptors. The kernel bounds that table per ring, not per process.
     pub fn connections_per_shard(&self, open_files: u64) -> u32 {
-        let allowed = open_files
-            .saturating_sub(crate::limits::DESCRIPTORS_RESERVED as u64)
-            .clamp(1, 1 << 24) as u32;
+        let allowed = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED);
+        let allowed = allowed.clamp(1, u64::from(net::FIXED_FILES_MAX)) as u32;
         if self.connections_max == 0 {
             allowed
         } else {

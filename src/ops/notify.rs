@@ -127,7 +127,7 @@ mod tests {
             calls += 1;
             calls != 2
         };
-        let report = move || drop(lives.send(()));
+        let report = move || lives.send(()).unwrap_or_default();
         let watchdog = Watchdog::start_every(Duration::from_millis(1), probe, report).unwrap();
         for _ in 0..2 {
             alive.recv().unwrap();

@@ -14,7 +14,7 @@ mod fields;
 pub mod http;
 mod json;
 pub mod limits;
+pub mod record;
 pub mod respond;
 pub mod route;
 pub mod ws;
-pub mod record;

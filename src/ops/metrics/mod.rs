@@ -13,7 +13,6 @@ pub use labels::{
     BadInput, CloseCause, ConnectionKind, Label, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
 pub use table::{Counters, Gauges, ShardMetrics, StoreMetrics};
-pub use text::CONTENT_TYPE;
 
 use super::health::{Health, Readiness};
 use super::process::ProcessStats;
@@ -53,7 +52,7 @@ impl Registry {
         &self.store
     }
 
-    /// The body of `GET /metrics`; see [`CONTENT_TYPE`].
+    /// The body of `GET /metrics`; its type is [`PROMETHEUS_TEXT`](crate::wire::respond::PROMETHEUS_TEXT).
     pub fn render(&self, health: &Health, process: Option<&ProcessStats>) -> String {
         let mut out = Encoder::default();
         out.family("dispatchd_build_info", "gauge", "1, with the version of the program.");

@@ -4,9 +4,6 @@
 
 use std::fmt::{Arguments, Write as _};
 
-/// The `Content-Type` of what [`Encoder`] writes.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// A text that grows by metric families.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
