@@ -1,0 +1,7 @@
+//! The public contract, clause by clause, through client libraries that we did not write. `tests/CLAUSES.md` lists the
+//! clauses and the tests that show each.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod smoke;
