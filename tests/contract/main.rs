@@ -5,3 +5,11 @@
 mod support;
 
 mod smoke;
+mod answers;
+mod driver_states;
+mod offer_flow;
+mod trips;
+mod ws_closes;
+mod ws_frames;
+mod ws_handshake;
+mod ws_messages;
