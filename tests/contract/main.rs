@@ -6,8 +6,12 @@ mod support;
 
 mod smoke;
 mod answers;
+mod bounds;
+mod busy_wait;
 mod driver_states;
+mod offer_bodies;
 mod offer_flow;
+mod parallel;
 mod trips;
 mod ws_closes;
 mod ws_frames;
