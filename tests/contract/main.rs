@@ -4,17 +4,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod smoke;
 mod answers;
+mod audits;
 mod bounds;
 mod busy_wait;
 mod cancels;
 mod driver_states;
+mod events;
 mod offer_bodies;
 mod offer_flow;
+mod ops;
 mod parallel;
+mod records;
 mod reposts;
 mod responses;
+mod smoke;
 mod trips;
 mod ws_closes;
 mod ws_frames;
