@@ -164,10 +164,10 @@ async fn view_of_a_driver(setup: Setup) {
     assert!(view["trip_id"].is_null() && view["offer"].is_null() && view["location"].is_null(), "{view}");
     assert!(!text(&view, "node").is_empty(), "{view}");
     let seen = number(&view, "last_seen_ms");
-    // A duration since, or a time: either way it is there, and a heartbeat is not ignored for ever.
     driver.fence().await;
     let again = number(&node.driver_view("d1").await, "last_seen_ms");
-    assert!(is_unix_ms(seen) && again >= seen, "{view}");
+    // The contract leaves open whether it is a time or the duration since: a time does not fall.
+    assert!(!is_unix_ms(seen) || again >= seen, "{view}");
 }
 
 shards_1_and_4!(every_outcome_is_recorded, losing_is_recorded, records_come_in_pages, view_of_a_driver);
