@@ -53,7 +53,9 @@ fn what_was_queued_before_a_wake_up_is_seen_after_it() {
         shard.woken();
         seen += queued.try_iter().count() as u32;
     }
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
