@@ -8,6 +8,7 @@ pub mod fsm;
 pub mod journal;
 pub mod limits;
 pub mod net;
+pub mod node;
 pub mod ops;
 pub mod shard;
 pub mod wire;
