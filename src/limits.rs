@@ -1,7 +1,9 @@
-//! Every bound has a name. Those of the contract are in [`wire`], those of the kernel's rings in [`net`], ranges of
-//! settings in `config/settings.rs`; what the node adds stands here, with assertions that relate them all.
+//! Every bound has a name. Those of the contract are in [`wire`], those of the kernel's rings in [`net`], those of the
+//! store in [`store`], ranges of settings in `config/settings.rs`; what the node adds stands here, with assertions that
+//! relate them all.
 #![forbid(unsafe_code)]
 
+pub use crate::cold::port as store;
 pub use crate::fsm::ids::ID_LEN_MAX;
 pub use crate::net::limits as net;
 pub use crate::wire::limits as wire;
@@ -36,12 +38,14 @@ pub const DESCRIPTORS_RESERVED: u64 = 512;
 
 // ---- journal -----------------------------------------------------------------------------------------------------
 
-/// Unit of direct I/O: lengths of segments are multiples of it.
-pub const JOURNAL_BLOCK_BYTES: usize = crate::aligned::ALIGNMENT;
+/// Lengths of segments are multiples of this.
+pub const JOURNAL_BLOCK_BYTES: usize = crate::journal::PAGE_BYTES;
+/// Longest group commit.
+pub const JOURNAL_COMMIT_BYTES_MAX: usize = crate::journal::COMMIT_BYTES_MAX;
 /// Least that the setting `journal_segment_bytes` may be: room for a longest commit and a header.
 pub const JOURNAL_SEGMENT_BYTES_MIN: usize = 2 << 20;
-/// Most that the setting `journal_segment_bytes` may be.
-pub const JOURNAL_SEGMENT_BYTES_MAX: usize = 1 << 30;
+/// Most that the setting `journal_segment_bytes` may be: recovery holds a segment in memory.
+pub const JOURNAL_SEGMENT_BYTES_MAX: usize = crate::journal::SEGMENT_BYTES_MAX as usize;
 
 // ---- how they relate ---------------------------------------------------------------------------------------------
 
@@ -58,10 +62,17 @@ const _: () = {
     assert!(OUTPUT_QUEUE_BYTES_MIN >= 4 * wire::MESSAGE_LEN_MAX);
     // The head and the body of a request fit what is read at once into a carry-over buffer.
     assert!(wire::HEAD_LEN_MAX <= wire::BODY_LEN_MAX);
-    assert!(JOURNAL_BLOCK_BYTES.is_power_of_two());
+    assert!(JOURNAL_BLOCK_BYTES.is_power_of_two() && JOURNAL_BLOCK_BYTES <= crate::aligned::ALIGNMENT);
+    assert!(JOURNAL_COMMIT_BYTES_MAX + JOURNAL_BLOCK_BYTES <= JOURNAL_SEGMENT_BYTES_MIN);
+    // A request of any size fits a commit, whatever its archived form adds.
+    assert!(JOURNAL_COMMIT_BYTES_MAX >= 8 * wire::BODY_LEN_MAX);
     assert!(JOURNAL_SEGMENT_BYTES_MIN.is_multiple_of(JOURNAL_BLOCK_BYTES));
     assert!(JOURNAL_SEGMENT_BYTES_MAX.is_multiple_of(JOURNAL_BLOCK_BYTES));
     assert!(JOURNAL_SEGMENT_BYTES_MIN < JOURNAL_SEGMENT_BYTES_MAX);
-    // Whatever a request's body can bring fits a segment many times.
-    assert!(16 * wire::BODY_LEN_MAX < JOURNAL_SEGMENT_BYTES_MIN);
+    // What the API lets in, the store takes without cutting it.
+    assert!(wire::EVENTS_LIMIT_MAX <= store::EVENTS_PAGE_EVENTS_MAX);
+    assert!(wire::RECORDS_LIMIT_MAX <= store::RECORDS_PAGE_ROWS_MAX);
+    assert!(wire::EVENTS_WAIT_MS_MAX <= store::EVENTS_WAIT_MS_MAX);
+    assert!(store::CONSUMER_LEN_MAX == ID_LEN_MAX);
+    assert!(store::EVENTS_PAGE_BYTES_MAX > 2 * wire::MESSAGE_LEN_MAX);
 };
