@@ -84,7 +84,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::new("cannot make the data directory", error))?;
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
     let open_files = process::raise_open_files();
-    let shared = Arc::new(Shared { health: Health::new(), registry: Registry::new(shards), stop: AtomicBool::new(false) });
+    let shared = Arc::new(Shared { health: Arc::new(Health::new()), registry: Arc::new(Registry::new(shards)), stop: AtomicBool::new(false) });
     let listeners = listeners(&config, shards)?;
 
     shared.health.advance(Phase::Recovering);
@@ -225,7 +225,7 @@ fn signals_watch(shared: &Arc<Shared>, wakers: Vec<Waker>) -> Result<signals::Si
         notify::stopping();
         wakers.iter().for_each(Waker::wake);
     };
-    signals::watch(Arc::clone(shared), on_drain).map_err(|error| ServeError::new("cannot watch for signals", error))
+    signals::watch(Arc::clone(&shared.health), on_drain).map_err(|error| ServeError::new("cannot watch for signals", error))
 }
 
 /// The live requests are in the new journals and everything else is in the store: the old journals go.
@@ -243,8 +243,10 @@ fn forget_old(config: &Config, store: &Store, incarnation: Incarnation) -> Resul
 fn watch_store(shared: &Arc<Shared>, store: &Store, wakers: Vec<Waker>) -> std::thread::JoinHandle<()> {
     let (shared, health) = (Arc::clone(shared), store.health());
     std::thread::spawn(move || {
-        let probed = Arc::clone(&shared);
-        let watchdog = notify::Watchdog::for_shards(probed, wakers);
+        let shards = wakers.len() as u16;
+        let wake_all = move || wakers.iter().for_each(Waker::wake);
+        let probe = notify::turn_probe(Arc::clone(&shared.registry), shards, wake_all);
+        let watchdog = notify::Watchdog::start(probe);
         while !shared.stop.load(Ordering::Relaxed) {
             if health.fatal() {
                 let error = health.last_error().unwrap_or_default();
@@ -282,7 +284,7 @@ async fn shard_main(begin: Begin) {
         store.attach(index, Box::new(move || waker.wake()))
     };
     drop(store);
-    let geometry = Geometry::new(config.journal_segment_bytes, limits::JOURNAL_COMMIT_BYTES_MAX.min(config.journal_segment_bytes as usize / 2))
+    let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");
     let writer = Writer::new(Owner { incarnation, shard: index }, geometry);
     let incarnation = incarnation.get();

@@ -7,10 +7,10 @@ use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent};
 use crate::ops::health::Readiness;
 use crate::ops::metrics::BadInput;
 use crate::ops::process::ProcessStats;
-use crate::ops::{metrics, spec};
+use crate::ops::spec;
 use crate::wire::api;
 use crate::wire::http::Head;
-use crate::wire::respond::{Problem, Reply};
+use crate::wire::respond::{PROMETHEUS_TEXT, Problem, Reply};
 use crate::wire::route::{Route, route};
 
 impl Shard {
@@ -101,7 +101,7 @@ impl Shard {
     fn show_metrics(&mut self, reply: ReplyTo) {
         let process = ProcessStats::read().ok();
         let text = self.shared.registry.render(&self.shared.health, process.as_ref());
-        self.answer(reply, Reply::new(200, metrics::CONTENT_TYPE, text.into_bytes()));
+        self.answer(reply, Reply::new(200, PROMETHEUS_TEXT, text.into_bytes()));
     }
 
     /// Puts a question to the store; the answer comes to [`Self::store_answered`].

@@ -11,7 +11,7 @@ use crate::net::ConnId;
 use crate::ops::log::LogKind;
 use crate::ops::metrics::{BadInput, StatusClass};
 use crate::wire::http::{BodyDecoder, Head, HttpError, Method, parse_head};
-use crate::wire::respond::{CONTINUE_100, Problem, Reply};
+use crate::wire::respond::{CONTINUE_100, Reply};
 use std::collections::VecDeque;
 
 /// Capacity of an idle connection's input buffer beyond which it is given back, bytes.

@@ -72,8 +72,8 @@ pub(crate) fn home_of_request(id: &RequestId, shards: u16) -> u16 {
 
 /// What all shards of a node share: nothing that an offer waits for.
 pub(crate) struct Shared {
-    pub(crate) health: Health,
-    pub(crate) registry: Registry,
+    pub(crate) health: Arc<Health>,
+    pub(crate) registry: Arc<Registry>,
     /// All shards are to end now.
     pub(crate) stop: AtomicBool,
 }

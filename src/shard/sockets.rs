@@ -84,7 +84,8 @@ impl Shard {
         self.log(LogKind::Overload, |suppressed| {
             tracing::warn!(errno, suppressed, "a shard has no room for a driver's socket: closed");
         });
-        for shard in (0..self.shards).filter(|shard| *shard != self.index) {
+        let own = self.index;
+        for shard in (0..self.shards).filter(|shard| *shard != own) {
             self.post(shard, Letter::HandOverFailed { token });
         }
         self.net.abort(conn);
