@@ -235,6 +235,8 @@ impl Shard {
         for key in &keys {
             self.image(*key);
         }
+        // The first segment is asked for before the first sleep.
+        self.step();
         while self.durable.writer.segments().len() == 0 || !self.durable.writer.is_idle() {
             self.turn().await;
         }
