@@ -133,7 +133,7 @@ fn driver_messages_out_of_range() {
         r#"{"type":"","request_id":"r:1"}"#,
         ErrorCode::UnknownType,
         "type",
-        Some(request()),
+        Some(&request()),
     );
     check_fails(
         r#"{"type":"OFFER","request_id":"a b"}"#,
