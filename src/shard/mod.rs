@@ -180,7 +180,19 @@ pub(crate) struct Shard {
 impl Shard {
     /// Puts a shard together. Call on its executor.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { index, shards, incarnation, config, shared, clock, mail, net, store, writer, journal_dir } = parts;
+        let Parts {
+            index,
+            shards,
+            incarnation,
+            config,
+            shared,
+            clock,
+            mail,
+            net,
+            store,
+            writer,
+            journal_dir,
+        } = parts;
         let now_ms = clock.now_ms();
         let driver_limits = DriverLimits {
             heartbeat_ms: config.heartbeat_ms as u32,
@@ -189,7 +201,10 @@ impl Shard {
             age_step_ms: config.ingress_age_step_ms,
         };
         mail.open(net.ring_fd());
-        let source = crate::cold::port::Source { incarnation, shard: index };
+        let source = crate::cold::port::Source {
+            incarnation,
+            shard: index,
+        };
         Self {
             index,
             shards,
@@ -297,7 +312,10 @@ impl Shard {
             return None;
         }
         let now_us = self.clock.now_us();
-        let until_timer = self.wheel.next_ms().map(|ms| Duration::from_micros((ms * 1_000).saturating_sub(now_us)));
+        let until_timer = self
+            .wheel
+            .next_ms()
+            .map(|ms| Duration::from_micros((ms * 1_000).saturating_sub(now_us)));
         let mut sleep = until_timer.unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
         if self.housekeeper.is_busy() {
             sleep = sleep.min(HOUSEKEEPING_SLEEP);
@@ -409,7 +427,11 @@ impl Shard {
                 let trip_id = trip_id.clone();
                 self.trip_letter(trip_id, letter);
             }
-            Letter::Driver { driver_id, request_id, message } => {
+            Letter::Driver {
+                driver_id,
+                request_id,
+                message,
+            } => {
                 self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
             }
             Letter::NoSuchTrip { driver_id, .. } => self.no_such_trip(&driver_id),

@@ -49,7 +49,11 @@ impl Housekeeper {
         let (jobs, queue) = local_channel::new_unbounded();
         let done = Rc::new(RefCell::new(VecDeque::new()));
         glommio::spawn_local(keep_house(dir, queue, Rc::clone(&done))).detach();
-        Self { jobs, done, under_way: Rc::new(Cell::new(0)) }
+        Self {
+            jobs,
+            done,
+            under_way: Rc::new(Cell::new(0)),
+        }
     }
 
     pub(super) fn send(&self, job: Job) {
@@ -94,7 +98,11 @@ where
     F: Future<Output = ()> + 'static,
 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let placement = if pin { Placement::Fixed(usize::from(index) % cores) } else { Placement::Unbound };
+    let placement = if pin {
+        Placement::Fixed(usize::from(index) % cores)
+    } else {
+        Placement::Unbound
+    };
     LocalExecutorBuilder::new(placement)
         .name(&format!("shard-{index}"))
         .io_memory(IO_MEMORY_BYTES)

@@ -15,7 +15,6 @@ pub mod node;
 pub mod ports;
 pub mod raw;
 
-
 pub use audit::{Shape, shape};
 pub use driver::Driver;
 pub use http::Answer;
