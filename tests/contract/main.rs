@@ -18,6 +18,7 @@ mod http_slow;
 mod offer_bodies;
 mod offer_flow;
 mod ops;
+mod overload;
 mod parallel;
 mod races;
 mod records;

@@ -39,7 +39,8 @@ async fn a_whole_trip(setup: Setup) {
     let view = node.view("r1").await;
     assert_eq!(view["state"], "ACCEPTED");
     assert_eq!(view["trip_id"], trip_id.as_str());
-    node.assert_events("r1", &["TRIP_CREATED", "TRIP_PICKED_UP", "TRIP_ENDED"]).await;
+    node.assert_events("r1", &["TRIP_CREATED", "TRIP_PICKED_UP", "TRIP_ENDED"])
+        .await;
     let ended = node.until_event("r1", "TRIP_ENDED").await;
     assert_eq!(ended["outcome"], "completed");
     assert_eq!(ended["trip_id"], trip_id.as_str());
@@ -63,7 +64,10 @@ async fn given_up_by_the_driver(setup: Setup) {
     driver.expect_state("on_trip").await;
     driver.trip(&trip_id, "cancel").await;
     driver.expect_state("available").await;
-    assert_eq!(node.until_event("r2", "TRIP_ENDED").await["outcome"], "cancelled_by_driver");
+    assert_eq!(
+        node.until_event("r2", "TRIP_ENDED").await["outcome"],
+        "cancelled_by_driver"
+    );
 }
 
 /// W5.2, W3.7: what is said twice changes nothing more.
@@ -85,7 +89,8 @@ async fn trip_messages_repeat(setup: Setup) {
     let audit = node.audit("r1").await;
     assert_eq!(audit::count(&audit, "TRIP_PICKED_UP"), 1, "{audit:#?}");
     assert_eq!(audit::count(&audit, "TRIP_ENDED"), 1, "{audit:#?}");
-    node.assert_events("r1", &["TRIP_CREATED", "TRIP_PICKED_UP", "TRIP_ENDED"]).await;
+    node.assert_events("r1", &["TRIP_CREATED", "TRIP_PICKED_UP", "TRIP_ENDED"])
+        .await;
 }
 
 /// W2.10, W3.7: a trip that is not this driver's: `ERROR` `no_such_trip`.

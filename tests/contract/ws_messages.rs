@@ -66,7 +66,9 @@ async fn unknown_fields_are_ignored() {
         .send(&json!({"type": "PING", "battery": 0.4, "nested": {"a": [1, {"type": "STATE"}]}}))
         .await;
     driver.expect("PONG").await;
-    driver.send_text(r#"{"nested":{"type":"ACCEPT"},"x":null,"type":"PING"}"#).await;
+    driver
+        .send_text(r#"{"nested":{"type":"ACCEPT"},"x":null,"type":"PING"}"#)
+        .await;
     driver.expect("PONG").await;
 }
 
