@@ -33,10 +33,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// # Panics
 /// When it takes longer; `what` says what was waited for.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future).await;
+    output.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
 /// Asks `probe` until it gives a value: for what the contract shows only to those who ask.

@@ -35,7 +35,7 @@ impl Setup {
 
     /// One more `--set key=value`.
     #[must_use]
-    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+    pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.settings.push((key.to_owned(), value.to_string()));
         self
     }
