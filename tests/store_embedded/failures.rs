@@ -122,20 +122,25 @@ fn events_that_are_missing_are_found_at_opening() {
         Shard::attach(&store).store(vec![event_commit(source(1, 0), 1, 3, START_MS)]);
         store.shutdown().unwrap();
     }
-    let change = |remove: bool| {
+    let change = |change: fn(&mut Vec<u8>)| {
         let db = fjall::Database::builder(world.path()).open().unwrap();
         let events = db.keyspace("events-1", fjall::KeyspaceCreateOptions::default).unwrap();
-        match remove {
-            true => events.remove(3_u64.to_be_bytes()).unwrap(),
-            false => events.insert(3_u64.to_be_bytes(), "nonsense").unwrap(),
-        }
+        let mut block = events.get(1_u64.to_be_bytes()).unwrap().unwrap().to_vec();
+        change(&mut block);
+        events.insert(1_u64.to_be_bytes(), block).unwrap();
         db.persist(fjall::PersistMode::SyncAll).unwrap();
     };
-    change(true);
+    change(|block| block.truncate(block.len() * 2 / 3));
     let error = world.try_open().map(|_| ()).unwrap_err();
     assert!(error.message.contains("not complete"), "{error}");
+    change(|block| block.extend([0, 0, 0]));
+    let error = world.try_open().map(|_| ()).unwrap_err();
+    assert!(error.message.contains("damaged"), "{error}");
     // A value that is no event is found when it is read, and breaks nothing else.
-    change(false);
+    change(|block| {
+        block.truncate(block.len() - 3);
+        block.extend([0, 0, 0, 3, 1, 2, 3]);
+    });
     let store = world.open();
     let mut shard = Shard::attach(&store);
     assert_eq!(cursors_of(shard.ask(events_query(None, 0, 2, None))), [1, 2]);

@@ -110,15 +110,17 @@ fn writer_and_lookups_with_a_million_ended_requests() {
     let store = world.open();
     let mut shard = Shard::attach(&store);
     let batches = |store: &Store| store.metrics().batches_total.load(Ordering::Relaxed);
-    let total = 1_000_000;
-    let fed = feed(&mut shard, 1, total, 20_000, None);
-    report("saturated", &store, total, 0, &fed);
-    for rate in [2_000, 10_000] {
+    for (rate, commits) in [(2_000, 20_000), (10_000, 200_000)] {
         let before = batches(&store);
         let first = store.watermark(source(1, 0)) + 1;
-        let fed = feed(&mut shard, first, first + rate * 5 - 1, 20_000, Some(rate));
-        report(&format!("at {rate}/s"), &store, rate * 5, before, &fed);
+        let fed = feed(&mut shard, first, first + commits - 1, 20_000, Some(rate));
+        report(&format!("at {rate}/s"), &store, commits, before, &fed);
+        threads();
     }
+    let (first, before) = (store.watermark(source(1, 0)) + 1, batches(&store));
+    let fed = feed(&mut shard, first, 1_000_000, 20_000, None);
+    report("saturated", &store, 1_000_001 - first, before, &fed);
+    threads();
     for in_flight in [1, 64, 1_000] {
         lookups(
             &mut shard,
@@ -206,4 +208,19 @@ fn count_files(dir: &std::path::Path) -> usize {
             }
         })
         .sum()
+}
+
+/// CPU of each thread so far, in clock ticks of 10 ms: user, system.
+fn threads() {
+    for task in std::fs::read_dir("/proc/self/task").unwrap().map(Result::unwrap) {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+        let (name, rest) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        println!(
+            "    {:20} {:>6} {:>6}",
+            name.split_once('(').unwrap().1,
+            fields[11],
+            fields[12]
+        );
+    }
 }

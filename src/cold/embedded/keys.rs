@@ -10,7 +10,10 @@
 //! | `off_shift` | since `u64`, driver id | nothing |
 //! | `rows-DAY` | driver id `0` !sent-at `u64` request id `0` !attempt `u32` | `RowTail` |
 //! | `ended-FIRST-LAST` (days) | hash of the request id `u64`, request id | `EndedRequest` |
-//! | `events-FIRST` (cursor) | cursor `u64` | `Published` |
+//! | `events-FIRST` (cursor) | cursor of the block's first event `u64` | a block of `Published` |
+//!
+//! A block holds events with successive cursors, each as length `u32` and value: events are most of what is written, and
+//! the engine's cost is per entry (measured: 24 us of CPU per commit without blocks, XX with them).
 //!
 //! Numbers are big-endian. `!` (all bits turned) makes newer come first. No id contains the byte 0.
 

@@ -282,11 +282,15 @@ fn check_chunk(tables: &Tables, chunk: &Chunk, after: Option<&Chunk>) -> Result<
         .events
         .covering(chunk.first)
         .ok_or_else(|| damaged("are missing"))?;
-    let last = match partition.last_key_value() {
-        Some(entry) => keys::number(&entry.key().map_err(broken)?).map(|last| last + 1),
+    let end = match partition.last_key_value() {
+        Some(entry) => {
+            let (key, block) = entry.into_inner().map_err(broken)?;
+            let events = codec::events_of(&block).try_fold(0, |events, event| event.map(|_| events + 1))?;
+            keys::number(&key).map(|first| first + events)
+        }
         None => Some(chunk.first),
     };
-    if last != Some(chunk.next) {
+    if end != Some(chunk.next) {
         return Err(damaged("are not complete"));
     }
     Ok(())
