@@ -1,8 +1,8 @@
 //! The embedded store: fjall in the node's own data directory, on threads of its own.
 //!
 //! It owns dispatch records, ended requests (audit and idempotency), known drivers, the event log with its cursors and
-//! consumers, and a watermark per source that makes feeding it exactly-once. Keys are in [`keys`], partitioning and
-//! tuning in [`tables`], the life of a commit in [`writer`].
+//! consumers, and a watermark per source that makes feeding it exactly-once. Keys are in `keys`, partitioning and tuning
+//! in `tables`, the life of a commit in `writer`, what happens before the engine opens its files in `mend`.
 //!
 //! Threads: one *writer*, one *lookup* reader, one *page* reader, and the engine's two for flushes and compactions.
 //!
@@ -13,6 +13,7 @@ mod codec;
 mod config;
 mod events;
 mod keys;
+mod mend;
 mod polls;
 mod readers;
 mod retention;

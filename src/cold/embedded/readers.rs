@@ -147,13 +147,13 @@ fn read_events(
     for chunk in &chunks[start..] {
         for entry in blocks_from(&chunk.keyspace, from, newest)? {
             let (key, block) = entry.into_inner().map_err(broken)?;
-            let mut cursor = keys::number(&key).ok_or_else(|| StoreError::broken("an event's key is damaged"))?;
-            if page.events.last().is_some_and(|(last, _)| last + 1 != cursor) {
+            let first = keys::number(&key).ok_or_else(|| StoreError::broken("an event's key is damaged"))?;
+            if page.events.last().is_some_and(|(last, _)| last + 1 != first) {
                 return Err(StoreError::broken(format!(
-                    "the event before cursor {cursor} is missing"
+                    "the event before cursor {first} is missing"
                 )));
             }
-            for event in events_of(&block) {
+            for (cursor, event) in (first..).zip(events_of(&block)) {
                 let event = event?;
                 if (from..=newest).contains(&cursor) {
                     bytes_read += event.len();
@@ -162,7 +162,6 @@ fn read_events(
                         return Ok(page);
                     }
                 }
-                cursor += 1;
             }
         }
     }

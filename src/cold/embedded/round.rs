@@ -257,13 +257,12 @@ impl<'a> Round<'a> {
         if self.tools.block.is_empty() {
             return Ok(());
         }
-        let keyspace = match &self.events_open {
-            Some(keyspace) => keyspace,
-            None => {
-                let found = self.tables.events.covering(self.block_first);
-                let missing = || StoreError::broken("the newest events' partition is missing");
-                self.events_open.insert(found.ok_or_else(missing)?)
-            }
+        let keyspace = if let Some(keyspace) = &self.events_open {
+            keyspace
+        } else {
+            let found = self.tables.events.covering(self.block_first);
+            let missing = || StoreError::broken("the newest events' partition is missing");
+            self.events_open.insert(found.ok_or_else(missing)?)
         };
         let key = self.block_first.to_be_bytes();
         self.batch.insert(keyspace, key, self.tools.block.as_slice());
