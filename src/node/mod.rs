@@ -354,7 +354,8 @@ async fn shard_main(begin: Begin) {
         net,
         store: handle,
         writer,
-        journal_dir, orders
+        journal_dir,
+        orders,
     };
     let mut shard = Shard::new(parts);
     let adopted = shard.adopt_all(begin.requests, begin.off_shift);

@@ -86,7 +86,13 @@ pub(super) struct Housekeeper {
 impl Housekeeper {
     pub(super) fn new(orders: Orders, dir: PathBuf, waker: Waker) -> Self {
         let (sender, done) = channel();
-        Self { orders, dir, sender, done, waker }
+        Self {
+            orders,
+            dir,
+            sender,
+            done,
+            waker,
+        }
     }
 
     pub(super) fn send(&self, job: Job) {
