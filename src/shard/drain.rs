@@ -64,7 +64,7 @@ impl Shard {
         };
         // Spread by the driver's own hash: no two waves, and no dice needed.
         let spread = self.drivers.slab[key as usize].driver.id().hash64() % self.config.drain_ms.clamp(1_000, 60_000);
-        let reason = format!("draining retry_after_ms={}", 1_000 + spread);
+        let reason = format!("retry_after_ms={}", 1_000 + spread);
         self.close_socket(conn, close_code::SERVICE_RESTART, &reason);
     }
 

@@ -272,6 +272,8 @@ impl Shard {
             self.resume(key);
         }
         self.net.listen(listener);
+        // What was resumed is submitted, and its receivers are woken, before the first sleep.
+        self.step();
         while !self.is_finished() {
             self.turn();
         }
