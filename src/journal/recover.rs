@@ -39,6 +39,8 @@ pub enum RecoverError {
         /// Where and what.
         damage: Damage,
     },
+    /// What was read could not be printed.
+    Output(io::Error),
 }
 
 impl RecoverError {
@@ -53,6 +55,7 @@ impl std::fmt::Display for RecoverError {
         match self {
             Self::Io { path, source } => write!(f, "cannot read the journal at {}: {source}", path.display()),
             Self::Damage { path, damage } => write!(f, "{}: {damage}", path.display()),
+            Self::Output(source) => write!(f, "cannot print the journal: {source}"),
         }
     }
 }
@@ -60,7 +63,7 @@ impl std::fmt::Display for RecoverError {
 impl std::error::Error for RecoverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::Output(source) => Some(source),
             Self::Damage { damage, .. } => Some(damage),
         }
     }
