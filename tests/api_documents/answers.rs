@@ -109,10 +109,20 @@ fn answers_about_requests() {
         "post",
         &Problem::ended(RequestState::Accepted, Some(&trip())).into(),
     );
+}
+
+#[test]
+fn answers_about_trips() {
+    let document = Document::openapi();
     let cancel = "/v1/trips/{trip_id}/cancel";
     check(&document, cancel, "post", &api::trip_cancelled(&trip(), &request()));
     check(&document, cancel, "post", &Problem::no_such_trip().into());
     check(&document, cancel, "post", &Problem::trip_ended(&trip()).into());
+}
+
+#[test]
+fn views_of_requests() {
+    let document = Document::openapi();
     let (id, by, of) = (request(), driver(), trip());
     for (state, driver_id, trip_id) in [
         (RequestState::PendingMatch, None, None),

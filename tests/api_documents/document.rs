@@ -28,7 +28,7 @@ impl Document {
 
     /// Every value with its JSON pointer, parents first.
     pub fn walk(&self, visit: &mut dyn FnMut(&str, &Value)) {
-        walk(&self.0, String::new(), visit);
+        walk(&self.0, "", visit);
     }
 
     /// `instance` fits the schema at `pointer`.
@@ -96,21 +96,18 @@ impl Document {
     }
 }
 
-fn walk(value: &Value, place: String, visit: &mut dyn FnMut(&str, &Value)) {
-    visit(&place, value);
+fn walk(value: &Value, place: &str, visit: &mut dyn FnMut(&str, &Value)) {
+    visit(place, value);
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                walk(
-                    member,
-                    format!("{place}/{}", name.replace('~', "~0").replace('/', "~1")),
-                    visit,
-                );
+                let name = name.replace('~', "~0").replace('/', "~1");
+                walk(member, &format!("{place}/{name}"), visit);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                walk(item, format!("{place}/{index}"), visit);
+                walk(item, &format!("{place}/{index}"), visit);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}

@@ -65,7 +65,7 @@ fn what_is_sent_is_described() {
         check(&document, "state", |out| driver::state(out, state, None));
     }
     check(&document, "tripCancelled", |out| {
-        driver::trip_cancelled(out, &trip, &by, "no-show")
+        driver::trip_cancelled(out, &trip, &by, "no-show");
     });
     check(&document, "pong", |out| driver::pong(out, AT_MS));
     for code in [
