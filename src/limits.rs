@@ -27,6 +27,12 @@ pub const DRAIN_GRACE_MS: u64 = 10_000;
 pub const SHARDS_MAX: usize = 1024;
 /// Actor steps of one turn between two looks at the net ring.
 pub const TURN_STEPS_MAX: usize = 1024;
+/// Committed records that may wait for the store before new requests are refused.
+pub const STORE_BACKLOG_MAX: usize = 200_000;
+/// Submission queue of a shard's net ring.
+pub const NET_SQ_ENTRIES: u32 = 1024;
+/// Completion queue of a shard's net ring.
+pub const NET_CQ_ENTRIES: u32 = 16_384;
 /// Ingress requests admitted from the class queues in one turn.
 pub const INGRESS_BATCH_MAX: usize = 256;
 /// Most that the setting `http_pipeline_max` may be, in requests.

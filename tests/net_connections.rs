@@ -92,7 +92,9 @@ fn large_echoes_pass_through_few_small_buffers() {
         .map(|seed| thread::spawn(move || echo_client(addr, seed, 200_000)))
         .collect();
     echo(&mut shard, 16);
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
 }
 
 #[test]
@@ -106,7 +108,9 @@ fn connections_starve_while_the_owner_holds_all_buffers_and_go_on_after() {
     let waker = shard.net.waker();
     let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(addr).unwrap()).collect();
     let conns: Vec<_> = clients.iter().map(|_| shard.accept()).collect();
-    conns.iter().for_each(|&conn| shard.net.start_recv(conn));
+    for &conn in &conns {
+        shard.net.start_recv(conn);
+    }
     for (seed, mut client) in clients.iter().enumerate() {
         client.write_all(&pattern(seed as u64, 1000)).unwrap();
     }
@@ -387,7 +391,9 @@ fn more_clients_than_slots_are_all_served_in_the_end() {
     while clients.iter().any(|client| !client.is_finished()) {
         shard.poll();
     }
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
 }
 
 #[test]

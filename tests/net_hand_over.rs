@@ -130,7 +130,9 @@ fn a_thousand_hand_overs_lose_no_byte() {
             })
         })
         .collect();
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     source_thread.join().unwrap();
     target_thread.join().unwrap();
 }

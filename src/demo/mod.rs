@@ -1,6 +1,11 @@
 //! `dispatchd demo`: real trips, live drivers, a crash in the middle, an audited end.
 #![forbid(unsafe_code)]
 
+pub mod audit;
+pub mod city;
+pub mod messages;
+pub mod observe;
+
 use std::process::ExitCode;
 
 /// What `dispatchd demo` was asked for.

@@ -300,9 +300,9 @@ impl Request {
         })
     }
 
-    /// After a restart: offers that were open go out again with the time they have left, a trip is bound to its
-    /// driver, and a search that stood still goes on.
-    pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+    /// After a restart, first: what the drivers have to know before anybody is served. Offers that were open go out
+    /// again with the time they have left, and a trip is bound to its driver.
+    pub fn rebind(&self, effects: &mut Vec<RequestEffect>) {
         assert!(self.pending.is_none() && self.persisted == self.log.len());
         if let Some(trip) = &self.fold.trip
             && !matches!(trip.phase, TripPhase::Ended(_))
@@ -316,9 +316,14 @@ impl Request {
                 message,
             });
         }
-        for number in self.fold.open().collect::<Vec<_>>() {
+        for number in self.fold.open() {
             self.send_offer(number, true, effects);
         }
+    }
+
+    /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on.
+    pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        assert!(self.pending.is_none() && self.persisted == self.log.len());
         self.time_out(now_ms, effects);
         self.advance(now_ms, effects);
     }
@@ -331,6 +336,11 @@ impl Request {
     /// All steps; those after the last commit are included.
     pub fn log(&self) -> &[LogEntry] {
         &self.log
+    }
+
+    /// The steps that were handed to the durability port.
+    pub fn persisted_log(&self) -> &[LogEntry] {
+        &self.log[..self.persisted]
     }
 
     /// The state that the log folds to.

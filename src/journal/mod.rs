@@ -80,7 +80,7 @@ mod writer;
 pub use error::JournalError;
 pub use format::{
     BLOCK_HEADER_BYTES, COMMIT_BYTES_MAX, FORMAT_VERSION, FRAME_BYTES, Geometry, Owner, PAGE_BYTES, SECTOR_BYTES,
-    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SegmentHeader,
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SegmentHeader, Unreadable,
 };
 pub use layout::{Incarnation, create_shard_dir, incarnation_dir, segment_path, shard_dir};
 pub use lock::{DataDirLock, LockError};

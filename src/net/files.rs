@@ -111,13 +111,7 @@ impl FileWrites {
 fn submit(ring: &mut Ring, index: u32, write: &FileWrite) {
     let end = write.len.min(write.written + WRITE_BYTES_MAX);
     let rest = &write.buffer.as_slice()[write.written..end];
+    let offset = write.offset + write.written as u64;
     // SAFETY: the buffer is ours and untouched until `complete` or `forget`; moving it does not move its bytes.
-    unsafe {
-        ring.write_file(
-            write.file,
-            rest,
-            write.offset + write.written as u64,
-            Op::FileWrite(index),
-        )
-    }
+    unsafe { ring.write_file(write.file, rest, offset, Op::FileWrite(index)) };
 }

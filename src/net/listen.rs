@@ -32,12 +32,23 @@ pub fn bind_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener>
     Ok(socket.into())
 }
 
+/// Where the multishot accept is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Accept {
+    /// Not in flight.
+    #[default]
+    Idle,
+    /// In flight.
+    Armed,
+    /// In flight, to end soon.
+    Cancelled,
+}
+
 /// The listener of a ring and the state of its accept.
 #[derive(Default)]
 pub(super) struct Acceptor {
     listener: Option<TcpListener>,
-    armed: bool,
-    cancelled: bool,
+    accept: Accept,
     paused: bool,
     stopped: bool,
     full: bool,
@@ -68,22 +79,24 @@ impl Acceptor {
             self.retry_at = None;
         }
         let wanted = !self.paused && !self.stopped && !self.full && self.retry_at.is_none();
-        if wanted && !self.armed {
-            ring.accept(listener.as_raw_fd());
-            self.armed = true;
-        } else if !wanted && self.armed && !self.cancelled {
-            ring.cancel(Op::Accept);
-            self.cancelled = true;
-        } else if self.stopped && !self.armed {
-            self.listener = None;
+        match self.accept {
+            Accept::Idle if wanted => {
+                ring.accept(listener.as_raw_fd());
+                self.accept = Accept::Armed;
+            }
+            Accept::Idle if self.stopped => self.listener = None,
+            Accept::Armed if !wanted => {
+                ring.cancel(Op::Accept);
+                self.accept = Accept::Cancelled;
+            }
+            Accept::Idle | Accept::Armed | Accept::Cancelled => {}
         }
     }
 
     /// Takes the last completion of the accept, which ended with `result`.
     fn ended(&mut self, result: i32) {
-        debug_assert!(self.armed);
-        self.armed = false;
-        self.cancelled = false;
+        debug_assert!(self.accept != Accept::Idle);
+        self.accept = Accept::Idle;
         let passing = [
             libc::ECANCELED,
             libc::ECONNABORTED,

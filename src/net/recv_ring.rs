@@ -15,7 +15,7 @@ use super::ring::Ring;
 
 /// Private anonymous memory, page-aligned, unmapped on drop.
 struct Mapping {
-    address: NonNull<u8>,
+    address: NonNull<libc::c_void>,
     bytes: usize,
 }
 
@@ -37,7 +37,7 @@ impl Mapping {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let address = NonNull::new(address.cast()).expect("the kernel maps nothing at address 0 unasked");
+        let address = NonNull::new(address).expect("the kernel maps nothing at address 0 unasked");
         Ok(Self { address, bytes })
     }
 }
@@ -45,7 +45,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: exactly what `new` mapped, and the last use of it.
-        let unmapped = unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
+        let unmapped = unsafe { libc::munmap(self.address.as_ptr(), self.bytes) };
         debug_assert_eq!(unmapped, 0);
     }
 }
@@ -123,7 +123,12 @@ impl RecvRing {
         let start = usize::from(buffer.id) * self.buffer_bytes as usize;
         // SAFETY: inside the mapping (`lend` checked both); initialised (zero pages, then the kernel's bytes); the kernel
         // does not write a buffer that it gave away, and `&mut self` keeps every other reference out.
-        unsafe { std::slice::from_raw_parts_mut(self.buffers.address.as_ptr().add(start), buffer.len as usize) }
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.buffers.address.cast::<u8>().as_ptr().add(start),
+                buffer.len as usize,
+            )
+        }
     }
 
     /// Takes a buffer back and offers it to the kernel.
@@ -148,7 +153,7 @@ impl RecvRing {
         // setters leave the field alone that is the ring's tail in entry 0.
         unsafe {
             let entry = &mut *self.ring.address.as_ptr().cast::<BufRingEntry>().add(index);
-            entry.set_addr(self.buffers.address.as_ptr().add(start) as u64);
+            entry.set_addr(self.buffers.address.as_ptr() as u64 + start as u64);
             entry.set_len(self.buffer_bytes);
             entry.set_bid(id);
         }

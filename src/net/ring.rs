@@ -201,9 +201,14 @@ impl Ring {
             }
             _ => {
                 let queue = self.uring.submission();
-                let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+                let queued = queue.len() as u32;
+                let idle = queued == 0 && !queue.taskrun() && !queue.cq_overflow();
                 drop(queue);
-                if idle { Ok(0) } else { self.uring.submit() }
+                // The flag makes the kernel post what it deferred even though nothing is waited for.
+                let flags = EnterFlags::GETEVENTS.bits();
+                // SAFETY: no argument is passed.
+                let enter = || unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) };
+                if idle { Ok(0) } else { enter() }
             }
         };
         match entered {

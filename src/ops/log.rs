@@ -5,13 +5,13 @@
 
 use crate::config::{LogFormat, LogLevel};
 use std::io::IsTerminal as _;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::format::Writer;
 
 /// Sends log lines of at least `level` to stderr from now on. A second call changes nothing.
 pub fn init(level: LogLevel, format: LogFormat) {
     let lines = tracing_subscriber::fmt()
-        .with_max_level(level_filter(level))
+        .with_env_filter(own_lines(level))
         .with_writer(std::io::stderr);
     let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_timer(UtcTime);
     let done = match format {
@@ -21,6 +21,13 @@ pub fn init(level: LogLevel, format: LogFormat) {
     if done.is_err() {
         tracing::debug!("logging was set up before");
     }
+}
+
+/// Our own lines from `level` on; those of libraries from `warn` on, but for glommio's reactor, whose probe for
+/// polled I/O reports every file system that has none as an error.
+fn own_lines(level: LogLevel) -> EnvFilter {
+    let (own, others) = (level_filter(level), level_filter(level).min(LevelFilter::WARN));
+    EnvFilter::new(format!("{others},dispatchd={own},glommio::reactor=off"))
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {

@@ -10,8 +10,10 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
-/// Places of one ring. A letter is 16 bytes, so a pair of shards costs 16 KiB.
-const RING_LEN: usize = 1_024;
+/// Places of one ring among `shards`: many shards have many rings, and each sees less.
+fn ring_len(shards: usize) -> usize {
+    (65_536 / shards.max(1)).next_power_of_two().clamp(64, 1_024)
+}
 
 /// What the senders need to know of a receiving shard.
 #[repr(align(128))]
@@ -58,7 +60,7 @@ pub fn mesh<T: Send>(shards: u16) -> Vec<Mailbox<T>> {
         .collect();
     for sender in 0..count {
         for receiver in (0..count).filter(|receiver| *receiver != sender) {
-            let (producer, consumer) = spsc::ring(RING_LEN);
+            let (producer, consumer) = spsc::ring(ring_len(count));
             boxes[sender].to[receiver] = Some(producer);
             boxes[receiver].from[sender] = Some(consumer);
         }
@@ -160,6 +162,11 @@ impl<T: Send> Mailbox<T> {
         self.doorbells[usize::from(self.index)].sleeping.store(false, Ordering::SeqCst);
     }
 
+    /// Whether letters wait for room in a full ring.
+    pub fn is_overflowing(&self) -> bool {
+        self.overflowing > 0
+    }
+
     /// The rings to be woken for what was posted since the last call.
     pub fn take_wakes(&mut self) -> std::vec::Drain<'_, RawFd> {
         self.to_wake.drain(..)
@@ -187,7 +194,7 @@ mod tests {
     #[test]
     fn letters_arrive_in_order_also_over_a_full_ring() {
         let mut boxes = mesh::<u32>(3);
-        let count = RING_LEN as u32 * 3;
+        let count = ring_len(3) as u32 * 3;
         for letter in 0..count {
             boxes[0].post(2, letter);
         }

@@ -16,7 +16,7 @@ const COMMIT: u64 = 64;
 #[test]
 #[ignore = "prints figures, checks nothing"]
 fn cost_of_an_append() {
-    let records: Vec<_> = (0..1000).map(|tag| sized(tag, 470)).collect();
+    let records: Vec<_> = (0..1000).map(|tag| sized(tag, 546)).collect();
     let bytes = encode(&records[0], &mut AlignedBuffer::new()).unwrap();
     for round in 0..3 {
         let mut writer = Writer::new(owner(1, 0), Geometry::default());
@@ -48,7 +48,7 @@ fn cost_of_commits_and_of_recovery() {
         shard: 0,
     };
     let dir = create_shard_dir(root.path(), owner).unwrap();
-    let records: Vec<_> = (0..1000).map(|tag| sized(tag, 470)).collect();
+    let records: Vec<_> = (0..1000).map(|tag| sized(tag, 546)).collect();
     LocalExecutorBuilder::new(Placement::Unbound)
         .make()
         .unwrap()
@@ -61,7 +61,8 @@ fn cost_of_commits_and_of_recovery() {
                 if let Some(id) = writer.needs_segment() {
                     let begin = Instant::now();
                     files.insert(id, segments::create(&dir, &writer.segment_header(id)).await.unwrap());
-                    println!("segment {id} made in {:?}", begin.elapsed());
+                    let flags = rustix::fs::fcntl_getfl(files.get(id).unwrap()).unwrap();
+                    println!("segment {id} made in {:?}, open with {flags:?}", begin.elapsed());
                     writer.add_segment(id);
                 }
                 for index in 0..200 {

@@ -12,8 +12,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+/// With as little memory as a shard's executor has.
 fn run<T>(work: impl Future<Output = T>) -> T {
-    LocalExecutorBuilder::new(Placement::Unbound).make().unwrap().run(work)
+    let builder = LocalExecutorBuilder::new(Placement::Unbound)
+        .io_memory(64 << 10)
+        .ring_depth(128);
+    builder.make().unwrap().run(work)
 }
 
 /// A shard's journal as the shard drives it, with blocking writes in place of its ring.
@@ -88,6 +92,12 @@ fn segments_are_whole_before_they_are_used() {
         // Left over from a creation that was cut short.
         std::fs::write(&path, vec![0xff; 10_000]).unwrap();
         let file = run(segments::create(&dir, &header)).unwrap();
+        let flags = rustix::fs::fcntl_getfl(&file).unwrap();
+        assert_ne!(
+            flags.bits() & libc::O_DSYNC as u32,
+            0,
+            "a completed write is a durable one"
+        );
         let meta = file.metadata().unwrap();
         assert_eq!(meta.len(), bytes);
         assert!(meta.blocks() * 512 >= bytes, "allocated, not sparse");
