@@ -72,6 +72,15 @@ impl Registry {
         let shards: Vec<&ShardMetrics> = self.shards.iter().map(|set| &**set).collect();
         ShardMetrics::encode(&shards, &mut out);
         StoreMetrics::encode(&[self.store()], &mut out);
+        if let Some(bytes) = super::heap::allocated_bytes() {
+            let name = "dispatchd_allocated_bytes";
+            out.family(
+                name,
+                "gauge",
+                "Memory that the allocator has handed out, its headers included.",
+            );
+            out.sample(name, "", bytes);
+        }
         if let Some(process) = process {
             encode_process(process, &mut out);
         }
