@@ -6,6 +6,7 @@ use dispatchd::fsm::types::{
     Channel, DriverState, LogEntry, Priority, Published, PublishedKind, RecordRow, RefuseReason, RequestLog,
     RequestState, ResponseType, RevokeReason, Step, TripOutcome,
 };
+use dispatchd::ops::health::Readiness;
 use dispatchd::wire::api::{self, DriverView, OfferView, RequestView, ResponseOutcome};
 use dispatchd::wire::driver::Location;
 use dispatchd::wire::respond::{Problem, Reply};
@@ -118,6 +119,23 @@ fn answers_about_trips() {
     check(&document, cancel, "post", &api::trip_cancelled(&trip(), &request()));
     check(&document, cancel, "post", &Problem::no_such_trip().into());
     check(&document, cancel, "post", &Problem::trip_ended(&trip()).into());
+}
+
+#[test]
+fn answers_for_operators() {
+    let document = Document::openapi();
+    for state in Readiness::ALL.into_iter().filter(|state| *state != Readiness::Ready) {
+        check(&document, "/readyz", "get", &Reply::problem(503, state.as_str(), "why"));
+    }
+    let bad_head = dispatchd::wire::http::parse_head(b"GET / HTTP/3.0\r\n\r\n").unwrap_err();
+    for problem in [
+        Problem::not_found(),
+        Problem::method_not_allowed("POST"),
+        bad_head.into(),
+    ] {
+        let body: Value = serde_json::from_slice(&problem.into_reply().body).unwrap();
+        document.check_exactly("/components/schemas/Problem", &body);
+    }
 }
 
 #[test]
