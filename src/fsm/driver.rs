@@ -265,11 +265,7 @@ impl Driver {
 
     /// Whether nothing is known of the driver: never heard, bound to nothing, nobody waits.
     pub fn is_unknown(&self) -> bool {
-        !self.present
-            && self.session == 0
-            && self.held.is_none()
-            && self.bound.is_none()
-            && self.queue.is_none()
+        !self.present && self.session == 0 && self.held.is_none() && self.bound.is_none() && self.queue.is_none()
     }
 
     /// Heap bytes of the actor, for the memory account.

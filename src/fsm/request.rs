@@ -953,8 +953,9 @@ impl Request {
             (TripPhase::EnRoute, TripMove::Pickup) => Some(Step::PickedUp),
             (TripPhase::EnRoute | TripPhase::OnTrip, TripMove::Complete) => ended(TripOutcome::Completed),
             (TripPhase::EnRoute | TripPhase::OnTrip, TripMove::Cancel) => ended(TripOutcome::CancelledByDriver),
-            (TripPhase::EnRoute | TripPhase::OnTrip | TripPhase::Ended(_), TripMove::Arrived)
-            | (TripPhase::OnTrip | TripPhase::Ended(_), TripMove::Pickup)
+            // Changes no state, so there is nothing to tell.
+            (TripPhase::EnRoute | TripPhase::OnTrip | TripPhase::Ended(_), TripMove::Arrived) => return,
+            (TripPhase::OnTrip | TripPhase::Ended(_), TripMove::Pickup)
             | (TripPhase::Ended(_), TripMove::Complete | TripMove::Cancel) => None,
         };
         match step {

@@ -97,7 +97,9 @@ pub(super) fn on_executor<T>(
     root: &Path,
     work: impl Future<Output = Result<T, RecoverError>>,
 ) -> Result<T, RecoverError> {
+    // glommio 0.9.0 may park with a runnable task when its preempt timer expires (see shard/runtime.rs).
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
+        .preempt_timer(std::time::Duration::from_secs(3_600))
         .name("journal-recovery")
         .make()
         .map_err(|error| RecoverError::io(root)(error.into()))?;

@@ -18,7 +18,7 @@ use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::Registry;
 use crate::ops::{notify, process, signals};
-use crate::shard::{self, Clock, Letter, Mailbox, Parts, Shard, Shared};
+use crate::shard::{self, Clock, Letter, Mailbox, Orders, Parts, Shard, Shared};
 use recovery::Recovered;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -41,7 +41,10 @@ pub struct ServeError {
 
 impl ServeError {
     fn new(what: &'static str, cause: impl std::fmt::Display) -> Self {
-        Self { what, cause: cause.to_string() }
+        Self {
+            what,
+            cause: cause.to_string(),
+        }
     }
 }
 
@@ -65,6 +68,7 @@ struct Begin {
     store: Arc<Store>,
     listener: TcpListener,
     journal_dir: PathBuf,
+    orders: Orders,
     requests: Vec<Request>,
     bindings: Vec<(DriverId, RequestId, ToDriver)>,
     off_shift: Vec<(DriverId, u64)>,
@@ -84,14 +88,23 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::new("cannot make the data directory", error))?;
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
     let open_files = process::raise_open_files();
-    let shared = Arc::new(Shared { health: Arc::new(Health::new()), registry: Arc::new(Registry::new(shards)), stop: AtomicBool::new(false) });
+    let shared = Arc::new(Shared {
+        health: Arc::new(Health::new()),
+        registry: Arc::new(Registry::new(shards)),
+        stop: AtomicBool::new(false),
+    });
     let listeners = listeners(&config, shards)?;
 
     shared.health.advance(Phase::Recovering);
     let recovered = recovery::read(&config.data_dir)?;
     let clock = Clock::start(recovered.newest_ms);
     let store = open_store(&config, clock)?;
-    let highest = store.watermarks().iter().map(|(source, _)| source.incarnation).max().unwrap_or(0);
+    let highest = store
+        .watermarks()
+        .iter()
+        .map(|(source, _)| source.incarnation)
+        .max()
+        .unwrap_or(0);
     let incarnation = Incarnation::next(&config.data_dir, highest)
         .map_err(|error| ServeError::new("cannot begin a new incarnation of the journal", error))?;
     let Recovered { feed, live, .. } = recovered;
@@ -99,15 +112,25 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let off_shift = store
         .off_shift_since(clock.now_ms().saturating_sub(config.off_shift_memory_ms))
         .map_err(|error| ServeError::new("cannot read the store", error))?;
-    tracing::info!(incarnation = incarnation.get(), shards, requests = live.len(), "recovered");
+    tracing::info!(
+        incarnation = incarnation.get(),
+        shards,
+        requests = live.len(),
+        "recovered"
+    );
 
     let store = Arc::new(store);
+    let (orders, _detached) =
+        shard::start_housekeeping().map_err(|error| ServeError::new("cannot start the housekeeping thread", error))?;
     let (imaged, images) = channel();
     let go = Arc::new(Barrier::new(usize::from(shards) + 1));
     let mut begins = Vec::new();
     for (mail, listener) in shard::mesh(shards).into_iter().zip(listeners) {
         let index = mail.index();
-        let owner = Owner { incarnation, shard: index };
+        let owner = Owner {
+            incarnation,
+            shard: index,
+        };
         let journal_dir = create_shard_dir(&config.data_dir, owner)
             .map_err(|error| ServeError::new("cannot make a journal directory", error))?;
         begins.push(Begin {
@@ -121,6 +144,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
             store: Arc::clone(&store),
             listener,
             journal_dir,
+            orders: orders.clone(),
             requests: Vec::new(),
             bindings: Vec::new(),
             off_shift: Vec::new(),
@@ -129,7 +153,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
             go: Arc::clone(&go),
         });
     }
-    drop(imaged);
+    drop((imaged, orders));
     distribute(&mut begins, live, off_shift, shards);
     run(&config, &shared, store, begins, &images, &go, incarnation)
 }
@@ -148,7 +172,10 @@ fn listeners(config: &Config, shards: u16) -> Result<Vec<TcpListener>, ServeErro
 
 fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
     let dir = config.data_dir.join("store");
-    let surroundings = Surroundings { now_ms: Arc::new(move || clock.now_ms()), ..Surroundings::of_machine(&config.data_dir) };
+    let surroundings = Surroundings {
+        now_ms: Arc::new(move || clock.now_ms()),
+        ..Surroundings::of_machine(&config.data_dir)
+    };
     let store_config = StoreConfig {
         records_retention_days: config.records_retention_days,
         idempotency_retention_days: config.idempotency_retention_days,
@@ -199,7 +226,9 @@ fn run(
     }
     let mut wakers = Vec::new();
     for _ in 0..shards {
-        let waker = images.recv().map_err(|_| ServeError::new("a shard ended before it began", "see the log"))?;
+        let waker = images
+            .recv()
+            .map_err(|_| ServeError::new("a shard ended before it began", "see the log"))?;
         wakers.push(waker.map_err(|error| ServeError::new("cannot make a net ring", error))?);
     }
     forget_old(config, &store, incarnation)?;
@@ -210,14 +239,18 @@ fn run(
     notify::ready("serving");
     let watchdog = watch_store(shared, &store, wakers);
     for thread in threads {
-        thread.join().map_err(|error| ServeError::new("a shard failed", error))?;
+        thread
+            .join()
+            .map_err(|error| ServeError::new("a shard failed", error))?;
     }
     shared.stop.store(true, Ordering::Relaxed);
     drop(watchdog.join());
     signals.stop();
     tracing::info!("drained");
     let store = Arc::into_inner(store).expect("the shards that shared it have ended");
-    store.shutdown().map_err(|error| ServeError::new("the store did not end well", error))
+    store
+        .shutdown()
+        .map_err(|error| ServeError::new("the store did not end well", error))
 }
 
 fn signals_watch(shared: &Arc<Shared>, wakers: Vec<Waker>) -> Result<signals::SignalWatch, ServeError> {
@@ -225,14 +258,16 @@ fn signals_watch(shared: &Arc<Shared>, wakers: Vec<Waker>) -> Result<signals::Si
         notify::stopping();
         wakers.iter().for_each(Waker::wake);
     };
-    signals::watch(Arc::clone(&shared.health), on_drain).map_err(|error| ServeError::new("cannot watch for signals", error))
+    signals::watch(Arc::clone(&shared.health), on_drain)
+        .map_err(|error| ServeError::new("cannot watch for signals", error))
 }
 
 /// The live requests are in the new journals and everything else is in the store: the old journals go.
 fn forget_old(config: &Config, store: &Store, incarnation: Incarnation) -> Result<(), ServeError> {
     let old = Incarnation::list(&config.data_dir).map_err(|error| ServeError::new("cannot list journals", error))?;
     for old in old.into_iter().filter(|old| *old < incarnation) {
-        old.remove(&config.data_dir).map_err(|error| ServeError::new("cannot remove an old journal", error))?;
+        old.remove(&config.data_dir)
+            .map_err(|error| ServeError::new("cannot remove an old journal", error))?;
     }
     store.forget_sources_before(incarnation.get());
     Ok(())
@@ -250,7 +285,10 @@ fn watch_store(shared: &Arc<Shared>, store: &Store, wakers: Vec<Waker>) -> std::
         while !shared.stop.load(Ordering::Relaxed) {
             if health.fatal() {
                 let error = health.last_error().unwrap_or_default();
-                tracing::error!(error, "the store failed: ending the process; the journal is recovered at the next start");
+                tracing::error!(
+                    error,
+                    "the store failed: ending the process; the journal is recovered at the next start"
+                );
                 std::process::exit(1);
             }
             std::thread::park_timeout(STORE_PROBE);
@@ -262,7 +300,17 @@ fn watch_store(shared: &Arc<Shared>, store: &Store, wakers: Vec<Waker>) -> std::
 }
 
 async fn shard_main(begin: Begin) {
-    let Begin { index, shards, incarnation, config, shared, clock, mail, store, .. } = begin;
+    let Begin {
+        index,
+        shards,
+        incarnation,
+        config,
+        shared,
+        clock,
+        mail,
+        store,
+        ..
+    } = begin;
     let net_config = NetConfig {
         sq_entries: limits::NET_SQ_ENTRIES,
         cq_entries: limits::NET_CQ_ENTRIES,
@@ -286,15 +334,34 @@ async fn shard_main(begin: Begin) {
     drop(store);
     let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");
-    let writer = Writer::new(Owner { incarnation, shard: index }, geometry);
+    let writer = Writer::new(
+        Owner {
+            incarnation,
+            shard: index,
+        },
+        geometry,
+    );
     let incarnation = incarnation.get();
-    let journal_dir = begin.journal_dir;
-    let parts = Parts { index, shards, incarnation, config, shared, clock, mail, net, store: handle, writer, journal_dir };
+    let (journal_dir, orders) = (begin.journal_dir, begin.orders);
+    let parts = Parts {
+        index,
+        shards,
+        incarnation,
+        config,
+        shared,
+        clock,
+        mail,
+        net,
+        store: handle,
+        writer,
+        journal_dir,
+        orders,
+    };
     let mut shard = Shard::new(parts);
-    let adopted = shard.adopt_all(begin.requests, begin.off_shift).await;
+    let adopted = shard.adopt_all(begin.requests, begin.off_shift);
     shard.rebind_all(begin.bindings);
     drop(begin.imaged.send(Ok(waker)));
     // Blocks this thread on purpose: nobody is served before every shard is ready and the old journals are gone.
     begin.go.wait();
-    shard.serve(begin.listener, adopted).await;
+    shard.serve(begin.listener, adopted);
 }

@@ -30,8 +30,12 @@ pub(super) fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
     let mut newest_ms = 0;
     for (request_id, log) in replay.requests {
         newest_ms = newest_ms.max(log.log.last().map_or(0, |entry| entry.at_ms));
-        let request = Request::restored(log)
-            .map_err(|error| ServeError::new("the journal holds a request that does not fold", format!("{request_id}: {error}")))?;
+        let request = Request::restored(log).map_err(|error| {
+            ServeError::new(
+                "the journal holds a request that does not fold",
+                format!("{request_id}: {error}"),
+            )
+        })?;
         if !request.is_closed() {
             live.push(request);
         }
@@ -44,8 +48,20 @@ pub(super) fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
 fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
     let mut logs: HashMap<RequestId, Vec<LogEntry>> = HashMap::new();
     let mut commits = Vec::new();
-    for Fed { incarnation, shard, lsn, record } in feed {
-        let mut commit = Commit::empty(Source { incarnation: incarnation.get(), shard }, lsn);
+    for Fed {
+        incarnation,
+        shard,
+        lsn,
+        record,
+    } in feed
+    {
+        let mut commit = Commit::empty(
+            Source {
+                incarnation: incarnation.get(),
+                shard,
+            },
+            lsn,
+        );
         match record {
             Record::DriverSeen { driver_id, at_ms } => commit.driver_seen = Some((driver_id, at_ms)),
             Record::OffShift { driver_id, at_ms, off } => commit.off_shift = Some((driver_id, at_ms, off)),
@@ -56,7 +72,11 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
                 }
                 continue;
             }
-            Record::Steps { request_id, first_seq, entries } => {
+            Record::Steps {
+                request_id,
+                first_seq,
+                entries,
+            } => {
                 let log = logs.entry(request_id.clone()).or_default();
                 let from = first_seq as usize - 1;
                 if from > log.len() {
@@ -75,13 +95,20 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
 }
 
 fn derive(request_id: &RequestId, log: &[LogEntry], from: usize, commit: &mut Commit) -> Result<(), ServeError> {
-    let fold = Fold::of(log)
-        .map_err(|error| ServeError::new("the journal holds a request that does not fold", format!("{request_id}: {error}")))?;
+    let fold = Fold::of(log).map_err(|error| {
+        ServeError::new(
+            "the journal holds a request that does not fold",
+            format!("{request_id}: {error}"),
+        )
+    })?;
     fold::published(request_id, log, from, &fold, &mut commit.published);
     fold::rows(request_id, log, from, &fold, &mut commit.rows);
     if fold.is_closed() {
         commit.ended = Some(EndedRequest {
-            log: RequestLog { request_id: request_id.clone(), log: log.to_vec() },
+            log: RequestLog {
+                request_id: request_id.clone(),
+                log: log.to_vec(),
+            },
             trip_id: fold.trip.map(|trip| trip.trip_id),
             ended_at_ms: log.last().map_or(0, |entry| entry.at_ms),
         });
@@ -112,7 +139,10 @@ pub(super) fn feed_store(store: &Store, mut feed: Vec<Commit>) -> Result<(), Ser
         }
         if batch.is_empty() || handle.backlog() > FEED_BATCH * 8 {
             if store.health().fatal() {
-                return Err(ServeError::new("the store failed", store.health().last_error().unwrap_or_default()));
+                return Err(ServeError::new(
+                    "the store failed",
+                    store.health().last_error().unwrap_or_default(),
+                ));
             }
             drop(woken.recv_timeout(super::STORE_PROBE));
         }

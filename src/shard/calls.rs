@@ -38,40 +38,82 @@ impl Shard {
                 self.post(home, Letter::Offer { offer, reply });
             }
             Route::Response => {
-                let api::ResponseRequest { driver_id, request_id, accept, attempt } = api::parse_response(body)?;
+                let api::ResponseRequest {
+                    driver_id,
+                    request_id,
+                    accept,
+                    attempt,
+                } = api::parse_response(body)?;
                 let answer = if accept { Answer::Accept } else { Answer::Decline };
                 let asker = Asker::Api(reply);
-                let event = RequestEvent::Answered { driver_id, attempt, answer, reason: None, asker };
-                self.post(home_of_request(&request_id, self.shards), Letter::Request { request_id, event });
+                let event = RequestEvent::Answered {
+                    driver_id,
+                    attempt,
+                    answer,
+                    reason: None,
+                    asker,
+                };
+                self.post(
+                    home_of_request(&request_id, self.shards),
+                    Letter::Request { request_id, event },
+                );
             }
             Route::Cancel => {
                 let api::CancelRequest { request_id, reason } = api::parse_cancel(body)?;
                 let event = RequestEvent::Cancelled { reason, reply };
-                self.post(home_of_request(&request_id, self.shards), Letter::Request { request_id, event });
+                self.post(
+                    home_of_request(&request_id, self.shards),
+                    Letter::Request { request_id, event },
+                );
             }
             Route::TripCancel(trip_id) => {
                 let reason = api::parse_trip_cancel(body)?;
                 let hash = trip_id.request_hash().ok_or_else(Problem::no_such_trip)?;
-                self.post(home_shard(hash, self.shards), Letter::TripCancelled { trip_id, reason, reply });
+                self.post(
+                    home_shard(hash, self.shards),
+                    Letter::TripCancelled { trip_id, reason, reply },
+                );
             }
             Route::RequestView(request_id) => self.view(request_id, false, reply),
             Route::Audit(request_id) => self.view(request_id, true, reply),
             Route::DriverView(driver_id) => {
-                self.post(home_of_driver(&driver_id, self.shards), Letter::DriverView { driver_id, reply });
+                self.post(
+                    home_of_driver(&driver_id, self.shards),
+                    Letter::DriverView { driver_id, reply },
+                );
             }
             Route::Records(asked) => {
                 let (driver_id, date, limit, before) = (asked.driver_id, asked.date, asked.limit, asked.before);
-                let query = Query::Records { driver_id: driver_id.clone(), date, limit, before };
+                let query = Query::Records {
+                    driver_id: driver_id.clone(),
+                    date,
+                    limit,
+                    before,
+                };
                 self.ask(query, Ask::Records(driver_id, date, reply));
             }
             Route::Events(asked) => {
                 let (after, wait_ms, limit, consumer) = (asked.after, asked.wait_ms, asked.limit, asked.consumer);
                 let wait_ms = if self.draining.is_some() { 0 } else { wait_ms };
-                self.ask(Query::Events { after, wait_ms, limit, consumer }, Ask::Events(reply));
+                self.ask(
+                    Query::Events {
+                        after,
+                        wait_ms,
+                        limit,
+                        consumer,
+                    },
+                    Ask::Events(reply),
+                );
             }
             Route::EventsAck => {
                 let api::EventsAckRequest { consumer, cursor } = api::parse_events_ack(body)?;
-                self.ask(Query::AckEvents { consumer: consumer.clone(), cursor }, Ask::Acked(consumer, reply));
+                self.ask(
+                    Query::AckEvents {
+                        consumer: consumer.clone(),
+                        cursor,
+                    },
+                    Ask::Acked(consumer, reply),
+                );
             }
             Route::Healthz => self.answer(reply, Reply::json(200, br#"{"status":"alive"}"#.to_vec())),
             Route::Readyz => self.readyz(reply),
@@ -84,7 +126,14 @@ impl Shard {
     }
 
     fn view(&mut self, request_id: crate::fsm::ids::RequestId, audit: bool, reply: ReplyTo) {
-        self.post(home_of_request(&request_id, self.shards), Letter::View { request_id, audit, reply });
+        self.post(
+            home_of_request(&request_id, self.shards),
+            Letter::View {
+                request_id,
+                audit,
+                reply,
+            },
+        );
     }
 
     fn readyz(&mut self, reply: ReplyTo) {

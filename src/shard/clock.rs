@@ -13,9 +13,14 @@ impl Clock {
     /// Reads the wall clock once. `not_before_ms`: the newest time that the data directory knows, so that time does
     /// not fall across a restart either.
     pub fn start(not_before_ms: u64) -> Self {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let wall = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         let start_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-        Self { start: Instant::now(), start_us: start_us.max(not_before_ms.saturating_mul(1_000)) }
+        Self {
+            start: Instant::now(),
+            start_us: start_us.max(not_before_ms.saturating_mul(1_000)),
+        }
     }
 
     /// Unix microseconds.

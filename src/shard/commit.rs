@@ -23,7 +23,12 @@ pub(super) const SEGMENT_RETRY_MS: u64 = 250;
 /// What a committed record leads to.
 pub(super) enum After {
     /// Steps `from..to` of the request with this key.
-    Steps { key: u32, from: usize, to: usize, wait: bool },
+    Steps {
+        key: u32,
+        from: usize,
+        to: usize,
+        wait: bool,
+    },
     /// Only what the store is told.
     Feed(Box<Commit>),
     /// Nothing.
@@ -107,14 +112,16 @@ impl Shard {
             };
             self.durable.write_started_us = self.clock.now_us();
             self.metrics().journal_bytes.add(write.len as u64);
-            self.net.write_file(write.segment, file.as_raw_fd(), write.offset, write.buffer, write.len);
+            self.net
+                .write_file(write.segment, file.as_raw_fd(), write.offset, write.buffer, write.len);
         }
         if !self.durable.creating
             && self.now_ms >= self.segment_retry_at_ms
             && let Some(id) = self.durable.writer.needs_segment()
         {
             self.durable.creating = true;
-            self.housekeeper.send(Job::Create(self.durable.writer.segment_header(id)));
+            self.housekeeper
+                .send(Job::Create(self.durable.writer.segment_header(id)));
         }
         if !self.durable.feed.is_empty()
             && let Err(back) = self.store.try_commit(std::mem::take(&mut self.durable.feed))
@@ -134,7 +141,9 @@ impl Shard {
                 self.durable.creating = false;
                 self.durable.files.insert(id, file);
                 self.durable.writer.add_segment(id);
-                self.metrics().journal_segments.set(self.durable.writer.segments().len() as u64);
+                self.metrics()
+                    .journal_segments
+                    .set(self.durable.writer.segments().len() as u64);
             }
             Done::Created(id, Err(error)) => {
                 self.durable.creating = false;
@@ -158,17 +167,33 @@ impl Shard {
         let metrics = self.metrics();
         metrics.journal_commits.inc();
         metrics.journal_records.add(u64::from(committed.records));
-        metrics.journal_commit_latency.record_us(self.clock.now_us().saturating_sub(self.durable.write_started_us));
-        while self.durable.awaiting.front().is_some_and(|(lsn, _)| *lsn <= committed.through) {
-            let Some((lsn, after)) = self.durable.awaiting.pop_front() else { break };
+        metrics
+            .journal_commit_latency
+            .record_us(self.clock.now_us().saturating_sub(self.durable.write_started_us));
+        while self
+            .durable
+            .awaiting
+            .front()
+            .is_some_and(|(lsn, _)| *lsn <= committed.through)
+        {
+            let Some((lsn, after)) = self.durable.awaiting.pop_front() else {
+                break;
+            };
             match after {
                 After::Steps { key, from, to, wait } => self.steps_committed(lsn, key, from, to, wait),
                 After::Feed(commit) => self.feed(Commit { lsn, ..*commit }),
                 After::Nothing => {}
             }
         }
-        while self.durable.held.front().is_some_and(|(lsn, ..)| *lsn <= committed.through) {
-            let Some((_, letter, to)) = self.durable.held.pop_front() else { break };
+        while self
+            .durable
+            .held
+            .front()
+            .is_some_and(|(lsn, ..)| *lsn <= committed.through)
+        {
+            let Some((_, letter, to)) = self.durable.held.pop_front() else {
+                break;
+            };
             self.post(to, letter);
         }
     }
@@ -182,7 +207,10 @@ impl Shard {
         fold::rows(request.id(), log, from, request.fold(), &mut commit.rows);
         if request.fold().is_closed() && to == request.log().len() {
             commit.ended = Some(EndedRequest {
-                log: RequestLog { request_id: request.id().clone(), log: log.to_vec() },
+                log: RequestLog {
+                    request_id: request.id().clone(),
+                    log: log.to_vec(),
+                },
                 trip_id: request.fold().trip.as_ref().map(|trip| trip.trip_id.clone()),
                 ended_at_ms: log.last().map_or(0, |entry| entry.at_ms),
             });
@@ -194,7 +222,9 @@ impl Shard {
         }
         if wait {
             let mut effects = std::mem::take(&mut self.request_effects);
-            self.requests.slab[key as usize].request.durable(Durability::Committed, self.now_ms, &mut effects);
+            self.requests.slab[key as usize]
+                .request
+                .durable(Durability::Committed, self.now_ms, &mut effects);
             self.apply_request(key, effects);
         }
     }
@@ -252,7 +282,9 @@ impl Shard {
             self.durable.unstored.pop_front();
         }
         while self.durable.ended.front().is_some_and(|(lsn, _)| *lsn <= through) {
-            let Some((_, key)) = self.durable.ended.pop_front() else { break };
+            let Some((_, key)) = self.durable.ended.pop_front() else {
+                break;
+            };
             self.forget_request(key);
         }
         self.drop_segments();
@@ -265,7 +297,13 @@ impl Shard {
         }
         let committed = self.durable.writer.committed();
         let needed = self.durable.unstored.front().map_or(committed, |lsn| lsn - 1);
-        let Some(oldest) = self.durable.writer.segments().next().filter(|oldest| oldest.last_lsn <= needed) else {
+        let Some(oldest) = self
+            .durable
+            .writer
+            .segments()
+            .next()
+            .filter(|oldest| oldest.last_lsn <= needed)
+        else {
             return;
         };
         let pinned = |entry: &super::requests::Entry| entry.first_lsn <= oldest.last_lsn;
@@ -279,7 +317,9 @@ impl Shard {
         for id in &dropped {
             self.durable.files.remove(id);
         }
-        self.metrics().journal_segments.set(self.durable.writer.segments().len() as u64);
+        self.metrics()
+            .journal_segments
+            .set(self.durable.writer.segments().len() as u64);
         if !dropped.is_empty() {
             self.housekeeper.send(Job::Remove(dropped));
         }
@@ -288,7 +328,9 @@ impl Shard {
     /// Writes live requests whose first record is in the oldest segment again, a few in each turn.
     fn image_old_requests(&mut self) {
         let Some(mut next) = self.durable.imaging else { return };
-        let Some(last_lsn) = self.durable.writer.segments().next().map(|oldest| oldest.last_lsn) else { return };
+        let Some(last_lsn) = self.durable.writer.segments().next().map(|oldest| oldest.last_lsn) else {
+            return;
+        };
         let mut left = IMAGES_PER_TURN;
         while left > 0 {
             let Some(key) = (next..self.requests.slab.capacity()).find(|key| self.requests.slab.contains(*key)) else {
@@ -315,7 +357,11 @@ impl Shard {
 
     /// The process cannot go on without lying about what is stored.
     pub(super) fn fail(&self, what: &str, error: &dyn std::fmt::Debug) -> ! {
-        tracing::error!(shard = self.index, ?error, "{what}: ending the process; the journal is recovered at the next start");
+        tracing::error!(
+            shard = self.index,
+            ?error,
+            "{what}: ending the process; the journal is recovered at the next start"
+        );
         std::process::exit(1)
     }
 }

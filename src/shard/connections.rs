@@ -49,7 +49,9 @@ impl Connections {
     }
 
     pub(super) fn take(&mut self, conn: ConnId) -> Conn {
-        self.table.get_mut(conn.slot() as usize).map_or(Conn::None, |slot| std::mem::replace(slot, Conn::None))
+        self.table
+            .get_mut(conn.slot() as usize)
+            .map_or(Conn::None, |slot| std::mem::replace(slot, Conn::None))
     }
 
     pub(super) fn get(&mut self, conn: ConnId) -> Option<&mut Conn> {
@@ -82,9 +84,13 @@ impl Connections {
         self.table.capacity() * size_of::<Conn>()
     }
 
-    /// HTTP connections with calls under way.
-    pub(super) fn calls_under_way(&mut self) -> bool {
-        self.table.iter_mut().any(|conn| conn.as_http().is_some_and(|http| !http.is_idle()))
+    /// Whether somebody still waits for an answer or for last words to arrive.
+    pub(super) fn is_talking(&self) -> bool {
+        self.table.iter().any(|conn| match conn {
+            Conn::None => false,
+            Conn::Http(http) => !http.is_idle(),
+            Conn::Socket(_) | Conn::Leaving(_) | Conn::Lingering(_) => true,
+        })
     }
 }
 
@@ -95,7 +101,10 @@ impl Shard {
         self.metrics().connections.of(ConnectionKind::Http).inc();
         let mut http = Box::new(Http::new(conn));
         let timeout_ms = self.config.head_timeout_ms.min(self.config.handshake_timeout_ms);
-        http.timer = Some(self.wheel.arm(self.now_ms + timeout_ms, Timer::Conn(conn.slot()).owner()));
+        http.timer = Some(
+            self.wheel
+                .arm(self.now_ms + timeout_ms, Timer::Conn(conn.slot()).owner()),
+        );
         self.connections.set(conn, Conn::Http(http));
         self.connections.pending.push_back(conn);
         self.net.start_recv(conn);
@@ -113,7 +122,10 @@ impl Shard {
         while pending.len() > most {
             let Some(oldest) = pending.pop_front() else { break };
             self.log(LogKind::Overload, |suppressed| {
-                tracing::warn!(suppressed, "more connections without a request than allowed: the oldest is cut");
+                tracing::warn!(
+                    suppressed,
+                    "more connections without a request than allowed: the oldest is cut"
+                );
             });
             self.connections.cancel_timer(oldest, &mut self.wheel);
             self.connections.set(oldest, Conn::None);
@@ -181,7 +193,9 @@ impl Shard {
         };
         self.connections.cancel_timer(conn, &mut self.wheel);
         self.count_closed(kind, cause);
-        let timer = self.wheel.arm(self.now_ms + LINGER_MS, Timer::Conn(conn.slot()).owner());
+        let timer = self
+            .wheel
+            .arm(self.now_ms + LINGER_MS, Timer::Conn(conn.slot()).owner());
         self.connections.set(conn, Conn::Lingering(Box::new((conn, timer))));
         self.net.shutdown_write_after_output(conn);
         self.net.start_recv(conn);
@@ -211,10 +225,6 @@ impl Shard {
             }
             _ => debug_assert!(false, "a timer of a connection that has none"),
         }
-    }
-
-    pub(super) fn count_established(&self) {
-        self.metrics().connections.of(ConnectionKind::Driver).inc();
     }
 
     fn count_closed(&self, kind: ConnectionKind, cause: CloseCause) {

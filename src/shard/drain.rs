@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 /// How often a draining shard closes a few drivers.
 const STEP_MS: u64 = 20;
-/// How long answers that are under way may take after the last driver is gone.
+/// How long answers and close handshakes may take after the last driver was sent away.
 const ANSWERS_MS: u64 = 2_000;
 /// How long the store may take to confirm what it was fed, after which the journal keeps it for the next start.
 const STORE_MS: u64 = 5_000;
@@ -31,7 +31,12 @@ impl Shard {
             let connected = |(key, entry): (usize, &super::drivers::Entry)| entry.conn.map(|_| key as u32);
             let left: Vec<u32> = self.drivers.slab.iter().filter_map(connected).collect();
             let (started_ms, total) = (self.now_ms, left.len());
-            self.draining = Some(Drain { started_ms, left, total, next_ms: started_ms });
+            self.draining = Some(Drain {
+                started_ms,
+                left,
+                total,
+                next_ms: started_ms,
+            });
         }
         let drain_ms = self.config.drain_ms;
         let Some(drain) = &mut self.draining else { return };
@@ -54,7 +59,9 @@ impl Shard {
     }
 
     fn send_away(&mut self, key: u32) {
-        let Some(conn) = self.drivers.slab.get(key as usize).and_then(|entry| entry.conn) else { return };
+        let Some(conn) = self.drivers.slab.get(key as usize).and_then(|entry| entry.conn) else {
+            return;
+        };
         // Spread by the driver's own hash: no two waves, and no dice needed.
         let spread = self.drivers.slab[key as usize].driver.id().hash64() % self.config.drain_ms.clamp(1_000, 60_000);
         let reason = format!("draining retry_after_ms={}", 1_000 + spread);
@@ -70,10 +77,11 @@ impl Shard {
         if !drain.left.is_empty() {
             return false;
         }
-        let after_ms = self.now_ms.saturating_sub(drain.started_ms).saturating_sub(
-            if drain.total == 0 { 0 } else { self.config.drain_ms },
-        );
-        let answered = !self.connections.calls_under_way() || after_ms >= ANSWERS_MS;
+        let after_ms = self
+            .now_ms
+            .saturating_sub(drain.started_ms)
+            .saturating_sub(if drain.total == 0 { 0 } else { self.config.drain_ms });
+        let answered = !self.connections.is_talking() || after_ms >= ANSWERS_MS;
         let stored = self.durable.is_settled() || (self.durable.writer.is_idle() && after_ms >= STORE_MS);
         answered && stored
     }

@@ -36,14 +36,21 @@ pub(super) struct Drivers {
 
 impl Drivers {
     pub(super) fn find(&self, id: &DriverId) -> Option<u32> {
-        self.by_id.find(id.hash64(), |key| self.slab[*key as usize].driver.id() == id).copied()
+        self.by_id
+            .find(id.hash64(), |key| self.slab[*key as usize].driver.id() == id)
+            .copied()
     }
 
     fn insert(&mut self, driver: Driver) -> u32 {
         let hash = driver.id().hash64();
-        let key = self.slab.insert(Entry { driver, conn: None, timer: None }) as u32;
+        let key = self.slab.insert(Entry {
+            driver,
+            conn: None,
+            timer: None,
+        }) as u32;
         let slab = &self.slab;
-        self.by_id.insert_unique(hash, key, |key| slab[*key as usize].driver.id().hash64());
+        self.by_id
+            .insert_unique(hash, key, |key| slab[*key as usize].driver.id().hash64());
         key
     }
 
@@ -88,7 +95,12 @@ impl Shard {
 
     /// The socket of a driver is gone, or about to go.
     pub(super) fn driver_disconnected(&mut self, key: u32, conn: ConnId) {
-        let Some(entry) = self.drivers.slab.get_mut(key as usize).filter(|entry| entry.conn == Some(conn)) else {
+        let Some(entry) = self
+            .drivers
+            .slab
+            .get_mut(key as usize)
+            .filter(|entry| entry.conn == Some(conn))
+        else {
             return;
         };
         entry.conn = None;
@@ -106,7 +118,9 @@ impl Shard {
     }
 
     fn forget_if_idle(&mut self, key: u32) {
-        let Some(entry) = self.drivers.slab.get(key as usize) else { return };
+        let Some(entry) = self.drivers.slab.get(key as usize) else {
+            return;
+        };
         if entry.timer.is_none() && entry.driver.is_unknown() {
             self.forget_driver(key);
         }
@@ -141,8 +155,14 @@ impl Shard {
                     self.send(conn, key, &message);
                 }
             }
-            DriverEffect::Close { cause: CloseCause::Displaced, .. } => {} // Closed by `driver_connected`.
-            DriverEffect::Close { cause: CloseCause::HeartbeatLost, .. } => {
+            DriverEffect::Close {
+                cause: CloseCause::Displaced,
+                ..
+            } => {} // Closed by `driver_connected`.
+            DriverEffect::Close {
+                cause: CloseCause::HeartbeatLost,
+                ..
+            } => {
                 if let Some(conn) = self.drivers.slab[key as usize].conn.take() {
                     self.log(crate::ops::log::LogKind::HeartbeatLost, |suppressed| {
                         tracing::info!(suppressed, "a driver's heartbeat was lost: 4004");
@@ -159,7 +179,14 @@ impl Shard {
                 match trip_id.request_hash() {
                     Some(hash) => {
                         let home = home_shard(hash, self.shards);
-                        self.post(home, Letter::TripMoved { trip_id, driver_id, what });
+                        self.post(
+                            home,
+                            Letter::TripMoved {
+                                trip_id,
+                                driver_id,
+                                what,
+                            },
+                        );
                     }
                     None => self.no_such_trip(&driver_id),
                 }
@@ -179,7 +206,10 @@ impl Shard {
                 let driver_id = self.drivers.slab[key as usize].driver.id().clone();
                 let mut commit = Commit::empty(self.source(), 0);
                 commit.off_shift = Some((driver_id.clone(), at_ms, off));
-                self.append(&Record::OffShift { driver_id, at_ms, off }, After::Feed(Box::new(commit)));
+                self.append(
+                    &Record::OffShift { driver_id, at_ms, off },
+                    After::Feed(Box::new(commit)),
+                );
             }
             DriverEffect::Gone => self.forget_driver(key),
         }
@@ -210,16 +240,27 @@ impl Shard {
             found.remove();
         }
         if entry.driver.off_shift_since_ms() != 0 {
-            self.drivers.off_shift.insert(id.clone(), entry.driver.off_shift_since_ms());
+            self.drivers
+                .off_shift
+                .insert(id.clone(), entry.driver.off_shift_since_ms());
         }
     }
 
     pub(super) fn no_such_trip(&mut self, driver_id: &DriverId) {
-        let Some(conn) = self.drivers.find(driver_id).and_then(|key| self.drivers.slab[key as usize].conn) else {
+        let Some(conn) = self
+            .drivers
+            .find(driver_id)
+            .and_then(|key| self.drivers.slab[key as usize].conn)
+        else {
             return;
         };
         self.send_text(conn, |out| {
-            messages::error(out, messages::ErrorCode::NoSuchTrip, "this driver has no such trip", None);
+            messages::error(
+                out,
+                messages::ErrorCode::NoSuchTrip,
+                "this driver has no such trip",
+                None,
+            );
         });
     }
 
@@ -240,7 +281,11 @@ impl Shard {
             driver_id: &driver_id,
             state: driver.state(),
             trip_id: driver.trip_id(),
-            offer: offer.map(|(request_id, attempt, expires_at_ms)| OfferView { request_id, attempt, expires_at_ms }),
+            offer: offer.map(|(request_id, attempt, expires_at_ms)| OfferView {
+                request_id,
+                attempt,
+                expires_at_ms,
+            }),
             location,
             last_seen_ms: driver.last_heard_ms(),
             node: &self.config.node_id,
@@ -250,7 +295,9 @@ impl Shard {
 
     /// The view of a driver that only the store knows.
     pub(super) fn driver_view_from_store(&self, driver_id: &DriverId, record: Option<&DriverRecord>) -> Reply {
-        let Some(record) = record else { return Problem::no_such_driver().into_reply() };
+        let Some(record) = record else {
+            return Problem::no_such_driver().into_reply();
+        };
         api::driver_view(&DriverView {
             driver_id,
             state: DriverState::Offline,
@@ -268,6 +315,9 @@ impl Shard {
     }
 
     pub(super) fn source(&self) -> Source {
-        Source { incarnation: self.incarnation, shard: self.index }
+        Source {
+            incarnation: self.incarnation,
+            shard: self.index,
+        }
     }
 }

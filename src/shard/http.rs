@@ -94,7 +94,9 @@ impl Http {
 impl Shard {
     /// Bytes on a connection that speaks HTTP.
     pub(super) fn http_received(&mut self, conn: ConnId, bytes: &[u8]) {
-        let Some(http) = self.connections.http(conn) else { return };
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
         if http.last {
             return; // After `Connection: close` nothing counts.
         }
@@ -106,7 +108,9 @@ impl Shard {
     fn http_advance(&mut self, conn: ConnId) {
         loop {
             let pipeline_max = self.config.http_pipeline_max as usize;
-            let Some(http) = self.connections.http(conn) else { return };
+            let Some(http) = self.connections.http(conn) else {
+                return;
+            };
             if http.last {
                 break;
             }
@@ -121,7 +125,9 @@ impl Shard {
                 http.paused = false;
                 self.net.start_recv(conn);
             }
-            let Some(http) = self.connections.http(conn) else { return };
+            let Some(http) = self.connections.http(conn) else {
+                return;
+            };
             match http_next(http) {
                 Ok(Next::More) => break,
                 Ok(Next::Continue) => {
@@ -139,7 +145,9 @@ impl Shard {
 
     /// Sets the timer to what the connection waits for now, and closes what is finished.
     fn http_settle(&mut self, conn: ConnId) {
-        let Some(http) = self.connections.http(conn) else { return };
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
         if http.calls.is_empty() && (http.last || http.peer_closed) {
             return self.linger(conn, Linger::Finished);
         }
@@ -148,7 +156,11 @@ impl Shard {
         } else if !http.input.is_empty() && !http.paused {
             Waiting::Head
         } else if http.calls.is_empty() {
-            if http.waiting_for == Waiting::Head && http.timer.is_some() { Waiting::Head } else { Waiting::Next }
+            if http.waiting_for == Waiting::Head && http.timer.is_some() {
+                Waiting::Head
+            } else {
+                Waiting::Next
+            }
         } else {
             Waiting::Answers
         };
@@ -176,14 +188,18 @@ impl Shard {
 
     /// The time for what the connection waits for is up.
     pub(super) fn http_timed_out(&mut self, conn: ConnId) {
-        let Some(http) = self.connections.http(conn) else { return };
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
         http.timer = None;
         let begun = !http.input.is_empty() || http.body.is_some();
         if !begun {
             return self.linger(conn, Linger::Timeout);
         }
         self.metrics().bad_input.of(BadInput::Slow).inc();
-        self.log(LogKind::SlowSender, |suppressed| tracing::info!(suppressed, "a request was too slow: 408"));
+        self.log(LogKind::SlowSender, |suppressed| {
+            tracing::info!(suppressed, "a request was too slow: 408")
+        });
         let reply = Reply::problem(408, "timeout", "the request took too long to arrive");
         self.http_last_words(conn, reply);
         self.http_settle(conn);
@@ -191,14 +207,20 @@ impl Shard {
 
     /// The client sends no more; what it sent is still answered.
     pub(super) fn http_peer_closed(&mut self, conn: ConnId) {
-        let Some(http) = self.connections.http(conn) else { return };
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
         http.peer_closed = true;
         http.last |= http.calls.is_empty();
         self.http_settle(conn);
     }
 
     fn http_broken(&mut self, conn: ConnId, error: &HttpError) {
-        let kind = if error.status == 413 { BadInput::HttpBody } else { BadInput::HttpHead };
+        let kind = if error.status == 413 {
+            BadInput::HttpBody
+        } else {
+            BadInput::HttpHead
+        };
         self.metrics().bad_input.of(kind).inc();
         self.log(LogKind::BadHttp, |suppressed| {
             tracing::info!(status = error.status, error = error.message, suppressed, "bad HTTP");
@@ -209,11 +231,18 @@ impl Shard {
     /// Queues an answer that no request asked for, after which the connection closes.
     fn http_last_words(&mut self, conn: ConnId, reply: Reply) {
         let id = self.calls.insert(conn) as u64;
-        let Some(http) = self.connections.http(conn) else { return };
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
         http.body = None;
         http.input = Vec::new();
         http.last = true;
-        http.calls.push_back(Call { id, keep_alive: false, head_only: false, reply: None });
+        http.calls.push_back(Call {
+            id,
+            keep_alive: false,
+            head_only: false,
+            reply: None,
+        });
         self.reply_arrived(id, Box::new(reply));
     }
 
@@ -223,7 +252,9 @@ impl Shard {
             super::sockets::Opened::Socket => return,
             super::sockets::Opened::Refused(problem) => {
                 self.metrics().bad_input.of(BadInput::Handshake).inc();
-                self.log(LogKind::BadHandshake, |suppressed| tracing::info!(suppressed, "bad handshake"));
+                self.log(LogKind::BadHandshake, |suppressed| {
+                    tracing::info!(suppressed, "bad handshake")
+                });
                 let call = self.begin_call(conn, head);
                 return self.reply_arrived(call.call, Box::new(problem.into_reply()));
             }
@@ -241,25 +272,51 @@ impl Shard {
             http.last |= !keep_alive;
             http.fresh = false;
             let head_only = head.method == Method::Head;
-            http.calls.push_back(Call { id, keep_alive, head_only, reply: None });
+            http.calls.push_back(Call {
+                id,
+                keep_alive,
+                head_only,
+                reply: None,
+            });
         }
-        ReplyTo { shard: self.index, call: id }
+        ReplyTo {
+            shard: self.index,
+            call: id,
+        }
     }
 
     /// Sends an answer to the call, wherever its connection is.
     pub(super) fn answer(&mut self, to: ReplyTo, reply: Reply) {
-        self.post(to.shard, Letter::Reply { call: to.call, reply: Box::new(reply) });
+        self.post(
+            to.shard,
+            Letter::Reply {
+                call: to.call,
+                reply: Box::new(reply),
+            },
+        );
     }
 
     /// An answer is here: it and those behind it go out as far as the order of the requests allows.
     pub(super) fn reply_arrived(&mut self, call: u64, reply: Box<Reply>) {
         self.metrics().http_requests.of(StatusClass::of(reply.status)).inc();
         let conn = self.calls.remove(call as usize);
-        let Some(http) = self.connections.http(conn) else { return };
-        let Some(waiting) = http.calls.iter_mut().find(|waiting| waiting.id == call) else { return };
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        let Some(waiting) = http.calls.iter_mut().find(|waiting| waiting.id == call) else {
+            return;
+        };
         waiting.reply = Some(reply);
         while http.calls.front().is_some_and(|call| call.reply.is_some()) {
-            let Some(Call { keep_alive, head_only, reply: Some(reply), .. }) = http.calls.pop_front() else { break };
+            let Some(Call {
+                keep_alive,
+                head_only,
+                reply: Some(reply),
+                ..
+            }) = http.calls.pop_front()
+            else {
+                break;
+            };
             if let Some(out) = self.net.output(conn) {
                 reply.write(out, keep_alive && !http.peer_closed, head_only);
             }
@@ -290,16 +347,24 @@ enum Next {
 /// The next whole request of the input.
 fn http_next(http: &mut Http) -> Result<Next, HttpError> {
     if http.body.is_none() {
-        let Some((head, consumed)) = parse_head(&http.input)? else { return Ok(Next::More) };
+        let Some((head, consumed)) = parse_head(&http.input)? else {
+            return Ok(Next::More);
+        };
         http.input.drain(..consumed);
         let decoder = BodyDecoder::new(head.body);
         let expect = head.expect_continue && http.input.is_empty();
-        http.body = Some(Box::new(Body { head, decoder, bytes: Vec::new() }));
+        http.body = Some(Box::new(Body {
+            head,
+            decoder,
+            bytes: Vec::new(),
+        }));
         if expect {
             return Ok(Next::Continue);
         }
     }
-    let Some(body) = http.body.as_mut() else { return Ok(Next::More) };
+    let Some(body) = http.body.as_mut() else {
+        return Ok(Next::More);
+    };
     let progress = body.decoder.feed(&http.input, &mut body.bytes)?;
     http.input.drain(..progress.consumed);
     if !progress.done {
@@ -322,4 +387,3 @@ impl Conn {
         }
     }
 }
-

@@ -15,13 +15,29 @@ pub(crate) enum Letter {
     /// Something happens to a request.
     Request { request_id: RequestId, event: RequestEvent },
     /// A driver speaks of a trip, to the home of the trip's request.
-    TripMoved { trip_id: TripId, driver_id: DriverId, what: TripMove },
+    TripMoved {
+        trip_id: TripId,
+        driver_id: DriverId,
+        what: TripMove,
+    },
     /// `POST /v1/trips/{trip_id}/cancel`
-    TripCancelled { trip_id: TripId, reason: Option<Box<str>>, reply: ReplyTo },
+    TripCancelled {
+        trip_id: TripId,
+        reason: Option<Box<str>>,
+        reply: ReplyTo,
+    },
     /// `GET` of a request's state or audit.
-    View { request_id: RequestId, audit: bool, reply: ReplyTo },
+    View {
+        request_id: RequestId,
+        audit: bool,
+        reply: ReplyTo,
+    },
     /// A request speaks to a driver.
-    Driver { driver_id: DriverId, request_id: RequestId, message: ToDriver },
+    Driver {
+        driver_id: DriverId,
+        request_id: RequestId,
+        message: ToDriver,
+    },
     /// Nobody knows the trip that the driver spoke of.
     NoSuchTrip { driver_id: DriverId, trip_id: TripId },
     /// `GET /v1/drivers/{driver_id}`

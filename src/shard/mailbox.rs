@@ -76,7 +76,9 @@ impl<T: Send> Mailbox<T> {
 
     /// Says where this shard can be woken.
     pub fn open(&self, ring_fd: RawFd) {
-        self.doorbells[usize::from(self.index)].ring_fd.store(ring_fd, Ordering::Release);
+        self.doorbells[usize::from(self.index)]
+            .ring_fd
+            .store(ring_fd, Ordering::Release);
     }
 
     /// The net ring of another shard; `None` while that does not run.
@@ -93,7 +95,11 @@ impl<T: Send> Mailbox<T> {
             self.overflow[receiver].push_back(letter);
             return;
         }
-        match self.to[receiver].as_mut().expect("a ring to every other shard").push(letter) {
+        match self.to[receiver]
+            .as_mut()
+            .expect("a ring to every other shard")
+            .push(letter)
+        {
             Ok(()) => self.ring_bell(receiver),
             Err(letter) => {
                 self.overflow[receiver].push_back(letter);
@@ -112,7 +118,11 @@ impl<T: Send> Mailbox<T> {
         for receiver in 0..self.overflow.len() {
             let before = self.overflow[receiver].len();
             while let Some(letter) = self.overflow[receiver].pop_front() {
-                if let Err(letter) = self.to[receiver].as_mut().expect("a ring to every other shard").push(letter) {
+                if let Err(letter) = self.to[receiver]
+                    .as_mut()
+                    .expect("a ring to every other shard")
+                    .push(letter)
+                {
                     self.overflow[receiver].push_front(letter);
                     break;
                 }
@@ -159,7 +169,9 @@ impl<T: Send> Mailbox<T> {
 
     /// After sleeping.
     pub fn awake(&self) {
-        self.doorbells[usize::from(self.index)].sleeping.store(false, Ordering::SeqCst);
+        self.doorbells[usize::from(self.index)]
+            .sleeping
+            .store(false, Ordering::SeqCst);
     }
 
     /// Whether letters wait for room in a full ring.

@@ -6,9 +6,7 @@ use crate::cold::port::{EndedRequest, Query};
 use crate::fsm::fold::Outcome;
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::queue::ClassQueue;
-use crate::fsm::request::{
-    ApiAnswer, Asker, Defaults, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver,
-};
+use crate::fsm::request::{ApiAnswer, Asker, Defaults, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::{OfferRequest, Priority, Record, RequestLog};
 use crate::fsm::wheel::TimerId;
 use crate::journal::Lsn;
@@ -53,15 +51,22 @@ impl Requests {
     }
 
     fn find(&self, id: &RequestId) -> Option<u32> {
-        self.by_id.find(id.hash64(), |key| self.slab[*key as usize].request.id() == id).copied()
+        self.by_id
+            .find(id.hash64(), |key| self.slab[*key as usize].request.id() == id)
+            .copied()
     }
 
     fn insert(&mut self, request: Request) -> u32 {
         let hash = request.id().hash64();
         debug_assert!(self.find(request.id()).is_none());
-        let key = self.slab.insert(Entry { request, timer: None, first_lsn: Lsn::MAX }) as u32;
+        let key = self.slab.insert(Entry {
+            request,
+            timer: None,
+            first_lsn: Lsn::MAX,
+        }) as u32;
         let slab = &self.slab;
-        self.by_id.insert_unique(hash, key, |key| slab[*key as usize].request.id().hash64());
+        self.by_id
+            .insert_unique(hash, key, |key| slab[*key as usize].request.id().hash64());
         key
     }
 }
@@ -89,7 +94,9 @@ impl Shard {
         {
             return self.answer(*reply, problem.into_reply());
         }
-        self.requests.parked.insert(request_id.clone(), VecDeque::from([letter]));
+        self.requests
+            .parked
+            .insert(request_id.clone(), VecDeque::from([letter]));
         self.ask(Query::Request(request_id.clone()), super::Ask::Request(request_id));
     }
 
@@ -105,7 +112,11 @@ impl Shard {
         if self.requests.parked.len() >= room.max(1) {
             self.metrics().ingress_shed.of(class).inc();
             self.log(crate::ops::log::LogKind::Overload, |suppressed| {
-                tracing::warn!(class = class.as_str(), suppressed, "more requests than can be taken in: 429");
+                tracing::warn!(
+                    class = class.as_str(),
+                    suppressed,
+                    "more requests than can be taken in: 429"
+                );
             });
             return Err(Problem::overloaded(limits::RETRY_AFTER_S));
         }
@@ -131,7 +142,9 @@ impl Shard {
     /// Answers letters for an id that nobody knows, up to the first one that begins a request; that one queues.
     fn settle_unknown(&mut self, request_id: &RequestId) {
         loop {
-            let Some(parked) = self.requests.parked.get_mut(request_id) else { return };
+            let Some(parked) = self.requests.parked.get_mut(request_id) else {
+                return;
+            };
             match parked.front() {
                 None => {
                     self.requests.parked.remove(request_id);
@@ -158,7 +171,9 @@ impl Shard {
             if self.requests.ingress.is_empty() || !self.journal_keeps_up() {
                 return;
             }
-            let Some((class, request_id)) = self.requests.ingress.pop() else { return };
+            let Some((class, request_id)) = self.requests.ingress.pop() else {
+                return;
+            };
             self.metrics().ingress_queue.of(class).dec();
             let mut letters = self.requests.parked.remove(&request_id).unwrap_or_default();
             if let Some(Letter::Offer { offer, reply }) = letters.pop_front() {
@@ -171,8 +186,10 @@ impl Shard {
     }
 
     fn begin(&mut self, offer: OfferRequest, reply: ReplyTo) {
-        let defaults =
-            Defaults { offer_timeout_ms: self.config.offer_timeout_ms, deadline_ms: self.config.deadline_ms };
+        let defaults = Defaults {
+            offer_timeout_ms: self.config.offer_timeout_ms,
+            deadline_ms: self.config.deadline_ms,
+        };
         let mut effects = std::mem::take(&mut self.request_effects);
         let request = Request::received(offer, reply, defaults, self.now_ms, &mut effects);
         let key = self.requests.insert(request);
@@ -194,7 +211,9 @@ impl Shard {
     /// Goes on with an adopted request.
     pub(super) fn resume(&mut self, key: u32) {
         let mut effects = std::mem::take(&mut self.request_effects);
-        self.requests.slab[key as usize].request.resume(self.now_ms, &mut effects);
+        self.requests.slab[key as usize]
+            .request
+            .resume(self.now_ms, &mut effects);
         self.apply_request(key, effects);
     }
 
@@ -212,7 +231,9 @@ impl Shard {
         if let Some(parked) = self.requests.parked_trips.get_mut(&trip_id) {
             return parked.push_back(letter);
         }
-        self.requests.parked_trips.insert(trip_id.clone(), VecDeque::from([letter]));
+        self.requests
+            .parked_trips
+            .insert(trip_id.clone(), VecDeque::from([letter]));
         self.ask(Query::Trip(trip_id.clone()), super::Ask::Trip(trip_id));
     }
 
@@ -222,7 +243,9 @@ impl Shard {
         match ended {
             Ok(Some(ended)) => self.answer_from_store(*ended, letters),
             Ok(None) => letters.into_iter().for_each(|letter| self.unknown(letter)),
-            Err(problem) => letters.into_iter().for_each(|letter| self.refuse_letter(letter, &problem)),
+            Err(problem) => letters
+                .into_iter()
+                .for_each(|letter| self.refuse_letter(letter, &problem)),
         }
     }
 
@@ -230,8 +253,19 @@ impl Shard {
         match letter {
             Letter::Offer { offer, reply } => self.step_request(key, RequestEvent::Reposted { offer, reply }),
             Letter::Request { event, .. } => self.step_request(key, event),
-            Letter::TripMoved { trip_id, driver_id, what } => {
-                self.step_request(key, RequestEvent::TripMoved { driver_id, trip_id, what });
+            Letter::TripMoved {
+                trip_id,
+                driver_id,
+                what,
+            } => {
+                self.step_request(
+                    key,
+                    RequestEvent::TripMoved {
+                        driver_id,
+                        trip_id,
+                        what,
+                    },
+                );
             }
             Letter::TripCancelled { reason, reply, .. } => {
                 self.step_request(key, RequestEvent::TripCancelled { reason, reply });
@@ -239,7 +273,13 @@ impl Shard {
             Letter::View { audit, reply, .. } => {
                 let answer = view(&self.requests.slab[key as usize].request, audit, &self.config.node_id);
                 let call = reply.call;
-                self.post_durably(reply.shard, Letter::Reply { call, reply: Box::new(answer) });
+                self.post_durably(
+                    reply.shard,
+                    Letter::Reply {
+                        call,
+                        reply: Box::new(answer),
+                    },
+                );
             }
             Letter::Driver { .. }
             | Letter::NoSuchTrip { .. }
@@ -252,7 +292,9 @@ impl Shard {
 
     fn step_request(&mut self, key: u32, event: RequestEvent) {
         let mut effects = std::mem::take(&mut self.request_effects);
-        self.requests.slab[key as usize].request.step(event, self.now_ms, &mut effects);
+        self.requests.slab[key as usize]
+            .request
+            .step(event, self.now_ms, &mut effects);
         self.apply_request(key, effects);
     }
 
@@ -264,7 +306,14 @@ impl Shard {
                 RequestEffect::Driver { driver_id, message } => {
                     let request_id = self.requests.slab[key as usize].request.id().clone();
                     let home = home_of_driver(&driver_id, self.shards);
-                    self.post(home, Letter::Driver { driver_id, request_id, message });
+                    self.post(
+                        home,
+                        Letter::Driver {
+                            driver_id,
+                            request_id,
+                            message,
+                        },
+                    );
                 }
                 RequestEffect::Reply { reply, answer } => {
                     let request = &self.requests.slab[key as usize].request;
@@ -286,7 +335,9 @@ impl Shard {
             entries: request.log()[from..to].to_vec(),
         };
         if let Some(trip) = &request.fold().trip
-            && request.log()[from..to].iter().any(|entry| matches!(entry.step, crate::fsm::types::Step::TripCreated { .. }))
+            && request.log()[from..to]
+                .iter()
+                .any(|entry| matches!(entry.step, crate::fsm::types::Step::TripCreated { .. }))
         {
             self.requests.trips.insert(trip.trip_id.clone(), key);
         }
@@ -328,14 +379,24 @@ impl Shard {
             Ok(request) => request,
             Err(error) => {
                 tracing::error!(shard = self.index, %error, "the store holds a request that does not fold");
-                return letters.into_iter().for_each(|letter| self.refuse_letter(letter, &Problem::not_durable()));
+                return letters
+                    .into_iter()
+                    .for_each(|letter| self.refuse_letter(letter, &Problem::not_durable()));
             }
         };
         for letter in letters {
             let event = match letter {
                 Letter::Offer { offer, reply } => RequestEvent::Reposted { offer, reply },
                 Letter::Request { event, .. } => event,
-                Letter::TripMoved { trip_id, driver_id, what } => RequestEvent::TripMoved { driver_id, trip_id, what },
+                Letter::TripMoved {
+                    trip_id,
+                    driver_id,
+                    what,
+                } => RequestEvent::TripMoved {
+                    driver_id,
+                    trip_id,
+                    what,
+                },
                 Letter::TripCancelled { reason, reply, .. } => RequestEvent::TripCancelled { reason, reply },
                 Letter::View { audit, reply, .. } => {
                     let answer = view(&request, audit, &self.config.node_id);
@@ -351,10 +412,19 @@ impl Shard {
                     RequestEffect::Reply { reply, answer } => self.answer(reply, encode(request.id(), answer)),
                     RequestEffect::Driver { driver_id, message } => {
                         let home = home_of_driver(&driver_id, self.shards);
-                        self.post(home, Letter::Driver { driver_id, request_id: request.id().clone(), message });
+                        self.post(
+                            home,
+                            Letter::Driver {
+                                driver_id,
+                                request_id: request.id().clone(),
+                                message,
+                            },
+                        );
                     }
                     RequestEffect::Arm { .. } => {}
-                    RequestEffect::Persist { .. } | RequestEffect::Closed => unreachable!("an ended request does not change"),
+                    RequestEffect::Persist { .. } | RequestEffect::Closed => {
+                        unreachable!("an ended request does not change")
+                    }
                 }
             }
         }
@@ -364,16 +434,33 @@ impl Shard {
     fn unknown(&mut self, letter: Letter) {
         match letter {
             Letter::Request { request_id, event } => match event {
-                RequestEvent::Answered { asker: Asker::Api(reply), .. } => {
+                RequestEvent::Answered {
+                    asker: Asker::Api(reply),
+                    ..
+                } => {
                     self.answer(reply, Problem::no_such_offer().into_reply());
                 }
                 RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
                     let home = home_of_driver(&driver_id, self.shards);
-                    self.post(home, Letter::Driver { driver_id, request_id, message: ToDriver::NoSuchOffer });
+                    self.post(
+                        home,
+                        Letter::Driver {
+                            driver_id,
+                            request_id,
+                            message: ToDriver::NoSuchOffer,
+                        },
+                    );
                 }
                 RequestEvent::Reserved { driver_id } => {
                     let home = home_of_driver(&driver_id, self.shards);
-                    self.post(home, Letter::Driver { driver_id, request_id, message: ToDriver::Release });
+                    self.post(
+                        home,
+                        Letter::Driver {
+                            driver_id,
+                            request_id,
+                            message: ToDriver::Release,
+                        },
+                    );
                 }
                 RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
                 // Late echoes of a request that is over.
@@ -399,8 +486,18 @@ impl Shard {
     fn refuse_letter(&mut self, letter: Letter, problem: &Problem) {
         let reply = match letter {
             Letter::Offer { reply, .. } | Letter::TripCancelled { reply, .. } | Letter::View { reply, .. } => reply,
-            Letter::Request { event: RequestEvent::Answered { asker: Asker::Api(reply), .. }, .. }
-            | Letter::Request { event: RequestEvent::Cancelled { reply, .. }, .. } => reply,
+            Letter::Request {
+                event:
+                    RequestEvent::Answered {
+                        asker: Asker::Api(reply),
+                        ..
+                    },
+                ..
+            }
+            | Letter::Request {
+                event: RequestEvent::Cancelled { reply, .. },
+                ..
+            } => reply,
             // A driver asks again when it hears nothing.
             _ => return,
         };
@@ -410,9 +507,12 @@ impl Shard {
 
 fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
     match answer {
-        ApiAnswer::Offer { state, attempt, driver_id, duplicate } => {
-            api::offer(request_id, state, attempt, driver_id.as_ref(), duplicate)
-        }
+        ApiAnswer::Offer {
+            state,
+            attempt,
+            driver_id,
+            duplicate,
+        } => api::offer(request_id, state, attempt, driver_id.as_ref(), duplicate),
         ApiAnswer::Excluded { state, excluded } => Problem::excluded(state, &excluded).into_reply(),
         ApiAnswer::Ended { state, trip_id } => Problem::ended(state, trip_id.as_ref()).into_reply(),
         ApiAnswer::Outcome { outcome, trip_id } => {
@@ -436,7 +536,10 @@ fn view(request: &Request, audit: bool, node: &str) -> Reply {
     let fold = request.fold();
     let state = fold.state();
     if audit {
-        let log = RequestLog { request_id: request.id().clone(), log: request.persisted_log().to_vec() };
+        let log = RequestLog {
+            request_id: request.id().clone(),
+            log: request.persisted_log().to_vec(),
+        };
         return api::audit(&log, state, node);
     }
     let (attempt, driver_id) = fold.current();

@@ -8,7 +8,7 @@ use crate::fsm::ids::DriverId;
 use crate::fsm::request::{Answer, TripMove};
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
-use crate::ops::metrics::{BadInput, MessageIn, MessageOut};
+use crate::ops::metrics::{BadInput, ConnectionKind, MessageIn, MessageOut};
 use crate::wire::driver::{self as messages, DriverMessage, Offer, TripEvent, Welcome, parse_driver_message};
 use crate::wire::http::Head;
 use crate::wire::respond::Problem;
@@ -42,7 +42,9 @@ pub(super) enum Arrival {
 impl Shard {
     /// Checks a handshake and takes the connection over, here or on the driver's home shard.
     pub(super) fn open_socket(&mut self, conn: ConnId, head: &Head, idle: bool) -> Opened {
-        let Ok(Route::DriverSocket(driver_id)) = route(head.method, &head.target) else { return Opened::NotASocket };
+        let Ok(Route::DriverSocket(driver_id)) = route(head.method, &head.target) else {
+            return Opened::NotASocket;
+        };
         let key = match ws::accept(head) {
             Ok(key) => key,
             Err(problem) => return Opened::Refused(problem),
@@ -51,9 +53,13 @@ impl Shard {
             return Opened::Refused(Problem::draining());
         }
         if !idle {
-            return Opened::Refused(Problem::invalid("a handshake cannot follow requests that are not answered yet"));
+            return Opened::Refused(Problem::invalid(
+                "a handshake cannot follow requests that are not answered yet",
+            ));
         }
-        let Some(http) = self.connections.http(conn) else { return Opened::Socket };
+        let Some(http) = self.connections.http(conn) else {
+            return Opened::Socket;
+        };
         let bytes = http.take_input();
         let handshake = Box::new(Handshake { driver_id, key, bytes });
         self.connections.cancel_timer(conn, &mut self.wheel);
@@ -62,11 +68,14 @@ impl Shard {
             self.establish(conn, *handshake);
             return Opened::Socket;
         }
-        let Some(ring_fd) = self.mail.ring_fd(home) else { return Opened::Refused(Problem::draining()) };
+        let Some(ring_fd) = self.mail.ring_fd(home) else {
+            return Opened::Refused(Problem::draining());
+        };
         self.handovers += 1;
         let token = (u64::from(self.index) << 40) | self.handovers;
         if self.net.hand_over(conn, ring_fd, token) {
-            self.connections.set(conn, Conn::Leaving(Box::new(Leaving { home, handshake })));
+            self.connections
+                .set(conn, Conn::Leaving(Box::new(Leaving { home, handshake })));
         }
         Opened::Socket
     }
@@ -74,7 +83,16 @@ impl Shard {
     /// The socket is about to leave: what belongs to it goes by letter.
     pub(super) fn leave(&mut self, conn: ConnId, token: u64) {
         match self.connections.take(conn) {
-            Conn::Leaving(leaving) => self.post(leaving.home, Letter::HandOver { token, handshake: leaving.handshake }),
+            Conn::Leaving(leaving) => {
+                self.metrics().connections.of(ConnectionKind::Http).dec();
+                self.post(
+                    leaving.home,
+                    Letter::HandOver {
+                        token,
+                        handshake: leaving.handshake,
+                    },
+                );
+            }
             other => self.connections.set(conn, other),
         }
     }
@@ -104,13 +122,28 @@ impl Shard {
     }
 
     fn establish(&mut self, conn: ConnId, handshake: Handshake) {
-        let Handshake { driver_id, key, mut bytes } = handshake;
+        let Handshake {
+            driver_id,
+            key,
+            mut bytes,
+        } = handshake;
         if self.draining.is_some() {
             return self.net.abort(conn);
         }
         let Some(out) = self.net.output(conn) else { return };
         ws::write_101(out, &key);
-        self.connections.set(conn, Conn::Socket(Socket { driver: u32::MAX, id: conn, decoder: WsDecoder::new() }));
+        if self.connections.http(conn).is_some() {
+            self.metrics().connections.of(ConnectionKind::Http).dec();
+        }
+        self.metrics().connections.of(ConnectionKind::Driver).inc();
+        self.connections.set(
+            conn,
+            Conn::Socket(Socket {
+                driver: u32::MAX,
+                id: conn,
+                decoder: WsDecoder::new(),
+            }),
+        );
         let driver = self.driver_connected(&driver_id, conn);
         if let Some(socket) = self.connections.socket(conn) {
             socket.driver = driver;
@@ -123,7 +156,9 @@ impl Shard {
 
     /// Bytes on a driver's socket. They are the shard's scratch copy and unmasked in place.
     pub(super) fn socket_received(&mut self, conn: ConnId, bytes: &mut [u8]) {
-        let Some(socket) = self.connections.socket(conn) else { return };
+        let Some(socket) = self.connections.socket(conn) else {
+            return;
+        };
         let key = socket.driver;
         let mut decoder = std::mem::take(&mut socket.decoder);
         let result = decoder.feed(WsPolicy { accept_binary: false }, bytes, &mut |input| {
@@ -138,7 +173,12 @@ impl Shard {
             if let Err(violation) = result {
                 self.metrics().bad_input.of(BadInput::Frame).inc();
                 self.log(LogKind::BadFrame, |suppressed| {
-                    tracing::info!(code = violation.code, reason = violation.reason, suppressed, "bad frame");
+                    tracing::info!(
+                        code = violation.code,
+                        reason = violation.reason,
+                        suppressed,
+                        "bad frame"
+                    );
                 });
                 self.close_driver_socket(conn, violation.code, violation.reason, Linger::Protocol);
             }
@@ -171,7 +211,12 @@ impl Shard {
             Err(error) => {
                 self.metrics().bad_input.of(BadInput::Message).inc();
                 self.log(LogKind::BadMessage, |suppressed| {
-                    tracing::info!(code = error.code.as_str(), error = error.message, suppressed, "bad message");
+                    tracing::info!(
+                        code = error.code.as_str(),
+                        error = error.message,
+                        suppressed,
+                        "bad message"
+                    );
                 });
                 return self.send_text(conn, |out| messages::message_error(out, &error));
             }
@@ -184,12 +229,32 @@ impl Shard {
                 return self.send_text(conn, |out| messages::pong(out, now_ms));
             }
             DriverMessage::Ack { request_id, attempt } => (MessageIn::Ack, DriverEvent::Ack { request_id, attempt }),
-            DriverMessage::Accept { request_id, attempt, reason } => {
-                (MessageIn::Accept, DriverEvent::Answer { request_id, attempt, answer: Answer::Accept, reason })
-            }
-            DriverMessage::Decline { request_id, attempt, reason } => {
-                (MessageIn::Decline, DriverEvent::Answer { request_id, attempt, answer: Answer::Decline, reason })
-            }
+            DriverMessage::Accept {
+                request_id,
+                attempt,
+                reason,
+            } => (
+                MessageIn::Accept,
+                DriverEvent::Answer {
+                    request_id,
+                    attempt,
+                    answer: Answer::Accept,
+                    reason,
+                },
+            ),
+            DriverMessage::Decline {
+                request_id,
+                attempt,
+                reason,
+            } => (
+                MessageIn::Decline,
+                DriverEvent::Answer {
+                    request_id,
+                    attempt,
+                    answer: Answer::Decline,
+                    reason,
+                },
+            ),
             DriverMessage::State { available } => (MessageIn::State, DriverEvent::SetState { available }),
             DriverMessage::Trip { trip_id, event } => {
                 let what = match event {
@@ -201,7 +266,12 @@ impl Shard {
                 (MessageIn::Trip, DriverEvent::Trip { trip_id, what })
             }
             DriverMessage::Location(at) => {
-                let location = Location { lat: at.lat, lon: at.lon, heading: at.heading, speed: at.speed };
+                let location = Location {
+                    lat: at.lat,
+                    lon: at.lon,
+                    heading: at.heading,
+                    speed: at.speed,
+                };
                 (MessageIn::Location, DriverEvent::At(location))
             }
         };
@@ -213,23 +283,50 @@ impl Shard {
     pub(super) fn send(&mut self, conn: ConnId, key: u32, message: &ToSocket) {
         let now_ms = self.now_ms;
         let kind = match message {
-            ToSocket::Welcome { session, state, trip_id } => {
+            ToSocket::Welcome {
+                session,
+                state,
+                trip_id,
+            } => {
                 let driver_id: DriverId = self.drivers.slab[key as usize].driver.id().clone();
                 let heartbeat_ms = self.config.heartbeat_ms as u32;
                 let (session, state, trip_id) = (*session, *state, trip_id.as_ref());
-                let welcome =
-                    Welcome { driver_id: &driver_id, session, state, trip_id, heartbeat_ms, server_time_ms: now_ms };
+                let welcome = Welcome {
+                    driver_id: &driver_id,
+                    session,
+                    state,
+                    trip_id,
+                    heartbeat_ms,
+                    server_time_ms: now_ms,
+                };
                 self.send_text(conn, |out| messages::welcome(out, &welcome));
                 MessageOut::Welcome
             }
-            ToSocket::Offer { request_id, attempt, priority, expires_at_ms, trip } => {
+            ToSocket::Offer {
+                request_id,
+                attempt,
+                priority,
+                expires_at_ms,
+                trip,
+            } => {
                 let (attempt, priority, expires_at_ms) = (*attempt, *priority, *expires_at_ms);
                 let ttl_ms = expires_at_ms.saturating_sub(now_ms) as u32;
-                let offer = Offer { request_id, attempt, priority, expires_at_ms, ttl_ms, trip };
+                let offer = Offer {
+                    request_id,
+                    attempt,
+                    priority,
+                    expires_at_ms,
+                    ttl_ms,
+                    trip,
+                };
                 self.send_text(conn, |out| messages::offer(out, &offer));
                 MessageOut::Offer
             }
-            ToSocket::Confirmed { request_id, attempt, trip_id } => {
+            ToSocket::Confirmed {
+                request_id,
+                attempt,
+                trip_id,
+            } => {
                 self.send_text(conn, |out| messages::confirmed(out, request_id, *attempt, trip_id));
                 MessageOut::Confirmed
             }
@@ -237,7 +334,11 @@ impl Shard {
                 self.send_text(conn, |out| messages::declined(out, request_id, *attempt));
                 MessageOut::Declined
             }
-            ToSocket::Revoked { request_id, attempt, reason } => {
+            ToSocket::Revoked {
+                request_id,
+                attempt,
+                reason,
+            } => {
                 self.send_text(conn, |out| messages::revoked(out, request_id, *attempt, *reason));
                 MessageOut::Revoked
             }
@@ -245,13 +346,20 @@ impl Shard {
                 self.send_text(conn, |out| messages::state(out, *state, trip_id.as_ref()));
                 MessageOut::State
             }
-            ToSocket::TripCancelled { trip_id, request_id, reason } => {
+            ToSocket::TripCancelled {
+                trip_id,
+                request_id,
+                reason,
+            } => {
                 let reason = reason.as_deref().unwrap_or("cancelled");
                 self.send_text(conn, |out| messages::trip_cancelled(out, trip_id, request_id, reason));
                 MessageOut::TripCancelled
             }
             ToSocket::NoSuchOffer { request_id } => {
-                let (code, text) = (messages::ErrorCode::NoSuchOffer, "no such offer was made to this driver");
+                let (code, text) = (
+                    messages::ErrorCode::NoSuchOffer,
+                    "no such offer was made to this driver",
+                );
                 self.send_text(conn, |out| messages::error(out, code, text, Some(request_id)));
                 MessageOut::Error
             }
@@ -284,8 +392,15 @@ impl Shard {
 
     /// Everything sent to this socket was written.
     pub(super) fn socket_drained(&mut self, conn: ConnId) {
-        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else { return };
-        if self.drivers.slab.get(key as usize).is_some_and(|entry| entry.driver.awaits_delivery()) {
+        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else {
+            return;
+        };
+        if self
+            .drivers
+            .slab
+            .get(key as usize)
+            .is_some_and(|entry| entry.driver.awaits_delivery())
+        {
             self.step_driver(key, DriverEvent::Written);
         }
     }
@@ -302,7 +417,9 @@ impl Shard {
     }
 
     pub(super) fn close_driver_socket(&mut self, conn: ConnId, code: u16, reason: &str, cause: Linger) {
-        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else { return };
+        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else {
+            return;
+        };
         if let Some(out) = self.net.output(conn) {
             ws::write_close(out, code, reason);
         }

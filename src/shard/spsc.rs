@@ -48,10 +48,22 @@ pub struct Consumer<T> {
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     assert!(capacity.is_power_of_two());
     let slots = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
-    let shared = Arc::new(Shared { head: Padded(AtomicUsize::new(0)), tail: Padded(AtomicUsize::new(0)), slots });
+    let shared = Arc::new(Shared {
+        head: Padded(AtomicUsize::new(0)),
+        tail: Padded(AtomicUsize::new(0)),
+        slots,
+    });
     (
-        Producer { shared: Arc::clone(&shared), tail: 0, head_seen: 0 },
-        Consumer { shared, head: 0, tail_seen: 0 },
+        Producer {
+            shared: Arc::clone(&shared),
+            tail: 0,
+            head_seen: 0,
+        },
+        Consumer {
+            shared,
+            head: 0,
+            tail_seen: 0,
+        },
     )
 }
 
@@ -119,7 +131,10 @@ mod tests {
             producer.push(item).unwrap();
         }
         assert_eq!(producer.push(4), Err(4));
-        assert_eq!((0..5).map_while(|_| consumer.pop()).collect::<Vec<_>>(), vec![0, 1, 2, 3]);
+        assert_eq!(
+            (0..5).map_while(|_| consumer.pop()).collect::<Vec<_>>(),
+            vec![0, 1, 2, 3]
+        );
         producer.push(5).unwrap();
         assert_eq!(consumer.pop(), Some(5));
         assert_eq!(consumer.pop(), None);

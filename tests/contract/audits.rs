@@ -7,7 +7,8 @@ use crate::support::{Driver, Node, Setup, Value, json, shape, shards_1_and_4};
 async fn received(node: &Node, driver: &mut Driver, request_id: &str, attempt: u64) -> Value {
     let offer = driver.expect("OFFER").await;
     assert_eq!(offer["attempt"], attempt);
-    node.until_audit(request_id, &format!("OFFER_DELIVERED {attempt}")).await;
+    node.until_audit(request_id, &format!("OFFER_DELIVERED {attempt}"))
+        .await;
     driver.answer("ACK", &offer).await;
     node.until_audit(request_id, &format!("OFFER_ACKED {attempt}")).await;
     offer
@@ -50,7 +51,8 @@ async fn accepted(setup: Setup) {
 async fn declined_timed_out_accepted(setup: Setup) {
     let mut node = setup.start().await;
     let (mut a, mut b, mut c) = (node.driver("a").await, node.driver("b").await, node.driver("c").await);
-    node.offer("r1", &["a", "b", "c"], &json!({"offer_timeout_ms": 3000})).await;
+    node.offer("r1", &["a", "b", "c"], &json!({"offer_timeout_ms": 3000}))
+        .await;
     let offer = received(&node, &mut a, "r1", 1).await;
     a.decline(&offer).await;
     let offer = received(&node, &mut b, "r1", 2).await;

@@ -28,7 +28,8 @@ async fn deadline_ends_an_open_offer(setup: Setup) {
 async fn deadline_ends_a_pending_request(setup: Setup) {
     let node = setup.start().await;
     node.offer("r1", &["nobody"], &json!({"deadline_ms": 500})).await;
-    node.assert_events("r1", &["REDISPATCH_REQUESTED", "REQUEST_UNFULFILLED"]).await;
+    node.assert_events("r1", &["REDISPATCH_REQUESTED", "REQUEST_UNFULFILLED"])
+        .await;
     let view = node.view("r1").await;
     assert_eq!(view["state"], "UNFULFILLED");
     node.post_offer("r1", &["new"], &json!({})).await.problem(409, "ended");

@@ -26,7 +26,10 @@ async fn waits_for_a_busy_driver(setup: Setup) {
     let node = setup.start().await;
     let (mut driver, first) = offered(&node, "d1").await;
     waiting(&node, "r1", &["d1"], "standard").await;
-    let again = node.post_offer("r1", &["d1"], &json!({"busy_wait_ms": LONG_MS})).await.ok(200);
+    let again = node
+        .post_offer("r1", &["d1"], &json!({"busy_wait_ms": LONG_MS}))
+        .await
+        .ok(200);
     assert_eq!(again["duplicate"], true);
     assert_eq!(again["state"], "PENDING_MATCH");
     driver.fence().await;
@@ -90,7 +93,14 @@ async fn the_queue_has_an_order(setup: Setup) {
     for (request_id, priority) in posted {
         waiting(&node, request_id, &["d1"], priority).await;
     }
-    let served = ["premium-1", "premium-2", "standard-1", "standard-2", "economy-1", "economy-2"];
+    let served = [
+        "premium-1",
+        "premium-2",
+        "standard-1",
+        "standard-2",
+        "economy-1",
+        "economy-2",
+    ];
     for request_id in served {
         driver.decline(&offer).await;
         offer = driver.expect("OFFER").await;
@@ -147,7 +157,8 @@ async fn only_the_offered_are_waited_for(setup: Setup) {
     node.offer("r0", &["en-route"], &json!({})).await;
     let offer = en_route.expect("OFFER").await;
     en_route.accept(&offer).await;
-    node.offer("r1", &["nobody", "en-route"], &json!({"busy_wait_ms": LONG_MS})).await;
+    node.offer("r1", &["nobody", "en-route"], &json!({"busy_wait_ms": LONG_MS}))
+        .await;
     let event = node.until_event("r1", "REDISPATCH_REQUESTED").await;
     assert_eq!(sorted_texts(&event, "excluded"), ["en-route", "nobody"]);
     assert_eq!(number(&event, "attempts"), 2);

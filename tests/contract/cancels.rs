@@ -10,7 +10,10 @@ async fn cancels_an_open_offer(setup: Setup) {
     let offer = a.expect("OFFER").await;
     for _ in 0..3 {
         let answer = node.cancel("r1").await.ok(200);
-        assert_eq!((&answer["request_id"], &answer["state"]), (&json!("r1"), &json!("CANCELLED")));
+        assert_eq!(
+            (&answer["request_id"], &answer["state"]),
+            (&json!("r1"), &json!("CANCELLED"))
+        );
     }
     a.expect_revoked(&offer, "cancelled").await;
     a.fence().await;
@@ -42,7 +45,8 @@ async fn cancels_a_pending_request(setup: Setup) {
     let body = json!({"request_id": "r1"});
     let answer = node.post("/v1/dispatch/cancel", &body).await.ok(200);
     assert_eq!(answer["state"], "CANCELLED");
-    node.assert_events("r1", &["REDISPATCH_REQUESTED", "REQUEST_CANCELLED"]).await;
+    node.assert_events("r1", &["REDISPATCH_REQUESTED", "REQUEST_CANCELLED"])
+        .await;
     assert_eq!(node.view("r1").await["state"], "CANCELLED");
 }
 
@@ -54,7 +58,8 @@ async fn what_has_ended_stays(setup: Setup) {
     node.offer("accepted", &["d1"], &json!({})).await;
     let offer = driver.expect("OFFER").await;
     let trip_id = driver.accept(&offer).await;
-    node.offer("unfulfilled", &["nobody"], &json!({"deadline_ms": 100})).await;
+    node.offer("unfulfilled", &["nobody"], &json!({"deadline_ms": 100}))
+        .await;
     node.until_state("unfulfilled", "UNFULFILLED").await;
     node.offer("cancelled", &["nobody"], &json!({})).await;
     node.cancel("cancelled").await.ok(200);

@@ -1,6 +1,6 @@
 //! SIGTERM: an orderly end that loses nothing.
 
-use crate::support::{Answer, Node, Setup, eventually, json, number, shards_1_and_4};
+use crate::support::{Answer, Driver, Node, Setup, eventually, json, number, shards_1_and_4};
 use futures_util::future::join_all;
 
 /// The status of `/readyz` over a new connection; 0 when nobody listens any more.
@@ -21,11 +21,14 @@ async fn drains_and_exits_0(setup: Setup) {
     let ids: Vec<String> = (0..12).map(|number| format!("d{number}")).collect();
     let mut drivers = join_all(ids.iter().map(|id| node.driver(id))).await;
     node.terminate();
-    eventually("readyz to be 503", || async { (readiness(&node).await == 503).then_some(()) }).await;
+    eventually("readyz to be 503", || async {
+        (readiness(&node).await == 503).then_some(())
+    })
+    .await;
     let answer = node.post_offer("r1", &["d0"], &json!({})).await;
     answer.problem(503, "draining");
     assert_eq!(node.get("/healthz").await.status, 200, "alive until the end");
-    let closed = join_all(drivers.iter_mut().map(|driver| driver.closed())).await;
+    let closed = join_all(drivers.iter_mut().map(Driver::closed)).await;
     let mut waits = Vec::new();
     for (code, reason) in closed {
         assert_eq!(code, 1012, "{reason}");
@@ -43,7 +46,8 @@ async fn nothing_is_lost(setup: Setup) {
     let mut node = setup.set("drain_ms", 1000).start().await;
     let mut driver = node.driver("open").await;
     let mut bound = node.driver("bound").await;
-    node.offer("open", &["open"], &json!({"offer_timeout_ms": 600_000})).await;
+    node.offer("open", &["open"], &json!({"offer_timeout_ms": 600_000}))
+        .await;
     let open = driver.expect("OFFER").await;
     node.offer("bound", &["bound"], &json!({})).await;
     let offer = bound.expect("OFFER").await;
@@ -76,7 +80,10 @@ async fn second_signal_ends_it_at_once(setup: Setup) {
     let mut node = setup.set("drain_ms", 600_000).start().await;
     let drivers = join_all((0..8).map(|number| node.driver(["a", "b", "c", "d", "e", "f", "g", "h"][number]))).await;
     node.terminate();
-    eventually("readyz to be 503", || async { (readiness(&node).await == 503).then_some(()) }).await;
+    eventually("readyz to be 503", || async {
+        (readiness(&node).await == 503).then_some(())
+    })
+    .await;
     assert!(node.is_running());
     node.terminate();
     assert_eq!(node.exit().await.code(), Some(0));
@@ -134,4 +141,9 @@ async fn post(node: &Node, number: usize) -> Option<Answer> {
     }
 }
 
-shards_1_and_4!(drains_and_exits_0, nothing_is_lost, second_signal_ends_it_at_once, under_load);
+shards_1_and_4!(
+    drains_and_exits_0,
+    nothing_is_lost,
+    second_signal_ends_it_at_once,
+    under_load
+);

@@ -17,7 +17,10 @@ fn post(path: &str, body: &str) -> String {
 }
 
 fn offer(request_id: &str) -> String {
-    post("/v1/dispatch/offer", &api::offer(request_id, &["nobody"], &json!({})).to_string())
+    post(
+        "/v1/dispatch/offer",
+        &api::offer(request_id, &["nobody"], &json!({})).to_string(),
+    )
 }
 
 /// H1.6: a connection is kept for the next request, also after an error, until the client asks for its end.
@@ -38,7 +41,8 @@ async fn kept_alive(setup: Setup) {
         assert_eq!(answer.status, status, "{request}: {answer:?}");
         assert_ne!(answer.header("connection"), Some("close"), "{request}: {answer:?}");
     }
-    raw.send("GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await;
+    raw.send("GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
+        .await;
     assert_eq!(raw.expect_answer().await.status, 200);
     raw.expect_end().await;
 }
@@ -62,14 +66,22 @@ async fn pipelined_answers_keep_their_order(setup: Setup) {
     let mut requests = String::new();
     for round in 0..ROUNDS {
         let path = format!("/v1/dispatch/request/r{round}");
-        write!(requests, "{}{}{}", offer(&format!("r{round}")), get("/nowhere"), get(&path)).unwrap();
+        write!(
+            requests,
+            "{}{}{}",
+            offer(&format!("r{round}")),
+            get("/nowhere"),
+            get(&path)
+        )
+        .unwrap();
     }
     raw.send(&requests).await;
     for round in 0..ROUNDS {
         let posted = raw.expect_answer().await;
         assert_eq!(posted.status, 202, "{posted:?}");
         assert!(posted.body.contains(&format!("\"r{round}\"")), "{posted:?}");
-        assert_eq!(raw.expect_answer().await.status, 404);
+        let nowhere = raw.expect_answer().await;
+        assert!(nowhere.body.contains("not_found"), "out of order: {nowhere:?}");
         let viewed = raw.expect_answer().await;
         // The POST before it is answered, and so it is there.
         assert_eq!(viewed.status, 200, "{viewed:?}");
@@ -95,7 +107,8 @@ async fn half_closed_clients_are_answered(setup: Setup) {
     let node = setup.start().await;
     for round in 0..10 {
         let mut raw = Raw::connect(node.address).await;
-        raw.send(format!("{}{}", offer(&format!("r{round}")), get("/healthz"))).await;
+        raw.send(format!("{}{}", offer(&format!("r{round}")), get("/healthz")))
+            .await;
         raw.half_close().await;
         assert_eq!(raw.expect_answer().await.status, 202);
         assert_eq!(raw.expect_answer().await.status, 200);
@@ -126,7 +139,9 @@ async fn half_a_request_is_none() {
         let answer = raw.answer().await;
         assert!(answer.as_ref().is_none_or(|answer| answer.status == 400), "{answer:?}");
     }
-    node.get("/v1/dispatch/request/r1").await.problem(404, "no_such_request");
+    node.get("/v1/dispatch/request/r1")
+        .await
+        .problem(404, "no_such_request");
 }
 
 /// H1.9: `Expect: 100-continue` is answered before the body is sent.
@@ -193,7 +208,8 @@ async fn bodies_up_to_64_kib(setup: Setup) {
     let answer = node.post_text("/v1/dispatch/cancel", padded(BODY_BYTES_MAX)).await;
     answer.problem(404, "no_such_request");
     let mut raw = Raw::connect(node.address).await;
-    raw.try_send(post("/v1/dispatch/cancel", &padded(BODY_BYTES_MAX + 1))).await;
+    raw.try_send(post("/v1/dispatch/cancel", &padded(BODY_BYTES_MAX + 1)))
+        .await;
     let answer = raw.expect_answer().await;
     assert_eq!(answer.status, 413, "{answer:?}");
     assert!(!answer.code().is_empty());
@@ -202,7 +218,8 @@ async fn bodies_up_to_64_kib(setup: Setup) {
         .await;
     assert_eq!(raw.expect_answer().await.status, 413);
     let mut raw = Raw::connect(node.address).await;
-    let mut chunked = String::from("POST /v1/dispatch/cancel HTTP/1.1\r\nHost: node\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut chunked =
+        String::from("POST /v1/dispatch/cancel HTTP/1.1\r\nHost: node\r\nTransfer-Encoding: chunked\r\n\r\n");
     for _ in 0..=16 {
         write!(chunked, "1000\r\n{}\r\n", " ".repeat(0x1000)).unwrap();
     }

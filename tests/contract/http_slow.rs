@@ -49,12 +49,15 @@ async fn slow_bodies_are_cut(setup: Setup) {
     ];
     for rest in heads {
         let mut raw = Raw::connect(node.address).await;
-        raw.send(format!("POST /v1/dispatch/offer HTTP/1.1\r\nHost: node\r\n{rest}")).await;
+        raw.send(format!("POST /v1/dispatch/offer HTTP/1.1\r\nHost: node\r\n{rest}"))
+            .await;
         let answer = raw.answer().await;
         assert_farewell(answer.as_ref());
         raw.expect_end().await;
     }
-    node.get("/v1/dispatch/request/r1").await.problem(404, "no_such_request");
+    node.get("/v1/dispatch/request/r1")
+        .await
+        .problem(404, "no_such_request");
 }
 
 /// H1.13, H1.14: while hundreds hang half-open, offers go their way.
@@ -68,7 +71,10 @@ async fn half_open_floods_disturb_nobody(setup: Setup) {
         match number % 4 {
             0 => {}
             1 => raw.send("GET /ws/driver/flood HTTP/1.1\r\n").await,
-            2 => raw.send("POST /v1/dispatch/offer HTTP/1.1\r\nHost: node\r\nContent-Length: 500\r\n\r\n{").await,
+            2 => {
+                raw.send("POST /v1/dispatch/offer HTTP/1.1\r\nHost: node\r\nContent-Length: 500\r\n\r\n{")
+                    .await;
+            }
             _ => raw.send("\r\n").await,
         }
         flood.push(raw);

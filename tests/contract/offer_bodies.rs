@@ -60,7 +60,18 @@ async fn wrong_offers_are_invalid() {
     // `null` above takes a field away; here it stands there.
     let right = api::offer("r1", &["d1"], &json!({})).to_string();
     let null_trip = right.replace(r#""trip":{"#, r#""trip":null,"unused":{"#);
-    for text in ["", "null", "[]", "7", "{", "{}", r#""text""#, &right[1..], &format!("{right} x"), &null_trip] {
+    for text in [
+        "",
+        "null",
+        "[]",
+        "7",
+        "{",
+        "{}",
+        r#""text""#,
+        &right[1..],
+        &format!("{right} x"),
+        &null_trip,
+    ] {
         let answer = node.post_text("/v1/dispatch/offer", text).await;
         assert_eq!(answer.status, 400, "{text}: {answer:?}");
         answer.problem(400, "invalid");
@@ -69,7 +80,9 @@ async fn wrong_offers_are_invalid() {
     let request = node.http.post(node.url("/v1/dispatch/offer")).body(bad_utf8);
     assert_eq!(request.send().await.unwrap().status(), 400);
     driver.fence().await;
-    node.get("/v1/dispatch/request/r1").await.problem(404, "no_such_request");
+    node.get("/v1/dispatch/request/r1")
+        .await
+        .problem(404, "no_such_request");
 }
 
 /// H2.8, I.2: the ends of every range are taken.
@@ -109,14 +122,38 @@ async fn other_wrong_bodies_are_invalid() {
     let node = Setup::shards(1).start().await;
     let table = [
         ("/v1/dispatch/response", r#"{"driver_id":"d1","request_id":"r1"}"#),
-        ("/v1/dispatch/response", r#"{"driver_id":"d1","response_type":"ACCEPT"}"#),
-        ("/v1/dispatch/response", r#"{"request_id":"r1","response_type":"ACCEPT"}"#),
-        ("/v1/dispatch/response", r#"{"driver_id":"d1","request_id":"r1","response_type":"accept"}"#),
-        ("/v1/dispatch/response", r#"{"driver_id":"d1","request_id":"r1","response_type":"MAYBE"}"#),
-        ("/v1/dispatch/response", r#"{"driver_id":"a b","request_id":"r1","response_type":"ACCEPT"}"#),
-        ("/v1/dispatch/response", r#"{"driver_id":"d1","request_id":"","response_type":"ACCEPT"}"#),
-        ("/v1/dispatch/response", r#"{"driver_id":"d1","request_id":"r1","response_type":"ACCEPT","attempt":"1"}"#),
-        ("/v1/dispatch/response", r#"{"driver_id":"d1","request_id":"r1","response_type":"ACCEPT","attempt":-1}"#),
+        (
+            "/v1/dispatch/response",
+            r#"{"driver_id":"d1","response_type":"ACCEPT"}"#,
+        ),
+        (
+            "/v1/dispatch/response",
+            r#"{"request_id":"r1","response_type":"ACCEPT"}"#,
+        ),
+        (
+            "/v1/dispatch/response",
+            r#"{"driver_id":"d1","request_id":"r1","response_type":"accept"}"#,
+        ),
+        (
+            "/v1/dispatch/response",
+            r#"{"driver_id":"d1","request_id":"r1","response_type":"MAYBE"}"#,
+        ),
+        (
+            "/v1/dispatch/response",
+            r#"{"driver_id":"a b","request_id":"r1","response_type":"ACCEPT"}"#,
+        ),
+        (
+            "/v1/dispatch/response",
+            r#"{"driver_id":"d1","request_id":"","response_type":"ACCEPT"}"#,
+        ),
+        (
+            "/v1/dispatch/response",
+            r#"{"driver_id":"d1","request_id":"r1","response_type":"ACCEPT","attempt":"1"}"#,
+        ),
+        (
+            "/v1/dispatch/response",
+            r#"{"driver_id":"d1","request_id":"r1","response_type":"ACCEPT","attempt":-1}"#,
+        ),
         ("/v1/dispatch/response", "[]"),
         ("/v1/dispatch/response", "not JSON"),
         ("/v1/dispatch/cancel", "{}"),
@@ -146,7 +183,12 @@ async fn bad_ids_in_paths_are_invalid() {
     let node = Setup::shards(1).start().await;
     let too_long = "x".repeat(65);
     for id in ["a!b", "a%20b", "a%2Fb", "%C3%A9", too_long.as_str()] {
-        for path in ["/v1/dispatch/request/{}", "/v1/dispatch/audit/{}", "/v1/drivers/{}", "/v1/drivers/{}/records"] {
+        for path in [
+            "/v1/dispatch/request/{}",
+            "/v1/dispatch/audit/{}",
+            "/v1/drivers/{}",
+            "/v1/drivers/{}/records",
+        ] {
             let path = path.replace("{}", id);
             let answer = node.get(&path).await;
             assert_eq!(answer.status, 400, "{path}: {answer:?}");

@@ -56,7 +56,8 @@ async fn one_driver_by_name(setup: Setup) {
 async fn candidates_in_their_order(setup: Setup) {
     let node = setup.start().await;
     let (mut a, mut b, mut c) = (node.driver("a").await, node.driver("b").await, node.driver("c").await);
-    node.offer("r1", &["c", "a", "b"], &json!({"offer_timeout_ms": 1500})).await;
+    node.offer("r1", &["c", "a", "b"], &json!({"offer_timeout_ms": 1500}))
+        .await;
     let offer = c.expect("OFFER").await;
     assert_eq!(offer["attempt"], 1);
     a.fence().await;
@@ -170,10 +171,25 @@ async fn times_are_as_asked(setup: Setup) {
     let mut driver = node.driver("d1").await;
     let cases = [
         ("defaults", json!({}), 8000, 120_000),
-        ("given", json!({"offer_timeout_ms": 2500, "deadline_ms": 77_000}), 2500, 77_000),
-        ("longest", json!({"offer_timeout_ms": 600_000, "deadline_ms": 86_400_000}), 600_000, 86_400_000),
+        (
+            "given",
+            json!({"offer_timeout_ms": 2500, "deadline_ms": 77_000}),
+            2500,
+            77_000,
+        ),
+        (
+            "longest",
+            json!({"offer_timeout_ms": 600_000, "deadline_ms": 86_400_000}),
+            600_000,
+            86_400_000,
+        ),
         // `expires_at_ms` is never past the deadline.
-        ("short", json!({"offer_timeout_ms": 600_000, "deadline_ms": 60_000}), 60_000, 60_000),
+        (
+            "short",
+            json!({"offer_timeout_ms": 600_000, "deadline_ms": 60_000}),
+            60_000,
+            60_000,
+        ),
     ];
     for (request_id, more, offer_ms, search_ms) in cases {
         node.offer(request_id, &["d1"], &more).await;
@@ -189,7 +205,10 @@ async fn times_are_as_asked(setup: Setup) {
         let expires_at_ms = number(&offer, "expires_at_ms");
         assert!(expires_at_ms <= deadline_at_ms, "{offer}");
         let answer = expires_at_ms - at_ms("OFFER_SENT");
-        assert!(answer <= offer_ms && answer + 1000 > offer_ms, "{request_id}: {answer} of {offer_ms}");
+        assert!(
+            answer <= offer_ms && answer + 1000 > offer_ms,
+            "{request_id}: {answer} of {offer_ms}"
+        );
         assert!(number(&offer, "ttl_ms") <= offer_ms, "{offer}");
         driver.decline(&offer).await;
     }
@@ -238,7 +257,9 @@ async fn big_trips_fit_or_are_413(setup: Setup) {
     let over = json!({"trip": {"note": "x".repeat(16 << 10)}});
     node.post_offer("over", &["d1"], &over).await.any_problem(413);
     driver.fence().await;
-    node.get("/v1/dispatch/request/over").await.problem(404, "no_such_request");
+    node.get("/v1/dispatch/request/over")
+        .await
+        .problem(404, "no_such_request");
 }
 
 shards_1_and_4!(

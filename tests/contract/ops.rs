@@ -16,7 +16,8 @@ async fn alive_and_ready(setup: Setup) {
 async fn metrics_are_prometheus_text(setup: Setup) {
     let node = setup.start().await;
     let mut driver = node.driver("driver-17-in-no-label").await;
-    node.offer("request-17-in-no-label", &["driver-17-in-no-label"], &json!({})).await;
+    node.offer("request-17-in-no-label", &["driver-17-in-no-label"], &json!({}))
+        .await;
     let offer = driver.expect("OFFER").await;
     let trip_id = driver.accept(&offer).await;
     let answer = node.get("/metrics").await;
@@ -30,7 +31,10 @@ async fn metrics_are_prometheus_text(setup: Setup) {
     for line in answer.body.lines().filter(|line| !line.is_empty()) {
         if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').expect("a name and a type");
-            assert!(["counter", "gauge", "histogram", "summary", "untyped"].contains(&kind), "{line}");
+            assert!(
+                ["counter", "gauge", "histogram", "summary", "untyped"].contains(&kind),
+                "{line}"
+            );
             for unit in ["_ms", "_us", "_ns", "_milliseconds", "_kb", "_kib", "_percent"] {
                 assert!(!name.trim_end_matches("_total").ends_with(unit), "base units: {line}");
             }
@@ -61,13 +65,21 @@ fn sample(line: &str) {
 async fn documents_are_served() {
     let node = Setup::shards(1).start().await;
     let openapi = node.get("/openapi.json").await.ok(200);
-    assert!(crate::support::text(&openapi, "openapi").starts_with("3.1"), "{}", openapi["openapi"]);
+    assert!(
+        crate::support::text(&openapi, "openapi").starts_with("3.1"),
+        "{}",
+        openapi["openapi"]
+    );
     for (path, method) in PATHS {
         let described = openapi["paths"].get(path).and_then(|item| item.get(method));
         assert!(described.is_some(), "{method} {path} is not described");
     }
     let asyncapi = node.get("/asyncapi.json").await.ok(200);
-    assert!(crate::support::text(&asyncapi, "asyncapi").starts_with("3."), "{}", asyncapi["asyncapi"]);
+    assert!(
+        crate::support::text(&asyncapi, "asyncapi").starts_with("3."),
+        "{}",
+        asyncapi["asyncapi"]
+    );
     let all = asyncapi.to_string();
     for message in MESSAGES {
         assert!(all.contains(&format!("\"{message}\"")), "{message} is not described");
@@ -112,13 +124,27 @@ const MESSAGES: [&str; 15] = [
 async fn methods_and_paths(setup: Setup) {
     let node = setup.start().await;
     for (path, method) in PATHS {
-        let path = path.replace("{trip_id}", "t1").replace("{request_id}", "r1").replace("{driver_id}", "d1");
+        let path = path
+            .replace("{trip_id}", "t1")
+            .replace("{request_id}", "r1")
+            .replace("{driver_id}", "d1");
         let allowed = method.to_uppercase();
-        for other in ["GET", "POST", "PUT", "DELETE", "PATCH"].into_iter().filter(|other| *other != allowed) {
+        for other in ["GET", "POST", "PUT", "DELETE", "PATCH"]
+            .into_iter()
+            .filter(|other| *other != allowed)
+        {
             wrong_method(&node, other, &path, &allowed).await;
         }
     }
-    for path in ["/", "/v1", "/v1/dispatch", "/v1/dispatch/offers", "/v2/dispatch/offer", "/v1/drivers/d1/x", "/ws"] {
+    for path in [
+        "/",
+        "/v1",
+        "/v1/dispatch",
+        "/v1/dispatch/offers",
+        "/v2/dispatch/offer",
+        "/v1/drivers/d1/x",
+        "/ws",
+    ] {
         let answer = node.get(path).await;
         assert_eq!(answer.status, 404, "{path}: {answer:?}");
         answer.any_problem(404);

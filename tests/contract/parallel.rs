@@ -24,7 +24,10 @@ async fn first_accept_wins(setup: Setup) {
     assert_eq!((&view["attempt"], &view["driver_id"]), (&json!(2), &json!("b")));
     assert_eq!(view["trip_id"], trip_id.as_str());
     let excluded = sorted_texts(&view, "excluded");
-    assert!(excluded.contains(&"a".to_owned()) && excluded.contains(&"c".to_owned()), "{view}");
+    assert!(
+        excluded.contains(&"a".to_owned()) && excluded.contains(&"c".to_owned()),
+        "{view}"
+    );
     for driver in [&mut a, &mut c] {
         driver.fence().await;
         assert_eq!(node.driver_view(&driver.id).await["state"], "available");
@@ -46,7 +49,8 @@ async fn free_places_are_filled(setup: Setup) {
     let node = setup.start().await;
     let (mut a, mut b) = (node.driver("a").await, node.driver("b").await);
     let (mut c, mut d) = (node.driver("c").await, node.driver("d").await);
-    node.offer("r1", &["a", "b", "nobody", "c", "d"], &json!({"parallel": 2})).await;
+    node.offer("r1", &["a", "b", "nobody", "c", "d"], &json!({"parallel": 2}))
+        .await;
     let of_a = a.expect("OFFER").await;
     let of_b = b.expect("OFFER").await;
     c.fence().await;
@@ -97,7 +101,10 @@ async fn accepts_at_once_have_one_winner(setup: Setup) {
         }
         let (driver, trip_id) = winner.expect("a winner");
         let view = node.view(&request_id).await;
-        assert_eq!((&view["driver_id"], &view["trip_id"]), (&json!(driver.id), &json!(trip_id)));
+        assert_eq!(
+            (&view["driver_id"], &view["trip_id"]),
+            (&json!(driver.id), &json!(trip_id))
+        );
         driver.trip(&trip_id, "cancel").await;
         driver.expect_state("available").await;
         // Checked for one winner.
@@ -113,7 +120,11 @@ async fn outcome(driver: &mut Driver, offer: &Value) -> Option<String> {
         driver.expect_state("en_route_to_pickup").await;
         return Some(crate::support::text(&first, "trip_id").to_owned());
     }
-    assert_eq!((&first["type"], &first["reason"]), (&json!("REVOKED"), &json!("taken")), "{first}");
+    assert_eq!(
+        (&first["type"], &first["reason"]),
+        (&json!("REVOKED"), &json!("taken")),
+        "{first}"
+    );
     None
 }
 
@@ -126,7 +137,11 @@ async fn next_offer(driver: &mut Driver, request_id: &str) -> Value {
             assert_eq!(message["request_id"], request_id);
             return message;
         }
-        assert_eq!((&message["type"], &message["reason"]), (&json!("REVOKED"), &json!("taken")), "{message}");
+        assert_eq!(
+            (&message["type"], &message["reason"]),
+            (&json!("REVOKED"), &json!("taken")),
+            "{message}"
+        );
         assert_ne!(message["request_id"], request_id);
     }
 }

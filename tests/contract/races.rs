@@ -101,8 +101,14 @@ async fn accept_against_timeout(setup: Setup) {
         if answer["outcome"] == "CONFIRMED" {
             outcomes[0] += 1;
             let trip_id = crate::support::text(&answer, "trip_id").to_owned();
-            assert_eq!((&view["state"], &view["trip_id"]), (&json!("ACCEPTED"), &json!(trip_id)));
-            assert_eq!(confirmed_or_timeout(&mut driver).await, Heard::Confirmed(trip_id.clone()));
+            assert_eq!(
+                (&view["state"], &view["trip_id"]),
+                (&json!("ACCEPTED"), &json!(trip_id))
+            );
+            assert_eq!(
+                confirmed_or_timeout(&mut driver).await,
+                Heard::Confirmed(trip_id.clone())
+            );
             give_up(&mut driver, &trip_id).await;
         } else {
             outcomes[1] += 1;
@@ -175,7 +181,10 @@ async fn accept_by_both_channels(setup: Setup) {
         };
         for answer in answers {
             let answer = answer.ok(200);
-            assert_eq!((&answer["outcome"], &answer["trip_id"]), (&json!("CONFIRMED"), &json!(trip_id)));
+            assert_eq!(
+                (&answer["outcome"], &answer["trip_id"]),
+                (&json!("CONFIRMED"), &json!(trip_id))
+            );
         }
         give_up(&mut driver, &trip_id).await;
         let audit = node.audit(&request_id).await;

@@ -26,7 +26,8 @@ async fn one_of_each(node: &Node, driver: &mut Driver) -> String {
     let offer = offered(node, driver, "ACCEPTED", &json!({})).await;
     let trip_id = driver.accept(&offer).await;
     node.offer("REFUSED", &[&driver.id.clone()], &json!({})).await;
-    node.until_audit("REFUSED", &format!("OFFER_REFUSED 1 {}", driver.id)).await;
+    node.until_audit("REFUSED", &format!("OFFER_REFUSED 1 {}", driver.id))
+        .await;
     trip_id
 }
 
@@ -85,9 +86,15 @@ async fn losing_is_recorded(setup: Setup) {
     a.expect_revoked(&lost, "taken").await;
     let at_ms = offered_at_ms(&node, "r1").await;
     let of_a = node.until_records("a", at_ms, 1).await;
-    assert_eq!((&of_a[0]["response_type"], &of_a[0]["attempt"]), (&json!("REVOKED"), &json!(1)));
+    assert_eq!(
+        (&of_a[0]["response_type"], &of_a[0]["attempt"]),
+        (&json!("REVOKED"), &json!(1))
+    );
     let of_b = node.until_records("b", at_ms, 1).await;
-    assert_eq!((&of_b[0]["response_type"], &of_b[0]["attempt"]), (&json!("ACCEPTED"), &json!(2)));
+    assert_eq!(
+        (&of_b[0]["response_type"], &of_b[0]["attempt"]),
+        (&json!("ACCEPTED"), &json!(2))
+    );
     assert_eq!(of_b[0]["trip_id"], trip_id.as_str());
 }
 
@@ -160,8 +167,14 @@ async fn view_of_a_driver(setup: Setup) {
     let node = setup.start().await;
     let mut driver = node.driver("d1").await;
     let view = node.driver_view("d1").await;
-    assert_eq!((&view["driver_id"], &view["state"]), (&json!("d1"), &json!("available")));
-    assert!(view["trip_id"].is_null() && view["offer"].is_null() && view["location"].is_null(), "{view}");
+    assert_eq!(
+        (&view["driver_id"], &view["state"]),
+        (&json!("d1"), &json!("available"))
+    );
+    assert!(
+        view["trip_id"].is_null() && view["offer"].is_null() && view["location"].is_null(),
+        "{view}"
+    );
     assert!(!text(&view, "node").is_empty(), "{view}");
     let seen = number(&view, "last_seen_ms");
     driver.fence().await;
@@ -170,4 +183,9 @@ async fn view_of_a_driver(setup: Setup) {
     assert!(!is_unix_ms(seen) || again >= seen, "{view}");
 }
 
-shards_1_and_4!(every_outcome_is_recorded, losing_is_recorded, records_come_in_pages, view_of_a_driver);
+shards_1_and_4!(
+    every_outcome_is_recorded,
+    losing_is_recorded,
+    records_come_in_pages,
+    view_of_a_driver
+);

@@ -41,7 +41,10 @@ async fn racing_duplicates_make_one_dispatch(setup: Setup) {
         let answers = race(&node, &request_id, &["d1"], CALLERS).await;
         assert_one_of(&answers);
         let offer = driver.expect("OFFER").await;
-        assert_eq!((&offer["request_id"], &offer["attempt"]), (&json!(request_id), &json!(1)));
+        assert_eq!(
+            (&offer["request_id"], &offer["attempt"]),
+            (&json!(request_id), &json!(1))
+        );
         driver.fence().await;
         driver.decline(&offer).await;
         let events = node.audit(&request_id).await;
@@ -89,7 +92,10 @@ async fn new_candidates_go_on(setup: Setup) {
     assert_eq!(offer["priority"], "economy");
     assert_eq!(offer["trip"]["pickup"], "Lenox Hill West");
     let view = node.view("r1").await;
-    assert_eq!((&view["priority"], &view["deadline_at_ms"]), (&json!("economy"), &deadline));
+    assert_eq!(
+        (&view["priority"], &view["deadline_at_ms"]),
+        (&json!("economy"), &deadline)
+    );
     b.decline(&offer).await;
     let offer = c.expect("OFFER").await;
     assert_eq!(offer["attempt"], 3);
@@ -120,7 +126,8 @@ async fn new_candidates_go_on(setup: Setup) {
 async fn settings_of_a_repost(setup: Setup) {
     let node = setup.start().await;
     let (mut a, mut b, mut c) = (node.driver("a").await, node.driver("b").await, node.driver("c").await);
-    node.offer("r1", &["nobody"], &json!({"offer_timeout_ms": 40_000})).await;
+    node.offer("r1", &["nobody"], &json!({"offer_timeout_ms": 40_000}))
+        .await;
     node.until_event("r1", "REDISPATCH_REQUESTED").await;
     node.offer("r1", &["a", "b"], &json!({"parallel": 2})).await;
     let (of_a, of_b) = (a.expect("OFFER").await, b.expect("OFFER").await);
@@ -199,7 +206,10 @@ async fn ended_is_remembered(setup: Setup) {
             assert_eq!(problem.problem(409, "ended")["state"], state);
         }
         let again = node.post_offer("accepted", &["d1", "new"], &json!({})).await.ok(200);
-        assert_eq!((&again["duplicate"], &again["state"]), (&json!(true), &json!("ACCEPTED")));
+        assert_eq!(
+            (&again["duplicate"], &again["state"]),
+            (&json!(true), &json!("ACCEPTED"))
+        );
         node.crash_and_restart().await;
         driver = node.driver("d1").await;
         driver.fence().await;
@@ -212,7 +222,12 @@ async fn duplicates_after_a_crash(setup: Setup) {
     let driver = node.driver("d1").await;
     let ids: Vec<String> = (0..20).map(|number| format!("r{number}")).collect();
     for id in &ids {
-        node.offer(id, &["d1"], &json!({"offer_timeout_ms": 600_000, "busy_wait_ms": 60_000})).await;
+        node.offer(
+            id,
+            &["d1"],
+            &json!({"offer_timeout_ms": 600_000, "busy_wait_ms": 60_000}),
+        )
+        .await;
     }
     driver.vanish();
     node.crash_and_restart().await;

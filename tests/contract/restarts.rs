@@ -11,7 +11,13 @@ async fn offered(node: &Node, driver: &mut Driver, request_id: &str, more: &Valu
 async fn open_offers_resume(setup: Setup) {
     let mut node = setup.start().await;
     let mut driver = node.driver("d1").await;
-    let before = offered(&node, &mut driver, "r1", &json!({"offer_timeout_ms": 120_000, "trip": {"zone": 7}})).await;
+    let before = offered(
+        &node,
+        &mut driver,
+        "r1",
+        &json!({"offer_timeout_ms": 120_000, "trip": {"zone": 7}}),
+    )
+    .await;
     let view = node.view("r1").await;
     node.crash_and_restart().await;
     assert_eq!(node.view("r1").await, view);
@@ -32,7 +38,8 @@ async fn open_offers_resume(setup: Setup) {
 async fn offers_time_out_across_a_restart(setup: Setup) {
     let mut node = setup.start().await;
     let mut first = node.driver("first").await;
-    node.offer("r1", &["first", "second"], &json!({"offer_timeout_ms": 300})).await;
+    node.offer("r1", &["first", "second"], &json!({"offer_timeout_ms": 300}))
+        .await;
     first.expect("OFFER").await;
     node.kill_9();
     node.spawn();
@@ -72,7 +79,12 @@ async fn searches_go_on(setup: Setup) {
     let mut node = setup.start().await;
     let mut a = node.driver("a").await;
     let mut b = node.driver("b").await;
-    node.offer("r1", &["a", "b", "c"], &json!({"offer_timeout_ms": 60_000, "max_attempts": 3})).await;
+    node.offer(
+        "r1",
+        &["a", "b", "c"],
+        &json!({"offer_timeout_ms": 60_000, "max_attempts": 3}),
+    )
+    .await;
     let offer = a.expect("OFFER").await;
     a.decline(&offer).await;
     let offer = b.expect("OFFER").await;

@@ -1,6 +1,6 @@
 //! The support code itself.
 
-use crate::support::{self, Raw, json, ports, raw, api};
+use crate::support::{self, Raw, api, json, ports, raw};
 
 #[test]
 fn ports_are_handed_out_once() {

@@ -44,15 +44,31 @@ fn violations() -> Vec<Violation> {
             &[1002],
         ),
         violation("a close of one byte", &[client_frame(CLOSE, b"x")], &[1002]),
-        violation("a close code that is never sent", &[client_frame(CLOSE, &1005_u16.to_be_bytes())], &[1002]),
-        violation("a close code below 1000", &[client_frame(CLOSE, &999_u16.to_be_bytes())], &[1002]),
-        violation("a close reason that is no UTF-8", &[client_frame(CLOSE, b"\x03\xe8\xff")], &[1007, 1002]),
+        violation(
+            "a close code that is never sent",
+            &[client_frame(CLOSE, &1005_u16.to_be_bytes())],
+            &[1002],
+        ),
+        violation(
+            "a close code below 1000",
+            &[client_frame(CLOSE, &999_u16.to_be_bytes())],
+            &[1002],
+        ),
+        violation(
+            "a close reason that is no UTF-8",
+            &[client_frame(CLOSE, b"\x03\xe8\xff")],
+            &[1007, 1002],
+        ),
         violation("binary", &[client_frame(BINARY, ping)], &[1003]),
         violation("empty binary", &[client_frame(BINARY, b"")], &[1003]),
         violation("fragmented binary", &[client_frame(0x02, ping)], &[1003]),
         violation("bad UTF-8", &[client_frame(TEXT, b"\"\xc3\x28\"")], &[1007]),
         violation("UTF-8 cut at the end", &[client_frame(TEXT, b"\"\xc3")], &[1007]),
-        violation("a surrogate in UTF-8", &[client_frame(TEXT, b"\"\xed\xa0\x80\"")], &[1007]),
+        violation(
+            "a surrogate in UTF-8",
+            &[client_frame(TEXT, b"\"\xed\xa0\x80\"")],
+            &[1007],
+        ),
         violation(
             "bad UTF-8 in fragments",
             &[client_frame(TEXT_BEGINS, b"\"\xc3"), client_frame(ENDS, b"\x28\"")],
@@ -65,8 +81,16 @@ fn violations() -> Vec<Violation> {
             &[1009],
         ),
         // The length alone decides: a server that waited for a gigabyte would wait long.
-        violation("a length of 1 GiB", &[vec![TEXT, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4]], &[1009]),
-        violation("a length beyond 63 bits", &[vec![TEXT, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4]], &[1002, 1009]),
+        violation(
+            "a length of 1 GiB",
+            &[vec![TEXT, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4]],
+            &[1009],
+        ),
+        violation(
+            "a length beyond 63 bits",
+            &[vec![TEXT, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4]],
+            &[1002, 1009],
+        ),
     ]
 }
 
@@ -147,7 +171,10 @@ async fn pings_are_answered() {
 #[tokio::test]
 async fn closing_is_a_handshake() {
     let node = Setup::shards(1).start().await;
-    for (number, payload) in [b"\x03\xe8bye".as_slice(), b"\x03\xe9", b"\x0f\xa1app"].into_iter().enumerate() {
+    for (number, payload) in [b"\x03\xe8bye".as_slice(), b"\x03\xe9", b"\x0f\xa1app"]
+        .into_iter()
+        .enumerate()
+    {
         let mut raw = Raw::websocket(node.address, &format!("d{number}")).await;
         welcomed(&mut raw).await;
         raw.send(client_frame(CLOSE, payload)).await;

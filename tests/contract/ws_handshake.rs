@@ -87,7 +87,12 @@ async fn broken_handshakes_are_refused() {
     assert!(answer.header("sec-websocket-version").is_none_or(|v| v.contains("13")));
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     check("no key", without(key), &[400]).await;
-    check("a short key", right.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), &[400]).await;
+    check(
+        "a short key",
+        right.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
+        &[400],
+    )
+    .await;
     check("no version", without("Sec-WebSocket-Version: 13\r\n"), &[400, 426]).await;
     check("no upgrade", without("Upgrade: websocket\r\n"), &[400, 426]).await;
     check("no connection option", without("Connection: Upgrade\r\n"), &[400, 426]).await;
@@ -127,7 +132,10 @@ async fn handshake_byte_by_byte(setup: Setup) {
         let answer = raw.expect_answer().await;
         assert_eq!(answer.status, 101, "{answer:?}");
         // RFC 6455 §1.3 gives the answer to its sample key.
-        assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(
+            answer.header("sec-websocket-accept"),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
         let (opcode, welcome) = raw.frame().await.unwrap();
         assert_eq!(opcode, 1);
         assert!(String::from_utf8(welcome).unwrap().contains("\"WELCOME\""));

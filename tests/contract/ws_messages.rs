@@ -66,7 +66,9 @@ async fn unknown_fields_are_ignored() {
         .send(&json!({"type": "PING", "battery": 0.4, "nested": {"a": [1, {"type": "STATE"}]}}))
         .await;
     driver.expect("PONG").await;
-    driver.send_text(r#"{"nested":{"type":"ACCEPT"},"x":null,"type":"PING"}"#).await;
+    driver
+        .send_text(r#"{"nested":{"type":"ACCEPT"},"x":null,"type":"PING"}"#)
+        .await;
     driver.expect("PONG").await;
 }
 
@@ -102,7 +104,7 @@ async fn invalid_messages_are_errors() {
         r#"{"type":"PING""#,
         r#"{"type":"PING"} x"#,
         r#"{"type":"PING"}{"type":"PING"}"#,
-        r#"{'type':'PING'}"#,
+        r"{'type':'PING'}",
         r#"{"type":"PING",}"#,
         deep.as_str(),
         deep_field.as_str(),

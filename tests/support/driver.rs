@@ -96,7 +96,9 @@ impl Driver {
             socket,
         };
         match driver.receive().await {
-            Received::Text(first) => driver.welcome = serde_json::from_str(&first).map_err(|error| error.to_string())?,
+            Received::Text(first) => {
+                driver.welcome = serde_json::from_str(&first).map_err(|error| error.to_string())?;
+            }
             other => return Err(format!("no WELCOME: {other:?}")),
         }
         if driver.welcome["type"] == "WELCOME" {
