@@ -267,7 +267,7 @@ impl Bench {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         json!({
             "kernel": read("/proc/sys/kernel/osrelease"),
-            "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            "cores": cores.allowed,
             "server_core": cores.server,
             "client_core": cores.client,
             "load_average": read("/proc/loadavg"),

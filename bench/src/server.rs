@@ -33,6 +33,8 @@ pub struct Cores {
     pub server: usize,
     /// The load generator's core; the server's when there is only one.
     pub client: usize,
+    /// Cores that this process may use.
+    pub allowed: usize,
 }
 
 impl Cores {
@@ -42,11 +44,13 @@ impl Cores {
     /// The kernel's.
     pub fn choose() -> io::Result<Self> {
         let allowed = sched_getaffinity(None)?;
-        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-        let server = cores.next().ok_or_else(|| io::Error::other("no core is allowed"))?;
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+        let server = *cores.first().ok_or_else(|| io::Error::other("no core is allowed"))?;
+        let client = cores.get(1).copied().unwrap_or(server);
         Ok(Self {
             server,
-            client: cores.next().unwrap_or(server),
+            client,
+            allowed: cores.len(),
         })
     }
 

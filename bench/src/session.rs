@@ -8,19 +8,17 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use crate::http;
 use crate::measure::Clock;
 use crate::message::{self, Message};
 use crate::ring::{self, Chunk, Ring, SockAddr};
 use crate::ws;
+use https::HttpConnection;
 
 mod connect;
+mod https;
 
 /// Longest sleep of one turn: scenarios check their bounds at least this often.
 const SLEEP_MAX_NS: u64 = 200_000_000;
-/// Token of the request that opens an HTTP connection; its answer is not passed on.
-const HELLO: u32 = u32::MAX;
-
 /// Something that a scenario reacts to.
 #[derive(Debug)]
 pub struct Event {
@@ -97,15 +95,6 @@ struct Driver {
 struct Arrival {
     at_ns: u64,
     bytes: u32,
-}
-
-#[derive(Default)]
-struct HttpConnection {
-    open: bool,
-    sending: bool,
-    pending: Vec<u8>,
-    tokens: VecDeque<u32>,
-    partial: Vec<u8>,
 }
 
 /// All connections of one scenario's run. See the module.
@@ -225,18 +214,6 @@ impl Session {
         write(&mut self.scratch);
         let payload = &self.scratch;
         self.ring.send(driver, |block| ws::write_text(block, payload))
-    }
-
-    /// Queues a POST on the next HTTP connection; everything queued leaves with the next turn. Answers its length on the wire.
-    pub fn post(&mut self, token: u32, path: &str, body: &[u8]) -> u32 {
-        assert!(token != HELLO && !self.https.is_empty());
-        let count = self.https.len();
-        let connection = &mut self.https[self.http_next];
-        self.http_next = (self.http_next + 1) % count;
-        connection.tokens.push_back(token);
-        let before = connection.pending.len();
-        http::write_post(&mut connection.pending, &self.host, path, body);
-        (connection.pending.len() - before) as u32
     }
 
     /// One turn: send what is queued, sleep until something arrives or `until_ns`, collect all of it.
@@ -387,50 +364,6 @@ impl Session {
         self.ring.stop_receive(slot)
     }
 
-    fn http_data(&mut self, slot: u32, chunk: Chunk) {
-        let at_ns = self.clock.now_ns();
-        let mut bytes = std::mem::take(&mut self.scratch);
-        bytes.clear();
-        let connection = &mut self.https[(slot - self.drivers.len() as u32) as usize];
-        bytes.append(&mut connection.partial);
-        self.ring.take_data(chunk, &mut bytes);
-        let mut consumed = 0;
-        loop {
-            match http::next_response(&bytes[consumed..]) {
-                Ok(None) => break,
-                Ok(Some(response)) => {
-                    let first = http::is_first(&bytes[consumed..][response.body.clone()]);
-                    let status = response.status;
-                    let kind = match connection.tokens.pop_front() {
-                        Some(HELLO) => {
-                            connection.open = true;
-                            None
-                        }
-                        Some(token) => Some(EventKind::Response { token, status, first }),
-                        None => Some(EventKind::Fault(format!("HTTP answer {status} to no request"))),
-                    };
-                    let length = response.body.end as u32;
-                    self.events.extend(kind.map(|kind| Event {
-                        at_ns,
-                        bytes: length,
-                        kind,
-                    }));
-                    consumed += response.body.end;
-                }
-                Err(what) => {
-                    self.events.push(Event {
-                        at_ns,
-                        bytes: 0,
-                        kind: EventKind::Fault(what),
-                    });
-                    consumed = bytes.len();
-                }
-            }
-        }
-        connection.partial.extend_from_slice(&bytes[consumed..]);
-        self.scratch = bytes;
-    }
-
     fn failed(&mut self, slot: u32, errno: i32) {
         let what = || io::Error::from_raw_os_error(errno).to_string();
         if let Some(driver) = self.drivers.get_mut(slot as usize) {
@@ -478,19 +411,6 @@ impl Session {
                 kind: EventKind::Gone { driver: slot, why },
             });
         }
-    }
-
-    fn flush_https(&mut self) -> io::Result<()> {
-        let first = self.drivers();
-        for (index, connection) in self.https.iter_mut().enumerate() {
-            if !connection.sending && !connection.pending.is_empty() {
-                connection.sending = true;
-                let pending = &mut connection.pending;
-                self.ring
-                    .send(first + index as u32, |block| std::mem::swap(block, pending))?;
-            }
-        }
-        Ok(())
     }
 
     fn send_heartbeats(&mut self, now_ns: u64) -> io::Result<()> {

@@ -35,10 +35,10 @@ pub struct Context {
 #[derive(Debug, Clone, clap::Args, serde::Serialize)]
 pub struct RawOptions {
     /// Pairs under way at once at the raw ring
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub raw_in_flight: u32,
     /// Measured time of each raw run, s
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, global = true, default_value_t = 2.0)]
     pub raw_secs: f64,
 }
 

@@ -5,7 +5,7 @@
 //! run along. At saturation they are kept apart: a round sends every driver through one cycle, in a closed loop and measured;
 //! then all trips are ended, measured by themselves; and so on. So both "cycle" and "cycle with trip" have their CPU.
 
-mod engine;
+pub mod engine;
 
 use std::io;
 

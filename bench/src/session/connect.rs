@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::{EventKind, Gone, HELLO, Phase, Session};
-use crate::http;
+use super::{EventKind, Gone, Phase, Session};
 use crate::message::{DriverState, Message};
 
 /// Handshakes under way at once.
 const CONNECTING_MAX: u32 = 256;
 /// How long connecting may make no progress, ns.
-const STALL_NS_MAX: u64 = 10_000_000_000;
+pub(super) const STALL_NS_MAX: u64 = 10_000_000_000;
 /// A refused handshake (429 or 503) is tried again after this time, ns.
 const RETRY_NS: u64 = 50_000_000;
 /// Refusals that one driver's share of patience covers.
@@ -26,29 +25,6 @@ pub struct Connected {
 }
 
 impl Session {
-    pub(super) fn open_https(&mut self) -> io::Result<()> {
-        let first = self.drivers();
-        for index in 0..self.https.len() as u32 {
-            let host = &self.host;
-            self.ring.connect(first + index, &self.address, |block| {
-                http::write_get(block, host, "/healthz");
-            })?;
-            self.https[index as usize].tokens.push_back(HELLO);
-        }
-        let deadline_ns = self.now_ns() + STALL_NS_MAX;
-        while self.https.iter().any(|connection| !connection.open) {
-            self.turn(deadline_ns)?;
-            let events = self.take_events();
-            if let Some(event) = events.first() {
-                return Err(io::Error::other(format!("HTTP connections: {:?}", event.kind)));
-            }
-            if self.now_ns() > deadline_ns {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-        }
-        Ok(())
-    }
-
     /// Connects drivers until `count` of this session are open and have heard `WELCOME` `available`.
     ///
     /// # Errors

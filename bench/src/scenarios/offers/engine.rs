@@ -291,6 +291,9 @@ impl Engine {
                 self.faults.add("POST not accepted", || {
                     format!("request {token}: {status}, first: {first}")
                 });
+                if *status >= 400 {
+                    self.refused(*token);
+                }
             }
             EventKind::Gone { driver, why } => {
                 self.faults.add("drivers lost", || format!("driver {driver}: {why:?}"));
@@ -361,6 +364,19 @@ impl Engine {
             .record(event.at_ns.saturating_sub(intended_ns));
         self.sizes.accepted = event.bytes;
         self.end_cycle(number, driver, event.at_ns);
+    }
+
+    /// A request that was not taken: its drivers are free again, unless an offer has come nevertheless.
+    fn refused(&mut self, number: u32) {
+        let request = &self.requests[number as usize];
+        let drivers = [request.first, request.second];
+        self.cycles_open -= 1;
+        for driver in drivers {
+            let reserved = self.drivers.get(driver as usize).map(|state| state.work);
+            if reserved == Some(Work::Reserved(number)) {
+                self.release(driver);
+            }
+        }
     }
 
     fn offered(
