@@ -193,7 +193,9 @@ impl Bench {
             let hint = "build it with `cargo build --release --workspace`, or say where it is with --server";
             return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
         }
-        let data_root = common.data_root.clone().unwrap_or_else(|| beside("."));
+        let data_root = common.data_root.clone().unwrap_or_else(|| beside(""));
+        // Servers run in directories of their own, so paths must not depend on ours.
+        let (server, data_root) = (std::path::absolute(&server)?, std::path::absolute(&data_root)?);
         let cores = Cores::choose()?;
         cores.pin_client()?;
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
@@ -243,10 +245,12 @@ impl Bench {
     fn report(&self, common: &Common) -> io::Result<ExitCode> {
         let environment = self.environment();
         println!("{environment}");
-        for report in &self.reports {
+        // A scenario that broke in its first run has nothing to show; its error is printed at the end.
+        let reports: Vec<&ScenarioReport> = self.reports.iter().filter(|report| !report.runs.is_empty()).collect();
+        for report in &reports {
             report.print();
         }
-        let verdicts: Vec<_> = self.reports.iter().flat_map(ScenarioReport::verdicts).collect();
+        let verdicts: Vec<_> = reports.iter().flat_map(|report| report.verdicts()).collect();
         if !verdicts.is_empty() {
             report::print_verdicts(&verdicts);
         }

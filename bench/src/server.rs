@@ -119,6 +119,13 @@ impl Server {
         for setting in SETTINGS.into_iter().chain(setup.settings.iter().map(String::as_str)) {
             command.arg("--set").arg(setting);
         }
+        // Neither a settings file of the working directory nor the caller's environment shall change what is measured.
+        command.current_dir(data.path());
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"DISPATCHD_") {
+                command.env_remove(name);
+            }
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = OwnedChild::spawn(&mut command, setup.cores.server)
             .map_err(|error| io::Error::other(format!("{}: {error}", setup.program.display())))?;

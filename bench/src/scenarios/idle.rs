@@ -9,9 +9,10 @@ use std::io;
 use serde::Serialize;
 
 use super::Context;
+use super::raw::HANDSHAKE_PAIRS;
 use crate::http;
 use crate::measure::{KernelMemory, UserMemory, metric};
-use crate::raw::{self, Pair};
+use crate::raw;
 use crate::report::{Goal, Limit, Progress, Run};
 use crate::server::{Server, Target};
 use crate::session::Session;
@@ -27,12 +28,6 @@ pub const GOALS: &[Goal] = &[Goal {
 const ALLOCATED_METRIC: &str = "dispatchd_allocated_bytes";
 /// Time for memory to settle before it is read, ns.
 const SETTLE_NS: u64 = 1_500_000_000;
-/// Bytes of the upgrade and of its answer, for the raw connections.
-const RAW_PAIR: Pair = Pair {
-    request: 230,
-    response: 300,
-};
-
 /// The load.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
@@ -50,8 +45,8 @@ pub fn run(context: &Context, options: &Options) -> io::Result<Run> {
     let mut run = load(server.target(), options, &context.progress).map_err(|error| server.explain(&error))?;
     server.stop()?;
     context.progress.phase("raw ring", 1);
-    let raw_server = context.raw_server(options.drivers, &[RAW_PAIR], false)?;
-    let growth = raw::client::idle(raw_server.target(), &[RAW_PAIR], options.drivers)?;
+    let raw_server = context.raw_server(options.drivers, &HANDSHAKE_PAIRS, false)?;
+    let growth = raw::client::idle(raw_server.target(), &HANDSHAKE_PAIRS, options.drivers)?;
     let drivers = f64::from(options.drivers);
     run.add("raw_anonymous_per_connection", "B", growth.anonymous as f64 / drivers);
     run.add("raw_kernel_per_connection_both_ends", "B", growth.slab as f64 / drivers);

@@ -65,9 +65,17 @@ impl Context {
     /// # Errors
     /// The raw server's.
     pub fn raw_echo(&self, connections: u32, pairs: &[Pair]) -> io::Result<Outcome> {
+        self.raw_echo_of(&self.raw_load(connections, pairs))
+    }
+
+    /// Echoes under a load of one's own.
+    ///
+    /// # Errors
+    /// The raw server's.
+    pub fn raw_echo_of(&self, load: &Load) -> io::Result<Outcome> {
         self.progress.phase("raw ring", 1);
-        let server = self.raw_server(connections, pairs, false)?;
-        raw_ring::client::echo(server.target(), &self.raw_load(connections, pairs))
+        let server = self.raw_server(load.connections, &load.pairs, false)?;
+        raw_ring::client::echo(server.target(), load)
     }
 
     /// The load for a raw server.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{Context, add_cores};
 use crate::measure::{Usage, UsageMeter};
 use crate::raw::Pair;
+use crate::raw::client::Load as RawLoad;
 use crate::report::{Goal, Limit, Progress, Run};
 use crate::server::{Server, Target};
 use crate::session::Session;
@@ -95,13 +96,27 @@ pub fn run(context: &Context, options: &Options) -> io::Result<Run> {
     let loaded = load(server.target(), options, &context.progress);
     let (mut run, sizes) = loaded.map_err(|error| server.explain(&error))?;
     server.stop()?;
-    let raw = context.raw_echo(options.drivers, &pairs(sizes))?;
-    let pair_us = raw.usage.server_us_per(raw.operations);
+    let light = context.raw_load(options.drivers, &pairs(sizes));
+    let full = RawLoad {
+        in_flight: options.in_flight.min(options.drivers),
+        ..light.clone()
+    };
     let cycle_us = run.value("cycle_cpu_us").unwrap_or(f64::NAN);
+    let raw = context.raw_echo_of(&light)?;
+    let pair_us = raw.usage.server_us_per(raw.operations);
     run.add("raw_pair_cpu_us", "µs", pair_us);
     run.add("raw_three_pairs_cpu_us", "µs", 3.0 * pair_us);
     run.add("cycle_by_raw", "x raw", cycle_us / (3.0 * pair_us));
     add_cores(&mut run, "raw_server_core", "raw_client_core", &raw.usage);
+    // A ring with more in flight reaps more per system call: the harder comparison, for information.
+    let raw = context.raw_echo_of(&full)?;
+    let pair_us = raw.usage.server_us_per(raw.operations);
+    run.add("raw_pair_cpu_us_with_as_many_in_flight", "µs", pair_us);
+    run.add(
+        "cycle_by_raw_with_as_many_in_flight",
+        "x raw",
+        cycle_us / (3.0 * pair_us),
+    );
     Ok(run)
 }
 
