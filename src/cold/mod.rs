@@ -1,2 +1,18 @@
 //! Everything that blocks, on threads of its own behind bounded queues.
+//!
+//! A shard hands over what its journal has committed and asks what it no longer holds in memory. It sees only the
+//! messages of [`port`] and a [`StoreHandle`]; which store is behind them is no concern of the shard. [`embedded`] is
+//! the default: fjall, in the node's own data directory.
+//!
+//! Must never: know of sockets or of the journal's files, or make a shard wait.
 #![forbid(unsafe_code)]
+
+pub mod embedded;
+pub mod handle;
+pub mod port;
+
+pub use embedded::{Store, StoreConfig, StoreHealth, StoreMetrics, Surroundings};
+pub use handle::{Full, StoreHandle, Waker};
+pub use port::{
+    Answer, Commit, DriverRecord, EndedRequest, EventsPage, Fault, FromStore, Query, RecordsPage, Source, StoreError,
+};

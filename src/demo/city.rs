@@ -235,7 +235,11 @@ mod tests {
         assert_eq!(city.rides.len(), 6433);
         assert!(city.rides.is_sorted_by_key(|ride| ride.picked_up));
         assert_eq!(city.zones.iter().map(|zone| zone.pickups).sum::<u32>(), 6433);
-        assert!(city.zones.iter().any(|zone| zone.name == "JFK Airport" && zone.pickups == 151));
+        assert!(
+            city.zones
+                .iter()
+                .any(|zone| zone.name == "JFK Airport" && zone.pickups == 151)
+        );
     }
 
     #[test]
@@ -265,7 +269,11 @@ mod tests {
     #[test]
     fn a_trip_is_an_object_that_fits_a_frame() {
         let city = City::load().unwrap();
-        let longest = city.rides.iter().map(|ride| city.trip_json(ride).to_string().len()).max();
+        let longest = city
+            .rides
+            .iter()
+            .map(|ride| city.trip_json(ride).to_string().len())
+            .max();
         assert!(longest.unwrap() < 1024);
     }
 }

@@ -27,11 +27,7 @@ pub enum Outcome {
 #[allow(missing_docs, reason = "the fields are the contract's")]
 pub enum OnSocket {
     /// A session began.
-    Welcome {
-        session: u64,
-        state: Id,
-        trip: Option<Id>,
-    },
+    Welcome { session: u64, state: Id, trip: Option<Id> },
     /// The socket is gone, whoever ended it.
     Lost,
     /// An offer was heard.

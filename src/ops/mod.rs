@@ -1,2 +1,12 @@
-//! What operators see: metrics, health, logging, drain.
+//! What operators see: logging, metrics, health, signals, the service manager, the API documents.
+//!
+//! Nothing here decides about offers; a node without it would work the same, unseen.
 #![forbid(unsafe_code)]
+
+pub mod health;
+pub mod log;
+pub mod metrics;
+pub mod notify;
+pub mod process;
+pub mod signals;
+pub mod spec;

@@ -11,23 +11,31 @@ pub fn one_winner(ledger: &Ledger<'_>, verdict: &mut Verdict) {
     let mut trips: BTreeMap<&str, &str> = BTreeMap::new();
     for (request, file) in &ledger.files {
         let accepted = file.steps("OFFER_ACCEPTED").count();
-        verdict.check(accepted <= 1, || format!("{request}: {accepted} OFFER_ACCEPTED in the audit"));
+        verdict.check(accepted <= 1, || {
+            format!("{request}: {accepted} OFFER_ACCEPTED in the audit")
+        });
         let created = file.steps("TRIP_CREATED").count();
-        verdict.check(created <= 1, || format!("{request}: {created} TRIP_CREATED in the audit"));
+        verdict.check(created <= 1, || {
+            format!("{request}: {created} TRIP_CREATED in the audit")
+        });
 
         let (drivers, won) = winners(file);
         verdict.check(drivers.len() <= 1, || format!("{request}: won by {drivers:?}"));
         verdict.check(won.len() <= 1, || format!("{request}: has the trips {won:?}"));
         for trip in won {
             let other = trips.insert(trip, request);
-            verdict.check(other.is_none(), || format!("trip {trip} belongs to {request} and {other:?}"));
+            verdict.check(other.is_none(), || {
+                format!("trip {trip} belongs to {request} and {other:?}")
+            });
         }
 
         let fresh = |&&(first, status, answer): &&(bool, u16, &crate::demo::messages::OfferAnswer)| {
             first && status == 202 && !answer.duplicate
         };
         let started = file.answers.iter().filter(fresh).count();
-        verdict.check(started <= 1, || format!("{request}: the same POST began {started} dispatches"));
+        verdict.check(started <= 1, || {
+            format!("{request}: the same POST began {started} dispatches")
+        });
     }
 }
 
@@ -46,7 +54,10 @@ fn winners<'a>(file: &File<'a>) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
             trips.extend(event.trip_id.as_deref());
         }
     }
-    drivers.extend(file.steps("OFFER_ACCEPTED").filter_map(|step| step.driver_id.as_deref()));
+    drivers.extend(
+        file.steps("OFFER_ACCEPTED")
+            .filter_map(|step| step.driver_id.as_deref()),
+    );
     if let Some(view) = file.last.and_then(|last| last.view.as_ref()) {
         trips.extend(view.trip_id.as_deref());
         if view.state == "ACCEPTED" {
@@ -117,7 +128,10 @@ fn parties_agree(request: &str, file: &File<'_>, verdict: &mut Verdict) {
         return;
     };
     verdict.check(view.state == audit.state, || {
-        format!("{request}: is {} for one reader and {} for another", view.state, audit.state)
+        format!(
+            "{request}: is {} for one reader and {} for another",
+            view.state, audit.state
+        )
     });
     let steps = [
         ("ACCEPTED", "TRIP_CREATED", "TRIP_CREATED"),
@@ -149,7 +163,9 @@ fn parties_agree(request: &str, file: &File<'_>, verdict: &mut Verdict) {
     let outcomes = |step: &AuditEvent| step.detail.as_ref().and_then(|detail| detail.get("outcome")).cloned();
     for (step, event) in file.steps("TRIP_ENDED").zip(file.published("TRIP_ENDED")) {
         let recorded = outcomes(step);
-        let agrees = recorded.as_ref().is_none_or(|outcome| outcome.as_str() == event.outcome.as_deref());
+        let agrees = recorded
+            .as_ref()
+            .is_none_or(|outcome| outcome.as_str() == event.outcome.as_deref());
         verdict.check(agrees, || {
             format!("{request}: the trip ended as {recorded:?} and as {:?}", event.outcome)
         });
@@ -173,7 +189,9 @@ fn every_offer_was_answered<'a>(driver: &str, history: impl Iterator<Item = &'a 
             }
             OnSocket::Error { code, request } => {
                 let offered = request.as_ref().is_some_and(|request| known.contains(request));
-                verdict.check(!offered, || format!("{driver}: {code} for an offer that it got: {request:?}"));
+                verdict.check(!offered, || {
+                    format!("{driver}: {code} for an offer that it got: {request:?}")
+                });
             }
             OnSocket::State { .. }
             | OnSocket::TripCancelled { .. }

@@ -29,7 +29,9 @@ pub fn still_there(ledger: &Ledger<'_>, verdict: &mut Verdict) {
         })
         .collect();
     for trip in &ledger.trips_cancelled {
-        verdict.check(ended.contains(trip), || format!("trip {trip} was cancelled and did not end"));
+        verdict.check(ended.contains(trip), || {
+            format!("trip {trip} was cancelled and did not end")
+        });
     }
     stream_is_kept(ledger, verdict);
 }
@@ -46,7 +48,9 @@ fn answers_are_kept(request: &str, file: &File<'_>, verdict: &mut Verdict) {
     for (first, status, answer) in &file.answers {
         if *status == 202 && answer.attempt > 0 {
             let kept = file.attempts().contains_key(&answer.attempt);
-            verdict.check(kept, || format!("{request}: attempt {} of a 202 is gone", answer.attempt));
+            verdict.check(kept, || {
+                format!("{request}: attempt {} of a 202 is gone", answer.attempt)
+            });
         }
         if *status == 202 && !first && !answer.duplicate {
             let kept = file.steps("REDISPATCHED").next().is_some();
@@ -59,7 +63,9 @@ fn answers_are_kept(request: &str, file: &File<'_>, verdict: &mut Verdict) {
     }
     if file.cancelled {
         let kept = file.steps("REQUEST_CANCELLED").next().is_some();
-        verdict.check(kept, || format!("{request}: its cancelling was answered 200 and is gone"));
+        verdict.check(kept, || {
+            format!("{request}: its cancelling was answered 200 and is gone")
+        });
     }
 }
 
@@ -69,11 +75,13 @@ fn confirmations_are_kept(request: &str, file: &File<'_>, verdict: &mut Verdict)
             continue;
         };
         let recorded = file.steps("OFFER_ACCEPTED").any(|step| {
-            step.attempt == Some(heard.attempt) && step.driver_id.as_deref().is_none_or(|driver| driver == &**heard.driver)
+            step.attempt == Some(heard.attempt)
+                && step.driver_id.as_deref().is_none_or(|driver| driver == &**heard.driver)
         });
-        let shown = file.last.and_then(|last| last.view.as_ref()).is_some_and(|view| {
-            view.state == "ACCEPTED" && view.trip_id.as_deref() == Some(&**trip)
-        });
+        let shown = file
+            .last
+            .and_then(|last| last.view.as_ref())
+            .is_some_and(|view| view.state == "ACCEPTED" && view.trip_id.as_deref() == Some(&**trip));
         verdict.check(recorded && shown, || {
             format!("{request}: {} was CONFIRMED for {trip}, which is gone", heard.driver)
         });
@@ -112,7 +120,10 @@ fn stream_is_kept(ledger: &Ledger<'_>, verdict: &mut Verdict) {
     for event in &ledger.events_before_kill {
         let kept = again.get(&event.cursor).is_some_and(|found| found == event);
         verdict.check(kept, || {
-            format!("event {} ({} of {}) is gone or changed", event.cursor, event.kind, event.request_id)
+            format!(
+                "event {} ({} of {}) is gone or changed",
+                event.cursor, event.kind, event.request_id
+            )
         });
     }
 }
@@ -123,7 +134,12 @@ pub fn ended(ledger: &Ledger<'_>, verdict: &mut Verdict) {
         if !file.is_accepted_for_dispatch() {
             continue;
         }
-        let state = file.last.and_then(|last| last.view.as_ref()).map(|view| view.state.as_str());
-        verdict.check(state.is_some_and(is_end), || format!("{request}: has not ended, it is {state:?}"));
+        let state = file
+            .last
+            .and_then(|last| last.view.as_ref())
+            .map(|view| view.state.as_str());
+        verdict.check(state.is_some_and(is_end), || {
+            format!("{request}: has not ended, it is {state:?}")
+        });
     }
 }

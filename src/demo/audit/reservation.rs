@@ -51,7 +51,10 @@ fn no_overlap(what: &str, spans: Spans<'_>, verdict: &mut Verdict) {
         for (from, to, request) in spans {
             if let Some((until, other)) = latest {
                 verdict.check(from + TURN_MS_MAX >= until, || {
-                    format!("{driver}: {what} of {other} and {request} overlap by {} ms", until - from)
+                    format!(
+                        "{driver}: {what} of {other} and {request} overlap by {} ms",
+                        until - from
+                    )
                 });
             }
             if latest.is_none_or(|(until, _)| until < to) {
@@ -79,7 +82,9 @@ impl<'a> Hands<'a> {
             }
             OnSocket::Offer { request, attempt, .. } => {
                 let other = self.offer.filter(|held| *held != (request, *attempt));
-                verdict.check(other.is_none(), || format!("{driver}: offered {request} while holding {other:?}"));
+                verdict.check(other.is_none(), || {
+                    format!("{driver}: offered {request} while holding {other:?}")
+                });
                 verdict.check(self.trip.is_none(), || {
                     format!("{driver}: offered {request} while on trip {:?}", self.trip)
                 });
@@ -118,7 +123,9 @@ impl<'a> Hands<'a> {
             return; // The late repetition of an old answer.
         }
         let other = self.trip.filter(|held| *held != trip);
-        verdict.check(other.is_none(), || format!("{driver}: confirmed for {trip} while on trip {other:?}"));
+        verdict.check(other.is_none(), || {
+            format!("{driver}: confirmed for {trip} while on trip {other:?}")
+        });
         self.trip = Some(trip);
     }
 }

@@ -34,7 +34,9 @@ fn is_well_formed(request: &str, audit: &AuditView, verdict: &mut Verdict) {
         format!("{request}: at_ms falls")
     });
     let first = audit.events.first().map(|step| step.event.as_str());
-    verdict.check(first == Some("REQUEST_RECEIVED"), || format!("{request}: begins with {first:?}"));
+    verdict.check(first == Some("REQUEST_RECEIVED"), || {
+        format!("{request}: begins with {first:?}")
+    });
 
     let (mut newest, mut over) = (0, BTreeSet::new());
     for step in &audit.events {
@@ -42,9 +44,16 @@ fn is_well_formed(request: &str, audit: &AuditView, verdict: &mut Verdict) {
             continue;
         };
         let begins = step.event == "OFFER_SENT" || (step.event == "OFFER_REFUSED" && attempt == newest + 1);
-        let in_order = if begins { attempt == newest + 1 } else { attempt <= newest };
+        let in_order = if begins {
+            attempt == newest + 1
+        } else {
+            attempt <= newest
+        };
         verdict.check(in_order && !over.contains(&attempt), || {
-            format!("{request}: {} of attempt {attempt} after {newest} attempts, over: {over:?}", step.event)
+            format!(
+                "{request}: {} of attempt {attempt} after {newest} attempts, over: {over:?}",
+                step.event
+            )
         });
         newest = newest.max(attempt);
         if !matches!(step.event.as_str(), "OFFER_SENT" | "OFFER_DELIVERED" | "OFFER_ACKED") {
@@ -63,7 +72,9 @@ fn holds_what_was_offered(request: &str, file: &File<'_>, verdict: &mut Verdict)
     for (driver, number) in &file.offered {
         let recorded = attempts.get(number);
         let sent = recorded.is_some_and(|attempt| attempt.sent && attempt.driver == Some(driver));
-        verdict.check(sent, || format!("{request}: no OFFER_SENT of attempt {number} to {driver}"));
+        verdict.check(sent, || {
+            format!("{request}: no OFFER_SENT of attempt {number} to {driver}")
+        });
     }
     let begun = |&&(first, status, answer): &&(bool, u16, &crate::demo::messages::OfferAnswer)| {
         !first && status == 202 && !answer.duplicate
@@ -85,12 +96,7 @@ struct Handling {
 
 /// What one session saw in order must be in the audits: an offer whose answer was taken on the socket had been delivered,
 /// and acknowledged if the app did so before; a trip that moved on, moved on.
-fn holds_what_sockets_saw(
-    driver: &str,
-    history: &[(Duration, &OnSocket)],
-    ledger: &Ledger<'_>,
-    verdict: &mut Verdict,
-) {
+fn holds_what_sockets_saw(driver: &str, history: &[(Duration, &OnSocket)], ledger: &Ledger<'_>, verdict: &mut Verdict) {
     let mut handled: BTreeMap<(&Id, u32), Handling> = BTreeMap::new();
     let mut finishing: Option<&Id> = None;
     for (_, what) in history {
@@ -117,7 +123,10 @@ fn holds_what_sockets_saw(
                 attempt,
                 outcome: Outcome::Confirmed(_) | Outcome::Declined,
             } => {
-                if let Some(handling) = handled.remove(&(request, *attempt)).filter(|handling| handling.answered) {
+                if let Some(handling) = handled
+                    .remove(&(request, *attempt))
+                    .filter(|handling| handling.answered)
+                {
                     let attempts = ledger.files.get(&**request).map(File::attempts).unwrap_or_default();
                     receipts(driver, request, &handling, attempts.get(attempt), verdict);
                 }
@@ -140,15 +149,22 @@ fn holds_what_sockets_saw(
 
 fn receipts(driver: &str, request: &str, handling: &Handling, attempt: Option<&Attempt<'_>>, verdict: &mut Verdict) {
     let delivered = attempt.is_some_and(|attempt| attempt.delivered_at_ms.is_some());
-    verdict.check(delivered, || format!("{request}: no OFFER_DELIVERED to {driver}, who answered"));
+    verdict.check(delivered, || {
+        format!("{request}: no OFFER_DELIVERED to {driver}, who answered")
+    });
     if handling.acked_first {
         let acked = attempt.is_some_and(|attempt| attempt.acked);
-        verdict.check(acked, || format!("{request}: no OFFER_ACKED of {driver}, who did before answering"));
+        verdict.check(acked, || {
+            format!("{request}: no OFFER_ACKED of {driver}, who did before answering")
+        });
     }
 }
 
 fn trip_step(driver: &str, trip: &str, name: &str, ledger: &Ledger<'_>, verdict: &mut Verdict) {
-    let file = ledger.trips.get(trip).and_then(|(request, _)| ledger.files.get(request));
+    let file = ledger
+        .trips
+        .get(trip)
+        .and_then(|(request, _)| ledger.files.get(request));
     let audit = file.and_then(File::audit);
     let recorded = audit.is_some_and(|audit| audit.events.iter().any(|step| step.event == name));
     verdict.check(recorded, || format!("trip {trip} of {driver}: no {name}"));

@@ -1,0 +1,99 @@
+//! Values of the embedded store: rkyv, checked when read. The store below adds checksums of its own to every block and
+//! every batch, so that a value that fails the check here means a bug or another format, not a flipped bit.
+
+use crate::cold::port::{DriverRecord, EndedRequest, StoreError};
+use crate::fsm::ids::TripId;
+use crate::fsm::types::{Published, ResponseType, UnixMs};
+use rkyv::api::high::{HighSerializer, HighValidator, to_bytes_in_with_alloc};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::{Error, Strategy};
+use rkyv::ser::allocator::{Arena, ArenaHandle};
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// What a dispatch record holds beside its key.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(attr(allow(missing_docs)))]
+pub struct RowTail {
+    /// The trip, when this attempt won it.
+    pub trip_id: Option<TripId>,
+    /// Outcome.
+    pub response_type: ResponseType,
+    /// When the outcome was decided.
+    pub response_at_ms: UnixMs,
+}
+
+/// Encodes values into one buffer that is used again and again.
+#[derive(Default)]
+pub struct Encoder {
+    bytes: AlignedVec,
+    arena: Arena,
+}
+
+impl Encoder {
+    /// The encoded value, until the next call.
+    ///
+    /// # Errors
+    /// Out of memory only.
+    pub fn encode<T>(&mut self, value: &T) -> Result<&[u8], StoreError>
+    where
+        T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, Error>>,
+    {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        self.bytes = to_bytes_in_with_alloc::<_, _, Error>(value, bytes, self.arena.acquire())
+            .map_err(|error| StoreError::broken(format!("a value cannot be encoded: {error}")))?;
+        Ok(&self.bytes)
+    }
+}
+
+/// Decodes values through one buffer that is aligned as rkyv needs it.
+#[derive(Default)]
+pub struct Decoder {
+    bytes: AlignedVec,
+}
+
+impl Decoder {
+    /// A request's life.
+    ///
+    /// # Errors
+    /// The bytes are none.
+    pub fn ended(&mut self, bytes: &[u8]) -> Result<EndedRequest, StoreError> {
+        self.decode(bytes)
+    }
+
+    /// An event.
+    ///
+    /// # Errors
+    /// The bytes are none.
+    pub fn published(&mut self, bytes: &[u8]) -> Result<Published, StoreError> {
+        self.decode(bytes)
+    }
+
+    /// A driver.
+    ///
+    /// # Errors
+    /// The bytes are none.
+    pub fn driver(&mut self, bytes: &[u8]) -> Result<DriverRecord, StoreError> {
+        self.decode(bytes)
+    }
+
+    /// A dispatch record.
+    ///
+    /// # Errors
+    /// The bytes are none.
+    pub fn row(&mut self, bytes: &[u8]) -> Result<RowTail, StoreError> {
+        self.decode(bytes)
+    }
+
+    fn decode<T>(&mut self, bytes: &[u8]) -> Result<T, StoreError>
+    where
+        T: Archive,
+        T::Archived: for<'a> CheckBytes<HighValidator<'a, Error>> + Deserialize<T, Strategy<rkyv::de::Pool, Error>>,
+    {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        rkyv::from_bytes::<T, Error>(&self.bytes)
+            .map_err(|error| StoreError::broken(format!("a stored value is damaged: {error}")))
+    }
+}

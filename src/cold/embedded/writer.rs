@@ -1,0 +1,539 @@
+//! The writer thread: gathers what the shards committed, stores it in one atomic batch with one `fdatasync`, and only
+//! then tells anybody.
+//!
+//! A turn: **gather** messages → **rounds** (disk check, batch, `fdatasync`, `Stored`) until the queue is empty →
+//! **settle** the queries that came with them → hand long polls their events → at most one piece of **retention**.
+//! Under load rounds start [`ROUND_SPACING`] apart, so that one `fdatasync` serves many commits; a commit that comes
+//! alone is stored at once.
+//!
+//! When the disk is full nothing is written and nothing taken is given up: commits stay in the queue, shards feel it
+//! fill, and the disk is asked again. When the engine fails, it is never written to again: see
+//! [`StoreHealth::fatal`](super::StoreHealth::fatal).
+
+use super::config::StoreConfig;
+use super::events::EventLog;
+use super::polls::{Poll, Polls};
+use super::readers::{RecordsAsk, ToPages};
+use super::retention::{Swept, sweep};
+use super::round::{Counts, Round, Tools};
+use super::status::{StoreHealth, StoreMetrics, count, set};
+use super::tables::Tables;
+use crate::cold::handle::{Ask, Inbox, ToStore};
+use crate::cold::port::{Answer, CONSUMER_LEN_MAX, Commit, EVENTS_WAIT_MS_MAX, EventsPage, Query, Source, StoreError};
+use crate::fsm::types::UnixMs;
+use compact_str::CompactString;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Least time between the starts of two rounds.
+pub const ROUND_SPACING: Duration = Duration::from_millis(4);
+/// Most commits in one round.
+pub const ROUND_COMMITS_MAX: usize = 4_096;
+/// A round ends with the commit that takes it over this many bytes of callers' JSON.
+pub const ROUND_BYTES_MAX: usize = 16 << 20;
+/// Time between two looks at a full disk.
+pub const STALL_RETRY: Duration = Duration::from_millis(500);
+/// Time between two looks for what is out of retention.
+pub const SWEEP_PERIOD_MS: UnixMs = 60_000;
+
+/// The watermarks as other threads may see them: only what is durable.
+pub type SharedWatermarks = Arc<Mutex<BTreeMap<Source, u64>>>;
+
+/// What the writer thread owns and whom it talks to.
+pub struct Writer {
+    /// The keyspaces.
+    pub tables: Arc<Tables>,
+    /// Settings, clock, disk.
+    pub config: StoreConfig,
+    /// From the shards.
+    pub received: Receiver<ToStore>,
+    /// To the pages thread.
+    pub pages: Sender<ToPages>,
+    /// How the store is.
+    pub health: Arc<StoreHealth>,
+    /// Counters.
+    pub metrics: Arc<StoreMetrics>,
+    /// Durable watermarks, for others.
+    pub shared_watermarks: SharedWatermarks,
+    /// Event bookkeeping.
+    pub events: EventLog,
+}
+
+/// A commit's receipt: who hears of it when it is stored.
+struct Receipt {
+    inbox: Arc<Inbox>,
+    source: Source,
+    through: u64,
+    commits: usize,
+}
+
+/// What becomes of a query once everything before it is stored.
+enum Due {
+    Reply(Arc<Inbox>, u64, Answer),
+    Page(ToPages),
+    Park(UnixMs, Poll),
+}
+
+struct State {
+    writer: Writer,
+    watermarks: BTreeMap<Source, u64>,
+    tools: Tools,
+    queue: VecDeque<(Arc<Inbox>, Commit)>,
+    asks: Vec<Ask>,
+    forget_before: Option<u64>,
+    polls: Polls,
+    round_started: Option<Instant>,
+    sweep_at_ms: UnixMs,
+    stalled: bool,
+    failed: Option<StoreError>,
+    shut_down: bool,
+}
+
+impl Writer {
+    /// Runs until shut down.
+    ///
+    /// # Errors
+    /// The store failed, or what waited could not be stored.
+    pub fn run(self) -> Result<(), StoreError> {
+        let watermarks = self
+            .shared_watermarks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut state = State {
+            writer: self,
+            watermarks,
+            tools: Tools::default(),
+            queue: VecDeque::new(),
+            asks: Vec::new(),
+            forget_before: None,
+            polls: Polls::default(),
+            round_started: None,
+            sweep_at_ms: 0,
+            stalled: false,
+            failed: None,
+            shut_down: false,
+        };
+        while !state.shut_down {
+            state.gather();
+            state.write();
+            state.answer_polls();
+            state.sweep();
+            state.publish_gauges();
+        }
+        state.finish()
+    }
+}
+
+impl State {
+    fn now(&self) -> UnixMs {
+        (self.writer.config.surroundings.now_ms)()
+    }
+
+    /// Waits for something to do and takes what is there.
+    fn gather(&mut self) {
+        match self.receive_until(self.patience().map(|wait| Instant::now() + wait)) {
+            Some(message) => self.take(message),
+            None => return,
+        }
+        // What is stalled stays here, bounded by the handles; what is not ends up in the next round.
+        while self.stalled || self.queue.len() < ROUND_COMMITS_MAX {
+            match self.writer.received.try_recv() {
+                Ok(message) => self.take(message),
+                Err(_) => break,
+            }
+        }
+        let Some(started) = self.round_started.filter(|_| !self.stalled && !self.queue.is_empty()) else {
+            return;
+        };
+        while self.queue.len() < ROUND_COMMITS_MAX && !self.shut_down {
+            match self.receive_until(Some(started + ROUND_SPACING)) {
+                Some(message) => self.take(message),
+                None => return,
+            }
+        }
+    }
+
+    /// How long nothing needs doing; `None`: for ever.
+    fn patience(&self) -> Option<Duration> {
+        let now = self.now();
+        let sweep_at_ms = self.failed.is_none().then_some(self.sweep_at_ms);
+        let due = [self.polls.next_deadline(), sweep_at_ms].into_iter().flatten().min();
+        let wait = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
+        if self.stalled {
+            return Some(wait.map_or(STALL_RETRY, |wait| wait.min(STALL_RETRY)));
+        }
+        wait
+    }
+
+    fn receive_until(&mut self, deadline: Option<Instant>) -> Option<ToStore> {
+        let received = match deadline {
+            Some(deadline) => self.writer.received.recv_deadline(deadline),
+            None => self.writer.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.shut_down = true;
+                None
+            }
+        }
+    }
+
+    fn take(&mut self, message: ToStore) {
+        match message {
+            ToStore::Commits(inbox, commits) => {
+                let commits = commits.into_iter().map(|commit| (Arc::clone(&inbox), commit));
+                self.queue.extend(commits);
+            }
+            ToStore::Query(ask) => self.asks.push(ask),
+            ToStore::ForgetBefore(incarnation) => self.forget_before = self.forget_before.max(Some(incarnation)),
+            ToStore::Shutdown => self.shut_down = true,
+        }
+    }
+
+    /// Rounds until the queue is empty, then the queries; or refusals.
+    fn write(&mut self) {
+        loop {
+            if let Some(error) = self.failed.clone() {
+                return self.refuse_all(&error);
+            }
+            if self.stalled || self.needs_disk() {
+                if let Err(error) = self.check_disk() {
+                    self.stalled = true;
+                    self.writer.health.stall(&error);
+                    return self.answer_stalled(&error);
+                }
+                self.stalled = false;
+                self.writer.health.recover();
+            }
+            if let Err(error) = self.round() {
+                self.writer.health.fail(&error);
+                self.failed = Some(error);
+            } else if self.queue.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn needs_disk(&self) -> bool {
+        let may_write = |ask: &Ask| match &ask.query {
+            Query::AckEvents { .. } => true,
+            Query::Events { consumer, .. } => consumer.is_some(),
+            _ => false,
+        };
+        !self.queue.is_empty() || self.forget_before.is_some() || self.asks.iter().any(may_write)
+    }
+
+    fn check_disk(&self) -> Result<(), StoreError> {
+        let free = (self.writer.config.surroundings.bytes_free)();
+        let reserve = self.writer.config.disk_reserve_bytes;
+        if free >= reserve {
+            return Ok(());
+        }
+        Err(StoreError::unavailable(format!(
+            "the disk is full: {free} bytes are free, {reserve} are kept in reserve"
+        )))
+    }
+
+    /// One batch. Queries are settled with the last of the queue, so that each sees what was committed before it.
+    fn round(&mut self) -> Result<(), StoreError> {
+        let now = self.now();
+        self.round_started = (!self.queue.is_empty()).then(Instant::now).or(self.round_started);
+        let Writer {
+            tables, config, events, ..
+        } = &mut self.writer;
+        let mut round = Round::begin(tables, config, &mut self.tools, &mut self.watermarks, events, now);
+        let mut receipts: Vec<Receipt> = Vec::new();
+        let (mut commits, mut bytes) = (0, 0);
+        while commits < ROUND_COMMITS_MAX && bytes < ROUND_BYTES_MAX {
+            let Some((inbox, commit)) = self.queue.pop_front() else {
+                break;
+            };
+            commits += 1;
+            bytes += commit.bulk_bytes();
+            let source = commit.source;
+            let through = round.add(commit)?;
+            note(&mut receipts, inbox, source, through);
+        }
+        let mut due = Vec::new();
+        if self.queue.is_empty() {
+            for ask in self.asks.drain(..) {
+                due.push(settle(&mut round, ask, now));
+            }
+            if let Some(incarnation) = self.forget_before.take() {
+                round.forget_before(incarnation);
+            }
+        }
+        let written = round.commit();
+        if let Err(error) = &written {
+            // The queries are out of the list already: they get their refusal here.
+            for due in due.drain(..) {
+                due.refuse(error);
+            }
+        }
+        if let Some(counts) = written? {
+            self.report(counts, receipts);
+        }
+        self.carry_out(due);
+        Ok(())
+    }
+
+    /// Everything in `receipts` is durable: says so.
+    fn report(&mut self, counts: Counts, receipts: Vec<Receipt>) {
+        let metrics = &self.writer.metrics;
+        count(&metrics.batches_total, counts.batches);
+        count(&metrics.commits_total, counts.commits);
+        count(&metrics.commits_repeated_total, counts.repeated);
+        count(&metrics.rows_total, counts.rows);
+        count(&metrics.events_total, counts.events);
+        count(&metrics.ended_total, counts.ended);
+        self.writer
+            .shared_watermarks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&self.watermarks);
+        for receipt in receipts {
+            receipt.inbox.release(receipt.commits);
+            receipt.inbox.stored(receipt.source, receipt.through);
+        }
+    }
+
+    fn carry_out(&mut self, due: Vec<Due>) {
+        for due in due {
+            match due {
+                Due::Reply(inbox, token, answer) => inbox.answer(token, answer),
+                Due::Page(page) => self.send_page(page),
+                Due::Park(deadline, poll) => {
+                    if let Err(poll) = self.polls.park(deadline, poll) {
+                        poll.inbox.answer(poll.token, Answer::Events(EventsPage::default()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing can be written now. What needs writing, or what was committed before, is refused; events that are durable
+    /// are still read.
+    fn answer_stalled(&mut self, error: &StoreError) {
+        let (now, oldest, newest) = (self.now(), self.writer.events.oldest(), self.writer.events.newest());
+        let mut due = Vec::new();
+        for Ask { inbox, token, query } in self.asks.drain(..) {
+            due.push(match query {
+                Query::Events {
+                    after,
+                    wait_ms,
+                    limit,
+                    consumer,
+                } => {
+                    let acked = consumer.and_then(|name| self.writer.events.acked(&name));
+                    let from = first_wanted(after, acked, oldest);
+                    let poll = Poll {
+                        inbox,
+                        token,
+                        from,
+                        limit,
+                    };
+                    read_or_wait(poll, oldest, newest, now, wait_ms)
+                }
+                _ => Due::Reply(inbox, token, Answer::Failed(error.clone())),
+            });
+        }
+        self.carry_out(due);
+    }
+
+    /// The store has failed: nobody waits for anything any more.
+    fn refuse_all(&mut self, error: &StoreError) {
+        for ask in self.asks.drain(..) {
+            ask.inbox.answer(ask.token, Answer::Failed(error.clone()));
+        }
+        for poll in self.polls.take_due(UnixMs::MAX) {
+            poll.inbox.answer(poll.token, Answer::Failed(error.clone()));
+        }
+    }
+
+    fn answer_polls(&mut self) {
+        let (oldest, newest) = (self.writer.events.oldest(), self.writer.events.newest());
+        if self.failed.is_none() {
+            for poll in self.polls.take_ready(newest) {
+                self.send_page(ToPages::Events { poll, oldest, newest });
+            }
+        }
+        for poll in self.polls.take_due(self.now()) {
+            poll.inbox.answer(poll.token, Answer::Events(EventsPage::default()));
+        }
+    }
+
+    fn send_page(&self, page: ToPages) {
+        // The pages thread outlives this one; were it gone, its panic has marked the store as failed.
+        let _ = self.writer.pages.send(page);
+    }
+
+    fn sweep(&mut self) {
+        let now = self.now();
+        if now < self.sweep_at_ms || self.failed.is_some() {
+            return;
+        }
+        let Writer {
+            tables, config, events, ..
+        } = &mut self.writer;
+        match sweep(tables, config, events, now) {
+            Ok(Swept::Nothing) => self.sweep_at_ms = now + SWEEP_PERIOD_MS,
+            Ok(Swept::Partition(keyspace)) => {
+                tracing::info!(partition = %keyspace.name(), "a partition is out of retention and dropped");
+                count(&self.writer.metrics.partitions_dropped_total, 1);
+                self.send_page(ToPages::Discard(keyspace));
+            }
+            Ok(Swept::Entry) => {}
+            Err(error) => {
+                self.writer.health.fail(&error);
+                self.refuse_all(&error);
+                self.failed = Some(error);
+            }
+        }
+    }
+
+    fn publish_gauges(&self) {
+        let (metrics, events) = (&self.writer.metrics, &self.writer.events);
+        set(&metrics.backlog, self.queue.len() as u64);
+        set(&metrics.polls_parked, self.polls.len() as u64);
+        set(&metrics.events_newest, events.newest());
+        set(&metrics.events_kept, events.newest() + 1 - events.oldest());
+        set(&metrics.events_kept_bytes, events.bytes());
+    }
+
+    fn finish(mut self) -> Result<(), StoreError> {
+        for poll in self.polls.take_due(UnixMs::MAX) {
+            poll.inbox.answer(poll.token, Answer::Events(EventsPage::default()));
+        }
+        match self.failed {
+            Some(error) => Err(error),
+            None if self.queue.is_empty() => Ok(()),
+            None => Err(StoreError::unavailable(format!(
+                "{} commits are not stored: the disk is full; the journal still has them",
+                self.queue.len()
+            ))),
+        }
+    }
+}
+
+impl Due {
+    /// What was to be done cannot be: the batch it rests on was not written.
+    fn refuse(self, error: &StoreError) {
+        let (inbox, token) = match self {
+            Self::Reply(inbox, token, _) => (inbox, token),
+            Self::Page(ToPages::Events { poll, .. }) | Self::Park(_, poll) => (poll.inbox, poll.token),
+            Self::Page(ToPages::Records(ask)) => (ask.inbox, ask.token),
+            Self::Page(ToPages::Discard(_)) => return,
+        };
+        inbox.answer(token, Answer::Failed(error.clone()));
+    }
+}
+
+/// Adds a commit to its shard's and source's receipt. Few of both, and nearly always the last one again.
+fn note(receipts: &mut Vec<Receipt>, inbox: Arc<Inbox>, source: Source, through: u64) {
+    let same = |receipt: &&mut Receipt| receipt.source == source && Arc::ptr_eq(&receipt.inbox, &inbox);
+    if let Some(receipt) = receipts.iter_mut().rev().find(same) {
+        receipt.through = receipt.through.max(through);
+        receipt.commits += 1;
+        return;
+    }
+    receipts.push(Receipt {
+        inbox,
+        source,
+        through,
+        commits: 1,
+    });
+}
+
+/// Decides what a query gets once this round is written, and adds to the round what the query itself changes.
+fn settle(round: &mut Round<'_>, ask: Ask, now: UnixMs) -> Due {
+    let Ask { inbox, token, query } = ask;
+    match query {
+        Query::Records {
+            driver_id,
+            date,
+            limit,
+            before,
+        } => Due::Page(ToPages::Records(RecordsAsk {
+            inbox,
+            token,
+            driver_id,
+            date,
+            limit,
+            before,
+        })),
+        Query::AckEvents { consumer, cursor } => {
+            let answer = acknowledge(round, &consumer, cursor, now);
+            let answer = answer.map_or_else(Answer::Failed, |cursor| Answer::EventsAcked { cursor });
+            Due::Reply(inbox, token, answer)
+        }
+        Query::Events {
+            after,
+            wait_ms,
+            limit,
+            consumer,
+        } => {
+            let acked = match consumer.map(|name| known_consumer(round, &name, now)).transpose() {
+                Ok(acked) => acked,
+                Err(error) => return Due::Reply(inbox, token, Answer::Failed(error)),
+            };
+            let (oldest, newest) = (round.events().oldest(), round.events().newest());
+            let from = first_wanted(after, acked, oldest);
+            let poll = Poll {
+                inbox,
+                token,
+                from,
+                limit,
+            };
+            read_or_wait(poll, oldest, newest, now, wait_ms)
+        }
+        Query::Request(_) | Query::Trip(_) | Query::Driver(_) => unreachable!("point queries go to the lookups"),
+    }
+}
+
+/// The first cursor that a reader has not seen.
+fn first_wanted(after: Option<u64>, acked: Option<u64>, oldest: u64) -> u64 {
+    match after.or(acked) {
+        Some(seen) => seen.saturating_add(1).max(oldest),
+        None => oldest,
+    }
+}
+
+fn read_or_wait(poll: Poll, oldest: u64, newest: u64, now: UnixMs, wait_ms: u32) -> Due {
+    if poll.from <= newest {
+        return Due::Page(ToPages::Events { poll, oldest, newest });
+    }
+    match wait_ms.min(EVENTS_WAIT_MS_MAX) {
+        0 => Due::Reply(poll.inbox, poll.token, Answer::Events(EventsPage::default())),
+        wait_ms => Due::Park(now.saturating_add(wait_ms.into()), poll),
+    }
+}
+
+/// What this consumer has acknowledged; a new one is remembered from now on.
+fn known_consumer(round: &mut Round<'_>, name: &CompactString, now: UnixMs) -> Result<u64, StoreError> {
+    if let Some(acked) = round.events().acked(name) {
+        return Ok(acked);
+    }
+    if name.is_empty() || name.len() > CONSUMER_LEN_MAX {
+        return Err(StoreError::invalid(format!(
+            "a consumer's name has 1 to {CONSUMER_LEN_MAX} bytes"
+        )));
+    }
+    let consumer = round.events().register(name, now)?;
+    round.put_consumer(name, consumer);
+    Ok(consumer.acked)
+}
+
+fn acknowledge(round: &mut Round<'_>, name: &CompactString, cursor: u64, now: UnixMs) -> Result<u64, StoreError> {
+    let before = known_consumer(round, name, now)?;
+    let missing = || StoreError::broken("a known consumer is unknown");
+    let consumer = round.events().ack(name, cursor, now).ok_or_else(missing)?;
+    if consumer.acked > before {
+        round.put_consumer(name, consumer);
+    }
+    Ok(consumer.acked)
+}

@@ -1,0 +1,188 @@
+//! A shard's end of the store port: a bounded way in and an inbox with a waker, without waiting on either side.
+//!
+//! Bounds: at most [`HANDLE_COMMITS_MAX`] commits not yet stored and [`HANDLE_QUERIES_MAX`] queries not yet answered per
+//! shard. The inbox needs no bound of its own: it holds at most one answer per query and one `Stored` per round that
+//! took commits from this shard.
+
+use super::port::{Answer, Commit, FromStore, Query};
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Most commits of one shard that wait in the store.
+pub const HANDLE_COMMITS_MAX: usize = 65_536;
+/// Most queries of one shard that wait for an answer, long polls included.
+pub const HANDLE_QUERIES_MAX: usize = 4_096;
+
+/// Called by the store after it put something into the shard's inbox; must not block.
+pub type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// The queue is full (or the store has shut down): nothing was taken; try again after the next [`FromStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the store's queue is full")
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// What a store's threads receive. Commits and ordered queries share one channel, so that a query sees what the same
+/// shard committed before it.
+pub(crate) enum ToStore {
+    /// Commits of one shard, in order.
+    Commits(Arc<Inbox>, Vec<Commit>),
+    /// A query that must see the commits before it.
+    Query(Ask),
+    /// Forget watermarks of boots before this one.
+    ForgetBefore(u64),
+    /// Flush and end.
+    Shutdown,
+}
+
+/// What the lookup thread receives.
+pub(crate) enum ToLookup {
+    /// A point query.
+    Ask(Ask),
+    /// End.
+    Shutdown,
+}
+
+/// A query and where its answer goes.
+pub(crate) struct Ask {
+    pub inbox: Arc<Inbox>,
+    pub token: u64,
+    pub query: Query,
+}
+
+/// The store's end of a shard's inbox.
+pub(crate) struct Inbox {
+    sender: Sender<FromStore>,
+    waker: Waker,
+    /// Whether the waker has been called since the shard last polled.
+    woken: AtomicBool,
+    commits_waiting: AtomicUsize,
+    queries_waiting: AtomicUsize,
+}
+
+impl Inbox {
+    /// Puts `message` in and wakes the shard, once between two polls.
+    fn send(&self, message: FromStore) {
+        // A shard that is gone needs no answers.
+        if self.sender.send(message).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
+            (self.waker)();
+        }
+    }
+
+    /// Answers a query of this shard.
+    pub(crate) fn answer(&self, token: u64, answer: Answer) {
+        let before = self.queries_waiting.fetch_sub(1, Ordering::AcqRel);
+        assert!(before > 0, "an answer without a query");
+        self.send(FromStore::Answer { token, answer });
+    }
+
+    /// `count` commits of this shard have left the queue.
+    pub(crate) fn release(&self, count: usize) {
+        let before = self.commits_waiting.fetch_sub(count, Ordering::AcqRel);
+        assert!(before >= count, "more commits released than taken");
+    }
+
+    /// Reports durability.
+    pub(crate) fn stored(&self, source: super::port::Source, through: u64) {
+        self.send(FromStore::Stored { source, through });
+    }
+}
+
+/// One shard's way to the store. Clones share bounds and inbox; only one of them should poll.
+#[derive(Clone)]
+pub struct StoreHandle {
+    inbox: Arc<Inbox>,
+    received: Receiver<FromStore>,
+    writer: Sender<ToStore>,
+    lookup: Sender<ToLookup>,
+}
+
+impl StoreHandle {
+    pub(crate) fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
+        let (sender, received) = unbounded();
+        let inbox = Inbox {
+            sender,
+            waker,
+            woken: AtomicBool::new(false),
+            commits_waiting: AtomicUsize::new(0),
+            queries_waiting: AtomicUsize::new(0),
+        };
+        Self {
+            inbox: Arc::new(inbox),
+            received,
+            writer,
+            lookup,
+        }
+    }
+
+    /// Hands over commits that the shard's journal has durably, in `lsn` order per source.
+    ///
+    /// # Errors
+    /// Gives all of them back when they would take the shard over [`HANDLE_COMMITS_MAX`], or when the store has shut
+    /// down. A single call with more than that is taken when nothing else waits.
+    pub fn try_commit(&self, commits: Vec<Commit>) -> Result<(), Vec<Commit>> {
+        let count = commits.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let waiting = &self.inbox.commits_waiting;
+        let take = |now: usize| (now == 0 || now + count <= HANDLE_COMMITS_MAX).then_some(now + count);
+        if waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
+            return Err(commits);
+        }
+        match self.writer.send(ToStore::Commits(Arc::clone(&self.inbox), commits)) {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                self.inbox.release(count);
+                match refused.into_inner() {
+                    ToStore::Commits(_, commits) => Err(commits),
+                    ToStore::Query(_) | ToStore::ForgetBefore(_) | ToStore::Shutdown => unreachable!("sent commits"),
+                }
+            }
+        }
+    }
+
+    /// Asks; the answer comes with the same `token`.
+    ///
+    /// # Errors
+    /// [`Full`] when [`HANDLE_QUERIES_MAX`] queries of this shard wait already, or when the store has shut down.
+    pub fn query(&self, token: u64, query: Query) -> Result<(), Full> {
+        let waiting = &self.inbox.queries_waiting;
+        let take = |now: usize| (now < HANDLE_QUERIES_MAX).then_some(now + 1);
+        if waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
+            return Err(Full);
+        }
+        let past_the_queue = matches!(query, Query::Request(_) | Query::Trip(_) | Query::Driver(_));
+        let inbox = Arc::clone(&self.inbox);
+        let ask = Ask { inbox, token, query };
+        let sent = if past_the_queue {
+            self.lookup.send(ToLookup::Ask(ask)).is_ok()
+        } else {
+            self.writer.send(ToStore::Query(ask)).is_ok()
+        };
+        if sent {
+            return Ok(());
+        }
+        self.inbox.queries_waiting.fetch_sub(1, Ordering::AcqRel);
+        Err(Full)
+    }
+
+    /// Takes everything out of the inbox, without waiting, and appends it to `out`.
+    pub fn poll(&self, out: &mut Vec<FromStore>) {
+        // First: whoever sends after this line wakes the shard again.
+        self.inbox.woken.store(false, Ordering::Release);
+        out.extend(self.received.try_iter());
+    }
+
+    /// Commits of this shard that are not yet stored.
+    pub fn backlog(&self) -> usize {
+        self.inbox.commits_waiting.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,144 @@
+//! A full disk stalls and loses nothing; what cannot be opened says why; queues are bounded.
+
+use crate::support::*;
+use dispatchd::cold::embedded::FORMAT_VERSION;
+use dispatchd::cold::handle::HANDLE_COMMITS_MAX;
+use dispatchd::cold::{Answer, Commit, Query};
+use std::sync::atomic::Ordering;
+
+#[test]
+fn a_full_disk_stalls_and_loses_nothing() {
+    let world = World::new();
+    let store = world.open();
+    let (mut shard, mut reader) = (Shard::attach(&store), Shard::attach(&store));
+    shard.store(vec![event_commit(source(1, 0), 1, 2, START_MS)]);
+    world
+        .bytes_free
+        .store(world.config.disk_reserve_bytes - 1, Ordering::SeqCst);
+    shard.commit(vec![event_commit(source(1, 0), 2, 1, START_MS)]);
+    let poll = reader.send(events_query(Some(2), 30_000, 9, None));
+    // What must be written, or rests on what is not, is refused for now; what is durable is served.
+    for query in [ack_query("engine", 1), records_query(&driver("d"), START_MS, 1, None)] {
+        assert!(error_of(shard.ask(query)).retry);
+    }
+    assert_eq!(cursors_of(shard.ask(events_query(None, 0, 9, None))), [1, 2]);
+    assert_eq!(shard.ask(Query::Request(request("r"))), Answer::Request(None));
+    assert!(!store.health().is_healthy() && !store.health().fatal());
+    assert!(store.health().last_error().unwrap().contains("disk is full"));
+    assert_eq!((store.watermark(source(1, 0)), shard.handle.backlog()), (1, 1));
+    // The queue fills, then hands back.
+    let many = |first: u64, count: u64| -> Vec<Commit> {
+        (first..first + count)
+            .map(|lsn| event_commit(source(1, 0), lsn, 1, START_MS))
+            .collect()
+    };
+    let rest = HANDLE_COMMITS_MAX as u64 - 1;
+    shard.commit(many(3, rest));
+    let refused = many(3 + rest, 2);
+    assert_eq!(shard.handle.try_commit(refused.clone()), Err(refused.clone()));
+    assert_eq!(shard.handle.backlog(), HANDLE_COMMITS_MAX);
+    assert!(!reader.has_answer(poll));
+    world
+        .bytes_free
+        .store(world.config.disk_reserve_bytes, Ordering::SeqCst);
+    shard.wait_stored(source(1, 0), 2 + rest);
+    assert!(store.health().is_healthy());
+    shard.store(refused);
+    assert_eq!(cursors_of(reader.answer(poll))[0], 3);
+    assert_eq!(all_events(&mut shard, 0).len(), HANDLE_COMMITS_MAX + 4);
+}
+
+#[test]
+fn a_shutdown_with_a_full_disk_says_what_is_not_stored() {
+    let world = World::new();
+    let store = world.open();
+    let shard = Shard::attach(&store);
+    world.bytes_free.store(0, Ordering::SeqCst);
+    shard.commit(vec![event_commit(source(1, 0), 1, 1, START_MS)]);
+    let error = store.shutdown().unwrap_err();
+    assert!(error.retry && error.message.contains("1 commits"), "{error}");
+    assert!(shard.handle.try_commit(vec![Commit::empty(source(1, 0), 2)]).is_err());
+    assert!(shard.handle.query(1, Query::Request(request("r"))).is_err());
+    world.bytes_free.store(u64::MAX, Ordering::SeqCst);
+    assert_eq!(world.open().watermark(source(1, 0)), 0);
+}
+
+#[test]
+fn a_store_is_open_once() {
+    let world = World::new();
+    let store = world.open();
+    let error = world.try_open().map(|_| ()).unwrap_err();
+    assert!(error.retry, "{error}");
+    drop(store);
+    world.open().shutdown().unwrap();
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let world = World::new();
+    world.open().shutdown().unwrap();
+    let put_format = |bytes: Option<u32>| {
+        let db = fjall::Database::builder(world.path()).open().unwrap();
+        let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
+        match bytes {
+            Some(version) => meta.insert("f", version.to_be_bytes()).unwrap(),
+            None => meta.remove("f").unwrap(),
+        }
+        db.persist(fjall::PersistMode::SyncAll).unwrap();
+    };
+    put_format(Some(FORMAT_VERSION + 1));
+    let error = world.try_open().map(|_| ()).unwrap_err();
+    assert!(!error.retry && error.message.contains("newer program"), "{error}");
+    put_format(None);
+    let error = world.try_open().map(|_| ()).unwrap_err();
+    assert!(error.message.contains("no format version"), "{error}");
+    put_format(Some(FORMAT_VERSION));
+    world.open().shutdown().unwrap();
+}
+
+#[test]
+fn settings_out_of_range_are_refused_by_name() {
+    let check = |name: &str, change: fn(&mut dispatchd::cold::StoreConfig)| {
+        let mut world = World::new();
+        change(&mut world.config);
+        let error = world.try_open().map(|_| ()).unwrap_err();
+        assert!(error.message.starts_with(name), "{error}");
+        assert!(!world.path().exists());
+    };
+    check("records_retention_days", |config| config.records_retention_days = 0);
+    check("records_retention_days", |config| config.records_retention_days = 3_651);
+    check("idempotency_retention_days", |config| {
+        config.idempotency_retention_days = 6
+    });
+    check("events_retention_ms", |config| config.events_retention_ms = 0);
+    check("events_bytes_max", |config| config.events_bytes_max = 1);
+}
+
+#[test]
+fn events_that_are_missing_are_found_at_opening() {
+    let world = World::new();
+    {
+        let store = world.open();
+        Shard::attach(&store).store(vec![event_commit(source(1, 0), 1, 3, START_MS)]);
+        store.shutdown().unwrap();
+    }
+    let change = |remove: bool| {
+        let db = fjall::Database::builder(world.path()).open().unwrap();
+        let events = db.keyspace("events-1", fjall::KeyspaceCreateOptions::default).unwrap();
+        match remove {
+            true => events.remove(3_u64.to_be_bytes()).unwrap(),
+            false => events.insert(3_u64.to_be_bytes(), "nonsense").unwrap(),
+        }
+        db.persist(fjall::PersistMode::SyncAll).unwrap();
+    };
+    change(true);
+    let error = world.try_open().map(|_| ()).unwrap_err();
+    assert!(error.message.contains("not complete"), "{error}");
+    // A value that is no event is found when it is read, and breaks nothing else.
+    change(false);
+    let store = world.open();
+    let mut shard = Shard::attach(&store);
+    assert_eq!(cursors_of(shard.ask(events_query(None, 0, 2, None))), [1, 2]);
+    assert!(!error_of(shard.ask(events_query(Some(2), 0, 2, None))).retry);
+    assert!(!store.health().fatal());
+}
