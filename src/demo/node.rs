@@ -51,8 +51,7 @@ pub fn kill_child_on_panic() {
 pub struct Node {
     child: Option<Child>,
     program: PathBuf,
-    data: PathBuf,
-    log: PathBuf,
+    home: PathBuf,
     address: SocketAddr,
     settings: Vec<String>,
 }
@@ -66,8 +65,7 @@ impl Node {
         let mut node = Self {
             child: None,
             program: std::env::current_exe()?,
-            data: home.join("data"),
-            log: home.join("node.log"),
+            home: home.to_owned(),
             address: free_address()?,
             settings,
         };
@@ -81,14 +79,20 @@ impl Node {
     /// The program cannot be started.
     pub fn spawn(&mut self) -> io::Result<()> {
         assert!(self.child.is_none(), "one process per data directory");
-        let log = File::options().create(true).append(true).open(&self.log)?;
+        let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(&self.program);
-        command.arg("serve").arg("--data").arg(&self.data);
+        command.arg("serve").arg("--data").arg(self.home.join("data"));
         command.arg("--listen").arg(self.address.to_string());
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
-        command.env(DIE_WITH_PARENT, "1");
+        // The settings given here and no others: neither the caller's environment nor a file where the caller stands.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DISPATCHD_") {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(&self.home).env(DIE_WITH_PARENT, "1");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn()?;
         CHILD_PID.store(child.id() as i32, Ordering::SeqCst);
@@ -150,9 +154,13 @@ impl Node {
         self.child = None;
     }
 
+    fn log(&self) -> PathBuf {
+        self.home.join("node.log")
+    }
+
     /// The end of the node's log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = std::fs::read(self.log()).unwrap_or_default();
         let from = text.len().saturating_sub(LOG_TAIL_BYTES);
         String::from_utf8_lossy(&text[from..]).into_owned()
     }
