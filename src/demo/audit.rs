@@ -14,6 +14,7 @@ mod story;
 mod tests;
 
 use super::observe::Evidence;
+pub use ledger::{Attempt, attempts_of};
 use ledger::Ledger;
 
 /// Most violations that a verdict quotes.

@@ -122,10 +122,10 @@ pub struct Counters {
     pub trips_ended: AtomicU64,
     pub redispatched: AtomicU64,
     pub events: AtomicU64,
-    pub duplicates_sent: AtomicU64,
+    pub repeats_on_purpose: AtomicU64,
     pub duplicates_absorbed: AtomicU64,
     pub duplicates_refused: AtomicU64,
-    pub retries: AtomicU64,
+    pub repeats_after_loss: AtomicU64,
     pub turned_away: AtomicU64,
 }
 
