@@ -9,6 +9,7 @@ mod audits;
 mod bounds;
 mod busy_wait;
 mod cancels;
+mod clauses;
 mod drain;
 mod driver_states;
 mod events;

@@ -3,7 +3,10 @@
 use crate::support::disk::SmallDisk;
 use crate::support::{Answer, Driver, Node, Setup, Value, eventually, json, text};
 
-const DISK_BYTES: u64 = 384 << 20;
+/// Beyond what the embedded store keeps in reserve.
+const DISK_BYTES: u64 = 1 << 30;
+/// Small, so that the node soon needs a new one.
+const SEGMENT_BYTES: u64 = 4 << 20;
 /// POSTs after which the disk must have made itself felt: far beyond a journal segment.
 const POSTS_MAX: usize = 4000;
 /// The filler takes again what the node gave back, every so many POSTs.
@@ -16,7 +19,7 @@ async fn full_disk_loses_nothing() {
     let Some(disk) = SmallDisk::mount(DISK_BYTES) else {
         return;
     };
-    let setup = Setup::shards(1).set("journal_segment_bytes", 1 << 20);
+    let setup = Setup::shards(1).set("journal_segment_bytes", SEGMENT_BYTES);
     let mut node = setup.data(&disk.path().join("data")).start().await;
     let mut driver = node.driver("d1").await;
     node.offer(

@@ -172,8 +172,8 @@ async fn offered(world: &World, http: &reqwest::Client, driver: &mut Driver, off
         return false;
     }
     match rng.random_range(0..100) {
-        0..50 => driver.try_send(&answer("ACCEPT", offer)).await.is_ok(),
-        50..60 => {
+        0..35 => driver.try_send(&answer("ACCEPT", offer)).await.is_ok(),
+        35..43 => {
             let body = json!({
                 "driver_id": driver.id, "request_id": offer["request_id"], "attempt": offer["attempt"],
                 "response_type": "ACCEPT",
@@ -185,8 +185,8 @@ async fn offered(world: &World, http: &reqwest::Client, driver: &mut Driver, off
             }
             true
         }
-        60..80 => driver.try_send(&answer("DECLINE", offer)).await.is_ok(),
-        80..92 => true,
+        43..70 => driver.try_send(&answer("DECLINE", offer)).await.is_ok(),
+        70..90 => true,
         _ => false,
     }
 }
@@ -224,14 +224,12 @@ pub async fn call(world: World, number: usize) {
             }
             tokio::time::sleep(PACE).await;
         }
-        let any = mine.choose(&mut rng).cloned();
-        if let Some(request_id) = any {
-            if rng.random_bool(0.05) {
-                cancel(&world, &http, &request_id).await;
-            }
-            if rng.random_bool(0.3) {
-                read_audit(&world, &http, &request_id).await;
-            }
+        // The newest is likely to be open still.
+        if let Some(newest) = mine.last().filter(|_| rng.random_bool(0.1)) {
+            cancel(&world, &http, newest).await;
+        }
+        if let Some(any) = mine.choose(&mut rng).cloned().filter(|_| rng.random_bool(0.3)) {
+            read_audit(&world, &http, &any).await;
         }
         tokio::time::sleep(PACE).await;
     }

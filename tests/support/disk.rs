@@ -1,7 +1,8 @@
 //! A small file system of its own for a node that is to run out of disk.
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -61,19 +62,15 @@ impl SmallDisk {
     /// When writing fails for any other cause than a full disk.
     pub fn fill(&self) {
         let mut options = OpenOptions::new();
-        let mut file = options
-            .create(true)
-            .append(true)
-            .open(self.filler())
-            .expect("a filler file");
-        // Ever smaller pieces, so that not a block stays free.
-        for size in [1 << 20, 64 << 10, 4096] {
-            let piece = vec![0x5a; size];
+        let options = options.create(true).append(true);
+        let file = options.open(self.filler()).expect("a filler file");
+        // Ever smaller pieces, so that not a block stays free. Allocated, not written: it takes the space all the same.
+        for size in [64 << 20, 1 << 20, 64 << 10, 4096] {
             loop {
-                // Synced, so that the blocks are really taken.
-                match file.write_all(&piece).and_then(|()| file.sync_data()) {
+                let end = file.metadata().expect("the filler's size").len();
+                match fallocate(&file, FallocateFlags::empty(), end, size) {
                     Ok(()) => {}
-                    Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+                    Err(Errno::NOSPC) => break,
                     Err(error) => panic!("filling the disk: {error}"),
                 }
             }
