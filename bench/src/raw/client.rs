@@ -1,4 +1,5 @@
 //! The client of the raw-ring server: what scenarios measure beside themselves.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

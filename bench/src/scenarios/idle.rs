@@ -3,6 +3,7 @@
 //! The server's anonymous memory and its own count of allocated bytes (`dispatchd_allocated_bytes`) are its alone. Kernel
 //! memory on loopback holds both ends of a connection; there is no telling them apart, so the sum and its half are given.
 //! Memory of the first tenth of the drivers is also taken apart, because it pays for what is touched once.
+#![forbid(unsafe_code)]
 
 use std::io;
 
