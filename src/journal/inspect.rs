@@ -12,7 +12,7 @@ use std::path::Path;
 /// `incarnation/shard/segment @offset lsn record`. Torn ends are lines that begin with `#`.
 ///
 /// # Errors
-/// [`RecoverError`]: damage is reported after the records before it were printed. An `out` that fails is an error too.
+/// [`RecoverError`]: damage is reported after the records before it were printed. [`RecoverError::Output`]: `out` failed.
 pub fn dump(root: &Path, out: &mut dyn Write) -> Result<(), RecoverError> {
     on_executor(root, async {
         let mut buffer = AlignedBuffer::new();
@@ -32,10 +32,10 @@ pub fn dump(root: &Path, out: &mut dyn Write) -> Result<(), RecoverError> {
                 }
             };
             let scan = scan_shard(root, owner, &mut buffer, &mut print).await;
-            printed.map_err(RecoverError::io(root))?;
+            printed.map_err(RecoverError::Output)?;
             if let Some(TornTail { segment, offset }) = scan?.torn_tail {
                 let place = format_args!("{incarnation:08}/{shard:04}/{segment:08} @{offset}");
-                writeln!(out, "# {place} torn write, cut").map_err(RecoverError::io(root))?;
+                writeln!(out, "# {place} torn write, cut").map_err(RecoverError::Output)?;
             }
         }
         Ok(())
@@ -123,10 +123,10 @@ pub fn check(root: &Path) -> Result<Report, RecoverError> {
 /// [`check`] for a command: prints the report to `out` and returns the exit status.
 ///
 /// # Errors
-/// As [`check`]; an `out` that fails is an error too.
+/// As [`check`]; [`RecoverError::Output`]: `out` failed.
 pub fn check_command(root: &Path, out: &mut dyn Write) -> Result<u8, RecoverError> {
     let report = check(root)?;
     let printed: io::Result<()> = writeln!(out, "{report}");
-    printed.map_err(RecoverError::io(root))?;
+    printed.map_err(RecoverError::Output)?;
     Ok(report.exit_status())
 }

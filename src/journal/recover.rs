@@ -39,6 +39,8 @@ pub enum RecoverError {
         /// Where and what.
         damage: Damage,
     },
+    /// What was read could not be printed.
+    Output(io::Error),
 }
 
 impl RecoverError {
@@ -53,6 +55,7 @@ impl std::fmt::Display for RecoverError {
         match self {
             Self::Io { path, source } => write!(f, "cannot read the journal at {}: {source}", path.display()),
             Self::Damage { path, damage } => write!(f, "{}: {damage}", path.display()),
+            Self::Output(source) => write!(f, "cannot print the journal: {source}"),
         }
     }
 }
@@ -60,7 +63,7 @@ impl std::fmt::Display for RecoverError {
 impl std::error::Error for RecoverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::Output(source) => Some(source),
             Self::Damage { damage, .. } => Some(damage),
         }
     }
@@ -97,7 +100,9 @@ pub(super) fn on_executor<T>(
     root: &Path,
     work: impl Future<Output = Result<T, RecoverError>>,
 ) -> Result<T, RecoverError> {
+    // glommio 0.9.0 may park with a runnable task when its preempt timer expires (see shard/runtime.rs).
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
+        .preempt_timer(std::time::Duration::from_secs(3_600))
         .name("journal-recovery")
         .make()
         .map_err(|error| RecoverError::io(root)(error.into()))?;

@@ -18,7 +18,7 @@ use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::Registry;
 use crate::ops::{notify, process, signals};
-use crate::shard::{self, Clock, Letter, Mailbox, Parts, Shard, Shared};
+use crate::shard::{self, Clock, Letter, Mailbox, Orders, Parts, Shard, Shared};
 use recovery::Recovered;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -68,6 +68,7 @@ struct Begin {
     store: Arc<Store>,
     listener: TcpListener,
     journal_dir: PathBuf,
+    orders: Orders,
     requests: Vec<Request>,
     bindings: Vec<(DriverId, RequestId, ToDriver)>,
     off_shift: Vec<(DriverId, u64)>,
@@ -119,6 +120,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     );
 
     let store = Arc::new(store);
+    let (orders, _detached) =
+        shard::start_housekeeping().map_err(|error| ServeError::new("cannot start the housekeeping thread", error))?;
     let (imaged, images) = channel();
     let go = Arc::new(Barrier::new(usize::from(shards) + 1));
     let mut begins = Vec::new();
@@ -141,6 +144,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
             store: Arc::clone(&store),
             listener,
             journal_dir,
+            orders: orders.clone(),
             requests: Vec::new(),
             bindings: Vec::new(),
             off_shift: Vec::new(),
@@ -149,7 +153,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
             go: Arc::clone(&go),
         });
     }
-    drop(imaged);
+    drop((imaged, orders));
     distribute(&mut begins, live, off_shift, shards);
     run(&config, &shared, store, begins, &images, &go, incarnation)
 }
@@ -338,7 +342,7 @@ async fn shard_main(begin: Begin) {
         geometry,
     );
     let incarnation = incarnation.get();
-    let journal_dir = begin.journal_dir;
+    let (journal_dir, orders) = (begin.journal_dir, begin.orders);
     let parts = Parts {
         index,
         shards,
@@ -351,12 +355,13 @@ async fn shard_main(begin: Begin) {
         store: handle,
         writer,
         journal_dir,
+        orders,
     };
     let mut shard = Shard::new(parts);
-    let adopted = shard.adopt_all(begin.requests, begin.off_shift).await;
+    let adopted = shard.adopt_all(begin.requests, begin.off_shift);
     shard.rebind_all(begin.bindings);
     drop(begin.imaged.send(Ok(waker)));
     // Blocks this thread on purpose: nobody is served before every shard is ready and the old journals are gone.
     begin.go.wait();
-    shard.serve(begin.listener, adopted).await;
+    shard.serve(begin.listener, adopted);
 }

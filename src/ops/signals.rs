@@ -49,3 +49,20 @@ impl SignalWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_drains() {
+        let health = Arc::new(Health::new());
+        let (drained, wait) = std::sync::mpsc::channel();
+        let watch = watch(Arc::clone(&health), move || drained.send(()).unwrap_or_default()).unwrap();
+        assert!(!health.is_draining());
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        wait.recv().unwrap();
+        assert!(health.is_draining());
+        watch.stop();
+    }
+}

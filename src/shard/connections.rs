@@ -84,11 +84,13 @@ impl Connections {
         self.table.capacity() * size_of::<Conn>()
     }
 
-    /// HTTP connections with calls under way.
-    pub(super) fn calls_under_way(&mut self) -> bool {
-        self.table
-            .iter_mut()
-            .any(|conn| conn.as_http().is_some_and(|http| !http.is_idle()))
+    /// Whether somebody still waits for an answer or for last words to arrive.
+    pub(super) fn is_talking(&self) -> bool {
+        self.table.iter().any(|conn| match conn {
+            Conn::None => false,
+            Conn::Http(http) => !http.is_idle(),
+            Conn::Socket(_) | Conn::Leaving(_) | Conn::Lingering(_) => true,
+        })
     }
 }
 

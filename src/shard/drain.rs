@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 /// How often a draining shard closes a few drivers.
 const STEP_MS: u64 = 20;
-/// How long answers that are under way may take after the last driver is gone.
+/// How long answers and close handshakes may take after the last driver was sent away.
 const ANSWERS_MS: u64 = 2_000;
 /// How long the store may take to confirm what it was fed, after which the journal keeps it for the next start.
 const STORE_MS: u64 = 5_000;
@@ -64,7 +64,7 @@ impl Shard {
         };
         // Spread by the driver's own hash: no two waves, and no dice needed.
         let spread = self.drivers.slab[key as usize].driver.id().hash64() % self.config.drain_ms.clamp(1_000, 60_000);
-        let reason = format!("draining retry_after_ms={}", 1_000 + spread);
+        let reason = format!("retry_after_ms={}", 1_000 + spread);
         self.close_socket(conn, close_code::SERVICE_RESTART, &reason);
     }
 
@@ -81,7 +81,7 @@ impl Shard {
             .now_ms
             .saturating_sub(drain.started_ms)
             .saturating_sub(if drain.total == 0 { 0 } else { self.config.drain_ms });
-        let answered = !self.connections.calls_under_way() || after_ms >= ANSWERS_MS;
+        let answered = !self.connections.is_talking() || after_ms >= ANSWERS_MS;
         let stored = self.durable.is_settled() || (self.durable.writer.is_idle() && after_ms >= STORE_MS);
         answered && stored
     }

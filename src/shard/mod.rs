@@ -24,7 +24,7 @@ mod spsc;
 pub use clock::Clock;
 pub(crate) use letter::Letter;
 pub(crate) use mailbox::{Mailbox, mesh};
-pub(crate) use runtime::spawn;
+pub(crate) use runtime::{Orders, spawn, start_housekeeping};
 
 use crate::cold::handle::StoreHandle;
 use crate::cold::port::FromStore;
@@ -53,8 +53,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// Longest sleep while the executor has work of its own.
-const HOUSEKEEPING_SLEEP: Duration = Duration::from_micros(500);
 /// Longest sleep while letters wait for room in a mailbox, or the store's queue is full.
 const RETRY_SLEEP: Duration = Duration::from_micros(200);
 /// Longest sleep of all: a lost wake-up would be our bug, and is to cost a second at most.
@@ -135,6 +133,7 @@ pub(crate) struct Parts {
     pub(crate) store: StoreHandle,
     pub(crate) writer: Writer,
     pub(crate) journal_dir: PathBuf,
+    pub(crate) orders: Orders,
 }
 
 /// The shard.
@@ -192,7 +191,9 @@ impl Shard {
             store,
             writer,
             journal_dir,
+            orders,
         } = parts;
+        let waker = net.waker();
         let now_ms = clock.now_ms();
         let driver_limits = DriverLimits {
             heartbeat_ms: config.heartbeat_ms as u32,
@@ -220,7 +221,7 @@ impl Shard {
             mail,
             wheel: Wheel::new(now_ms),
             store,
-            housekeeper: Housekeeper::start(journal_dir),
+            housekeeper: Housekeeper::new(orders, journal_dir, waker),
             durable: Durable::new(writer, source),
             segment_retry_at_ms: 0,
             connections: Connections::default(),
@@ -244,7 +245,7 @@ impl Shard {
     }
 
     /// Takes over what recovery found for this shard, and writes it into the new journal: durable when this returns.
-    pub(crate) async fn adopt_all(&mut self, requests: Vec<Request>, off_shift: Vec<(DriverId, u64)>) -> Vec<u32> {
+    pub(crate) fn adopt_all(&mut self, requests: Vec<Request>, off_shift: Vec<(DriverId, u64)>) -> Vec<u32> {
         self.remember_off_shift(off_shift);
         let keys: Vec<u32> = requests.into_iter().map(|request| self.adopt(request)).collect();
         for key in &keys {
@@ -253,7 +254,7 @@ impl Shard {
         // The first segment is asked for before the first sleep.
         self.step();
         while self.durable.writer.segments().len() == 0 || !self.durable.writer.is_idle() {
-            self.turn().await;
+            self.turn();
         }
         keys
     }
@@ -266,23 +267,22 @@ impl Shard {
     }
 
     /// Serves until the node ends.
-    pub(crate) async fn serve(&mut self, listener: std::net::TcpListener, adopted: Vec<u32>) {
+    pub(crate) fn serve(&mut self, listener: std::net::TcpListener, adopted: Vec<u32>) {
         for key in adopted {
             self.resume(key);
         }
         self.net.listen(listener);
+        // What was resumed is submitted, and its receivers are woken, before the first sleep.
+        self.step();
         while !self.is_finished() {
-            self.turn().await;
+            self.turn();
         }
         self.limiter.flush();
     }
 
-    async fn turn(&mut self) {
+    fn turn(&mut self) {
         self.reap();
         self.step();
-        if self.housekeeper.is_busy() {
-            glommio::executor().yield_now().await;
-        }
     }
 
     /// Submits, sleeps if there is nothing to do, reaps.
@@ -317,9 +317,6 @@ impl Shard {
             .next_ms()
             .map(|ms| Duration::from_micros((ms * 1_000).saturating_sub(now_us)));
         let mut sleep = until_timer.unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
-        if self.housekeeper.is_busy() {
-            sleep = sleep.min(HOUSEKEEPING_SLEEP);
-        }
         if self.mail.is_overflowing() || !self.unasked.is_empty() {
             sleep = sleep.min(RETRY_SLEEP);
         }

@@ -1,6 +1,6 @@
 //! SIGTERM: an orderly end that loses nothing.
 
-use crate::support::{Answer, Node, Setup, eventually, json, number, shards_1_and_4};
+use crate::support::{Answer, Driver, Node, Setup, eventually, json, number, shards_1_and_4};
 use futures_util::future::join_all;
 
 /// The status of `/readyz` over a new connection; 0 when nobody listens any more.
@@ -28,7 +28,7 @@ async fn drains_and_exits_0(setup: Setup) {
     let answer = node.post_offer("r1", &["d0"], &json!({})).await;
     answer.problem(503, "draining");
     assert_eq!(node.get("/healthz").await.status, 200, "alive until the end");
-    let closed = join_all(drivers.iter_mut().map(|driver| driver.closed())).await;
+    let closed = join_all(drivers.iter_mut().map(Driver::closed)).await;
     let mut waits = Vec::new();
     for (code, reason) in closed {
         assert_eq!(code, 1012, "{reason}");

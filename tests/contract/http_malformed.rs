@@ -231,7 +231,7 @@ async fn malformed_in_a_pipeline() {
 #[tokio::test]
 async fn oversize_heads_are_refused() {
     let node = Setup::shards(1).start().await;
-    let many: String = (0..5000).map(|number| format!("X-{number}: y\r\n")).collect();
+    let many = "X-Many: y\r\n".repeat(5000);
     let long_line = "x".repeat(128 << 10);
     let heads = [
         format!("GET /healthz HTTP/1.1\r\nHost: n\r\n{many}\r\n"),

@@ -73,7 +73,7 @@ async fn half_open_floods_disturb_nobody(setup: Setup) {
             1 => raw.send("GET /ws/driver/flood HTTP/1.1\r\n").await,
             2 => {
                 raw.send("POST /v1/dispatch/offer HTTP/1.1\r\nHost: node\r\nContent-Length: 500\r\n\r\n{")
-                    .await
+                    .await;
             }
             _ => raw.send("\r\n").await,
         }

@@ -104,7 +104,7 @@ async fn invalid_messages_are_errors() {
         r#"{"type":"PING""#,
         r#"{"type":"PING"} x"#,
         r#"{"type":"PING"}{"type":"PING"}"#,
-        r#"{'type':'PING'}"#,
+        r"{'type':'PING'}",
         r#"{"type":"PING",}"#,
         deep.as_str(),
         deep_field.as_str(),

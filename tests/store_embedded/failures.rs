@@ -108,7 +108,7 @@ fn settings_out_of_range_are_refused_by_name() {
     check("records_retention_days", |config| config.records_retention_days = 0);
     check("records_retention_days", |config| config.records_retention_days = 3_651);
     check("idempotency_retention_days", |config| {
-        config.idempotency_retention_days = 6
+        config.idempotency_retention_days = 6;
     });
     check("events_retention_ms", |config| config.events_retention_ms = 0);
     check("events_bytes_max", |config| config.events_bytes_max = 1);
@@ -122,23 +122,107 @@ fn events_that_are_missing_are_found_at_opening() {
         Shard::attach(&store).store(vec![event_commit(source(1, 0), 1, 3, START_MS)]);
         store.shutdown().unwrap();
     }
-    let change = |remove: bool| {
+    let change = |change: fn(&mut Vec<u8>)| {
         let db = fjall::Database::builder(world.path()).open().unwrap();
         let events = db.keyspace("events-1", fjall::KeyspaceCreateOptions::default).unwrap();
-        match remove {
-            true => events.remove(3_u64.to_be_bytes()).unwrap(),
-            false => events.insert(3_u64.to_be_bytes(), "nonsense").unwrap(),
-        }
+        let mut block = events.get(1_u64.to_be_bytes()).unwrap().unwrap().to_vec();
+        change(&mut block);
+        events.insert(1_u64.to_be_bytes(), block).unwrap();
         db.persist(fjall::PersistMode::SyncAll).unwrap();
     };
-    change(true);
+    change(|block| block.truncate(block.len() * 2 / 3));
     let error = world.try_open().map(|_| ()).unwrap_err();
     assert!(error.message.contains("not complete"), "{error}");
+    change(|block| block.extend([0, 0, 0]));
+    let error = world.try_open().map(|_| ()).unwrap_err();
+    assert!(error.message.contains("damaged"), "{error}");
     // A value that is no event is found when it is read, and breaks nothing else.
-    change(false);
+    change(|block| {
+        block.truncate(block.len() - 3);
+        block.extend([0, 0, 0, 3, 1, 2, 3]);
+    });
     let store = world.open();
     let mut shard = Shard::attach(&store);
     assert_eq!(cursors_of(shard.ask(events_query(None, 0, 2, None))), [1, 2]);
     assert!(!error_of(shard.ask(events_query(Some(2), 0, 2, None))).retry);
     assert!(!store.health().fatal());
+}
+
+/// The journal that the engine writes to.
+fn journal(world: &World) -> std::path::PathBuf {
+    world.path().join("0.jnl")
+}
+
+/// Where the batches of the journal end: behind each marker.
+fn batch_ends(bytes: &[u8]) -> Vec<usize> {
+    let windows = bytes.windows(4).enumerate();
+    windows
+        .filter(|(_, window)| window == b"FJL\x03")
+        .map(|(at, _)| at + 4)
+        .collect()
+}
+
+#[test]
+fn a_batch_torn_by_a_power_loss_is_cut_and_an_older_damage_refused() {
+    let world = World::new();
+    {
+        let store = world.open();
+        let mut shard = Shard::attach(&store);
+        for lsn in 1..=5 {
+            shard.store(vec![cycle(
+                source(1, 0),
+                lsn,
+                &format!("r-{lsn}"),
+                &driver("d"),
+                START_MS,
+            )]);
+        }
+        store.shutdown().unwrap();
+    }
+    let whole = std::fs::read(journal(&world)).unwrap();
+    let ends = batch_ends(&whole);
+    let [.., before, last] = ends[..] else {
+        panic!("{} batches", ends.len());
+    };
+    // A page of the last batch never reached the disk, though its end did.
+    let mut torn = whole.clone();
+    torn[before + 300..before + 500].fill(0);
+    std::fs::write(journal(&world), &torn).unwrap();
+    {
+        let store = world.open();
+        assert_eq!(
+            store.watermark(source(1, 0)),
+            4,
+            "all of the torn batch is gone, and nothing else"
+        );
+        let mut shard = Shard::attach(&store);
+        assert_eq!(all_events(&mut shard, 0).len(), 12);
+        shard.store(vec![cycle(source(1, 0), 5, "r-5", &driver("d"), START_MS)]);
+        assert_eq!(all_events(&mut shard, 0).len(), 15);
+        store.shutdown().unwrap();
+    }
+    // The same hole one batch earlier: something stored lies behind it.
+    let mut damaged = whole.clone();
+    damaged[before - 300..before - 200].fill(0);
+    assert_eq!(damaged[before..last], whole[before..last]);
+    std::fs::write(journal(&world), &damaged).unwrap();
+    let error = world.try_open().map(|_| ()).unwrap_err();
+    assert!(!error.retry && error.message.contains("damaged"), "{error}");
+    assert_eq!(std::fs::read(journal(&world)).unwrap(), damaged, "left as it was");
+    std::fs::write(journal(&world), &whole).unwrap();
+    assert_eq!(world.open().watermark(source(1, 0)), 5);
+}
+
+#[test]
+fn a_directory_that_was_never_finished_is_made_again() {
+    let world = World::new();
+    for version in [None, Some("")] {
+        std::fs::create_dir_all(world.path().join("keyspaces")).unwrap();
+        std::fs::write(journal(&world), [0; 64]).unwrap();
+        if let Some(version) = version {
+            std::fs::write(world.path().join("version"), version).unwrap();
+        }
+        world.open().shutdown().unwrap();
+        std::fs::remove_dir_all(world.path()).unwrap();
+    }
 }

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const DIR: &str = "DISPATCHD_TEST_STORE_KILL_DIR";
-const KILLS: usize = 12;
+/// Commits per turn and shard at most.
+const COMMITS: &str = "DISPATCHD_TEST_STORE_KILL_COMMITS";
 const SHARDS: u16 = 3;
 
 fn commit(source: Source, lsn: u64) -> Commit {
@@ -42,12 +43,13 @@ fn victim() {
         .iter()
         .map(|source| (*source, store.watermark(*source).saturating_sub(5) + 1))
         .collect();
+    let most: u64 = std::env::var(COMMITS).unwrap().parse().unwrap();
     let mut out = std::io::stdout().lock();
     let mut events = shard.send(events_query(Some(0), 30_000, 100, None));
     for turn in 0_u64.. {
         for source in &sources {
             let lsn = next.get_mut(source).unwrap();
-            let count = 1 + (turn * 7 + u64::from(source.shard)) % 20;
+            let count = 1 + (turn * 7 + u64::from(source.shard)) % most;
             let commits: Vec<Commit> = (*lsn..*lsn + count).map(|lsn| commit(*source, lsn)).collect();
             *lsn += count;
             shard.commit(commits);
@@ -75,10 +77,11 @@ struct Said {
     events: BTreeMap<u64, String>,
 }
 
-fn run_and_kill(dir: &Path, lines_max: usize) -> Said {
+fn run_and_kill(dir: &Path, commits: u64, lines_max: usize) -> Said {
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kill::victim", "--nocapture", "--test-threads=1"])
         .env(DIR, dir)
+        .env(COMMITS, commits.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -171,9 +174,24 @@ fn check_rows(store: &Store, shard: &mut Shard) {
 #[test]
 fn nothing_that_was_reported_is_lost_by_kill_9() {
     let world = World::new();
-    let dir = world.path();
-    for kill in 0..KILLS {
-        let said = run_and_kill(&dir, 1 + kill * 90);
-        check(&dir, &said);
+    for kill in 0..12 {
+        let said = run_and_kill(&world.path(), 20, 1 + kill * 90);
+        check(&world.path(), &said);
+    }
+}
+
+/// The same with so much data that the engine flushes, compacts and changes its journals all the time.
+#[test]
+#[ignore = "takes a minute"]
+fn nothing_that_was_reported_is_lost_by_kill_9_under_load() {
+    let world = World::new();
+    for kill in 0..8 {
+        let said = run_and_kill(&world.path(), 3_000, 20_000 + kill * 5_000);
+        check(&world.path(), &said);
+        println!(
+            "kill {kill}: {} events shown, {:?} stored",
+            said.events.len(),
+            said.stored
+        );
     }
 }

@@ -5,15 +5,18 @@ use dispatchd::cold::{Answer, Commit, FromStore, Query, Store};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// CPU time of this process so far: the store's threads, and this one's feeding.
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+fn seconds_of(clock: rustix::time::ClockId) -> f64 {
+    let time = rustix::time::clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-fn cpu_of_this_thread() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+/// CPU seconds of this process so far: the store's threads, and this one's feeding.
+fn cpu() -> f64 {
+    seconds_of(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn cpu_of_this_thread() -> f64 {
+    seconds_of(rustix::time::ClockId::ThreadCPUTime)
 }
 
 fn life(lsn: u64) -> Commit {
@@ -30,13 +33,13 @@ fn life(lsn: u64) -> Commit {
 
 struct Fed {
     wall: Duration,
-    /// Without building the commits.
-    cpu: Duration,
+    /// CPU seconds, without building the commits.
+    cpu: f64,
 }
 
 /// Feeds commits `first..=last`; at most `ahead` of them not yet stored; `per_second` at most.
 fn feed(shard: &mut Shard, first: u64, last: u64, ahead: u64, per_second: Option<u64>) -> Fed {
-    let (start, cpu_before, mut building) = (Instant::now(), cpu(), Duration::ZERO);
+    let (start, cpu_before, mut building) = (Instant::now(), cpu(), 0.0);
     let (mut next, mut stored) = (first, first - 1);
     while stored < last {
         while next <= last && next - stored <= ahead {
@@ -55,10 +58,9 @@ fn feed(shard: &mut Shard, first: u64, last: u64, ahead: u64, per_second: Option
                 stored = through;
             }
         }
-        if stored < last && (next > last || next - stored > ahead) {
-            if let FromStore::Stored { through, .. } = shard.next() {
-                stored = through;
-            }
+        let must_wait = stored < last && (next > last || next - stored > ahead);
+        if must_wait && let FromStore::Stored { through, .. } = shard.next() {
+            stored = through;
         }
     }
     Fed {
@@ -73,7 +75,7 @@ fn report(what: &str, store: &Store, commits: u64, batches_before: u64, fed: &Fe
     println!(
         "{what}: {:.0} commits/s, {:.1} us CPU per commit, {:.0} batches/s of {:.0} commits",
         commits as f64 / seconds,
-        fed.cpu.as_secs_f64() * 1e6 / commits as f64,
+        fed.cpu * 1e6 / commits as f64,
         batches as f64 / seconds,
         commits as f64 / batches as f64,
     );
@@ -94,7 +96,7 @@ fn lookups(shard: &mut Shard, what: &str, in_flight: u64, key: impl Fn(u64) -> S
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    let cpu = (cpu() - cpu_before).as_secs_f64();
+    let cpu = cpu() - cpu_before;
     println!(
         "{what}, {in_flight} in flight: {:.0} lookups/s, {:.1} us CPU each",
         total as f64 / seconds,
@@ -110,15 +112,17 @@ fn writer_and_lookups_with_a_million_ended_requests() {
     let store = world.open();
     let mut shard = Shard::attach(&store);
     let batches = |store: &Store| store.metrics().batches_total.load(Ordering::Relaxed);
-    let total = 1_000_000;
-    let fed = feed(&mut shard, 1, total, 20_000, None);
-    report("saturated", &store, total, 0, &fed);
-    for rate in [2_000, 10_000] {
+    for (rate, commits) in [(2_000, 20_000), (10_000, 200_000)] {
         let before = batches(&store);
         let first = store.watermark(source(1, 0)) + 1;
-        let fed = feed(&mut shard, first, first + rate * 5 - 1, 20_000, Some(rate));
-        report(&format!("at {rate}/s"), &store, rate * 5, before, &fed);
+        let fed = feed(&mut shard, first, first + commits - 1, 20_000, Some(rate));
+        report(&format!("at {rate}/s"), &store, commits, before, &fed);
+        threads();
     }
+    let (first, before) = (store.watermark(source(1, 0)) + 1, batches(&store));
+    let fed = feed(&mut shard, first, 1_000_000, 20_000, None);
+    report("saturated", &store, 1_000_001 - first, before, &fed);
+    threads();
     for in_flight in [1, 64, 1_000] {
         lookups(
             &mut shard,
@@ -206,4 +210,19 @@ fn count_files(dir: &std::path::Path) -> usize {
             }
         })
         .sum()
+}
+
+/// CPU of each thread so far, in clock ticks of 10 ms: user, system.
+fn threads() {
+    for task in std::fs::read_dir("/proc/self/task").unwrap().map(Result::unwrap) {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+        let (name, rest) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        println!(
+            "    {:20} {:>6} {:>6}",
+            name.split_once('(').unwrap().1,
+            fields[11],
+            fields[12]
+        );
+    }
 }

@@ -277,6 +277,47 @@ pub const TRIP_JSON: &str = r#"{"pickup":{"lat":40.7506,"lon":-73.9935,"zone":"P
 pub fn cycle(source: Source, lsn: u64, request_id: &str, driver_id: &DriverId, at_ms: UnixMs) -> Commit {
     let request_id = request(request_id);
     let trip_id = TripId::for_request(&request_id, at_ms);
+    let published = |kind| Published {
+        request_id: request_id.clone(),
+        at_ms,
+        kind,
+    };
+    Commit {
+        rows: vec![RecordRow {
+            trip_id: Some(trip_id.clone()),
+            response_type: ResponseType::Accepted,
+            ..row(driver_id, request_id.as_str(), 1, at_ms)
+        }],
+        published: vec![
+            published(PublishedKind::TripCreated {
+                trip_id: trip_id.clone(),
+                driver_id: driver_id.clone(),
+                trip: TRIP_JSON.into(),
+            }),
+            published(PublishedKind::TripPickedUp {
+                trip_id: trip_id.clone(),
+                driver_id: driver_id.clone(),
+            }),
+            published(PublishedKind::TripEnded {
+                trip_id: trip_id.clone(),
+                driver_id: driver_id.clone(),
+                outcome: TripOutcome::Completed,
+            }),
+        ],
+        ended: Some(EndedRequest {
+            log: RequestLog {
+                request_id: request_id.clone(),
+                log: steps(driver_id, &trip_id, at_ms),
+            },
+            trip_id: Some(trip_id),
+            ended_at_ms: at_ms,
+        }),
+        ..Commit::empty(source, lsn)
+    }
+}
+
+/// An offer that was accepted at once, and its trip.
+fn steps(driver_id: &DriverId, trip_id: &TripId, at_ms: UnixMs) -> Vec<LogEntry> {
     let steps = [
         Step::Received {
             priority: Priority::Standard,
@@ -309,41 +350,5 @@ pub fn cycle(source: Source, lsn: u64, request_id: &str, driver_id: &DriverId, a
             reason: None,
         },
     ];
-    let published = |kind| Published {
-        request_id: request_id.clone(),
-        at_ms,
-        kind,
-    };
-    Commit {
-        rows: vec![RecordRow {
-            trip_id: Some(trip_id.clone()),
-            response_type: ResponseType::Accepted,
-            ..row(driver_id, request_id.as_str(), 1, at_ms)
-        }],
-        published: vec![
-            published(PublishedKind::TripCreated {
-                trip_id: trip_id.clone(),
-                driver_id: driver_id.clone(),
-                trip: TRIP_JSON.into(),
-            }),
-            published(PublishedKind::TripPickedUp {
-                trip_id: trip_id.clone(),
-                driver_id: driver_id.clone(),
-            }),
-            published(PublishedKind::TripEnded {
-                trip_id: trip_id.clone(),
-                driver_id: driver_id.clone(),
-                outcome: TripOutcome::Completed,
-            }),
-        ],
-        ended: Some(EndedRequest {
-            log: RequestLog {
-                request_id: request_id.clone(),
-                log: steps.into_iter().map(|step| LogEntry { at_ms, step }).collect(),
-            },
-            trip_id: Some(trip_id),
-            ended_at_ms: at_ms,
-        }),
-        ..Commit::empty(source, lsn)
-    }
+    steps.into_iter().map(|step| LogEntry { at_ms, step }).collect()
 }

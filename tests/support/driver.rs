@@ -97,7 +97,7 @@ impl Driver {
         };
         match driver.receive().await {
             Received::Text(first) => {
-                driver.welcome = serde_json::from_str(&first).map_err(|error| error.to_string())?
+                driver.welcome = serde_json::from_str(&first).map_err(|error| error.to_string())?;
             }
             other => return Err(format!("no WELCOME: {other:?}")),
         }

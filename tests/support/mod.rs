@@ -4,7 +4,7 @@
 //! Must never: look behind the public contract, or sleep to make an order of things likely. Tests wait for
 //! answers, messages and states; each wait is bounded by [`PATIENCE`], which is a failure and not a measurement.
 //! That nothing was sent is shown by a fence: a later message that must come after it.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part")]
 
 pub mod api;
 pub mod audit;
@@ -15,7 +15,7 @@ pub mod node;
 pub mod ports;
 pub mod raw;
 
-pub use audit::{Shape, shape};
+pub use audit::shape;
 pub use driver::Driver;
 pub use http::Answer;
 pub use node::{Node, Setup};
@@ -33,10 +33,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// # Panics
 /// When it takes longer; `what` says what was waited for.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future).await;
+    output.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
 /// Asks `probe` until it gives a value: for what the contract shows only to those who ask.
@@ -131,5 +129,4 @@ macro_rules! shards_1_and_4 {
         }
     )+};
 }
-#[allow(unused_imports, reason = "each test binary uses its part")]
 pub(crate) use shards_1_and_4;

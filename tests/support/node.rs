@@ -11,9 +11,9 @@ use tempfile::TempDir;
 /// How much of a failed node's log is shown.
 const LOG_SHOWN_BYTES: usize = 16 << 10;
 
-/// The program under test; `DISPATCHD_BIN` names another build of it.
+/// The program under test; `TEST_NODE_BIN` names another build of it.
 fn program() -> PathBuf {
-    std::env::var_os("DISPATCHD_BIN").map_or_else(|| env!("CARGO_BIN_EXE_dispatchd").into(), PathBuf::from)
+    std::env::var_os("TEST_NODE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_dispatchd").into(), PathBuf::from)
 }
 
 /// What a node is started with.
@@ -35,7 +35,7 @@ impl Setup {
 
     /// One more `--set key=value`.
     #[must_use]
-    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+    pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.settings.push((key.to_owned(), value.to_string()));
         self
     }
@@ -120,6 +120,10 @@ impl Node {
         command.arg("--listen").arg(self.address.to_string());
         for (key, value) in &self.setup.settings {
             command.arg("--set").arg(format!("{key}={value}"));
+        }
+        // Settings come from the test alone.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"DISPATCHD_")) {
+            command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
         self.child = Some(command.spawn().expect("the node's program"));

@@ -290,12 +290,13 @@ pub fn unmasked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn frame_head(first: u8, length: usize, mask_bit: u8) -> Vec<u8> {
-    match u8::try_from(length) {
-        Ok(short @ 0..=125) => vec![first, mask_bit | short],
-        _ => {
-            let length = u16::try_from(length).expect("a 16-bit length");
-            let [high, low] = length.to_be_bytes();
-            vec![first, mask_bit | 126, high, low]
-        }
+    /// Says that 16 bits of length follow (RFC 6455 §5.2).
+    const LENGTH_16: u8 = 126;
+    let length = u16::try_from(length).expect("a 16-bit length");
+    let [high, low] = length.to_be_bytes();
+    if length < u16::from(LENGTH_16) {
+        vec![first, mask_bit + low]
+    } else {
+        vec![first, mask_bit + LENGTH_16, high, low]
     }
 }

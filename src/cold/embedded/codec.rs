@@ -47,6 +47,34 @@ impl Encoder {
     }
 }
 
+/// Adds an encoded event to a block.
+pub fn push_event(block: &mut Vec<u8>, event: &[u8]) {
+    let length = u32::try_from(event.len()).expect("an event is far below 4 GiB");
+    block.extend_from_slice(&length.to_be_bytes());
+    block.extend_from_slice(event);
+}
+
+/// The encoded events of a block, in order; `Err` where the block is damaged, and then no more.
+pub fn events_of(block: &[u8]) -> impl Iterator<Item = Result<&[u8], StoreError>> {
+    let mut rest = block;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut take = || {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (event, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+            rest = after;
+            Some(event)
+        };
+        let event = take().ok_or_else(|| StoreError::broken("a block of events is damaged"));
+        if event.is_err() {
+            rest = &[];
+        }
+        Some(event)
+    })
+}
+
 /// Decodes values through one buffer that is aligned as rkyv needs it.
 #[derive(Default)]
 pub struct Decoder {

@@ -1,8 +1,8 @@
 //! The embedded store: fjall in the node's own data directory, on threads of its own.
 //!
 //! It owns dispatch records, ended requests (audit and idempotency), known drivers, the event log with its cursors and
-//! consumers, and a watermark per source that makes feeding it exactly-once. Keys are in [`keys`], partitioning and
-//! tuning in [`tables`], the life of a commit in [`writer`].
+//! consumers, and a watermark per source that makes feeding it exactly-once. Keys are in `keys`, partitioning and tuning
+//! in `tables`, the life of a commit in `writer`, what happens before the engine opens its files in `mend`.
 //!
 //! Threads: one *writer*, one *lookup* reader, one *page* reader, and the engine's two for flushes and compactions.
 //!
@@ -13,6 +13,7 @@ mod codec;
 mod config;
 mod events;
 mod keys;
+mod mend;
 mod polls;
 mod readers;
 mod retention;
@@ -282,11 +283,15 @@ fn check_chunk(tables: &Tables, chunk: &Chunk, after: Option<&Chunk>) -> Result<
         .events
         .covering(chunk.first)
         .ok_or_else(|| damaged("are missing"))?;
-    let last = match partition.last_key_value() {
-        Some(entry) => keys::number(&entry.key().map_err(broken)?).map(|last| last + 1),
+    let end = match partition.last_key_value() {
+        Some(entry) => {
+            let (key, block) = entry.into_inner().map_err(broken)?;
+            let events = codec::events_of(&block).try_fold(0, |events, event| event.map(|_| events + 1))?;
+            keys::number(&key).map(|first| first + events)
+        }
         None => Some(chunk.first),
     };
-    if last != Some(chunk.next) {
+    if end != Some(chunk.next) {
         return Err(damaged("are not complete"));
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! waits for nothing. *Pages* answer what the writer lets through once everything before it is stored, and pay for
 //! unlinking dropped partitions; a large page never delays a lookup.
 
-use super::codec::Decoder;
+use super::codec::{Decoder, events_of};
 use super::keys::{self, RowPlace};
 use super::polls::Poll;
 use super::status::{StoreMetrics, count};
@@ -145,22 +145,36 @@ fn read_events(
     // The chunk that holds `from`, or the oldest that is left.
     let start = chunks.partition_point(|chunk| chunk.first <= from).saturating_sub(1);
     for chunk in &chunks[start..] {
-        for entry in chunk.keyspace.range(from.to_be_bytes()..=newest.to_be_bytes()) {
-            let (key, value) = entry.into_inner().map_err(broken)?;
-            let cursor = keys::number(&key).ok_or_else(|| StoreError::broken("an event's key is damaged"))?;
-            if page.events.last().is_some_and(|(last, _)| last + 1 != cursor) {
+        for entry in blocks_from(&chunk.keyspace, from, newest)? {
+            let (key, block) = entry.into_inner().map_err(broken)?;
+            let first = keys::number(&key).ok_or_else(|| StoreError::broken("an event's key is damaged"))?;
+            if page.events.last().is_some_and(|(last, _)| last + 1 != first) {
                 return Err(StoreError::broken(format!(
-                    "the event before cursor {cursor} is missing"
+                    "the event before cursor {first} is missing"
                 )));
             }
-            bytes_read += value.len();
-            page.events.push((cursor, decoder.published(&value)?));
-            if page.events.len() >= limit || bytes_read >= EVENTS_PAGE_BYTES_MAX {
-                return Ok(page);
+            for (cursor, event) in (first..).zip(events_of(&block)) {
+                let event = event?;
+                if (from..=newest).contains(&cursor) {
+                    bytes_read += event.len();
+                    page.events.push((cursor, decoder.published(event)?));
+                    if page.events.len() >= limit || bytes_read >= EVENTS_PAGE_BYTES_MAX {
+                        return Ok(page);
+                    }
+                }
             }
         }
     }
     Ok(page)
+}
+
+/// The blocks that hold events from `from` to `newest`: the first may begin before, the last may end after.
+fn blocks_from(keyspace: &Keyspace, from: u64, newest: u64) -> Result<fjall::Iter, StoreError> {
+    let first = match keyspace.range(..=from.to_be_bytes()).next_back() {
+        Some(entry) => entry.key().map_err(broken)?.to_vec(),
+        None => from.to_be_bytes().to_vec(),
+    };
+    Ok(keyspace.range(first..=newest.to_be_bytes().to_vec()))
 }
 
 fn read_records(tables: &Tables, decoder: &mut Decoder, ask: &RecordsAsk) -> Result<RecordsPage, StoreError> {

@@ -1,7 +1,7 @@
 //! One atomic batch: the consequences of many commits, the cursors of their events, and the watermarks that make them
 //! happen exactly once. Belongs to the writer thread.
 
-use super::codec::{Decoder, Encoder, RowTail};
+use super::codec::{Decoder, Encoder, RowTail, push_event};
 use super::config::StoreConfig;
 use super::events::{Consumer, EventLog};
 use super::keys::{self, RowPlace};
@@ -12,12 +12,17 @@ use crate::fsm::types::{Published, RecordRow, UnixMs};
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 use std::collections::BTreeMap;
 
+/// A block of events ends with the event that takes it over this many bytes.
+const BLOCK_BYTES: usize = 32 << 10;
+
 /// Buffers that outlive a round.
 #[derive(Default)]
 pub struct Tools {
     encoder: Encoder,
     decoder: Decoder,
     key: Vec<u8>,
+    /// Events of the block that is being filled.
+    block: Vec<u8>,
 }
 
 /// What a round wrote.
@@ -62,6 +67,8 @@ pub struct Round<'a> {
     rows_open: Option<(u64, Keyspace)>,
     ended_open: Option<(u64, Keyspace)>,
     events_open: Option<Keyspace>,
+    /// Cursor of the first event in `tools.block`.
+    block_first: u64,
 }
 
 impl<'a> Round<'a> {
@@ -75,6 +82,7 @@ impl<'a> Round<'a> {
         now: UnixMs,
     ) -> Self {
         let today = keys::day_of(now);
+        tools.block.clear();
         Self {
             tables,
             tools,
@@ -91,6 +99,7 @@ impl<'a> Round<'a> {
             rows_open: None,
             ended_open: None,
             events_open: None,
+            block_first: 0,
         }
     }
 
@@ -156,6 +165,7 @@ impl<'a> Round<'a> {
     /// # Errors
     /// The disk. What is stored then is unknown until the store is opened again.
     pub fn commit(mut self) -> Result<Option<Counts>, StoreError> {
+        self.put_block()?;
         self.put_drivers()?;
         if self.counts.events > 0 {
             let last = self.events.last();
@@ -222,25 +232,41 @@ impl<'a> Round<'a> {
 
     fn add_event(&mut self, published: &Published) -> Result<(), StoreError> {
         if self.events.is_last_full(self.now) {
+            self.put_block()?;
             let full = self.events.last();
             self.batch
                 .insert(&self.tables.meta, keys::chunk(full.first), full.encode());
             let next = self.events.roll(self.now);
             self.events_open = Some(self.tables.events.create(&self.tables.db, next.first, u64::MAX)?);
         }
-        let keyspace = match &self.events_open {
-            Some(keyspace) => keyspace,
-            None => {
-                let first = self.events.last().first;
-                let found = self.tables.events.covering(first);
-                let missing = || StoreError::broken("the newest events' partition is missing");
-                self.events_open.insert(found.ok_or_else(missing)?)
-            }
-        };
         let value = self.tools.encoder.encode(published)?;
         let cursor = self.events.append(value.len(), self.now);
-        self.batch.insert(keyspace, cursor.to_be_bytes(), value);
+        if self.tools.block.is_empty() {
+            self.block_first = cursor;
+        }
+        push_event(&mut self.tools.block, value);
         self.counts.events += 1;
+        if self.tools.block.len() >= BLOCK_BYTES {
+            self.put_block()?;
+        }
+        Ok(())
+    }
+
+    /// Adds the block that is being filled to the batch. A block never spans chunks.
+    fn put_block(&mut self) -> Result<(), StoreError> {
+        if self.tools.block.is_empty() {
+            return Ok(());
+        }
+        let keyspace = if let Some(keyspace) = &self.events_open {
+            keyspace
+        } else {
+            let found = self.tables.events.covering(self.block_first);
+            let missing = || StoreError::broken("the newest events' partition is missing");
+            self.events_open.insert(found.ok_or_else(missing)?)
+        };
+        let key = self.block_first.to_be_bytes();
+        self.batch.insert(keyspace, key, self.tools.block.as_slice());
+        self.tools.block.clear();
         Ok(())
     }
 
