@@ -77,6 +77,9 @@ impl Node {
     ///
     /// # Errors
     /// The program cannot be started.
+    ///
+    /// # Panics
+    /// When it still runs: one process per data directory.
     pub fn spawn(&mut self) -> io::Result<()> {
         assert!(self.child.is_none(), "one process per data directory");
         let log = File::options().create(true).append(true).open(self.log())?;
@@ -186,7 +189,9 @@ pub fn allow_open_files(wanted: u64) -> Result<(), String> {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
     if most < wanted {
-        return Err(format!("needs {wanted} open files, and the hard limit (ulimit -Hn) is {most}"));
+        return Err(format!(
+            "needs {wanted} open files, and the hard limit (ulimit -Hn) is {most}"
+        ));
     }
     let raised = Rlimit {
         current: limit.maximum,
