@@ -1,1 +1,270 @@
-fn main() {}
+//! The `dispatchd` program: its commands, in the order of its help.
+#![forbid(unsafe_code)]
+
+use clap::{Args, Parser, Subcommand};
+use dispatchd::config::{ConfigErrors, Loaded, ShowFormat, Sources};
+use dispatchd::demo::DemoOptions;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Something went wrong while running.
+const EXIT_FAILURE: u8 = 1;
+/// The command line or the settings are wrong; clap uses the same.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    abort_on_panic();
+    match Cli::parse().command {
+        Command::Serve(settings) => serve(settings),
+        Command::Config(ConfigCommand::Show { settings, format }) => config_show(settings, format),
+        Command::Config(ConfigCommand::Check { settings }) => config_check(settings),
+        Command::Journal(JournalCommand::Dump { dir }) => journal_dump(&dir),
+        Command::Journal(JournalCommand::Check { dir }) => journal_check(&dir),
+        Command::Demo(options) => dispatchd::demo::run(options.into()),
+        Command::Version => version(),
+    }
+}
+
+/// Driver-dispatch gateway: a million driver connections per node and the whole offer workflow
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit status: 0 done; 1 failed; 2 wrong command line or settings."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until SIGTERM
+    Serve(SettingsArgs),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look at a journal; the node may be running
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// Replay real taxi trips against a node of its own, kill it in the middle, and check that nothing was lost
+    Demo(DemoArgs),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print all settings with units, defaults and where each value came from
+    Show {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// Shape of the output
+        #[arg(long, value_enum, default_value_t = ShowFormat::Text)]
+        format: ShowFormat,
+    },
+    /// Check the settings and print nothing else
+    Check {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum JournalCommand {
+    /// Print every record, a line each
+    Dump {
+        /// Data directory
+        dir: PathBuf,
+    },
+    /// Read everything and say what is whole, torn or damaged; status 1 when damaged
+    Check {
+        /// Data directory
+        dir: PathBuf,
+    },
+}
+
+/// Where settings come from: defaults, the file, `DISPATCHD_<KEY>`, flags; the later wins.
+#[derive(Debug, Args)]
+struct SettingsArgs {
+    /// File of settings; ./dispatchd.toml is read when it exists
+    #[arg(long, value_name = "FILE", env = "DISPATCHD_CONFIG")]
+    config: Option<PathBuf>,
+    /// One setting; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Directory of the journal and the store (setting `data_dir`)
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Address of HTTP and WebSocket (setting `listen`)
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Drivers that connect
+    #[arg(long, default_value_t = DemoOptions::default().drivers, value_parser = clap::value_parser!(u32).range(10..=20_000))]
+    drivers: u32,
+    /// Trips replayed per second
+    #[arg(long, default_value_t = DemoOptions::default().rate, value_parser = parse_rate)]
+    rate: f64,
+    /// Shards of the node; 0 is one per core
+    #[arg(long, default_value_t = DemoOptions::default().shards, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    shards: u16,
+    /// Trips to replay; without it all that fit into the demo's time
+    #[arg(long)]
+    trips: Option<u32>,
+    /// Decides every choice of drivers and matching engine
+    #[arg(long, default_value_t = DemoOptions::default().seed)]
+    seed: u64,
+    /// Leave the node and its drivers running at the end, until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+}
+
+// ---- commands ----------------------------------------------------------------------------------------------------
+
+fn serve(settings: SettingsArgs) -> ExitCode {
+    let config = match settings.load() {
+        Ok(loaded) => loaded.config,
+        Err(errors) => return fail(EXIT_USAGE, &errors),
+    };
+    dispatchd::ops::log::init(config.log_level, config.log_format);
+    match dispatchd::node::serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_FAILURE, &error),
+    }
+}
+
+fn config_show(settings: SettingsArgs, format: ShowFormat) -> ExitCode {
+    match settings.load() {
+        Ok(loaded) => print(&loaded.show(format)),
+        Err(errors) => fail(EXIT_USAGE, &errors),
+    }
+}
+
+fn config_check(settings: SettingsArgs) -> ExitCode {
+    match settings.load() {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(errors) => fail(EXIT_USAGE, &errors),
+    }
+}
+
+fn journal_dump(dir: &Path) -> ExitCode {
+    let mut out = io::BufWriter::new(Stdout);
+    let dumped = dispatchd::journal::inspect::dump(dir, &mut out);
+    match (dumped, out.flush()) {
+        (Err(error), _) => fail(EXIT_FAILURE, &error),
+        (Ok(()), Err(error)) => fail(EXIT_FAILURE, &error),
+        (Ok(()), Ok(())) => ExitCode::SUCCESS,
+    }
+}
+
+fn journal_check(dir: &Path) -> ExitCode {
+    match dispatchd::journal::inspect::check_command(dir, &mut Stdout) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(EXIT_FAILURE, &error),
+    }
+}
+
+fn version() -> ExitCode {
+    print(concat!("dispatchd ", env!("CARGO_PKG_VERSION"), "\n"))
+}
+
+// ---- helpers -----------------------------------------------------------------------------------------------------
+
+impl SettingsArgs {
+    fn load(self) -> Result<Loaded, ConfigErrors> {
+        let Self {
+            config: file,
+            sets,
+            data,
+            listen,
+        } = self;
+        let sources = Sources {
+            file,
+            sets,
+            data,
+            listen,
+            ..Sources::default()
+        };
+        sources.with_process_environment().load()
+    }
+}
+
+impl From<DemoArgs> for DemoOptions {
+    fn from(args: DemoArgs) -> Self {
+        let DemoArgs {
+            drivers,
+            rate,
+            shards,
+            trips,
+            seed,
+            keep,
+        } = args;
+        Self {
+            drivers,
+            rate,
+            shards,
+            keep,
+            seed,
+            trips,
+        }
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.1..=2000.0).contains(rate));
+    rate.ok_or_else(|| "a number from 0.1 to 2000".to_owned())
+}
+
+/// A panic is a bug, and what the process believes is then not to be trusted: the journal is. So it ends here, in
+/// every build, on whichever thread it happens.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+/// Each line of `error` becomes one line of stderr.
+fn fail(status: u8, error: &dyn Display) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("dispatchd: {line}");
+    }
+    ExitCode::from(status)
+}
+
+fn print(text: &str) -> ExitCode {
+    match Stdout.write_all(text.as_bytes()).and_then(|()| Stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_FAILURE, &error),
+    }
+}
+
+/// Standard output, where a reader that has seen enough (`| head`) ends the program in silence.
+struct Stdout;
+
+impl Stdout {
+    fn checked<T>(result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::BrokenPipe
+        {
+            std::process::exit(0);
+        }
+        result
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::checked(io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Self::checked(io::stdout().flush())
+    }
+}

@@ -1,2 +1,154 @@
 //! `dispatchd demo`: real trips, live drivers, a crash in the middle, an audited end.
+//!
+//! One process plays everybody but the node: the drivers ([`drivers`], one socket each), the matching engine ([`engine`]),
+//! and the auditor ([`audit`]), who judges the contract's seven invariants from what the others saw ([`observe`]). The node
+//! is a child process ([`node`]) with a data directory of its own, killed with SIGKILL half-way and started again.
+//! Must never: use the node's own codecs or types, or outlast its bounds; the child never outlives the demo.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod audit;
+pub mod board;
+pub mod city;
+pub mod classes;
+pub mod drivers;
+pub mod engine;
+pub mod latency;
+pub mod messages;
+pub mod node;
+pub mod observe;
+pub mod progress;
+pub mod readback;
+pub mod report;
+pub mod socket;
+mod stage;
+
+use std::process::ExitCode;
+
+/// What `dispatchd demo` was asked for.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// Drivers that connect, 10–20,000 (as far as the open-files limit reaches).
+    pub drivers: u32,
+    /// Trips replayed per second, 0.1–2,000.
+    pub rate: f64,
+    /// Shards of the node; 0 is the node's own default, one per core.
+    pub shards: u16,
+    /// Leave the node and its drivers running at the end, until Ctrl-C.
+    pub keep: bool,
+    /// Decides every choice of the drivers and of the matching engine (not the timing of the machine).
+    pub seed: u64,
+    /// How many trips to replay; `None` is all that fit into the demo's time.
+    pub trips: Option<u32>,
+}
+
+impl Default for DemoOptions {
+    fn default() -> Self {
+        Self {
+            drivers: 2000,
+            rate: 100.0,
+            shards: 0,
+            keep: false,
+            seed: 20_190_301,
+            trips: None,
+        }
+    }
+}
+
+/// Longest replay, in seconds, when the number of trips is not given.
+const REPLAY_S: f64 = 66.0;
+/// Fewest and most trips a second.
+const RATE: std::ops::RangeInclusive<f64> = 0.1..=2000.0;
+/// Fewest and most drivers.
+const DRIVERS: std::ops::RangeInclusive<u32> = 10..=20_000;
+
+impl DemoOptions {
+    /// # Errors
+    /// What is out of range, and the range.
+    fn check(&self) -> Result<(), String> {
+        if !DRIVERS.contains(&self.drivers) {
+            let (least, most) = (DRIVERS.start(), DRIVERS.end());
+            return Err(format!("--drivers is {}, allowed is {least} to {most}", self.drivers));
+        }
+        if !RATE.contains(&self.rate) {
+            let (least, most) = (RATE.start(), RATE.end());
+            return Err(format!("--rate is {}, allowed is {least} to {most}", self.rate));
+        }
+        if self.trips == Some(0) {
+            return Err("--trips is 0, allowed is at least 1".into());
+        }
+        Ok(())
+    }
+
+    /// How many of `recorded` rides are replayed.
+    fn ride_count(&self, recorded: usize) -> usize {
+        let fits = (self.rate * REPLAY_S).max(1.0) as usize;
+        self.trips.map_or(fits, |trips| trips as usize).min(recorded)
+    }
+}
+
+/// Every how many-th ride is taken, so that `count` of `recorded` cover the whole record.
+fn sample(recorded: usize, count: usize) -> Vec<usize> {
+    debug_assert!(count <= recorded);
+    (0..count).map(|place| place * recorded / count).collect()
+}
+
+/// Runs the demo to its end and prints the table. Success: everything ended and no invariant was violated;
+/// exit status 1 otherwise, 130 when it was interrupted.
+pub fn run(options: DemoOptions) -> ExitCode {
+    if let Err(error) = options.check() {
+        eprintln!("{error}");
+        return ExitCode::from(2);
+    }
+    node::kill_child_on_panic();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(stage::play(options)),
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rides_are_sampled_over_the_whole_record() {
+        assert_eq!(sample(10, 5), [0, 2, 4, 6, 8]);
+        assert_eq!(sample(3, 3), [0, 1, 2]);
+        let options = DemoOptions::default();
+        assert_eq!(options.ride_count(6433), 6433);
+        let slow = DemoOptions { rate: 10.0, ..options };
+        assert_eq!(slow.ride_count(6433), 660);
+        let few = DemoOptions {
+            trips: Some(7),
+            ..slow
+        };
+        assert_eq!(few.ride_count(6433), 7);
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let check = |options: DemoOptions, expect: Option<&str>| {
+            let error = options.check().err();
+            assert_eq!(error.as_ref().and_then(|text| text.split(' ').next()), expect, "{error:?}");
+        };
+        let fine = DemoOptions::default;
+        check(fine(), None);
+        check(DemoOptions { drivers: 9, ..fine() }, Some("--drivers"));
+        check(DemoOptions { rate: f64::NAN, ..fine() }, Some("--rate"));
+        check(
+            DemoOptions {
+                trips: Some(0),
+                ..fine()
+            },
+            Some("--trips"),
+        );
+    }
+}

@@ -3,5 +3,10 @@
 //! Must never: do I/O, read a clock, spawn threads, use `unsafe`, or depend on hash order.
 #![forbid(unsafe_code)]
 
+pub mod driver;
+pub mod fold;
 pub mod ids;
+pub mod queue;
+pub mod request;
 pub mod types;
+pub mod wheel;

@@ -1,1 +1,305 @@
-//! The net ring: sockets, timeouts of sleep, wake-ups and the journal's writes on one io_uring per shard.
+//! The net ring: sockets, sleep, wake-ups and the journal's writes on one `io_uring` per shard.
+//!
+//! Owns: the ring, its private table of direct descriptors, the provided receive buffers, the pool of output buffers, the
+//! listener. Knows nothing of HTTP, WebSocket, drivers or the journal's format.
+//!
+//! The life of a turn: the owner calls [`Net::turn`], which submits what was queued, sleeps, and reaps every completion
+//! into [`NetEvent`]s; then the owner acts on the events. Nothing is called back, nothing is written between turns.
+//!
+//! Must hold:
+//! - A [`ConnId`] names one occupant of a slot. A stale one does nothing; it never reaches another connection.
+//! - Per connection: at most one receive and one send in flight; none when its slot is closed.
+//! - After [`NetEvent::Closed`] no event names that connection again.
+//! - Memory that the kernel reads or writes stays where it is until the completion came.
+//! - An idle connection owns no buffer and 16 bytes of the slot table.
+
+pub mod limits;
+
+mod conn;
+mod files;
+mod hand_over;
+mod listen;
+mod output;
+mod recv_ring;
+mod ring;
+mod slots;
+mod tag;
+mod turn;
+mod waker;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::aligned::AlignedBuffer;
+use files::FileWrites;
+use hand_over::HandOvers;
+use listen::Acceptor;
+use output::Outputs;
+use recv_ring::RecvRing;
+use ring::Ring;
+use slots::Slots;
+
+pub use listen::bind_reuseport;
+pub use waker::Waker;
+
+/// Sizes of one ring. Values out of range are brought into it (see [`limits`]).
+#[derive(Clone, Debug)]
+pub struct NetConfig {
+    /// Entries of the submission queue; a full one is submitted early, so this bounds batching, not work.
+    pub sq_entries: u32,
+    /// Entries of the completion queue, at least [`limits::CQ_ENTRIES_MIN`].
+    pub cq_entries: u32,
+    /// Slots of the fixed-file table, one per connection; also bounded by `RLIMIT_NOFILE` (soft).
+    pub fixed_files: u32,
+    /// Receive buffers of the ring, rounded up to a power of two.
+    pub recv_buffers: u16,
+    /// Bytes of a receive buffer: the most that one [`NetEvent::Received`] carries.
+    pub recv_buffer_bytes: u32,
+    /// Bytes queued on one connection above which [`Net::output_room`] is 0. The ring does not enforce it.
+    pub output_bytes_max: usize,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self {
+            sq_entries: 4096,
+            cq_entries: 16_384,
+            fixed_files: 1 << 16,
+            recv_buffers: 1024,
+            recv_buffer_bytes: 4096,
+            output_bytes_max: 1 << 20,
+        }
+    }
+}
+
+/// Names a connection of one ring. Never reused by another connection (until a slot had 2^32 occupants).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId {
+    slot: u32,
+    generation: u32,
+}
+
+impl ConnId {
+    /// The slot, 0 .. [`Net::slots`]: an index for the owner's own table of connections. Two connections never have the
+    /// same slot at once.
+    pub fn slot(self) -> u32 {
+        self.slot
+    }
+
+    /// Which occupant of the slot this is.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+/// Received bytes, lent by the ring's buffer pool. Read them with [`Net::bytes_mut`]; give them back with
+/// [`Net::recycle`], or the pool runs dry.
+#[derive(Debug)]
+#[must_use = "a receive buffer must be given back with Net::recycle"]
+pub struct RecvBuffer {
+    id: u16,
+    len: u32,
+}
+
+impl RecvBuffer {
+    /// Bytes received, at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseCause {
+    /// The owner asked: [`Net::close_after_output`] or [`Net::abort`].
+    Local,
+    /// The socket failed with this errno, for example `ECONNRESET`.
+    Error(i32),
+}
+
+/// What happened on the ring, in the order in which the kernel reported it.
+#[derive(Debug)]
+pub enum NetEvent {
+    /// The listener took a connection. Nothing is read until [`Net::start_recv`].
+    Accepted {
+        /// The new connection.
+        conn: ConnId,
+    },
+    /// A socket arrived from another ring. Nothing is read until [`Net::start_recv`].
+    HandedOver {
+        /// The token that the source gave to [`Net::hand_over`].
+        token: u64,
+        /// The connection as this ring names it.
+        conn: ConnId,
+    },
+    /// Source side: receiving and sending stopped, every byte taken from the socket was delivered before this event. The
+    /// socket leaves with the next turn: post now what must travel with it, or call [`Net::cancel_hand_over`].
+    /// Afterwards either nothing more is heard of `conn` (it left) or [`NetEvent::HandOverFailed`].
+    HandOverReady {
+        /// The connection about to leave.
+        conn: ConnId,
+        /// Its token.
+        token: u64,
+    },
+    /// Source side: the target did not take the socket (`ENFILE`: no free slot; `EBADFD`, `EOWNERDEAD`: no such ring). The
+    /// connection is still this ring's, with receiving paused.
+    HandOverFailed {
+        /// The token of the attempt.
+        token: u64,
+        /// The connection that stayed.
+        conn: ConnId,
+        /// Why.
+        errno: i32,
+    },
+    /// Bytes arrived.
+    Received {
+        /// From this connection.
+        conn: ConnId,
+        /// To be given back with [`Net::recycle`].
+        buffer: RecvBuffer,
+    },
+    /// The peer sends no more. It may still wait for its answer (half-closed).
+    PeerClosed {
+        /// The connection, still open for output.
+        conn: ConnId,
+    },
+    /// All output was written to the socket.
+    OutputDrained {
+        /// The connection, which owns no buffer now.
+        conn: ConnId,
+    },
+    /// The connection is gone: the last event about `conn`.
+    Closed {
+        /// What it was.
+        conn: ConnId,
+        /// Why it ended.
+        cause: CloseCause,
+    },
+    /// A [`Waker`] or another ring's [`Net::wake_ring`] called, once or more since the last turn.
+    Woken,
+    /// A write of [`Net::write_file`] ended.
+    FileWritten {
+        /// The caller's token.
+        token: u64,
+        /// The buffer, unchanged.
+        buffer: AlignedBuffer,
+        /// Bytes written, always the length asked for, or the error.
+        result: io::Result<usize>,
+    },
+}
+
+/// The ring of one shard. Belongs to the thread that made it.
+///
+/// Dropping it waits for file writes in flight, cancels everything else and closes all connections.
+pub struct Net {
+    // First, so that the ring is gone before the memory it uses.
+    ring: Ring,
+    recv_ring: RecvRing,
+    slots: Slots,
+    outputs: Outputs,
+    files: FileWrites,
+    hand_overs: HandOvers,
+    acceptor: Acceptor,
+    waker: Waker,
+    /// A wake-up came that the owner was not told of.
+    woken: bool,
+    /// Connections with output that no send is in flight for.
+    dirty: Vec<ConnId>,
+    /// Connections whose receive found no buffer, in that order.
+    starved: VecDeque<ConnId>,
+    /// Connections that became quiet and are to be announced.
+    ready: Vec<ConnId>,
+    /// Connections announced, to be sent with the next turn.
+    departures: Vec<ConnId>,
+    /// Rings to wake with the next turn.
+    wakes: Vec<RawFd>,
+    output_bytes_max: usize,
+}
+
+impl Net {
+    /// Makes the ring on this thread.
+    ///
+    /// # Errors
+    /// When the kernel has no `io_uring` (`ENOSYS`; `EPERM`: `kernel.io_uring_disabled`), lacks a feature (Linux 6.1 is
+    /// the oldest that serves), or has no memory for the sizes asked for.
+    pub fn new(config: &NetConfig) -> io::Result<Self> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let slots_max = u64::from(config.fixed_files.clamp(1, limits::FIXED_FILES_MAX)).min(limit) as u32;
+        let mut ring = Ring::new(config.sq_entries, config.cq_entries)?;
+        ring.register_files(slots_max)?;
+        let recv_ring = RecvRing::new(&ring, config.recv_buffers, config.recv_buffer_bytes)?;
+        let waker = Waker::new()?;
+        ring.poll_eventfd(waker.fd());
+        Ok(Self {
+            ring,
+            recv_ring,
+            slots: Slots::new(slots_max),
+            outputs: Outputs::default(),
+            files: FileWrites::default(),
+            hand_overs: HandOvers::default(),
+            acceptor: Acceptor::default(),
+            waker,
+            woken: false,
+            dirty: Vec::new(),
+            starved: VecDeque::new(),
+            ready: Vec::new(),
+            departures: Vec::new(),
+            wakes: Vec::new(),
+            output_bytes_max: config.output_bytes_max,
+        })
+    }
+
+    /// This ring's descriptor, for other rings' [`Self::hand_over`] and [`Self::wake_ring`]. Valid while this ring lives.
+    pub fn ring_fd(&self) -> RawFd {
+        self.ring.fd()
+    }
+
+    /// A handle that wakes this ring, for threads that have no ring.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Slots of the table after all bounds: most connections at once.
+    pub fn slots(&self) -> u32 {
+        self.slots.slots_max()
+    }
+
+    /// Slots without a connection.
+    pub fn slots_free(&self) -> u32 {
+        self.slots.free()
+    }
+
+    /// Connections, those being closed included.
+    pub fn connections(&self) -> u32 {
+        self.slots.occupied()
+    }
+
+    /// Writes the first `len` bytes of `buffer` to `file` at `offset`; [`NetEvent::FileWritten`] returns the buffer. Short
+    /// writes are continued. `file` must stay open until then. For `O_DIRECT`, `len` and `offset` are multiples of the
+    /// block size (the buffer is aligned by its type); the order of several writes in flight is the kernel's choice.
+    ///
+    /// # Panics
+    /// When `len` is 0 or more than the buffer holds.
+    pub fn write_file(&mut self, token: u64, file: RawFd, offset: u64, buffer: AlignedBuffer, len: usize) {
+        self.files.start(&mut self.ring, token, file, offset, buffer, len);
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // What the journal gave to the kernel must reach the file as it is, so its buffers stay until then.
+        let mut events = Vec::new();
+        while !self.files.is_empty() && self.ring.enter(Some(Duration::from_secs(1))).is_ok() {
+            self.reap(&mut events);
+        }
+        self.files.forget();
+        // `ENOENT` says that nothing was in flight; on any other error the ring's own end cancels.
+        let _ = self.ring.cancel_all();
+        let _ = self.ring.enter(None);
+    }
+}

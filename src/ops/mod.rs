@@ -1,2 +1,14 @@
-//! What operators see: metrics, health, logging, drain.
-#![forbid(unsafe_code)]
+//! What operators see: logging, metrics, health, signals, the service manager, the API documents.
+//!
+//! Nothing here decides about offers; a node without it would work the same, unseen.
+// One call of the C library in `heap`; nothing else.
+#![deny(unsafe_code)]
+
+pub mod health;
+pub mod heap;
+pub mod log;
+pub mod metrics;
+pub mod notify;
+pub mod process;
+pub mod signals;
+pub mod spec;

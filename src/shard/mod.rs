@@ -1,1 +1,475 @@
-//! A shard: one pinned thread that owns drivers, requests, sockets and a journal.
+//! A shard: one pinned thread that owns drivers, requests, sockets and a journal, and shares nothing.
+//!
+//! One turn: reap every completion, then take the letters, the timers and the store's answers, step the actors,
+//! apply their effects, submit. Nothing calls back from a completion. The thread sleeps in its net ring until the
+//! next timer, a completion, a letter or the store wakes it.
+//!
+//! Must never: block (what blocks is in `cold` or in the housekeeping task), touch another shard's data, or send
+//! what is not durable yet.
+
+mod calls;
+mod clock;
+mod commit;
+mod connections;
+mod drain;
+mod drivers;
+mod http;
+mod letter;
+mod mailbox;
+mod requests;
+mod runtime;
+mod sockets;
+mod spsc;
+
+pub use clock::Clock;
+pub(crate) use letter::Letter;
+pub(crate) use mailbox::{Mailbox, mesh};
+pub(crate) use runtime::{Orders, spawn, start_housekeeping};
+
+use crate::cold::handle::StoreHandle;
+use crate::cold::port::FromStore;
+use crate::config::Config;
+use crate::fsm::driver::{DriverEffect, DriverEvent, DriverLimits};
+use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
+use crate::fsm::request::{ReplyTo, Request, RequestEffect, ToDriver};
+use crate::fsm::wheel::Wheel;
+use crate::journal::Writer;
+use crate::limits;
+use crate::net::{ConnId, Net, NetEvent};
+use crate::ops::health::Health;
+use crate::ops::log::{LogKind, LogLimiter};
+use crate::ops::metrics::{Registry, ShardMetrics};
+use commit::Durable;
+use compact_str::CompactString;
+use connections::Connections;
+use drivers::Drivers;
+use requests::Requests;
+use runtime::Housekeeper;
+use slab::Slab;
+use sockets::Arrival;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Longest sleep while letters wait for room in a mailbox, or the store's queue is full.
+const RETRY_SLEEP: Duration = Duration::from_micros(200);
+/// Longest sleep of all: a lost wake-up would be our bug, and is to cost a second at most.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The home shard of a driver.
+pub(crate) fn home_of_driver(id: &DriverId, shards: u16) -> u16 {
+    home_shard(id.hash64(), shards)
+}
+
+/// The home shard of a request (and of its trip).
+pub(crate) fn home_of_request(id: &RequestId, shards: u16) -> u16 {
+    home_shard(id.hash64(), shards)
+}
+
+/// What all shards of a node share: nothing that an offer waits for.
+pub(crate) struct Shared {
+    pub(crate) health: Arc<Health>,
+    pub(crate) registry: Arc<Registry>,
+    /// All shards are to end now.
+    pub(crate) stop: AtomicBool,
+}
+
+/// What a question to the store is for.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Request(RequestId),
+    Trip(TripId),
+    /// Whether a driver that connected was ever seen.
+    Known(DriverId),
+    Driver(DriverId, ReplyTo),
+    Records(DriverId, jiff::civil::Date, ReplyTo),
+    Events(ReplyTo),
+    Acked(CompactString, ReplyTo),
+}
+
+/// Owners of the wheel's timers, packed: kind in the upper half, key in the lower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    Request(u32),
+    Driver(u32),
+    Conn(u32),
+    /// Only wakes the shard.
+    Turn,
+}
+
+impl Timer {
+    fn owner(self) -> u64 {
+        match self {
+            Self::Request(key) => u64::from(key),
+            Self::Driver(key) => 1 << 32 | u64::from(key),
+            Self::Conn(slot) => 2 << 32 | u64::from(slot),
+            Self::Turn => 3 << 32,
+        }
+    }
+
+    fn of(owner: u64) -> Self {
+        let key = owner as u32;
+        match owner >> 32 {
+            0 => Self::Request(key),
+            1 => Self::Driver(key),
+            2 => Self::Conn(key),
+            _ => Self::Turn,
+        }
+    }
+}
+
+/// What a shard is made of; see [`Shard::new`].
+pub(crate) struct Parts {
+    pub(crate) index: u16,
+    pub(crate) shards: u16,
+    pub(crate) incarnation: u64,
+    pub(crate) config: Arc<Config>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Clock,
+    pub(crate) mail: Mailbox<Box<Letter>>,
+    pub(crate) net: Net,
+    pub(crate) store: StoreHandle,
+    pub(crate) writer: Writer,
+    pub(crate) journal_dir: PathBuf,
+    pub(crate) orders: Orders,
+}
+
+/// The shard.
+pub(crate) struct Shard {
+    index: u16,
+    shards: u16,
+    incarnation: u64,
+    config: Arc<Config>,
+    driver_limits: DriverLimits,
+    shared: Arc<Shared>,
+    clock: Clock,
+    now_ms: u64,
+    net: Net,
+    mail: Mailbox<Box<Letter>>,
+    wheel: Wheel,
+    store: StoreHandle,
+    housekeeper: Housekeeper,
+    durable: Durable,
+    segment_retry_at_ms: u64,
+    connections: Connections,
+    drivers: Drivers,
+    requests: Requests,
+    /// API calls of this shard's connections that have no answer yet.
+    calls: Slab<ConnId>,
+    http_again: Vec<ConnId>,
+    asks: Slab<Ask>,
+    unasked: VecDeque<(u64, crate::cold::port::Query)>,
+    arrivals: HashMap<u64, Arrival>,
+    handovers: u64,
+    /// Letters of this shard to itself.
+    local: VecDeque<Letter>,
+    limiter: LogLimiter,
+    draining: Option<drain::Drain>,
+    events: Vec<NetEvent>,
+    inbox: VecDeque<Box<Letter>>,
+    fired: Vec<u64>,
+    from_store: Vec<FromStore>,
+    request_effects: Vec<RequestEffect>,
+    driver_effects: Vec<DriverEffect>,
+    scratch: Vec<u8>,
+}
+
+impl Shard {
+    /// Puts a shard together. Call on its executor.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            index,
+            shards,
+            incarnation,
+            config,
+            shared,
+            clock,
+            mail,
+            net,
+            store,
+            writer,
+            journal_dir,
+            orders,
+        } = parts;
+        let waker = net.waker();
+        let now_ms = clock.now_ms();
+        let driver_limits = DriverLimits {
+            heartbeat_ms: config.heartbeat_ms as u32,
+            driver_ttl_ms: config.driver_ttl_ms,
+            off_shift_memory_ms: config.off_shift_memory_ms,
+            age_step_ms: config.ingress_age_step_ms,
+        };
+        mail.open(net.ring_fd());
+        let source = crate::cold::port::Source {
+            incarnation,
+            shard: index,
+        };
+        Self {
+            index,
+            shards,
+            incarnation,
+            driver_limits,
+            limiter: LogLimiter::new(config.log_repeat_per_s),
+            requests: Requests::new(config.ingress_age_step_ms),
+            config,
+            shared,
+            clock,
+            now_ms,
+            net,
+            mail,
+            wheel: Wheel::new(now_ms),
+            store,
+            housekeeper: Housekeeper::new(orders, journal_dir, waker),
+            durable: Durable::new(writer, source),
+            segment_retry_at_ms: 0,
+            connections: Connections::default(),
+            drivers: Drivers::default(),
+            calls: Slab::new(),
+            http_again: Vec::new(),
+            asks: Slab::new(),
+            unasked: VecDeque::new(),
+            arrivals: HashMap::new(),
+            handovers: 0,
+            local: VecDeque::new(),
+            draining: None,
+            events: Vec::new(),
+            inbox: VecDeque::new(),
+            fired: Vec::new(),
+            from_store: Vec::new(),
+            request_effects: Vec::new(),
+            driver_effects: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes over what recovery found for this shard, and writes it into the new journal: durable when this returns.
+    pub(crate) fn adopt_all(&mut self, requests: Vec<Request>, off_shift: Vec<(DriverId, u64)>) -> Vec<u32> {
+        self.remember_off_shift(off_shift);
+        let keys: Vec<u32> = requests.into_iter().map(|request| self.adopt(request)).collect();
+        for key in &keys {
+            self.image(*key);
+        }
+        // The first segment is asked for before the first sleep.
+        self.step();
+        while self.durable.writer.segments().len() == 0 || !self.durable.writer.is_idle() {
+            self.turn();
+        }
+        keys
+    }
+
+    /// Tells this shard's drivers what they are bound to, before anybody is served.
+    pub(crate) fn rebind_all(&mut self, bindings: Vec<(DriverId, RequestId, ToDriver)>) {
+        for (driver_id, request_id, message) in bindings {
+            self.rebind(&driver_id, request_id, message);
+        }
+    }
+
+    /// Serves until the node ends.
+    pub(crate) fn serve(&mut self, listener: std::net::TcpListener, adopted: Vec<u32>) {
+        for key in adopted {
+            self.resume(key);
+        }
+        self.net.listen(listener);
+        // What was resumed is submitted, and its receivers are woken, before the first sleep.
+        self.step();
+        while !self.is_finished() {
+            self.turn();
+        }
+        self.limiter.flush();
+    }
+
+    fn turn(&mut self) {
+        self.reap();
+        self.step();
+    }
+
+    /// Submits, sleeps if there is nothing to do, reaps.
+    fn reap(&mut self) {
+        let sleep = self.sleep_time();
+        let mut events = std::mem::take(&mut self.events);
+        let sleeps = sleep.is_some_and(|_| self.mail.may_sleep());
+        if let Err(error) = self.net.turn(sleep.filter(|_| sleeps), &mut events) {
+            self.fail("the net ring failed", &error);
+        }
+        if sleeps {
+            self.mail.awake();
+            self.metrics().ring_sleeps.inc();
+        }
+        self.metrics().turns.inc();
+        self.metrics().ring_completions.add(events.len() as u64);
+        self.now_ms = self.clock.now_ms();
+        for event in events.drain(..) {
+            self.net_event(event);
+        }
+        self.events = events;
+    }
+
+    fn sleep_time(&self) -> Option<Duration> {
+        let may_take_in = !self.requests.ingress.is_empty() && self.journal_keeps_up();
+        if !self.local.is_empty() || may_take_in || !self.http_again.is_empty() {
+            return None;
+        }
+        let now_us = self.clock.now_us();
+        let until_timer = self
+            .wheel
+            .next_ms()
+            .map(|ms| Duration::from_micros((ms * 1_000).saturating_sub(now_us)));
+        let mut sleep = until_timer.unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+        if self.mail.is_overflowing() || !self.unasked.is_empty() {
+            sleep = sleep.min(RETRY_SLEEP);
+        }
+        (!sleep.is_zero()).then_some(sleep)
+    }
+
+    fn net_event(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Accepted { conn } => self.accepted(conn),
+            NetEvent::HandedOver { token, conn } => self.arrived(token, Arrival::Socket(conn)),
+            NetEvent::HandOverReady { conn, token } => self.leave(conn, token),
+            NetEvent::HandOverFailed { token, conn, errno } => self.stayed(conn, token, errno),
+            NetEvent::Received { conn, buffer } => self.received(conn, buffer),
+            NetEvent::PeerClosed { conn } => self.peer_closed(conn),
+            NetEvent::OutputDrained { conn } => self.socket_drained(conn),
+            NetEvent::Closed { conn, .. } => self.closed(conn),
+            NetEvent::Woken => {}
+            NetEvent::FileWritten { buffer, result, .. } => self.written(buffer, result),
+        }
+    }
+
+    /// Everything between reaping and submitting.
+    fn step(&mut self) {
+        while let Some(done) = self.housekeeper.take() {
+            self.housekept(done);
+        }
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(self.now_ms, &mut fired);
+        self.metrics().timers_fired.add(fired.len() as u64);
+        for owner in fired.drain(..) {
+            match Timer::of(owner) {
+                Timer::Request(key) => self.request_timer(key),
+                Timer::Driver(key) => self.driver_timer(key),
+                Timer::Conn(slot) => self.conn_timer(slot),
+                Timer::Turn => {}
+            }
+        }
+        self.fired = fired;
+        self.hear_store();
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.mail.collect(&mut inbox);
+        for letter in inbox.drain(..) {
+            self.open_letter(*letter);
+        }
+        self.inbox = inbox;
+        self.read_own_letters();
+        self.take_in();
+        self.read_own_letters();
+        self.http_go_on();
+        self.read_own_letters();
+        self.drain();
+        self.keep_durable();
+        self.keep_journal();
+        self.mail.flush();
+        for fd in self.mail.take_wakes() {
+            self.net.wake_ring(fd);
+        }
+        self.metrics().timers_armed.set(self.wheel.len() as u64);
+    }
+
+    fn hear_store(&mut self) {
+        let mut heard = std::mem::take(&mut self.from_store);
+        self.store.poll(&mut heard);
+        for message in heard.drain(..) {
+            match message {
+                FromStore::Stored { source, through } => {
+                    if source == self.source() {
+                        self.stored(through);
+                    }
+                }
+                FromStore::Answer { token, answer } => self.store_answered(token, answer),
+            }
+        }
+        self.from_store = heard;
+        self.ask_again();
+    }
+
+    fn read_own_letters(&mut self) {
+        while let Some(letter) = self.local.pop_front() {
+            self.open_letter(letter);
+        }
+    }
+
+    /// Sends a letter to a shard, this one included.
+    fn post(&mut self, to: u16, letter: Letter) {
+        if to == self.index {
+            self.local.push_back(letter);
+        } else {
+            self.metrics().mailbox_letters.inc();
+            self.mail.post(to, Box::new(letter));
+        }
+    }
+
+    fn open_letter(&mut self, letter: Letter) {
+        match letter {
+            Letter::Offer { ref offer, .. } => {
+                let request_id = offer.request_id.clone();
+                self.request_letter(request_id, letter);
+            }
+            Letter::Request { ref request_id, .. } | Letter::View { ref request_id, .. } => {
+                let request_id = request_id.clone();
+                self.request_letter(request_id, letter);
+            }
+            Letter::TripMoved { ref trip_id, .. } | Letter::TripCancelled { ref trip_id, .. } => {
+                let trip_id = trip_id.clone();
+                self.trip_letter(trip_id, letter);
+            }
+            Letter::Driver {
+                driver_id,
+                request_id,
+                message,
+            } => {
+                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
+            }
+            Letter::NoSuchTrip { driver_id, .. } => self.no_such_trip(&driver_id),
+            Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
+            Letter::Reply { call, reply } => self.reply_arrived(call, reply),
+            Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),
+            Letter::HandOverFailed { token } => {
+                self.arrivals.remove(&token);
+            }
+        }
+    }
+
+    /// Whether new work may be promised durability.
+    fn is_durable(&self) -> bool {
+        // In-flight requests must still be able to end when no further segment can be made.
+        self.durable.writer.room_bytes() > self.config.journal_segment_bytes / 4
+            && self.durable.backlog() < limits::STORE_BACKLOG_MAX
+    }
+
+    /// Whether the journal takes more at its present pace.
+    fn journal_keeps_up(&self) -> bool {
+        self.durable.writer.backlog_bytes() < self.config.journal_backlog_bytes_max
+    }
+
+    fn keep_durable(&self) {
+        self.shared.health.set_durable(self.index, self.is_durable());
+    }
+
+    /// Makes the shard turn at this time at the latest.
+    fn wake_at(&mut self, at_ms: u64) {
+        self.wheel.arm(at_ms, Timer::Turn.owner());
+    }
+
+    fn metrics(&self) -> &ShardMetrics {
+        self.shared.registry.shard(self.index)
+    }
+
+    fn log(&mut self, kind: LogKind, write: impl FnOnce(u64)) {
+        match self.limiter.admit(kind, self.now_ms) {
+            Some(suppressed) => write(suppressed),
+            None => self.metrics().log_lines_suppressed.inc(),
+        }
+    }
+}

@@ -1,4 +1,20 @@
-//! Pure codecs: HTTP heads, WebSocket frames, JSON messages, journal records. Bytes in, values out.
+//! Pure codecs: HTTP heads, WebSocket frames, JSON messages. Bytes in, values out.
 //!
-//! Must never: do I/O, read a clock, or keep state that belongs to a connection's owner.
+//! Must never: do I/O, read a clock, or keep state that belongs to a connection's owner. What a peer sends is an
+//! error value, never a panic.
+//!
+//! In the order a byte travels: [`http`] cuts a request out of a connection's bytes, [`route`] says which endpoint it
+//! is for, [`api`] reads its body and makes its answer, [`respond`] writes that answer. For a driver's socket [`ws`]
+//! takes over after the handshake and [`driver`] reads and writes the messages.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod driver;
+mod fields;
+pub mod http;
+mod json;
+pub mod limits;
+pub mod record;
+pub mod respond;
+pub mod route;
+pub mod ws;

@@ -144,11 +144,16 @@ impl EventLog {
         self.last().next - 1
     }
 
-    /// The oldest cursor that a reader may get; one more than the newest when there is none.
+    /// The oldest cursor that is kept; one more than the newest when there is none. Acknowledged events stay readable
+    /// until their chunk goes, so that a consumer that comes later or starts over finds what there still is.
     pub fn oldest(&self) -> u64 {
-        let kept = self.chunks.front().map_or(1, |chunk| chunk.first);
+        self.chunks.front().map_or(1, |chunk| chunk.first)
+    }
+
+    /// The oldest cursor that some consumer still wants.
+    fn wanted(&self) -> u64 {
         let wanted = self.consumers.values().map(|consumer| consumer.acked + 1).min();
-        wanted.map_or(kept, |wanted| kept.max(wanted))
+        wanted.map_or(self.oldest(), |wanted| self.oldest().max(wanted))
     }
 
     /// Encoded bytes of all kept chunks.
@@ -224,7 +229,7 @@ impl EventLog {
         if is_last {
             return is_old.then_some(first);
         }
-        let is_acked = first.next <= self.oldest();
+        let is_acked = first.next <= self.wanted();
         (is_old || is_acked || first.is_empty() || self.bytes > self.bytes_max).then_some(first)
     }
 

@@ -1,0 +1,304 @@
+//! The command line: which scenarios, how often, where results go.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::raw;
+use crate::report::{self, Goal, Progress, Run, ScenarioReport};
+use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
+use crate::server::{Cores, Setup};
+
+const LONG_ABOUT: &str = "\
+Load generator for dispatchd: real sockets from another process, on an io_uring of its own.
+
+The server (`dispatchd serve --set shards=1`) is started pinned to the first allowed core, with a fresh data directory per run,
+and ended with SIGTERM; the load generator is pinned to the second core. Build both first and run from the repository:
+
+    cargo build --release --workspace
+    target/release/dispatchd-bench all
+
+Latencies are HDR histograms, counted from the time at which a message was meant to leave (open loop; a late load generator
+counts against the server, never for it). Server CPU is the scheduler's count over all of the server's threads, kernel workers
+included. Beside every scenario runs a raw ring: a server in a child process that does the same exchange of bytes on io_uring
+and nothing else, on the same core, from the same client, in the same run. The report gives both and their ratio.
+
+A run is invalid, and the exit status 1, when anything was lost, doubled, out of order or answered with an error. A goal that
+is missed prints MISS; it is an error with --strict only. A `*_client_core` near 100 means that the load generator, not the
+server, was the bottleneck: then rates are lower bounds, while CPU per operation still holds. Two cores that others use too
+make every latency worse; run on a quiet machine.";
+
+/// Load generator for dispatchd
+#[derive(Debug, Parser)]
+#[command(name = "dispatchd-bench", version, long_about = LONG_ABOUT)]
+pub struct Cli {
+    #[command(subcommand)]
+    scenario: Scenario,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Runs of each scenario; the report gives their median
+    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Write all results to this file
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Exit with status 1 when a goal is missed
+    #[arg(long, global = true)]
+    strict: bool,
+    /// The dispatchd program; by default the one beside this program
+    #[arg(long, global = true, value_name = "PATH")]
+    server: Option<PathBuf>,
+    /// A setting of the server, beyond `shards=1`
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Where data directories are made, on the disk whose commits count; by default beside this program
+    #[arg(long, global = true, value_name = "DIR")]
+    data_root: Option<PathBuf>,
+    #[command(flatten)]
+    raw: RawOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// The whole offer workflow, at a fixed rate and at saturation
+    Offers(offers::Options),
+    /// Memory per connected driver that does nothing
+    Idle(idle::Options),
+    /// PING and PONG over all drivers, at a fixed rate and at saturation
+    Heartbeats(heartbeats::Options),
+    /// Connect, upgrade, WELCOME, close
+    Handshakes(handshakes::Options),
+    /// The physical limit: an echo over a bare ring
+    Raw(crate::scenarios::raw::Options),
+    /// Every scenario with its defaults, and a table of the goals
+    All,
+    /// The raw ring's server (what the scenarios start as their child)
+    #[command(hide = true)]
+    RawServer(raw::server::Options),
+}
+
+/// Options of `all`: what each scenario has when nothing is given.
+#[derive(Debug, Parser)]
+struct Defaults<Options: clap::Args> {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn defaults<Options: clap::Args>() -> Options {
+    Defaults::<Options>::parse_from(["defaults"]).options
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("dispatchd-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Cli {
+    fn run(self) -> io::Result<ExitCode> {
+        if let Scenario::RawServer(options) = &self.scenario {
+            raw::server::run(options)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut bench = Bench::new(&self.common, !matches!(self.scenario, Scenario::Raw(_)))?;
+        let mut result = Ok(());
+        for step in self.scenario.steps() {
+            result = bench.scenario(&step);
+            if result.is_err() {
+                break;
+            }
+        }
+        bench.context.progress.finish();
+        let code = bench.report(&self.common)?;
+        result.map(|()| code)
+    }
+}
+
+/// One scenario with its options.
+enum Step {
+    Offers(offers::Options),
+    Idle(idle::Options),
+    Heartbeats(heartbeats::Options),
+    Handshakes(handshakes::Options),
+    Raw(crate::scenarios::raw::Options),
+}
+
+impl Scenario {
+    fn steps(self) -> Vec<Step> {
+        match self {
+            Self::Offers(options) => vec![Step::Offers(options)],
+            Self::Idle(options) => vec![Step::Idle(options)],
+            Self::Heartbeats(options) => vec![Step::Heartbeats(options)],
+            Self::Handshakes(options) => vec![Step::Handshakes(options)],
+            Self::Raw(options) => vec![Step::Raw(options)],
+            Self::All => vec![
+                Step::Offers(defaults()),
+                Step::Idle(defaults()),
+                Step::Heartbeats(defaults()),
+                Step::Handshakes(defaults()),
+                Step::Raw(defaults()),
+            ],
+            Self::RawServer(_) => Vec::new(),
+        }
+    }
+}
+
+impl Step {
+    fn describe(&self) -> (&'static str, Value, &'static [Goal]) {
+        match self {
+            Self::Offers(options) => ("offers", json!(options), offers::GOALS),
+            Self::Idle(options) => ("idle", json!(options), idle::GOALS),
+            Self::Heartbeats(options) => ("heartbeats", json!(options), heartbeats::GOALS),
+            Self::Handshakes(options) => ("handshakes", json!(options), handshakes::GOALS),
+            Self::Raw(options) => ("raw", json!(options), &[]),
+        }
+    }
+
+    fn run(&self, context: &Context) -> io::Result<Run> {
+        match self {
+            Self::Offers(options) => offers::run(context, options),
+            Self::Idle(options) => idle::run(context, options),
+            Self::Heartbeats(options) => heartbeats::run(context, options),
+            Self::Handshakes(options) => handshakes::run(context, options),
+            Self::Raw(options) => crate::scenarios::raw::run(context, options),
+        }
+    }
+}
+
+struct Bench {
+    context: Context,
+    runs: u32,
+    reports: Vec<ScenarioReport>,
+}
+
+impl Bench {
+    fn new(common: &Common, needs_server: bool) -> io::Result<Self> {
+        let program = std::env::current_exe()?;
+        let beside = |name: &str| program.with_file_name(name);
+        let server = common.server.clone().unwrap_or_else(|| beside("dispatchd"));
+        if needs_server && !server.is_file() {
+            let hint = "build it with `cargo build --release --workspace`, or say where it is with --server";
+            return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
+        }
+        let data_root = common.data_root.clone().unwrap_or_else(|| beside(""));
+        // Servers run in directories of their own, so paths must not depend on ours.
+        let (server, data_root) = (std::path::absolute(&server)?, std::path::absolute(&data_root)?);
+        let cores = Cores::choose()?;
+        cores.pin_client()?;
+        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
+        let setup = Setup {
+            program: server,
+            settings: common.settings.clone(),
+            data_root,
+            cores,
+        };
+        let context = Context {
+            setup,
+            program,
+            raw: common.raw.clone(),
+            progress: Progress::new(),
+        };
+        Ok(Self {
+            context,
+            runs: common.runs,
+            reports: Vec::new(),
+        })
+    }
+
+    /// Runs a scenario. What was measured before an error stays in the report.
+    fn scenario(&mut self, step: &Step) -> io::Result<()> {
+        let (name, parameters, goals) = step.describe();
+        let mut report = ScenarioReport {
+            name,
+            parameters,
+            runs: Vec::new(),
+            goals,
+        };
+        let mut result = Ok(());
+        for run in 1..=self.runs {
+            self.context.progress.context(format!("{name} {run}/{}", self.runs));
+            match step.run(&self.context) {
+                Ok(figures) => report.runs.push(figures),
+                Err(error) => {
+                    result = Err(io::Error::other(format!("{name}, run {run}: {error}")));
+                    break;
+                }
+            }
+        }
+        self.reports.push(report);
+        result
+    }
+
+    fn report(&self, common: &Common) -> io::Result<ExitCode> {
+        let environment = self.environment();
+        println!("{environment}");
+        // A scenario that broke in its first run has nothing to show; its error is printed at the end.
+        let reports: Vec<&ScenarioReport> = self.reports.iter().filter(|report| !report.runs.is_empty()).collect();
+        for report in &reports {
+            report.print();
+        }
+        let verdicts: Vec<_> = reports.iter().flat_map(|report| report.verdicts()).collect();
+        if !verdicts.is_empty() {
+            report::print_verdicts(&verdicts);
+        }
+        if let Some(path) = &common.json {
+            report::write_json(path, &environment, &self.reports, &verdicts)?;
+        }
+        let valid = self.reports.iter().all(ScenarioReport::is_valid);
+        let reached = verdicts.iter().all(|verdict| verdict.pass);
+        Ok(if valid && (reached || !common.strict) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn environment(&self) -> Value {
+        let cores = self.context.cores();
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        json!({
+            "kernel": read("/proc/sys/kernel/osrelease"),
+            "cores": cores.allowed,
+            "server_core": cores.server,
+            "client_core": cores.client,
+            "load_average": read("/proc/loadavg"),
+            "raw": self.context.raw,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_default_is_valid() {
+        Cli::command().debug_assert();
+        assert_eq!(defaults::<offers::Options>().drivers, 10_000);
+        assert_eq!(defaults::<idle::Options>().drivers, 18_000);
+        assert_eq!(defaults::<heartbeats::Options>().in_flight, 64);
+        assert_eq!(defaults::<handshakes::Options>().in_flight, 64);
+        assert_eq!(defaults::<crate::scenarios::raw::Options>().pairs.len(), 3);
+    }
+
+    #[test]
+    fn common_options_stand_before_or_behind_the_scenario() {
+        for line in [["bench", "--runs", "1", "offers"], ["bench", "offers", "--runs", "1"]] {
+            assert_eq!(Cli::parse_from(line).common.runs, 1);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! What the kernel says about time, CPU and memory of the server and of the machine.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+
+/// Highest latency that a histogram tells apart, ns (one minute); longer ones count as this.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
+/// A monotonic clock that starts at zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts at zero now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Nanoseconds since the start.
+    pub fn now_ns(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}
+
+/// An HDR histogram of latencies with three significant digits.
+pub struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    /// An empty histogram.
+    pub fn new() -> Self {
+        Self(Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds are valid"))
+    }
+
+    /// Adds a latency in ns.
+    pub fn record(&mut self, ns: u64) {
+        self.0.saturating_record(ns.max(1));
+    }
+
+    /// Latencies recorded.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency in ms that this share (0.0–1.0) of the recorded ones does not exceed; not a number when empty.
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        if self.0.is_empty() {
+            f64::NAN
+        } else {
+            self.0.value_at_quantile(quantile) as f64 / 1e6
+        }
+    }
+
+    /// The longest in ms; not a number when empty.
+    pub fn max_ms(&self) -> f64 {
+        if self.0.is_empty() {
+            f64::NAN
+        } else {
+            self.0.max() as f64 / 1e6
+        }
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// CPU time of a process, summed over its threads (kernel workers of its rings included), from the scheduler's ns counters.
+pub struct CpuMeter {
+    pid: u32,
+    threads_ns: HashMap<u32, u64>,
+}
+
+impl CpuMeter {
+    /// A meter of the process `pid`.
+    pub fn of(pid: u32) -> Self {
+        Self {
+            pid,
+            threads_ns: HashMap::new(),
+        }
+    }
+
+    /// CPU time used so far by every thread that this meter has ever seen, ns. Threads that began and ended between two
+    /// calls are missed.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn total_ns(&mut self) -> io::Result<u64> {
+        for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            let entry = entry?;
+            let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // A thread may end between the listing and the reading; what it had used stays counted.
+            if let Ok(text) = fs::read_to_string(entry.path().join("schedstat"))
+                && let Some(ns) = parse_schedstat(&text)
+            {
+                self.threads_ns.insert(thread, ns);
+            }
+        }
+        Ok(self.threads_ns.values().sum())
+    }
+}
+
+fn parse_schedstat(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// CPU of the server and of this process over a stretch of time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Wall time, ns.
+    pub wall_ns: u64,
+    /// CPU time of the server, ns.
+    pub server_ns: u64,
+    /// CPU time of the load generator, ns.
+    pub client_ns: u64,
+}
+
+impl Usage {
+    /// Adds another stretch.
+    pub fn add(&mut self, other: Self) {
+        self.wall_ns += other.wall_ns;
+        self.server_ns += other.server_ns;
+        self.client_ns += other.client_ns;
+    }
+
+    /// Server CPU per operation, µs.
+    pub fn server_us_per(&self, operations: u64) -> f64 {
+        self.server_ns as f64 / 1e3 / operations as f64
+    }
+
+    /// Operations per second of wall time.
+    pub fn per_second(&self, operations: u64) -> f64 {
+        operations as f64 * 1e9 / self.wall_ns as f64
+    }
+
+    /// Server CPU as a percentage of one core.
+    pub fn server_percent(&self) -> f64 {
+        100.0 * self.server_ns as f64 / self.wall_ns as f64
+    }
+
+    /// Load generator's CPU as a percentage of one core.
+    pub fn client_percent(&self) -> f64 {
+        100.0 * self.client_ns as f64 / self.wall_ns as f64
+    }
+}
+
+/// Measures stretches of [`Usage`].
+pub struct UsageMeter {
+    clock: Clock,
+    server: CpuMeter,
+    client: CpuMeter,
+    last: Usage,
+}
+
+impl UsageMeter {
+    /// Starts the first stretch.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn start(server_pid: u32) -> io::Result<Self> {
+        let mut meter = Self {
+            clock: Clock::start(),
+            server: CpuMeter::of(server_pid),
+            client: CpuMeter::of(std::process::id()),
+            last: Usage::default(),
+        };
+        meter.lap()?;
+        Ok(meter)
+    }
+
+    /// Ends the current stretch and starts the next.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn lap(&mut self) -> io::Result<Usage> {
+        let now = Usage {
+            wall_ns: self.clock.now_ns(),
+            server_ns: self.server.total_ns()?,
+            client_ns: self.client.total_ns()?,
+        };
+        let last = std::mem::replace(&mut self.last, now);
+        Ok(Usage {
+            wall_ns: now.wall_ns - last.wall_ns,
+            server_ns: now.server_ns.saturating_sub(last.server_ns),
+            client_ns: now.client_ns.saturating_sub(last.client_ns),
+        })
+    }
+}
+
+/// User memory of a process, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserMemory {
+    /// Resident set.
+    pub resident: u64,
+    /// Its anonymous part, shared pages counted by share: heap, stacks, anonymous maps.
+    pub anonymous: u64,
+}
+
+impl UserMemory {
+    /// Reads `/proc/PID/smaps_rollup`.
+    ///
+    /// # Errors
+    /// The process is gone, or belongs to somebody else.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let field =
+            |name| kilobytes(&text, name).ok_or_else(|| io::Error::other(format!("smaps_rollup has no field {name}")));
+        Ok(Self {
+            resident: field("Rss:")?,
+            anonymous: field("Pss_Anon:")?,
+        })
+    }
+}
+
+/// Kernel memory of the whole machine, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelMemory {
+    /// Slab that cannot be reclaimed: where sockets and ring requests live (`SUnreclaim`).
+    pub slab: u64,
+    /// Pages in TCP queues.
+    pub tcp_pages: u64,
+}
+
+impl KernelMemory {
+    /// Reads `/proc/meminfo` and `/proc/net/sockstat`.
+    ///
+    /// # Errors
+    /// They cannot be read or have changed shape.
+    pub fn now() -> io::Result<Self> {
+        let meminfo = fs::read_to_string("/proc/meminfo")?;
+        let slab = kilobytes(&meminfo, "SUnreclaim:").ok_or_else(|| io::Error::other("meminfo has no SUnreclaim"))?;
+        let sockstat = fs::read_to_string("/proc/net/sockstat")?;
+        let pages = parse_sockstat_pages(&sockstat).ok_or_else(|| io::Error::other("sockstat has no TCP mem"))?;
+        Ok(Self {
+            slab,
+            tcp_pages: pages * rustix::param::page_size() as u64,
+        })
+    }
+}
+
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes * 1024)
+}
+
+fn parse_sockstat_pages(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    line.split_ascii_whitespace()
+        .skip_while(|word| *word != "mem")
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+/// The sum of a metric's samples in Prometheus text; `None` when it has none.
+pub fn metric(text: &str, name: &str) -> Option<f64> {
+    let samples = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = match rest.strip_prefix('{') {
+            Some(labelled) => labelled.split_once('}')?.1,
+            None => rest.strip_prefix([' ', '\t'])?,
+        };
+        value.split_ascii_whitespace().next()?.parse::<f64>().ok()
+    });
+    samples.reduce(|sum, sample| sum + sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_texts_are_read() {
+        assert_eq!(parse_schedstat("82042 68583 2\n"), Some(82_042));
+        assert_eq!(parse_schedstat(""), None);
+        let rollup = "55 [rollup]\nRss:                1752 kB\nPss_Anon:            112 kB\n";
+        assert_eq!(kilobytes(rollup, "Pss_Anon:"), Some(112 * 1024));
+        assert_eq!(kilobytes(rollup, "Swap:"), None);
+        let sockstat = "sockets: used 16\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 225\nUDP: inuse 0 mem 7\n";
+        assert_eq!(parse_sockstat_pages(sockstat), Some(225));
+    }
+
+    #[test]
+    fn this_process_and_machine_can_be_measured() {
+        assert!(CpuMeter::of(std::process::id()).total_ns().unwrap() > 0);
+        assert!(UserMemory::of(std::process::id()).unwrap().anonymous > 0);
+        assert!(KernelMemory::now().unwrap().slab > 0);
+        assert!(CpuMeter::of(u32::MAX).total_ns().is_err());
+    }
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels_and_not_mistaken_for_another() {
+        let text = "# HELP a_bytes x\n# TYPE a_bytes gauge\na_bytes{shard=\"0\"} 100\na_bytes{shard=\"1\"} 2.5e1 123\n\
+                    a_bytes_total 7\nb 4\n";
+        assert_eq!(metric(text, "a_bytes"), Some(125.0));
+        assert_eq!(metric(text, "b"), Some(4.0));
+        assert_eq!(metric(text, "c"), None);
+    }
+
+    #[test]
+    fn quantiles_are_milliseconds() {
+        let mut latencies = Latencies::new();
+        assert!(latencies.quantile_ms(0.5).is_nan() && latencies.max_ms().is_nan());
+        for ms in 1..=100 {
+            latencies.record(ms * 1_000_000);
+        }
+        assert!((latencies.quantile_ms(0.99) - 99.0).abs() < 0.1);
+        assert!((latencies.max_ms() - 100.0).abs() < 0.1);
+        assert_eq!(latencies.count(), 100);
+    }
+}

@@ -1,0 +1,284 @@
+//! The process under test: started pinned, waited for, measured by pid, ended by SIGTERM.
+//!
+//! A server never outlives this process: the kernel kills it when its parent dies.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::http;
+
+/// How long a server may take until `/readyz` answers 200.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server may take to end after SIGTERM: the `drain_ms` given below and the contract's 10 s, and a little.
+const STOP_TIMEOUT: Duration = Duration::from_secs(13);
+/// Pause between two looks at whether the server is ready or has ended.
+const POLL: Duration = Duration::from_millis(20);
+/// Settings of every server under test; later `--set`s win.
+const SETTINGS: [&str; 2] = ["shards=1", "drain_ms=1000"];
+/// Lines of the server's log that an error shows.
+const LOG_LINES_SHOWN: usize = 20;
+
+/// Who runs where.
+#[derive(Debug, Clone, Copy)]
+pub struct Cores {
+    /// The server's core.
+    pub server: usize,
+    /// The load generator's core; the server's when there is only one.
+    pub client: usize,
+    /// Cores that this process may use.
+    pub allowed: usize,
+}
+
+impl Cores {
+    /// The first two cores that this process may use.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn choose() -> io::Result<Self> {
+        let allowed = sched_getaffinity(None)?;
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+        let server = *cores.first().ok_or_else(|| io::Error::other("no core is allowed"))?;
+        let client = cores.get(1).copied().unwrap_or(server);
+        Ok(Self {
+            server,
+            client,
+            allowed: cores.len(),
+        })
+    }
+
+    /// Binds the calling thread, and all that it will start, to the load generator's core.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pin_client(self) -> io::Result<()> {
+        pin(self.client)
+    }
+}
+
+fn pin(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Where the server listens and which process it is: all that a scenario needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its HTTP and WebSocket port.
+    pub address: SocketAddrV4,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// How to start servers.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The `dispatchd` program.
+    pub program: PathBuf,
+    /// `key=value` settings beyond ours.
+    pub settings: Vec<String>,
+    /// Where data directories are made; must be on the disk whose commits are to be measured.
+    pub data_root: PathBuf,
+    /// Who runs where.
+    pub cores: Cores,
+}
+
+/// A running `dispatchd serve` with a data directory of its own, which goes with it.
+pub struct Server {
+    child: OwnedChild,
+    address: SocketAddrV4,
+    data: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts a server on a free loopback port and waits until it is ready.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or is not ready within 30 s; the message holds the end of its log.
+    pub fn start(setup: &Setup) -> io::Result<Self> {
+        let data = tempfile::Builder::new()
+            .prefix("dispatchd-bench-")
+            .tempdir_in(&setup.data_root)?;
+        let address = free_port()?;
+        let log = File::create(log_path(data.path()))?;
+        let mut command = Command::new(&setup.program);
+        command
+            .arg("serve")
+            .arg("--data")
+            .arg(data.path().join("node"))
+            .arg("--listen")
+            .arg(address.to_string());
+        for setting in SETTINGS.into_iter().chain(setup.settings.iter().map(String::as_str)) {
+            command.arg("--set").arg(setting);
+        }
+        // Neither a settings file of the working directory nor the caller's environment shall change what is measured.
+        command.current_dir(data.path());
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"DISPATCHD_") {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = OwnedChild::spawn(&mut command, setup.cores.server)
+            .map_err(|error| io::Error::other(format!("{}: {error}", setup.program.display())))?;
+        let mut server = Self { child, address, data };
+        server.wait_ready().map_err(|error| server.explain(&error))?;
+        Ok(server)
+    }
+
+    /// What scenarios need.
+    pub fn target(&self) -> Target {
+        Target {
+            address: self.address,
+            pid: self.child.0.id(),
+        }
+    }
+
+    /// SIGTERM, and the wait for its end.
+    ///
+    /// # Errors
+    /// It does not end in time (it is killed then) or ends with another status than 0.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.child.signal(Signal::TERM)?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.0.try_wait()? {
+                let result = if status.success() {
+                    Ok(())
+                } else {
+                    Err(io::Error::other(format!("ended with {status}")))
+                };
+                return result.map_err(|error| self.explain(&error));
+            }
+            std::thread::sleep(POLL);
+        }
+        Err(self.explain(&io::Error::other(format!(
+            "still running {STOP_TIMEOUT:?} after SIGTERM"
+        ))))
+    }
+
+    /// Adds the end of the server's log to an error.
+    pub fn explain(&self, error: &io::Error) -> io::Error {
+        let log = fs::read_to_string(log_path(self.data.path())).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n    ");
+        io::Error::other(format!("{error}\n  the server's log ends with:\n    {tail}"))
+    }
+
+    fn wait_ready(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.0.try_wait()? {
+                return Err(io::Error::other(format!(
+                    "the server ended with {status} before it was ready"
+                )));
+            }
+            if matches!(http::get(self.address, "/readyz"), Ok((200, _))) {
+                return Ok(());
+            }
+            std::thread::sleep(POLL);
+        }
+        Err(io::Error::other(format!(
+            "the server is not ready after {READY_TIMEOUT:?}"
+        )))
+    }
+}
+
+fn log_path(data: &Path) -> PathBuf {
+    data.join("server.log")
+}
+
+/// A loopback address that was free a moment ago.
+fn free_port() -> io::Result<SocketAddrV4> {
+    ipv4(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// The IPv4 address that a loopback socket of ours has.
+///
+/// # Errors
+/// It is IPv6.
+pub fn ipv4(address: SocketAddr) -> io::Result<SocketAddrV4> {
+    match address {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(address) => Err(io::Error::other(format!("{address} is not IPv4"))),
+    }
+}
+
+/// This program's raw-ring server in a process of its own. See [`crate::raw`].
+pub struct RawServer {
+    child: OwnedChild,
+    address: SocketAddrV4,
+}
+
+impl RawServer {
+    /// Starts `program raw-server` on the server's core; it prints its address as its first line.
+    ///
+    /// # Errors
+    /// It cannot be started or does not print an address.
+    pub fn start(program: &Path, cores: Cores, arguments: &[String]) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .arg("raw-server")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = OwnedChild::spawn(&mut command, cores.server)?;
+        let stdout = child
+            .0
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("stdout was piped"))?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::other(format!("no address in {line:?}")))?;
+        Ok(Self { child, address })
+    }
+
+    /// What scenarios need.
+    pub fn target(&self) -> Target {
+        Target {
+            address: self.address,
+            pid: self.child.0.id(),
+        }
+    }
+}
+
+/// A child that is killed and reaped when dropped.
+struct OwnedChild(Child);
+
+impl OwnedChild {
+    fn spawn(command: &mut Command, core: usize) -> io::Result<Self> {
+        let before_exec = move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            pin(core)
+        };
+        // SAFETY: the closure runs between fork and exec and makes two system calls; it allocates nothing, takes no lock and
+        // touches no memory but its own stack.
+        unsafe { command.pre_exec(before_exec) };
+        command.spawn().map(Self)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = Pid::from_raw(self.0.id() as i32).ok_or_else(|| io::Error::other("a child's pid is not 0"))?;
+        Ok(kill_process(pid, signal)?)
+    }
+}
+
+impl Drop for OwnedChild {
+    fn drop(&mut self) {
+        // Both fail only if the child has already been reaped, which is what they are for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

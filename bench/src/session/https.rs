@@ -1,0 +1,115 @@
+//! The matching engine's side: POSTs, pipelined over a few keep-alive connections.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::connect::STALL_NS_MAX;
+use super::{Event, EventKind, Session};
+use crate::http;
+use crate::ring::Chunk;
+
+/// Token of the request that opens an HTTP connection; its answer is not passed on.
+const HELLO: u32 = u32::MAX;
+
+#[derive(Default)]
+pub(super) struct HttpConnection {
+    pub(super) open: bool,
+    pub(super) sending: bool,
+    pending: Vec<u8>,
+    tokens: VecDeque<u32>,
+    partial: Vec<u8>,
+}
+
+impl Session {
+    /// Queues a POST on the next HTTP connection; everything queued leaves with the next turn. Answers its length on the wire.
+    pub fn post(&mut self, token: u32, path: &str, body: &[u8]) -> u32 {
+        assert!(token != HELLO && !self.https.is_empty());
+        let count = self.https.len();
+        let connection = &mut self.https[self.http_next];
+        self.http_next = (self.http_next + 1) % count;
+        connection.tokens.push_back(token);
+        let before = connection.pending.len();
+        http::write_post(&mut connection.pending, &self.host, path, body);
+        (connection.pending.len() - before) as u32
+    }
+
+    pub(super) fn open_https(&mut self) -> io::Result<()> {
+        let first = self.drivers();
+        for index in 0..self.https.len() as u32 {
+            let host = &self.host;
+            self.ring.connect(first + index, &self.address, |block| {
+                http::write_get(block, host, "/healthz");
+            })?;
+            self.https[index as usize].tokens.push_back(HELLO);
+        }
+        let deadline_ns = self.now_ns() + STALL_NS_MAX;
+        while self.https.iter().any(|connection| !connection.open) {
+            self.turn(deadline_ns)?;
+            let events = self.take_events();
+            if let Some(event) = events.first() {
+                return Err(io::Error::other(format!("HTTP connections: {:?}", event.kind)));
+            }
+            if self.now_ns() > deadline_ns {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn http_data(&mut self, slot: u32, chunk: Chunk) {
+        let at_ns = self.clock.now_ns();
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        let connection = &mut self.https[(slot - self.drivers.len() as u32) as usize];
+        bytes.append(&mut connection.partial);
+        self.ring.take_data(chunk, &mut bytes);
+        let mut consumed = 0;
+        loop {
+            match http::next_response(&bytes[consumed..]) {
+                Ok(None) => break,
+                Ok(Some(response)) => {
+                    let first = http::is_first(&bytes[consumed..][response.body.clone()]);
+                    let status = response.status;
+                    let kind = match connection.tokens.pop_front() {
+                        Some(HELLO) => {
+                            connection.open = true;
+                            None
+                        }
+                        Some(token) => Some(EventKind::Response { token, status, first }),
+                        None => Some(EventKind::Fault(format!("HTTP answer {status} to no request"))),
+                    };
+                    let length = response.body.end as u32;
+                    self.events.extend(kind.map(|kind| Event {
+                        at_ns,
+                        bytes: length,
+                        kind,
+                    }));
+                    consumed += response.body.end;
+                }
+                Err(what) => {
+                    self.events.push(Event {
+                        at_ns,
+                        bytes: 0,
+                        kind: EventKind::Fault(what),
+                    });
+                    consumed = bytes.len();
+                }
+            }
+        }
+        connection.partial.extend_from_slice(&bytes[consumed..]);
+        self.scratch = bytes;
+    }
+
+    pub(super) fn flush_https(&mut self) -> io::Result<()> {
+        let first = self.drivers();
+        for (index, connection) in self.https.iter_mut().enumerate() {
+            if !connection.sending && !connection.pending.is_empty() {
+                connection.sending = true;
+                let pending = &mut connection.pending;
+                self.ring
+                    .send(first + index as u32, |block| std::mem::swap(block, pending))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+# Every habit of this project, named once. `just` lists them.
+
+default:
+    @just --list
+
+# What CI runs, whole
+ci:
+    .ci/run
+
+# Rewrite the sources in the house format
+fmt:
+    cargo fmt --all
+
+# Format and lints, without changing anything
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# All tests, or those whose names match
+test *filter:
+    ./test {{filter}}
+
+# One test target: just target config_sources
+target name *filter:
+    cargo test --test {{name}} {{filter}}
+
+# Advisories, licenses, bans, sources of dependencies (needs cargo-deny)
+deny:
+    cargo deny check
+
+# The documents of the code, ours only
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Real trips, live drivers, a crash in the middle, an audited end
+demo *options:
+    cargo run --release -- demo {{options}}
+
+# A node on this machine
+serve *options:
+    cargo run --release -- serve {{options}}
+
+# Figures beside their goals
+bench scenario="all" *options:
+    cargo run --release -p dispatchd-bench -- {{scenario}} {{options}}
+
+# Put the generated table of settings into the README
+settings:
+    cargo run --quiet -- config show --format markdown > target/settings.md
+    sed -i -e '/<!-- settings:begin -->/,/<!-- settings:end -->/{//!d}' -e '/<!-- settings:begin -->/r target/settings.md' README.md
+
+# Check the unit and the kernel settings
+systemd:
+    systemd-analyze verify systemd/dispatchd.service
+    systemd-analyze security --offline=true systemd/dispatchd.service

@@ -1,1 +1,0 @@
-//! Settings: file, environment and flags into one checked [`Config`].

@@ -1,0 +1,226 @@
+//! The table of settings. A line here is a field of [`Config`], a key of the file, an environment variable,
+//! a row of `config show` and a row of the README.
+
+use super::value::{Field, Kind, Preset, Value};
+use crate::limits::{self, net, wire};
+use compact_str::CompactString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Key in the file and in `--set`; upper case after `DISPATCHD_` in the environment.
+    pub name: &'static str,
+    /// Unit of the value; empty for texts and switches.
+    pub unit: &'static str,
+    /// What is allowed.
+    pub kind: Kind,
+    /// The value when no source gives one.
+    pub preset: Preset,
+    /// What it does, in one or two sentences.
+    pub doc: &'static str,
+}
+
+macro_rules! settings {
+    ($($name:ident: $type:ty, $unit:literal, $kind:expr, $preset:expr, $doc:literal;)+) => {
+        /// Every setting, in the order of the documents.
+        pub static SETTINGS: &[Setting] = &[
+            $(Setting { name: stringify!($name), unit: $unit, kind: $kind, preset: $preset, doc: $doc }),+
+        ];
+
+        /// The checked settings of one node. Every field is inside the range that [`SETTINGS`] gives for it.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $(#[doc = $doc] pub $name: $type,)+
+        }
+
+        impl Config {
+            /// `values` are in the order of [`SETTINGS`] and were checked against it.
+            pub(super) fn from_values(values: &[Value]) -> Self {
+                assert_eq!(values.len(), SETTINGS.len());
+                let mut values = values.iter();
+                Self { $($name: <$type as Field>::from_value(values.next().expect("as many values as settings")),)+ }
+            }
+        }
+    };
+}
+
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 86_400_000;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const fn within(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const SEGMENTS: Kind = Kind::Multiple {
+    min: limits::JOURNAL_SEGMENT_BYTES_MIN as u64,
+    max: limits::JOURNAL_SEGMENT_BYTES_MAX as u64,
+    of: limits::JOURNAL_BLOCK_BYTES as u64,
+};
+
+settings! {
+    data_dir: PathBuf, "", Kind::Path, Preset::Text("dispatchd-data"),
+        "Directory of the journal and the embedded store; made when missing, used by one process at a time.";
+    listen: SocketAddr, "", Kind::Address, Preset::Text("127.0.0.1:8080"),
+        "Address of HTTP and WebSocket; port 0 takes a free one.";
+    node_id: CompactString, "", Kind::Id, Preset::HostName,
+        "Name of this node in audit events and records.";
+    shards: u16, "shards", within(0, limits::SHARDS_MAX as u64), Preset::Text("0"),
+        "Threads that own drivers, requests and sockets; 0 is one per core.";
+    pin_shards: bool, "", Kind::Switch, Preset::Text("true"),
+        "Bind each shard's thread to a core (shards beyond the cores share them).";
+
+    offer_timeout_ms: u32, "ms", within(1, wire::OFFER_TIMEOUT_MS_MAX as u64), Preset::Text("8000"),
+        "Time a driver has to answer an offer, when the request gives none.";
+    deadline_ms: u32, "ms", within(1, wire::DEADLINE_MS_MAX as u64), Preset::Text("120000"),
+        "Time for the whole search, when the request gives none.";
+    heartbeat_ms: u64, "ms", within(10, 60 * MINUTE_MS), Preset::Text("30000"),
+        "Interval at which drivers send a heartbeat; none for twice as long closes the socket (4004).";
+    driver_ttl_ms: u64, "ms", within(0, DAY_MS), Preset::Text("60000"),
+        "How long a driver keeps its state after its socket is lost, and may be offered.";
+    off_shift_memory_ms: u64, "ms", within(0, 7 * DAY_MS), Preset::Text("43200000"),
+        "How long a driver who went off shift on purpose stays so across reconnects.";
+    drain_ms: u64, "ms", within(0, 10 * MINUTE_MS), Preset::Text("10000"),
+        "Time over which drivers are closed (1012) after SIGTERM.";
+
+    records_retention_days: u32, "days", within(1, 3650), Preset::Text("30"),
+        "How long dispatch records and audits of ended requests are kept.";
+    idempotency_retention_days: u32, "days", within(7, 3650), Preset::Text("7"),
+        "How long an ended request's id is remembered, so that a repeat starts nothing.";
+    events_retention_ms: u64, "ms", within(1000, 366 * DAY_MS), Preset::Text("604800000"),
+        "How long an event is kept for consumers that have not acknowledged it.";
+    events_bytes_max: u64, "bytes", within(MIB, 1 << 50), Preset::Text("4294967296"),
+        "Size of the kept events beyond which the oldest go, acknowledged or not.";
+
+    handshake_timeout_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
+        "Time from accept to a complete WebSocket handshake.";
+    head_timeout_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
+        "Time for an HTTP head, from its first byte.";
+    body_timeout_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("30000"),
+        "Time for an HTTP body, from the end of its head.";
+    http_idle_timeout_ms: u64, "ms", within(10, 60 * MINUTE_MS), Preset::Text("75000"),
+        "How long an HTTP connection may stay open between requests.";
+    http_pipeline_max: u32, "requests", within(1, limits::HTTP_PIPELINE_MAX as u64), Preset::Text("64"),
+        "Unanswered requests on one HTTP connection beyond which reading pauses.";
+    output_queue_bytes_max: u64, "bytes", within(limits::OUTPUT_QUEUE_BYTES_MIN as u64, 64 * MIB), Preset::Text("262144"),
+        "Output waiting for one driver's socket beyond which it is a slow consumer (4008).";
+    output_stall_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
+        "How long a socket may take no byte of waiting output before it is closed.";
+    handshakes_pending_max: u32, "connections", within(1, 1 << 20), Preset::Text("4096"),
+        "Connections of a shard that have not finished their first head; beyond it the oldest is cut.";
+    connections_max: u32, "connections", within(0, net::FIXED_FILES_MAX as u64), Preset::Text("0"),
+        "Connections of a shard; 0 is what the open-files limit allows.";
+
+    ingress_queue_max: u32, "requests", within(1, 1 << 20), Preset::Text("8192"),
+        "Dispatch requests that wait in a shard; beyond it the lowest class gets 429.";
+    ingress_age_step_ms: u64, "ms", within(1, 10 * MINUTE_MS), Preset::Text("2000"),
+        "Wait after which a queued request counts as one class higher.";
+    journal_backlog_bytes_max: u64, "bytes", within(MIB, 16 * GIB), Preset::Text("67108864"),
+        "Bytes of a shard's journal that wait for the disk, beyond which new requests get 429.";
+    journal_segment_bytes: u64, "bytes", SEGMENTS,
+        Preset::Text("16777216"),
+        "Size of a journal segment, allocated at once.";
+    recv_buffers: u16, "buffers", Kind::PowerOfTwo { min: 16, max: net::RECV_BUFFERS_MAX as u64 },
+        Preset::Text("1024"),
+        "Receive buffers that the sockets of a shard share.";
+    recv_buffer_bytes: u32, "bytes", within(net::RECV_BUFFER_BYTES_MIN as u64, net::RECV_BUFFER_BYTES_MAX as u64), Preset::Text("4096"),
+        "Size of one receive buffer.";
+
+    log_level: LogLevel, "", Kind::OneOf(LogLevel::NAMES), Preset::Text("info"),
+        "Least severe lines that are logged.";
+    log_format: LogFormat, "", Kind::OneOf(LogFormat::NAMES), Preset::Text("text"),
+        "Shape of log lines on stderr.";
+    log_repeat_per_s: u32, "lines/s", within(0, 1_000_000), Preset::Text("5"),
+        "Lines that peers can cause, per shard and kind; the rest are counted and summed up in one line.";
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $type {
+            $($(#[$variant_doc])* $variant),+
+        }
+
+        impl $type {
+            /// The names that a setting takes.
+            pub const NAMES: &[&str] = &[$($name),+];
+
+            /// The name of this choice.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),+
+                }
+            }
+        }
+
+        impl Field for $type {
+            fn from_value(value: &Value) -> Self {
+                match value.text() {
+                    $($name => Self::$variant,)+
+                    other => unreachable!("checked against the names: {other}"),
+                }
+            }
+        }
+    };
+}
+
+choice!(
+    /// How much is logged.
+    LogLevel {
+        /// What needs a person.
+        Error = "error",
+        /// What may need one.
+        Warn = "warn",
+        /// The life of the node.
+        Info = "info",
+        /// The life of connections.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+);
+
+choice!(
+    /// Shape of a log line.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One object a line.
+        Json = "json",
+    }
+);
+
+impl Default for Config {
+    /// The defaults of the table.
+    fn default() -> Self {
+        let values: Vec<Value> = SETTINGS.iter().map(Setting::default_value).collect();
+        Self::from_values(&values)
+    }
+}
+
+impl Config {
+    /// Number of shards to start, 1–1024: the setting, or one per core that this process may run on.
+    pub fn shard_count(&self) -> u16 {
+        if self.shards > 0 {
+            return self.shards;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        cores.clamp(1, limits::SHARDS_MAX) as u16
+    }
+
+    /// Connections that one shard may hold, at least 1: the setting, or what `open_files` (the soft `RLIMIT_NOFILE`)
+    /// leaves for a ring's table of direct descriptors. The kernel bounds that table per ring, not per process.
+    pub fn connections_per_shard(&self, open_files: u64) -> u32 {
+        let allowed = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED);
+        let allowed = allowed.clamp(1, u64::from(net::FIXED_FILES_MAX)) as u32;
+        if self.connections_max == 0 {
+            allowed
+        } else {
+            self.connections_max.min(allowed)
+        }
+    }
+}

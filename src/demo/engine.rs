@@ -1,0 +1,349 @@
+//! A small matching engine: replays the rides as dispatch requests to the nearest free drivers, follows `/v1/events` as a
+//! named consumer, and sends new candidates when it is asked to.
+
+use super::api::{Api, Post};
+use super::board::Board;
+use super::city::{City, Place};
+use super::messages::{EventLine, Id};
+use super::observe::{Observer, OnApi, count};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The engine's name at `/v1/events`.
+pub const CONSUMER: &str = "demo-engine";
+/// What a driver has for an answer, in ms: shorter than the node's default, so that ignored offers do not outlast the demo.
+pub const OFFER_TIMEOUT_MS: u64 = 1500;
+/// What a search has, in ms.
+pub const DEADLINE_MS: u64 = 20_000;
+/// Longest wait for a busy driver, in ms, of the requests that wait.
+const BUSY_WAIT_MS: u64 = 2000;
+/// Candidates of a POST.
+const CANDIDATES: usize = 3;
+/// Attempts that a request may use up.
+const ATTEMPTS_MAX: u32 = 10;
+/// How long one poll of the event stream may wait.
+const POLL: Duration = Duration::from_secs(2);
+/// Pause after a poll that failed.
+const POLL_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a request stands, as the event stream told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Open,
+    OnTrip,
+    Over,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    ride: usize,
+    standing: Standing,
+}
+
+/// The engine. Its tasks share it.
+#[derive(Debug)]
+pub struct Engine {
+    api: Api,
+    observer: Arc<Observer>,
+    city: Arc<City>,
+    seed: u64,
+    epoch: Instant,
+    board: Mutex<Board>,
+    wanted: Mutex<BTreeMap<Id, Wanted>>,
+}
+
+/// What is special about a request; follows from the seed and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Traits {
+    priority: &'static str,
+    parallel: bool,
+    patient: bool,
+    repeated_at_once: bool,
+    repeated_later: bool,
+    cancelled: bool,
+    trip_cancelled: bool,
+    delay_ms: u64,
+}
+
+impl Traits {
+    fn of(seed: u64, request: &str) -> Self {
+        let hash = xxh3_64_with_seed(request.as_bytes(), seed);
+        // Independent dice with 100 faces from one hash.
+        let die = |shift: u32| (hash >> shift & 0xffff) % 100;
+        Self {
+            priority: match die(0) {
+                0..10 => "premium",
+                10..30 => "economy",
+                _ => "standard",
+            },
+            parallel: die(16) < 6,
+            patient: (10..22).contains(&die(16)),
+            repeated_at_once: die(32) < 3,
+            repeated_later: (3..6).contains(&die(32)),
+            cancelled: die(48) < 1,
+            trip_cancelled: (1..3).contains(&die(48)),
+            delay_ms: 50 + hash % 600,
+        }
+    }
+}
+
+impl Engine {
+    /// An engine that knows where its drivers start.
+    pub fn new(api: Api, observer: Arc<Observer>, city: Arc<City>, drivers: &[(Id, Place)], seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            api,
+            observer,
+            city,
+            seed,
+            epoch: Instant::now(),
+            board: Mutex::new(Board::new(drivers)),
+            wanted: Mutex::default(),
+        })
+    }
+
+    /// Replays `rides` at `rate` a second, open loop: a slow answer delays nobody else. Ends when every POST has its answer.
+    pub async fn replay(self: Arc<Self>, rides: Vec<usize>, rate: f64) {
+        let begin = Instant::now();
+        let mut posts = JoinSet::new();
+        for (number, ride) in rides.into_iter().enumerate() {
+            sleep_until(begin + Duration::from_secs_f64(number as f64 / rate)).await;
+            let request = Id::from(format!("ride-{number:05}"));
+            let engine = Arc::clone(&self);
+            posts.spawn(async move { engine.dispatch(request, ride).await });
+            while posts.try_join_next().is_some() {}
+        }
+        while posts.join_next().await.is_some() {}
+    }
+
+    /// Requests and trips that are not over yet.
+    pub fn unfinished(&self) -> usize {
+        let wanted = lock(&self.wanted);
+        wanted.values().filter(|wanted| wanted.standing != Standing::Over).count()
+    }
+
+    /// Sends POSTs that were answered before once more, as an engine does that lost its memory.
+    pub async fn repeat(&self, requests: &[Id]) {
+        for request in requests {
+            let Some(ride) = lock(&self.wanted).get(request).map(|wanted| wanted.ride) else {
+                continue;
+            };
+            let traits = Traits::of(self.seed, request);
+            let post = self.post(request, ride, &traits, true, &BTreeSet::new());
+            count(&self.observer.counters.repeats_on_purpose);
+            self.api.offer(&post).await;
+        }
+    }
+
+    async fn dispatch(&self, request: Id, ride: usize) {
+        let traits = Traits::of(self.seed, &request);
+        let post = self.post(&request, ride, &traits, true, &BTreeSet::new());
+        let wanted = Wanted {
+            ride,
+            standing: Standing::Open,
+        };
+        // Before the POST: its events may be faster than its answer.
+        lock(&self.wanted).insert(Id::clone(&request), wanted);
+        count(&self.observer.counters.posted);
+        let answer = if traits.repeated_at_once {
+            count(&self.observer.counters.repeats_on_purpose);
+            let (answer, other) = tokio::join!(self.api.offer(&post), self.api.offer(&post));
+            answer.or(other)
+        } else {
+            self.api.offer(&post).await
+        };
+        match answer {
+            Some((200..300, answer)) => {
+                if let Some(driver) = &answer.driver_id {
+                    self.hold(driver);
+                }
+            }
+            other => {
+                tracing::warn!(%request, ?other, "not taken for dispatch");
+                lock(&self.wanted).remove(&request);
+                return;
+            }
+        }
+        let pause = Duration::from_millis(traits.delay_ms);
+        if traits.repeated_later {
+            sleep(pause).await;
+            count(&self.observer.counters.repeats_on_purpose);
+            self.api.offer(&post).await;
+        }
+        if traits.cancelled {
+            sleep(pause).await;
+            self.api.cancel(&request).await;
+        }
+    }
+
+    fn post(&self, request: &Id, ride: usize, traits: &Traits, first: bool, excluded: &BTreeSet<Id>) -> Post {
+        let ride = &self.city.rides[ride];
+        let pickup = self.city.zones[ride.from].place;
+        let now = self.epoch.elapsed();
+        let most = if traits.parallel { CANDIDATES + 2 } else { CANDIDATES };
+        let candidates = {
+            let mut board = lock(&self.board);
+            let candidates = board.nearest(pickup, most, excluded, now);
+            let offered = if traits.parallel { 2 } else { 1 };
+            for driver in candidates.iter().take(offered) {
+                board.hold(driver, now + Duration::from_millis(OFFER_TIMEOUT_MS));
+            }
+            candidates
+        };
+        let candidates: Vec<&str> = candidates.iter().map(|id| &**id).collect();
+        let mut body = json!({
+            "request_id": &**request,
+            "candidates": candidates,
+            "priority": traits.priority,
+            "offer_timeout_ms": OFFER_TIMEOUT_MS,
+            "deadline_ms": DEADLINE_MS,
+            "max_attempts": ATTEMPTS_MAX,
+            "trip": self.city.trip_json(ride),
+        });
+        if traits.parallel {
+            body["parallel"] = Value::from(2);
+        }
+        if traits.patient {
+            body["busy_wait_ms"] = Value::from(BUSY_WAIT_MS);
+        }
+        Post {
+            request: Id::clone(request),
+            first,
+            body,
+        }
+    }
+
+    fn hold(&self, driver: &str) {
+        let until = self.epoch.elapsed() + Duration::from_millis(OFFER_TIMEOUT_MS);
+        lock(&self.board).hold(driver, until);
+    }
+
+    /// Follows the event stream for ever: handles each event once, acknowledges what it handled, and after a lost
+    /// connection goes on from its acknowledgement.
+    pub async fn follow_events(self: Arc<Self>) {
+        let mut last = 0;
+        loop {
+            match self.api.events(CONSUMER, None, POLL).await {
+                Ok(lines) => {
+                    let Some(newest) = lines.last().map(|line| line.cursor) else {
+                        continue;
+                    };
+                    for line in lines {
+                        if line.cursor > last {
+                            last = line.cursor;
+                            self.handle(line);
+                        }
+                    }
+                    self.api.acknowledge(CONSUMER, newest).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no events");
+                    sleep(POLL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn handle(self: &Arc<Self>, event: EventLine) {
+        let counters = &self.observer.counters;
+        count(&counters.events);
+        self.observer.api(OnApi::Event(event.clone()));
+        let request = Id::from(event.request_id.as_str());
+        let Some(wanted) = lock(&self.wanted).get(&request).copied() else {
+            return; // Not a ride: the mini-scenario's, or somebody else's.
+        };
+        match event.kind.as_str() {
+            "REDISPATCH_REQUESTED" => {
+                count(&counters.redispatched);
+                let engine = Arc::clone(self);
+                tokio::spawn(async move { engine.redispatch(request, wanted.ride, &event.excluded).await });
+            }
+            "TRIP_CREATED" => {
+                count(&counters.accepted);
+                self.stand(&request, Standing::OnTrip);
+                self.trip_created(&request, &event);
+            }
+            "TRIP_ENDED" => {
+                count(&counters.trips_ended);
+                self.stand(&request, Standing::Over);
+                let ride = &self.city.rides[wanted.ride];
+                let completed = event.outcome.as_deref() == Some("completed");
+                let place = completed.then(|| self.city.zones[ride.to].place);
+                if let Some(driver) = &event.driver_id {
+                    lock(&self.board).ended_trip(driver, place);
+                }
+            }
+            "REQUEST_UNFULFILLED" => {
+                count(&counters.unfulfilled);
+                self.stand(&request, Standing::Over);
+            }
+            "REQUEST_CANCELLED" => {
+                count(&counters.cancelled);
+                self.stand(&request, Standing::Over);
+            }
+            _ => {}
+        }
+    }
+
+    fn stand(&self, request: &Id, standing: Standing) {
+        if let Some(wanted) = lock(&self.wanted).get_mut(request) {
+            wanted.standing = standing;
+        }
+    }
+
+    fn trip_created(self: &Arc<Self>, request: &Id, event: &EventLine) {
+        if let Some(driver) = &event.driver_id {
+            lock(&self.board).began_trip(driver);
+        }
+        let traits = Traits::of(self.seed, request);
+        if let Some(trip) = event.trip_id.as_deref().filter(|_| traits.trip_cancelled) {
+            let (engine, trip) = (Arc::clone(self), Id::from(trip));
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(traits.delay_ms)).await;
+                engine.api.cancel_trip(&trip).await;
+            });
+        }
+    }
+
+    /// Sends new candidates, as soon as there are any.
+    async fn redispatch(&self, request: Id, ride: usize, tried: &[String]) {
+        let excluded: BTreeSet<Id> = tried.iter().map(|id| Id::from(id.as_str())).collect();
+        let traits = Traits::of(self.seed, &request);
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(DEADLINE_MS) {
+            let post = self.post(&request, ride, &traits, false, &excluded);
+            if post.body["candidates"].as_array().is_some_and(|list| !list.is_empty()) {
+                self.api.offer(&post).await;
+                return;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_mixed_as_promised() {
+        let all: Vec<Traits> = (0..6433).map(|n| Traits::of(7, &format!("ride-{n:05}"))).collect();
+        let share = |is: fn(&Traits) -> bool| all.iter().filter(|traits| is(traits)).count() * 100 / all.len();
+        let check = |found: usize, expect: usize| assert!(found.abs_diff(expect) <= 1, "{found} {expect}");
+        check(share(|traits| traits.priority == "premium"), 10);
+        check(share(|traits| traits.priority == "economy"), 20);
+        check(share(|traits| traits.repeated_at_once || traits.repeated_later), 6);
+        check(share(|traits| traits.parallel), 6);
+        check(share(|traits| traits.patient), 12);
+        check(share(|traits| traits.cancelled || traits.trip_cancelled), 3);
+        assert_eq!(Traits::of(7, "ride-00001"), Traits::of(7, "ride-00001"));
+    }
+}

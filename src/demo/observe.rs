@@ -1,0 +1,234 @@
+//! What the clients of the demo saw, in the order in which they saw it. The auditor and the latency table read nothing else.
+//!
+//! One log for everybody: a few thousand entries a second need no cleverness. What is sent is noted before it is sent,
+//! what is heard after it was read, so an answer never stands before its question.
+
+use super::messages::{AuditView, EventLine, Id, OfferAnswer, RequestView};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How an attempt ended, as somebody heard it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The driver has this trip.
+    Confirmed(Id),
+    /// The driver's refusal was taken.
+    Declined,
+    /// Taken back, for this reason.
+    Revoked(Id),
+    /// HTTP's word for every other end.
+    TooLate,
+}
+
+/// Something on a driver's socket.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub enum OnSocket {
+    /// A session began.
+    Welcome { session: u64, state: Id, trip: Option<Id> },
+    /// The socket is gone, whoever ended it.
+    Lost,
+    /// An offer was heard.
+    Offer {
+        request: Id,
+        attempt: u32,
+        expires_at_ms: u64,
+    },
+    /// An attempt's end was heard.
+    Outcome {
+        request: Id,
+        attempt: u32,
+        outcome: Outcome,
+    },
+    /// The driver's state was heard.
+    State { state: Id, trip: Option<Id> },
+    /// A trip was cancelled over the API.
+    TripCancelled { trip: Id },
+    /// The node refused a message.
+    Error { code: Id, request: Option<Id> },
+    /// The app said that it has the offer.
+    SentAck { request: Id, attempt: u32 },
+    /// The driver answered on the socket.
+    SentAnswer { request: Id, attempt: u32, accept: bool },
+    /// The driver reported on the trip.
+    SentTrip { trip: Id, event: &'static str },
+}
+
+/// Something between the matching engine and the API.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub enum OnApi {
+    /// A POST of an offer is about to leave. `first`: the request's first candidates rather than a re-dispatch;
+    /// `patient`: it may wait for busy drivers.
+    Posted { request: Id, first: bool, patient: bool },
+    /// It was answered.
+    Answered {
+        request: Id,
+        first: bool,
+        status: u16,
+        answer: OfferAnswer,
+    },
+    /// A driver's answer over HTTP was answered.
+    Responded {
+        request: Id,
+        driver: Id,
+        attempt: u32,
+        outcome: Outcome,
+    },
+    /// A request's cancelling was answered 200.
+    Cancelled { request: Id },
+    /// A trip's cancelling was answered 200.
+    TripCancelled { trip: Id },
+    /// A line of the event stream.
+    Event(EventLine),
+}
+
+/// One thing seen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// On this driver's socket.
+    Socket(Id, OnSocket),
+    /// On the API.
+    Api(OnApi),
+    /// The node is about to get SIGKILL.
+    NodeKilled,
+    /// The node is ready again.
+    NodeReady,
+}
+
+/// One thing seen, and when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// Since the log began.
+    pub at: Duration,
+    /// What.
+    pub seen: Seen,
+}
+
+/// Running totals for the progress line and the table.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "each is a count of what its name says")]
+pub struct Counters {
+    pub connected: AtomicU64,
+    pub reconnects: AtomicU64,
+    pub vanished: AtomicU64,
+    pub posted: AtomicU64,
+    pub offers: AtomicU64,
+    pub accepted: AtomicU64,
+    pub unfulfilled: AtomicU64,
+    pub cancelled: AtomicU64,
+    pub trips_ended: AtomicU64,
+    pub redispatched: AtomicU64,
+    pub events: AtomicU64,
+    pub repeats_on_purpose: AtomicU64,
+    pub duplicates_absorbed: AtomicU64,
+    pub duplicates_refused: AtomicU64,
+    pub repeats_after_loss: AtomicU64,
+    pub turned_away: AtomicU64,
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Reads a counter.
+pub fn total(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// The log that all clients write.
+#[derive(Debug)]
+pub struct Observer {
+    started: Instant,
+    started_unix: Duration,
+    log: Mutex<Vec<Observation>>,
+    /// Running totals.
+    pub counters: Counters,
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            log: Mutex::default(),
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl Observer {
+    /// Appends one observation, now.
+    pub fn note(&self, seen: Seen) {
+        let mut log = self.lock();
+        // Read under the lock, so that times rise with places.
+        let at = self.started.elapsed();
+        log.push(Observation { at, seen });
+    }
+
+    /// Notes something on a driver's socket.
+    pub fn socket(&self, driver: &Id, what: OnSocket) {
+        self.note(Seen::Socket(Id::clone(driver), what));
+    }
+
+    /// Notes something on the API.
+    pub fn api(&self, what: OnApi) {
+        self.note(Seen::Api(what));
+    }
+
+    /// When the log began, Unix time.
+    pub fn started_unix(&self) -> Duration {
+        self.started_unix
+    }
+
+    /// A copy of everything so far.
+    pub fn snapshot(&self) -> Vec<Observation> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Observation>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was read of one request when everything was over.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FinalView {
+    /// `GET /v1/dispatch/audit/…`; `None`: not 200.
+    pub audit: Option<AuditView>,
+    /// The same, read a second time.
+    pub audit_again: Option<AuditView>,
+    /// `GET /v1/dispatch/request/…`; `None`: not 200.
+    pub view: Option<RequestView>,
+}
+
+/// One round of the mini-scenario about priority classes: what waited for one busy driver, and who was served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassRound {
+    /// The driver.
+    pub driver: Id,
+    /// `(class, request)` in the order in which they began to wait; class 0 is premium, 2 is economy.
+    pub waited: Vec<(u8, Id)>,
+    /// Requests in the order in which their offers came.
+    pub served: Vec<Id>,
+}
+
+/// Everything the auditor judges.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// All that was seen, oldest first.
+    pub observations: Vec<Observation>,
+    /// When the observations began, Unix time.
+    pub started_unix: Duration,
+    /// Audits read before the kill.
+    pub before_kill: Vec<(Id, AuditView)>,
+    /// What was read at the end, for every request that was posted.
+    pub finals: BTreeMap<Id, FinalView>,
+    /// The event stream, read once more from its beginning by a consumer that acknowledged nothing.
+    pub events_again: Vec<EventLine>,
+    /// The mini-scenario.
+    pub class_rounds: Vec<ClassRound>,
+}

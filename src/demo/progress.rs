@@ -1,0 +1,98 @@
+//! The line that moves while the demo runs: a bar on a terminal, a plain line every few seconds otherwise.
+
+use super::observe::{Counters, total};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Between two updates of the bar.
+const TICK: Duration = Duration::from_millis(250);
+/// Between two plain lines.
+const LINE: Duration = Duration::from_secs(5);
+
+/// The progress of one run.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    trips: u64,
+    begin: Instant,
+    shown: Instant,
+    before: Rates,
+}
+
+/// Totals whose growth is shown as rates.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    offers: u64,
+    accepted: u64,
+}
+
+impl Progress {
+    /// A bar of `trips` steps, or lines when stderr is no terminal.
+    pub fn new(trips: u64) -> Self {
+        let style = "{elapsed_precise} [{bar:32}] {pos}/{len} trips posted  {msg}";
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(trips).with_style(style.progress_chars("=> "))
+        });
+        let now = Instant::now();
+        Self {
+            bar,
+            trips,
+            begin: now,
+            shown: now,
+            before: Rates::default(),
+        }
+    }
+
+    /// How often [`Progress::show`] is to be called.
+    pub fn tick(&self) -> Duration {
+        TICK
+    }
+
+    /// Says something once.
+    pub fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{:6.1} s  {text}", self.begin.elapsed().as_secs_f64()),
+        }
+    }
+
+    /// Shows how things stand, if it is time to.
+    pub fn show(&mut self, counters: &Counters) {
+        let passed = self.shown.elapsed();
+        let due = if self.bar.is_some() { Duration::from_secs(1) } else { LINE };
+        let posted = total(&counters.posted);
+        if let Some(bar) = &self.bar {
+            bar.set_position(posted);
+        }
+        if passed < due {
+            return;
+        }
+        let now = Rates {
+            offers: total(&counters.offers),
+            accepted: total(&counters.accepted),
+        };
+        let rate = |now: u64, before: u64| (now - before) as f64 / passed.as_secs_f64();
+        let message = format!(
+            "{:.0} offers/s  {:.0} accepted/s  {} accepted  {} drivers connected",
+            rate(now.offers, self.before.offers),
+            rate(now.accepted, self.before.accepted),
+            now.accepted,
+            total(&counters.connected),
+        );
+        match &self.bar {
+            Some(bar) => bar.set_message(message),
+            None => self.say(&format!("{posted}/{} trips posted  {message}", self.trips)),
+        }
+        self.before = now;
+        self.shown = Instant::now();
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

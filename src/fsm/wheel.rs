@@ -1,0 +1,301 @@
+//! Hashed timer wheel (Varghese & Lauck, SOSP 1987, scheme 6): arm, cancel and fire are O(1).
+//!
+//! One slot per tick, `SLOTS` ticks a turn; a timer further away than one turn stays in its slot until
+//! its turn comes. Timers live in a slab of 20-byte nodes, linked per slot; a bitmap of non-empty slots
+//! answers "when must somebody look again". Time is the caller's, in milliseconds since an epoch of its own.
+
+/// Milliseconds per tick: a timer fires at most this much late, never early.
+pub const TICK_MS: u64 = 4;
+/// Ticks per turn: 65.5 s, a little more than a heartbeat timer's 60 s, so that those go round once at most.
+pub const SLOTS: usize = 16_384;
+
+const _: () = assert!(SLOTS.is_power_of_two() && SLOTS.is_multiple_of(64));
+const NONE: u32 = u32::MAX;
+
+/// An armed timer. Valid until it fires or is cancelled; the owner forgets it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId(u32);
+
+#[derive(Clone, Copy)]
+struct Node {
+    /// Tick of expiry; in a free node, the next free one.
+    tick: u32,
+    next: u32,
+    prev: u32,
+    owner: u64,
+}
+
+/// The wheel. `owner` is whatever the caller wants back when a timer fires.
+pub struct Wheel {
+    nodes: Vec<Node>,
+    free: u32,
+    heads: Box<[u32]>,
+    occupied: Box<[u64]>,
+    epoch_ms: u64,
+    /// The last tick that was fired.
+    now_tick: u32,
+    armed: usize,
+}
+
+impl Wheel {
+    /// An empty wheel whose time begins at `now_ms`.
+    pub fn new(now_ms: u64) -> Self {
+        Self {
+            nodes: Vec::new(),
+            free: NONE,
+            heads: vec![NONE; SLOTS].into_boxed_slice(),
+            occupied: vec![0; SLOTS / 64].into_boxed_slice(),
+            epoch_ms: now_ms,
+            now_tick: 0,
+            armed: 0,
+        }
+    }
+
+    /// How many timers are armed.
+    pub fn len(&self) -> usize {
+        self.armed
+    }
+
+    /// Whether no timer is armed.
+    pub fn is_empty(&self) -> bool {
+        self.armed == 0
+    }
+
+    /// Bytes that the wheel has allocated.
+    pub fn bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>() + SLOTS * 4 + SLOTS / 8
+    }
+
+    /// Arms a timer for `at_ms` (rounded up to a tick; the past means the next tick).
+    ///
+    /// # Panics
+    /// When 2³²−1 timers are armed, or `at_ms` is more than 198 days after the wheel's beginning.
+    pub fn arm(&mut self, at_ms: u64, owner: u64) -> TimerId {
+        let ticks = at_ms.saturating_sub(self.epoch_ms).div_ceil(TICK_MS);
+        let tick = u32::try_from(ticks)
+            .expect("a timer lies within 198 days")
+            .max(self.now_tick + 1);
+        let index = self.take_node(Node {
+            tick,
+            next: NONE,
+            prev: NONE,
+            owner,
+        });
+        self.link(index);
+        self.armed += 1;
+        TimerId(index)
+    }
+
+    /// Takes an armed timer back.
+    pub fn cancel(&mut self, timer: TimerId) {
+        assert!(self.armed > 0);
+        self.unlink(timer.0);
+        self.free_node(timer.0);
+        self.armed -= 1;
+    }
+
+    /// Moves time to `now_ms` and hands the owners of the timers that expired to `fired`, earlier ticks first.
+    pub fn advance(&mut self, now_ms: u64, fired: &mut Vec<u64>) {
+        let target = u32::try_from(now_ms.saturating_sub(self.epoch_ms) / TICK_MS).expect("within 198 days");
+        if target <= self.now_tick {
+            return;
+        }
+        if self.armed == 0 {
+            self.now_tick = target;
+            return;
+        }
+        let ticks = (target - self.now_tick) as usize;
+        if ticks >= SLOTS {
+            // A stall longer than a turn: every slot once, in the order of the last turn's ticks.
+            let mut late: Vec<(u32, u64)> = Vec::new();
+            for slot in 0..SLOTS {
+                self.fire_slot(slot, target, &mut late);
+            }
+            late.sort_by_key(|&(tick, _)| tick);
+            fired.extend(late.into_iter().map(|(_, owner)| owner));
+        } else {
+            let mut due: Vec<(u32, u64)> = Vec::new();
+            let mut tick = self.now_tick;
+            while let Some(next) = self.next_occupied(tick, target) {
+                due.clear();
+                self.fire_slot(next as usize & (SLOTS - 1), target, &mut due);
+                fired.extend(due.iter().map(|&(_, owner)| owner));
+                tick = next;
+            }
+        }
+        self.now_tick = target;
+    }
+
+    /// The latest time at which the caller should call [`Self::advance`] again; `None` when nothing is armed.
+    /// Never later than the next expiry; for timers more than a turn away it may be earlier.
+    pub fn next_ms(&self) -> Option<u64> {
+        if self.armed == 0 {
+            return None;
+        }
+        let last = self.now_tick.saturating_add(SLOTS as u32);
+        let tick = self.next_occupied(self.now_tick, last).unwrap_or(last);
+        Some(self.epoch_ms + u64::from(tick) * TICK_MS)
+    }
+
+    /// The first tick in `(after, through]` whose slot is not empty.
+    fn next_occupied(&self, after: u32, through: u32) -> Option<u32> {
+        let mut tick = after + 1;
+        while tick <= through {
+            let slot = tick as usize & (SLOTS - 1);
+            let word = self.occupied[slot / 64] >> (slot % 64);
+            if word != 0 {
+                let found = tick + word.trailing_zeros();
+                return (found <= through).then_some(found);
+            }
+            tick += 64 - (slot % 64) as u32;
+        }
+        None
+    }
+
+    fn fire_slot(&mut self, slot: usize, through: u32, fired: &mut Vec<(u32, u64)>) {
+        let mut index = self.heads[slot];
+        while index != NONE {
+            let node = self.nodes[index as usize];
+            if node.tick <= through {
+                self.unlink(index);
+                self.free_node(index);
+                self.armed -= 1;
+                fired.push((node.tick, node.owner));
+            }
+            index = node.next;
+        }
+    }
+
+    fn link(&mut self, index: u32) {
+        let slot = self.nodes[index as usize].tick as usize & (SLOTS - 1);
+        let head = self.heads[slot];
+        if head != NONE {
+            self.nodes[head as usize].prev = index;
+        }
+        self.nodes[index as usize].next = head;
+        self.heads[slot] = index;
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Node { tick, next, prev, .. } = self.nodes[index as usize];
+        if next != NONE {
+            self.nodes[next as usize].prev = prev;
+        }
+        if prev == NONE {
+            let slot = tick as usize & (SLOTS - 1);
+            assert_eq!(self.heads[slot], index, "a cancelled timer is an armed one");
+            self.heads[slot] = next;
+            if next == NONE {
+                self.occupied[slot / 64] &= !(1 << (slot % 64));
+            }
+        } else {
+            self.nodes[prev as usize].next = next;
+        }
+    }
+
+    fn take_node(&mut self, node: Node) -> u32 {
+        if self.free == NONE {
+            let index = u32::try_from(self.nodes.len()).expect("fewer than 2^32 timers");
+            assert!(index != NONE);
+            self.nodes.push(node);
+            return index;
+        }
+        let index = self.free;
+        self.free = self.nodes[index as usize].tick;
+        self.nodes[index as usize] = node;
+        index
+    }
+
+    fn free_node(&mut self, index: u32) {
+        self.nodes[index as usize] = Node {
+            tick: self.free,
+            next: NONE,
+            prev: NONE,
+            owner: u64::MAX,
+        };
+        self.free = index;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fired_at(wheel: &mut Wheel, now_ms: u64) -> Vec<u64> {
+        let mut fired = Vec::new();
+        wheel.advance(now_ms, &mut fired);
+        fired
+    }
+
+    #[test]
+    fn never_early_and_at_most_a_tick_late() {
+        let mut wheel = Wheel::new(1_000);
+        wheel.arm(1_010, 7);
+        assert_eq!(wheel.next_ms(), Some(1_012));
+        assert_eq!(fired_at(&mut wheel, 1_011), Vec::<u64>::new());
+        assert_eq!(fired_at(&mut wheel, 1_012), vec![7]);
+        assert_eq!(wheel.next_ms(), None);
+    }
+
+    #[test]
+    fn more_than_a_turn_away() {
+        let mut wheel = Wheel::new(0);
+        let turn = SLOTS as u64 * TICK_MS;
+        wheel.arm(turn * 3 + 8, 1);
+        for now in (0..turn * 3).step_by(9_999) {
+            assert!(fired_at(&mut wheel, now).is_empty());
+        }
+        assert_eq!(fired_at(&mut wheel, turn * 3 + 8), vec![1]);
+    }
+
+    #[test]
+    fn a_stall_fires_all_in_order() {
+        let mut wheel = Wheel::new(0);
+        for at in (0..200_000).rev().step_by(1_000) {
+            wheel.arm(at, at / TICK_MS);
+        }
+        let fired = fired_at(&mut wheel, 400_000);
+        assert_eq!(fired.len(), 200);
+        assert!(fired.is_sorted());
+        assert!(wheel.is_empty());
+    }
+
+    proptest! {
+        /// Against a sorted list: what fires, and when somebody must look again.
+        #[test]
+        fn like_a_sorted_list(steps in proptest::collection::vec((0u8..4, 0u64..200_000), 1..200)) {
+            let mut wheel = Wheel::new(0);
+            let mut model: Vec<(u64, u64, TimerId)> = Vec::new();
+            let (mut now, mut owner) = (0u64, 0u64);
+            for (kind, amount) in steps {
+                match kind {
+                    0 | 1 => {
+                        let at = now + amount;
+                        let due = at.div_ceil(TICK_MS).max(now / TICK_MS + 1);
+                        model.push((due, owner, wheel.arm(at, owner)));
+                        owner += 1;
+                    }
+                    2 if !model.is_empty() => {
+                        let (_, _, timer) = model.swap_remove(amount as usize % model.len());
+                        wheel.cancel(timer);
+                    }
+                    _ => {
+                        now += amount;
+                        let mut fired = fired_at(&mut wheel, now);
+                        fired.sort_unstable();
+                        let mut expect: Vec<u64> = model.iter().filter(|m| m.0 <= now / TICK_MS).map(|m| m.1).collect();
+                        expect.sort_unstable();
+                        prop_assert_eq!(fired, expect);
+                        model.retain(|m| m.0 > now / TICK_MS);
+                    }
+                }
+                prop_assert_eq!(wheel.len(), model.len());
+                let next = model.iter().map(|m| m.0 * TICK_MS).min();
+                prop_assert_eq!(wheel.next_ms().is_some(), next.is_some());
+                prop_assert!(wheel.next_ms() <= next);
+            }
+        }
+    }
+}

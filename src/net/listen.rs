@@ -1,0 +1,153 @@
+//! Accepting: the listener, when its multishot accept runs, and what stops it.
+//!
+//! Accept stops a little before the table is full, because a connection that the kernel accepts without a free slot is lost
+//! (`ENFILE`); it goes on when slots were freed. It never spins: after a lack of resources it waits for a freed slot, or
+//! [`ACCEPT_RETRY_MS`].
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::limits::{ACCEPT_RESERVE_DIVISOR, ACCEPT_RESERVE_MAX, ACCEPT_RETRY_MS};
+use super::ring::Ring;
+use super::tag::Op;
+use super::{Net, NetEvent};
+
+/// Binds a listener with `SO_REUSEPORT` (one per shard on the same address), `SO_REUSEADDR` and `TCP_NODELAY`, which
+/// accepted sockets inherit (tcp(7)).
+///
+/// # Errors
+/// Whatever `socket`, `bind` and `listen` answer.
+pub fn bind_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// Where the multishot accept is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Accept {
+    /// Not in flight.
+    #[default]
+    Idle,
+    /// In flight.
+    Armed,
+    /// In flight, to end soon.
+    Cancelled,
+}
+
+/// The listener of a ring and the state of its accept.
+#[derive(Default)]
+pub(super) struct Acceptor {
+    listener: Option<TcpListener>,
+    accept: Accept,
+    paused: bool,
+    stopped: bool,
+    full: bool,
+    retry_at: Option<Instant>,
+}
+
+impl Acceptor {
+    /// How long the ring may sleep before accept must be tried again; `None`: as long as it likes.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let at = self
+            .retry_at
+            .filter(|_| self.listener.is_some() && !self.paused && !self.stopped)?;
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+
+    /// A slot was freed: what lacked may be there again.
+    pub(super) fn slot_freed(&mut self) {
+        self.retry_at = None;
+    }
+
+    /// Brings the accept in flight to where it should be. Called once a turn.
+    pub(super) fn flush(&mut self, ring: &mut Ring, slots_max: u32, slots_free: u32) {
+        let Some(listener) = &self.listener else { return };
+        let reserve = (slots_max / ACCEPT_RESERVE_DIVISOR).min(ACCEPT_RESERVE_MAX);
+        // A quarter of the reserve as hysteresis: one freed slot does not restart what the next accept stops again.
+        self.full = slots_free <= if self.full { reserve + reserve / 4 } else { reserve };
+        if self.retry_at.is_some_and(|at| Instant::now() >= at) {
+            self.retry_at = None;
+        }
+        let wanted = !self.paused && !self.stopped && !self.full && self.retry_at.is_none();
+        match self.accept {
+            Accept::Idle if wanted => {
+                ring.accept(listener.as_raw_fd());
+                self.accept = Accept::Armed;
+            }
+            Accept::Idle if self.stopped => self.listener = None,
+            Accept::Armed if !wanted => {
+                ring.cancel(Op::Accept);
+                self.accept = Accept::Cancelled;
+            }
+            Accept::Idle | Accept::Armed | Accept::Cancelled => {}
+        }
+    }
+
+    /// Takes the last completion of the accept, which ended with `result`.
+    fn ended(&mut self, result: i32) {
+        debug_assert!(self.accept != Accept::Idle);
+        self.accept = Accept::Idle;
+        let passing = [
+            libc::ECANCELED,
+            libc::ECONNABORTED,
+            libc::EINTR,
+            libc::EAGAIN,
+            libc::EPROTO,
+        ];
+        if result < 0 && !passing.contains(&-result) {
+            self.retry_at = Some(Instant::now() + Duration::from_millis(ACCEPT_RETRY_MS));
+        }
+    }
+}
+
+impl Net {
+    /// Takes a bound listener (see [`bind_reuseport`]) and accepts from it. One per ring.
+    ///
+    /// # Panics
+    /// When the ring already has or had one.
+    pub fn listen(&mut self, listener: TcpListener) {
+        assert!(
+            self.acceptor.listener.is_none() && !self.acceptor.stopped,
+            "a ring has one listener"
+        );
+        self.acceptor.listener = Some(listener);
+    }
+
+    /// Ends accepting for good and closes the listener within two turns; what waits in its backlog is reset. Connections
+    /// accepted before that may still be reported.
+    pub fn stop_accepting(&mut self) {
+        self.acceptor.stopped = true;
+    }
+
+    /// Accepts no more until [`Self::resume_accepting`]; new connections wait in the listener's backlog. Connections accepted
+    /// before the next turn may still be reported.
+    pub fn pause_accepting(&mut self) {
+        self.acceptor.paused = true;
+    }
+
+    /// Undoes [`Self::pause_accepting`].
+    pub fn resume_accepting(&mut self) {
+        self.acceptor.paused = false;
+    }
+
+    /// A completion of the accept.
+    pub(super) fn on_accept(&mut self, result: i32, more: bool, events: &mut Vec<NetEvent>) {
+        if !more {
+            self.acceptor.ended(result);
+        }
+        if let Ok(slot) = u32::try_from(result) {
+            let conn = self.install(slot, events);
+            events.push(NetEvent::Accepted { conn });
+        }
+    }
+}

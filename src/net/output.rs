@@ -1,0 +1,167 @@
+//! The pool of output buffers: a connection holds an entry only while it has something to write.
+//!
+//! An entry has two halves: what the kernel is writing (never touched meanwhile) and what was appended since. Emptied
+//! buffers wait for the next connection, bounded in bytes; giant ones go back to the allocator.
+#![forbid(unsafe_code)]
+
+use super::limits::{OUTPUT_BYTES_INITIAL, OUTPUT_BYTES_KEPT, OUTPUT_POOL_BYTES_MAX, SEND_BYTES_MAX};
+
+/// Output of one connection.
+#[derive(Debug, Default)]
+struct Output {
+    /// Appended by the owner, not yet given to the kernel.
+    queued: Vec<u8>,
+    /// Given to the kernel; stable until all of it is written.
+    sending: Vec<u8>,
+    /// Bytes of `sending` already written.
+    sent: usize,
+}
+
+/// All output of a ring.
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
+    entries: Vec<Output>,
+    vacant: Vec<u32>,
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
+}
+
+impl Outputs {
+    /// An empty entry, for a connection that has output again.
+    pub(super) fn take(&mut self) -> u32 {
+        let queued = self.buffer();
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.entries.push(Output::default());
+            self.entries.len() as u32 - 1
+        });
+        let entry = &mut self.entries[index as usize];
+        debug_assert!(entry.queued.capacity() == 0 && entry.sending.capacity() == 0 && entry.sent == 0);
+        entry.queued = queued;
+        index
+    }
+
+    /// Gives an entry back, written or not. The kernel must not be writing from it.
+    pub(super) fn release(&mut self, index: u32) {
+        let entry = std::mem::take(&mut self.entries[index as usize]);
+        self.keep(entry.queued);
+        self.keep(entry.sending);
+        self.vacant.push(index);
+    }
+
+    /// Where the owner appends.
+    pub(super) fn queued_mut(&mut self, index: u32) -> &mut Vec<u8> {
+        if self.entries[index as usize].queued.capacity() == 0 {
+            self.entries[index as usize].queued = self.buffer();
+        }
+        &mut self.entries[index as usize].queued
+    }
+
+    /// Bytes not known to be written.
+    pub(super) fn len(&self, index: u32) -> usize {
+        let entry = &self.entries[index as usize];
+        entry.queued.len() + entry.sending.len() - entry.sent
+    }
+
+    /// Notes that `bytes` more of what [`Self::next`] returned were written.
+    pub(super) fn wrote(&mut self, index: u32, bytes: usize) {
+        let entry = &mut self.entries[index as usize];
+        entry.sent += bytes;
+        assert!(
+            entry.sent <= entry.sending.len(),
+            "the kernel wrote no more than it was given"
+        );
+    }
+
+    /// The bytes to write next, at most [`SEND_BYTES_MAX`]; they stay where they are until [`Self::wrote`] was told
+    /// of all of them. `None` when all is written. No write may be in flight.
+    pub(super) fn next(&mut self, index: u32) -> Option<&[u8]> {
+        let entry = &mut self.entries[index as usize];
+        if entry.sent == entry.sending.len() {
+            entry.sent = 0;
+            entry.sending.clear();
+            std::mem::swap(&mut entry.queued, &mut entry.sending);
+            if entry.queued.capacity() > OUTPUT_BYTES_KEPT {
+                entry.queued = Vec::new();
+            }
+        }
+        let rest = &entry.sending[entry.sent..];
+        (!rest.is_empty()).then(|| &rest[..rest.len().min(SEND_BYTES_MAX)])
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        match self.spare.pop() {
+            Some(buffer) => {
+                self.spare_bytes -= buffer.capacity();
+                buffer
+            }
+            None => Vec::with_capacity(OUTPUT_BYTES_INITIAL),
+        }
+    }
+
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        let bytes = buffer.capacity();
+        if bytes > 0 && bytes <= OUTPUT_BYTES_KEPT && self.spare_bytes + bytes <= OUTPUT_POOL_BYTES_MAX {
+            buffer.clear();
+            self.spare_bytes += bytes;
+            self.spare.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_appended_during_a_write_goes_out_after_it() {
+        let mut outputs = Outputs::default();
+        let index = outputs.take();
+        outputs.queued_mut(index).extend_from_slice(b"abc");
+        assert_eq!(outputs.next(index), Some(&b"abc"[..]));
+        outputs.queued_mut(index).extend_from_slice(b"def");
+        assert_eq!(outputs.len(index), 6);
+        outputs.wrote(index, 1);
+        assert_eq!(outputs.next(index), Some(&b"bc"[..]), "a short write is continued");
+        outputs.wrote(index, 2);
+        assert_eq!(outputs.next(index), Some(&b"def"[..]));
+        outputs.wrote(index, 3);
+        assert_eq!(outputs.len(index), 0);
+        assert_eq!(outputs.next(index), None);
+        outputs.release(index);
+        assert_eq!(outputs.take(), index, "entries are reused");
+    }
+
+    #[test]
+    fn one_write_is_bounded() {
+        let mut outputs = Outputs::default();
+        let index = outputs.take();
+        outputs.queued_mut(index).resize(SEND_BYTES_MAX + 1, 7);
+        assert_eq!(outputs.next(index).map(<[u8]>::len), Some(SEND_BYTES_MAX));
+        outputs.wrote(index, SEND_BYTES_MAX);
+        assert_eq!(outputs.next(index), Some(&[7_u8][..]));
+    }
+
+    #[test]
+    fn the_pool_is_bounded_and_keeps_no_giants() {
+        let mut outputs = Outputs::default();
+        let giant = outputs.take();
+        outputs.queued_mut(giant).reserve_exact(OUTPUT_BYTES_KEPT + 1);
+        outputs.release(giant);
+        assert_eq!(outputs.spare_bytes, 0);
+        let many: Vec<u32> = (0..2 * OUTPUT_POOL_BYTES_MAX / OUTPUT_BYTES_KEPT)
+            .map(|_| outputs.take())
+            .collect();
+        for &index in &many {
+            let buffer = outputs.queued_mut(index);
+            buffer.reserve_exact(OUTPUT_BYTES_KEPT);
+        }
+        for index in many {
+            outputs.release(index);
+        }
+        assert!(outputs.spare_bytes <= OUTPUT_POOL_BYTES_MAX);
+        assert_eq!(
+            outputs.spare_bytes,
+            outputs.spare.iter().map(Vec::capacity).sum::<usize>()
+        );
+    }
+}

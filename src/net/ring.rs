@@ -1,0 +1,279 @@
+//! The submission side of the ring, one safe method per operation, and the copy-out of completions.
+//!
+//! Only operations whose memory the kernel uses after the call are `unsafe` here; everything else passes numbers. A full
+//! submission queue is submitted early; what the kernel refuses to take waits in a backlog, in order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
+use std::time::Duration;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+
+use super::limits::{CQ_ENTRIES_MAX, CQ_ENTRIES_MIN, CQE_BATCH, SQ_ENTRIES_MAX, SQ_ENTRIES_MIN, WAIT_SECONDS_MAX};
+use super::tag::Op;
+
+/// The group id of the one provided-buffer ring.
+pub(super) const RECV_GROUP: u16 = 0;
+
+/// `SO_LINGER` of zero seconds: close sends RST and drops what is unsent (RFC 9293 §3.10.5, ABORT).
+static RESET_ON_CLOSE: libc::linger = libc::linger {
+    l_onoff: 1,
+    l_linger: 0,
+};
+
+/// One entry, or two that the kernel must run one after the other.
+struct Batch(Entry, Option<Entry>);
+
+/// The ring itself.
+pub(super) struct Ring {
+    uring: IoUring,
+    backlog: VecDeque<Batch>,
+    enter_flags: EnterFlags,
+}
+
+impl Ring {
+    /// Makes a ring that belongs to this thread.
+    pub(super) fn new(sq_entries: u32, cq_entries: u32) -> io::Result<Self> {
+        let sq_entries = sq_entries.clamp(SQ_ENTRIES_MIN, SQ_ENTRIES_MAX);
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(cq_entries.max(2 * sq_entries).clamp(CQ_ENTRIES_MIN, CQ_ENTRIES_MAX))
+            .build(sq_entries)?;
+        let has = uring.params();
+        if !(has.is_feature_nodrop() && has.is_feature_ext_arg() && has.is_feature_skip_cqe_on_success()) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "io_uring of this kernel is older than Linux 6.1",
+            ));
+        }
+        // A shard asleep in its ring is idle, not waiting for a disk.
+        let enter_flags = if has.is_feature_no_iowait() {
+            EnterFlags::NO_IOWAIT
+        } else {
+            EnterFlags::empty()
+        };
+        Ok(Self {
+            uring,
+            backlog: VecDeque::new(),
+            enter_flags,
+        })
+    }
+
+    /// The ring's own descriptor.
+    pub(super) fn fd(&self) -> RawFd {
+        self.uring.as_raw_fd()
+    }
+
+    /// Makes the table of direct descriptors.
+    pub(super) fn register_files(&self, slots: u32) -> io::Result<()> {
+        self.uring.submitter().register_files_sparse(slots)
+    }
+
+    /// Registers the provided-buffer ring.
+    ///
+    /// # Safety
+    /// `address` is page-aligned and holds `entries` (a power of two) ring entries until this ring is gone.
+    pub(super) unsafe fn register_buffers(&self, address: u64, entries: u16) -> io::Result<()> {
+        // SAFETY: forwarded to the caller.
+        unsafe {
+            self.uring
+                .submitter()
+                .register_buf_ring_with_flags(address, entries, RECV_GROUP, 0)
+        }
+    }
+
+    /// Accepts connections into free slots until cancelled.
+    pub(super) fn accept(&mut self, listener: RawFd) {
+        self.push(
+            opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build(),
+            Op::Accept,
+        );
+    }
+
+    /// Receives into provided buffers until cancelled, end of stream or error.
+    pub(super) fn recv(&mut self, slot: u32, op: Op) {
+        self.push(opcode::RecvMulti::new(Fixed(slot), RECV_GROUP).build(), op);
+    }
+
+    /// Writes `bytes` to the socket, all of them unless it fails.
+    ///
+    /// # Safety
+    /// `bytes` stay where they are, unchanged, until the completion came.
+    pub(super) unsafe fn send(&mut self, slot: u32, bytes: *const [u8], op: Op) {
+        let send = opcode::Send::new(Fixed(slot), bytes.cast(), bytes.len() as u32);
+        self.push(send.flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build(), op);
+    }
+
+    /// Ends the write side.
+    pub(super) fn shutdown_write(&mut self, slot: u32, op: Op) {
+        self.push(opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build(), op);
+    }
+
+    /// Takes the socket out of the table.
+    pub(super) fn close(&mut self, slot: u32, op: Op) {
+        self.push(opcode::Close::new(Fixed(slot)).build(), op);
+    }
+
+    /// Takes the socket out of the table and resets the connection.
+    pub(super) fn close_with_reset(&mut self, slot: u32, op: Op) {
+        let value = ptr::from_ref(&RESET_ON_CLOSE);
+        let (level, name) = (libc::SOL_SOCKET as u32, libc::SO_LINGER as u32);
+        let option = opcode::SetSockOpt::new(
+            Fixed(slot),
+            level,
+            name,
+            value.cast(),
+            size_of_val(&RESET_ON_CLOSE) as u32,
+        );
+        let option = option
+            .build()
+            .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
+            .user_data(Op::Ignored.encode());
+        let close = opcode::Close::new(Fixed(slot)).build().user_data(op.encode());
+        self.push_batch(Batch(option, Some(close)));
+    }
+
+    /// Cancels the operation submitted as `op`.
+    pub(super) fn cancel(&mut self, op: Op) {
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::user_data(op.encode())).build();
+        self.push(cancel.flags(Flags::SKIP_SUCCESS), Op::Ignored);
+    }
+
+    /// Sends the socket to a free slot of another ring, where it arrives with `token`.
+    pub(super) fn hand_over(&mut self, slot: u32, target_ring: RawFd, token: u64, op: Op) {
+        let target_data = Op::HandedOver(token).encode();
+        let auto = DestinationSlot::auto_target();
+        self.push(
+            opcode::MsgRingSendFd::new(Fd(target_ring), Fixed(slot), auto, target_data).build(),
+            op,
+        );
+    }
+
+    /// Wakes another ring.
+    pub(super) fn wake(&mut self, target_ring: RawFd) {
+        let wake = opcode::MsgRingData::new(Fd(target_ring), 0, Op::WokenByRing.encode(), None).build();
+        self.push(wake.flags(Flags::SKIP_SUCCESS), Op::Ignored);
+    }
+
+    /// Reports every signal of an eventfd, until the kernel says that it does no longer.
+    pub(super) fn poll_eventfd(&mut self, eventfd: RawFd) {
+        self.push(
+            opcode::PollAdd::new(Fd(eventfd), libc::POLLIN as u32)
+                .multi(true)
+                .build(),
+            Op::WokenByThread,
+        );
+    }
+
+    /// Writes `bytes` to a file.
+    ///
+    /// # Safety
+    /// `bytes` stay where they are, unchanged, until the completion came.
+    pub(super) unsafe fn write_file(&mut self, file: RawFd, bytes: *const [u8], offset: u64, op: Op) {
+        self.push(
+            opcode::Write::new(Fd(file), bytes.cast(), bytes.len() as u32)
+                .offset(offset)
+                .build(),
+            op,
+        );
+    }
+
+    /// Submits everything, lets the kernel post its completions and waits for one, at most `wait`; `None`: no wait,
+    /// and no system call when there is nothing to do.
+    pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.drain_backlog();
+        let entered = match wait {
+            Some(wait) if self.backlog.is_empty() => {
+                let timespec = Timespec::from(wait.min(Duration::from_secs(WAIT_SECONDS_MAX)));
+                let args = SubmitArgs::new().timespec(&timespec);
+                self.uring
+                    .submitter()
+                    .submit_with_args_and_flags(1, &args, self.enter_flags)
+            }
+            _ => {
+                let queue = self.uring.submission();
+                let queued = queue.len() as u32;
+                let idle = queued == 0 && !queue.taskrun() && !queue.cq_overflow();
+                drop(queue);
+                // The flag makes the kernel post what it deferred even though nothing is waited for.
+                let flags = EnterFlags::GETEVENTS.bits();
+                // SAFETY: no argument is passed.
+                let enter = || unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) };
+                if idle { Ok(0) } else { enter() }
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // The sleep is over, a signal came, or the kernel wants its completions reaped or its memory back first.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Copies completions out of the ring; an empty slice when there are none.
+    pub(super) fn reap<'a>(
+        &mut self,
+        batch: &'a mut [MaybeUninit<cqueue::Entry>; CQE_BATCH],
+    ) -> &'a mut [cqueue::Entry] {
+        self.uring.completion().fill(batch)
+    }
+
+    /// Cancels everything in flight and returns when the kernel let go of it.
+    pub(super) fn cancel_all(&mut self) -> io::Result<()> {
+        self.uring.submitter().register_sync_cancel(None, CancelBuilder::any())
+    }
+
+    fn push(&mut self, entry: Entry, op: Op) {
+        self.push_batch(Batch(entry.user_data(op.encode()), None));
+    }
+
+    fn push_batch(&mut self, batch: Batch) {
+        if !self.backlog.is_empty() || !self.try_push(&batch) {
+            self.backlog.push_back(batch);
+        }
+    }
+
+    fn drain_backlog(&mut self) {
+        while let Some(batch) = self.backlog.pop_front() {
+            if !self.try_push(&batch) {
+                self.backlog.push_front(batch);
+                break;
+            }
+        }
+    }
+
+    /// Queues a batch, submitting once when there is no room. Linked entries go into one submission, else the kernel would
+    /// break the link.
+    fn try_push(&mut self, batch: &Batch) -> bool {
+        let needed = 1 + usize::from(batch.1.is_some());
+        let room = |uring: &mut IoUring| {
+            let queue = uring.submission();
+            queue.capacity() - queue.len()
+        };
+        if room(&mut self.uring) < needed {
+            // An error shows as "still no room": the next turn meets it again and reports it.
+            let _ = self.uring.submit();
+            if room(&mut self.uring) < needed {
+                return false;
+            }
+        }
+        let mut queue = self.uring.submission();
+        for entry in [Some(&batch.0), batch.1.as_ref()].into_iter().flatten() {
+            // SAFETY: what an entry points to is static, or its caller promised that it stays (`send`, `write_file`,
+            // the only operations with a pointer into memory that could go away).
+            unsafe { queue.push(entry) }.expect("room was checked");
+        }
+        true
+    }
+}

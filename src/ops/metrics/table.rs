@@ -1,0 +1,148 @@
+//! The table of metrics. A line is a field that its thread writes and a family that `/metrics` shows.
+
+use super::instruments::{Counter, Family, Gauge, Histogram, Instrument};
+use super::labels::{
+    BadInput, CloseCause, ConnectionKind, Label, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
+};
+use super::text::Encoder;
+use crate::fsm::types::{DriverState, Priority};
+
+/// Counters by the values of a label.
+pub type Counters<L, const N: usize> = Family<L, Counter, N>;
+/// Gauges by the values of a label.
+pub type Gauges<L, const N: usize> = Family<L, Gauge, N>;
+
+const DRIVER_STATES: usize = <DriverState as Label>::ALL.len();
+const PRIORITIES: usize = Priority::ALL.len();
+
+macro_rules! metrics {
+    ($(#[$doc:meta])* $set:ident { $($field:ident: $type:ty, $name:literal, $help:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $set {
+            $(#[doc = $help] pub $field: $type,)+
+        }
+
+        impl $set {
+            /// Writes every family, summed over `sets`.
+            pub(super) fn encode(sets: &[&Self], out: &mut Encoder) {
+                $(
+                    out.family($name, <$type as Instrument>::TYPE, $help);
+                    let parts: Vec<&$type> = sets.iter().map(|set| &set.$field).collect();
+                    <$type as Instrument>::encode(&parts, $name, "", out);
+                )+
+            }
+        }
+    };
+}
+
+metrics! {
+    /// What one shard counts. Written by the shard's thread alone.
+    ShardMetrics {
+        connections: Gauges<ConnectionKind, { ConnectionKind::COUNT }>, "dispatchd_connections",
+            "Open connections.";
+        connections_accepted: Counter, "dispatchd_connections_accepted_total",
+            "Connections accepted.";
+        connections_closed: Counters<CloseCause, { CloseCause::COUNT }>, "dispatchd_connections_closed_total",
+            "Connections closed, slow consumers and lost heartbeats among them.";
+        bytes_received: Counter, "dispatchd_received_bytes_total",
+            "Bytes received from sockets.";
+        bytes_sent: Counter, "dispatchd_sent_bytes_total",
+            "Bytes written to sockets.";
+        bad_input: Counters<BadInput, { BadInput::COUNT }>, "dispatchd_bad_input_total",
+            "Input that the contract does not allow.";
+
+        http_requests: Counters<StatusClass, { StatusClass::COUNT }>, "dispatchd_http_requests_total",
+            "HTTP requests answered.";
+        messages_received: Counters<MessageIn, { MessageIn::COUNT }>, "dispatchd_messages_received_total",
+            "Messages from drivers.";
+        messages_sent: Counters<MessageOut, { MessageOut::COUNT }>, "dispatchd_messages_sent_total",
+            "Messages to drivers.";
+        heartbeats: Counter, "dispatchd_heartbeats_total",
+            "Heartbeats of drivers: PING messages and ping frames.";
+
+        drivers: Gauges<DriverState, DRIVER_STATES>, "dispatchd_drivers",
+            "Drivers held in memory.";
+        offers: Counters<OfferEvent, { OfferEvent::COUNT }>, "dispatchd_offers_total",
+            "What happened to offers.";
+        requests_received: Counters<Priority, PRIORITIES>, "dispatchd_requests_received_total",
+            "Dispatch requests made durable.";
+        requests_repeated: Counter, "dispatchd_requests_repeated_total",
+            "Repeated dispatch requests that changed nothing.";
+        requests_ended: Counters<RequestEnd, { RequestEnd::COUNT }>, "dispatchd_requests_ended_total",
+            "Dispatch requests ended.";
+        requests_open: Gauge, "dispatchd_requests_open",
+            "Dispatch requests that have not ended.";
+        redispatches_requested: Counter, "dispatchd_redispatches_requested_total",
+            "Times that a request ran out of candidates.";
+        requests_waiting: Gauge, "dispatchd_requests_waiting",
+            "Requests that wait for a driver who is offered to another.";
+        ingress_queue: Gauges<Priority, PRIORITIES>, "dispatchd_ingress_queue_requests",
+            "Dispatch requests that wait to be taken in.";
+        ingress_shed: Counters<Priority, PRIORITIES>, "dispatchd_ingress_shed_total",
+            "Dispatch requests turned away with 429.";
+
+        offer_latency: Histogram, "dispatchd_offer_latency_seconds",
+            "From the POST to the OFFER written to the driver's socket.";
+        redispatch_latency: Histogram, "dispatchd_redispatch_latency_seconds",
+            "From a decline or timeout to the next OFFER written.";
+        confirm_latency: Histogram, "dispatchd_confirm_latency_seconds",
+            "From an ACCEPT to its CONFIRMED written.";
+
+        journal_commits: Counter, "dispatchd_journal_commits_total",
+            "Group commits made durable.";
+        journal_records: Counter, "dispatchd_journal_records_total",
+            "Records made durable.";
+        journal_bytes: Counter, "dispatchd_journal_written_bytes_total",
+            "Bytes written to the journal, padding included.";
+        journal_commit_latency: Histogram, "dispatchd_journal_commit_latency_seconds",
+            "From the submission of a group commit to its completion.";
+        journal_backlog_bytes: Gauge, "dispatchd_journal_backlog_bytes",
+            "Bytes that wait for a group commit.";
+        journal_segments: Gauge, "dispatchd_journal_segments",
+            "Segments that are still needed.";
+        store_backlog: Gauge, "dispatchd_store_backlog_records",
+            "Committed records that the store has not confirmed.";
+
+        timers_armed: Gauge, "dispatchd_timers_armed",
+            "Timers armed.";
+        timers_fired: Counter, "dispatchd_timers_fired_total",
+            "Timers fired.";
+        turns: Counter, "dispatchd_turns_total",
+            "Turns of the shards' loops.";
+        ring_sleeps: Counter, "dispatchd_ring_sleeps_total",
+            "Times that a shard slept in its ring.";
+        ring_completions: Counter, "dispatchd_ring_completions_total",
+            "Completions reaped from the rings.";
+        recv_buffers_exhausted: Counter, "dispatchd_recv_buffers_exhausted_total",
+            "Receives that found no buffer and were tried again.";
+        mailbox_letters: Counter, "dispatchd_mailbox_letters_total",
+            "Letters sent to other shards.";
+        mailbox_overflows: Counter, "dispatchd_mailbox_overflows_total",
+            "Letters that found a mailbox full and waited.";
+        log_lines_suppressed: Counter, "dispatchd_log_lines_suppressed_total",
+            "Log lines left out by the rate limit.";
+    }
+}
+
+metrics! {
+    /// What the store counts. Written by the store's thread alone.
+    StoreMetrics {
+        records: Counter, "dispatchd_store_records_total",
+            "Journal records taken into the store.";
+        commits: Counter, "dispatchd_store_commits_total",
+            "Batches made durable in the store.";
+        commit_latency: Histogram, "dispatchd_store_commit_latency_seconds",
+            "From the start of a batch to its durability.";
+        events_kept: Gauge, "dispatchd_store_events",
+            "Events kept for consumers.";
+        events_bytes: Gauge, "dispatchd_store_events_bytes",
+            "Size of the events kept for consumers.";
+        events_dropped: Counter, "dispatchd_store_events_dropped_total",
+            "Events that left by age or size before every consumer had acknowledged them.";
+        disk_bytes: Gauge, "dispatchd_store_disk_bytes",
+            "Disk space of the store.";
+        failures: Counter, "dispatchd_store_failures_total",
+            "Batches that the store could not take and tried again.";
+    }
+}

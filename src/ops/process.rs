@@ -1,0 +1,104 @@
+//! What the kernel says of this process, and the limits that it may raise for itself.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs;
+use std::io;
+
+/// A reading of `/proc/self`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStats {
+    /// Processor time, user and system, in microseconds.
+    pub cpu_us: u64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// Virtual memory.
+    pub virtual_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Entries in the descriptor table; direct descriptors of the rings are not in it.
+    pub open_fds: u64,
+    /// Soft `RLIMIT_NOFILE`.
+    pub max_fds: u64,
+    /// Unix time, in seconds.
+    pub started_at_s: u64,
+}
+
+impl ProcessStats {
+    /// Reads `/proc`, which never touches a disk.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted or has another shape.
+    pub fn read() -> io::Result<Self> {
+        let stat = fs::read_to_string("/proc/self/stat")?;
+        let booted_at_s = read_boot_time()?;
+        let mut stats = parse_stat(&stat, booted_at_s).ok_or_else(|| io::Error::other("/proc/self/stat is strange"))?;
+        stats.open_fds = fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64;
+        stats.max_fds = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Ok(stats)
+    }
+}
+
+/// Fields of proc(5) `stat`, counted after the name in parentheses, which may itself hold blanks.
+fn parse_stat(stat: &str, booted_at_s: u64) -> Option<ProcessStats> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    // Field 3 (state) is the first after the name.
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let ticks_per_s = rustix::param::clock_ticks_per_second();
+    let cpu_ticks = field(14)? + field(15)?;
+    Some(ProcessStats {
+        cpu_us: cpu_ticks * (1_000_000 / ticks_per_s),
+        threads: field(20)?,
+        started_at_s: booted_at_s + field(22)? / ticks_per_s,
+        virtual_bytes: field(23)?,
+        resident_bytes: field(24)? * rustix::param::page_size() as u64,
+        open_fds: 0,
+        max_fds: 0,
+    })
+}
+
+fn read_boot_time() -> io::Result<u64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
+    line.and_then(|text| text.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("/proc/stat has no btime"))
+}
+
+/// Raises the soft limit of open files to the hard one and returns what it is then. A refusal changes nothing.
+pub fn raise_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+        }
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_blanks_and_parentheses_is_skipped() {
+        let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14 20 0 9 18 100 4096 3 rest";
+        let stats = parse_stat(stat, 1000).unwrap();
+        let ticks_per_s = rustix::param::clock_ticks_per_second();
+        assert_eq!(stats.cpu_us, 200 * 1_000_000 / ticks_per_s);
+        assert_eq!((stats.threads, stats.virtual_bytes), (9, 4096));
+        assert_eq!(stats.started_at_s, 1000 + 100 / ticks_per_s);
+        assert_eq!(stats.resident_bytes, 3 * rustix::param::page_size() as u64);
+        assert_eq!(parse_stat("42 no parentheses", 0), None);
+    }
+
+    #[test]
+    fn this_process_reads_itself() {
+        let stats = ProcessStats::read().unwrap();
+        assert!(stats.resident_bytes > 0 && stats.resident_bytes <= stats.virtual_bytes);
+        assert!(stats.threads >= 1 && stats.open_fds >= 1 && stats.open_fds <= stats.max_fds);
+    }
+}

@@ -1,0 +1,35 @@
+//! The node's clock: wall time at start plus monotonic time since, so that it never falls and never jumps.
+
+use std::time::Instant;
+
+/// Copied to every shard; all copies agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+    start_us: u64,
+}
+
+impl Clock {
+    /// Reads the wall clock once. `not_before_ms`: the newest time that the data directory knows, so that time does
+    /// not fall across a restart either.
+    pub fn start(not_before_ms: u64) -> Self {
+        let wall = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        let start_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            start: Instant::now(),
+            start_us: start_us.max(not_before_ms.saturating_mul(1_000)),
+        }
+    }
+
+    /// Unix microseconds.
+    pub fn now_us(&self) -> u64 {
+        self.start_us + u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_us() / 1_000
+    }
+}

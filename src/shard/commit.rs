@@ -1,0 +1,367 @@
+//! The durability port on one node: records go to the shard's journal, effects wait for the group commit, and what
+//! is committed is fed to the store, after which segments and ended requests may go.
+
+use super::Shard;
+use super::runtime::{Done, Job};
+use crate::cold::port::{Commit, EndedRequest, Source};
+use crate::fsm::fold;
+use crate::fsm::request::Durability;
+use crate::fsm::types::{Record, RequestLog};
+use crate::journal::{Lsn, Writer};
+use crate::ops::metrics::RequestEnd;
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+/// Requests that are written again in one turn so that an old segment can go.
+const IMAGES_PER_TURN: usize = 64;
+/// Segments that may pile up before live requests in the oldest are written again.
+const SEGMENTS_KEPT: usize = 3;
+/// Retry of a segment that could not be created (disk full).
+pub(super) const SEGMENT_RETRY_MS: u64 = 250;
+
+/// What a committed record leads to.
+pub(super) enum After {
+    /// Steps `from..to` of the request with this key.
+    Steps {
+        key: u32,
+        from: usize,
+        to: usize,
+        wait: bool,
+    },
+    /// Only what the store is told.
+    Feed(Box<Commit>),
+    /// Nothing.
+    Nothing,
+}
+
+/// The journal of a shard and everything that waits for it.
+pub(super) struct Durable {
+    pub(super) writer: Writer,
+    files: HashMap<u64, File>,
+    awaiting: VecDeque<(Lsn, After)>,
+    /// Answers that show uncommitted state, held until that is durable.
+    held: VecDeque<(Lsn, super::Letter, u16)>,
+    feed: Vec<Commit>,
+    /// Numbers of records that the store has been (or will be) told of and has not confirmed.
+    unstored: VecDeque<Lsn>,
+    /// Ended requests that leave memory once the store has them.
+    ended: VecDeque<(Lsn, u32)>,
+    creating: bool,
+    write_started_us: u64,
+    imaging: Option<usize>,
+    source: Source,
+}
+
+impl Durable {
+    pub(super) fn new(writer: Writer, source: Source) -> Self {
+        Self {
+            writer,
+            files: HashMap::new(),
+            awaiting: VecDeque::new(),
+            held: VecDeque::new(),
+            feed: Vec::new(),
+            unstored: VecDeque::new(),
+            ended: VecDeque::new(),
+            creating: false,
+            write_started_us: 0,
+            imaging: None,
+            source,
+        }
+    }
+
+    /// Whether everything appended is durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.writer.is_idle() && self.awaiting.is_empty() && self.feed.is_empty() && self.unstored.is_empty()
+    }
+
+    /// Commits that the store has not confirmed.
+    pub(super) fn backlog(&self) -> usize {
+        self.unstored.len()
+    }
+}
+
+impl Shard {
+    /// Appends a record; `after` runs in a later turn, when it is durable.
+    pub(super) fn append(&mut self, record: &Record, after: After) -> Lsn {
+        let lsn = match self.durable.writer.append(record) {
+            Ok(lsn) => lsn,
+            // Bodies and logs are bounded far below the longest record: this is our bug, and going on would lie.
+            Err(error) => self.fail("cannot encode a journal record", &error),
+        };
+        debug_assert!(self.durable.awaiting.back().is_none_or(|(last, _)| *last < lsn));
+        self.durable.awaiting.push_back((lsn, after));
+        lsn
+    }
+
+    /// Sends a letter once everything appended so far is durable.
+    pub(super) fn post_durably(&mut self, to: u16, letter: super::Letter) {
+        let last = self.durable.writer.next_lsn() - 1;
+        if last <= self.durable.writer.committed() {
+            self.post(to, letter);
+        } else {
+            self.durable.held.push_back((last, letter, to));
+        }
+    }
+
+    /// Submits the next group commit, asks for segments, feeds the store, lets old segments go.
+    pub(super) fn keep_journal(&mut self) {
+        if let Some(write) = self.durable.writer.next_write() {
+            let Some(file) = self.durable.files.get(&write.segment) else {
+                self.fail("a journal segment without a file", &write.segment);
+            };
+            self.durable.write_started_us = self.clock.now_us();
+            self.metrics().journal_bytes.add(write.len as u64);
+            self.net
+                .write_file(write.segment, file.as_raw_fd(), write.offset, write.buffer, write.len);
+        }
+        if !self.durable.creating
+            && self.now_ms >= self.segment_retry_at_ms
+            && let Some(id) = self.durable.writer.needs_segment()
+        {
+            self.durable.creating = true;
+            self.housekeeper
+                .send(Job::Create(self.durable.writer.segment_header(id)));
+        }
+        if !self.durable.feed.is_empty()
+            && let Err(back) = self.store.try_commit(std::mem::take(&mut self.durable.feed))
+        {
+            self.durable.feed = back;
+        }
+        self.image_old_requests();
+        let metrics = self.metrics();
+        metrics.journal_backlog_bytes.set(self.durable.writer.backlog_bytes());
+        metrics.store_backlog.set(self.durable.backlog() as u64);
+    }
+
+    /// The housekeeping task has done something.
+    pub(super) fn housekept(&mut self, done: Done) {
+        match done {
+            Done::Created(id, Ok(file)) => {
+                self.durable.creating = false;
+                self.durable.files.insert(id, file);
+                self.durable.writer.add_segment(id);
+                self.metrics()
+                    .journal_segments
+                    .set(self.durable.writer.segments().len() as u64);
+            }
+            Done::Created(id, Err(error)) => {
+                self.durable.creating = false;
+                self.segment_retry_at_ms = self.now_ms + SEGMENT_RETRY_MS;
+                tracing::warn!(shard = self.index, segment = id, %error, "cannot create a journal segment; trying again");
+                self.wake_at(self.segment_retry_at_ms);
+            }
+            Done::Removed(Ok(())) => {}
+            Done::Removed(Err(error)) => {
+                tracing::warn!(shard = self.index, %error, "cannot remove old journal segments; the next start does");
+            }
+        }
+    }
+
+    /// A write of the journal is over.
+    pub(super) fn written(&mut self, buffer: crate::aligned::AlignedBuffer, result: std::io::Result<usize>) {
+        let committed = match self.durable.writer.completed(buffer, result) {
+            Ok(committed) => committed,
+            Err(error) => self.fail("the journal cannot be written", &error),
+        };
+        let metrics = self.metrics();
+        metrics.journal_commits.inc();
+        metrics.journal_records.add(u64::from(committed.records));
+        metrics
+            .journal_commit_latency
+            .record_us(self.clock.now_us().saturating_sub(self.durable.write_started_us));
+        while self
+            .durable
+            .awaiting
+            .front()
+            .is_some_and(|(lsn, _)| *lsn <= committed.through)
+        {
+            let Some((lsn, after)) = self.durable.awaiting.pop_front() else {
+                break;
+            };
+            match after {
+                After::Steps { key, from, to, wait } => self.steps_committed(lsn, key, from, to, wait),
+                After::Feed(commit) => self.feed(Commit { lsn, ..*commit }),
+                After::Nothing => {}
+            }
+        }
+        while self
+            .durable
+            .held
+            .front()
+            .is_some_and(|(lsn, ..)| *lsn <= committed.through)
+        {
+            let Some((_, letter, to)) = self.durable.held.pop_front() else {
+                break;
+            };
+            self.post(to, letter);
+        }
+    }
+
+    fn steps_committed(&mut self, lsn: Lsn, key: u32, from: usize, to: usize, wait: bool) {
+        let entry = &self.requests.slab[key as usize];
+        let request = &entry.request;
+        let mut commit = Commit::empty(self.durable.source, lsn);
+        let log = &request.log()[..to];
+        fold::published(request.id(), log, from, request.fold(), &mut commit.published);
+        fold::rows(request.id(), log, from, request.fold(), &mut commit.rows);
+        if request.fold().is_closed() && to == request.log().len() {
+            commit.ended = Some(EndedRequest {
+                log: RequestLog {
+                    request_id: request.id().clone(),
+                    log: log.to_vec(),
+                },
+                trip_id: request.fold().trip.as_ref().map(|trip| trip.trip_id.clone()),
+                ended_at_ms: log.last().map_or(0, |entry| entry.at_ms),
+            });
+            self.durable.ended.push_back((lsn, key));
+        }
+        self.count_steps(key, from, to);
+        if !commit.published.is_empty() || !commit.rows.is_empty() || commit.ended.is_some() {
+            self.feed(commit);
+        }
+        if wait {
+            let mut effects = std::mem::take(&mut self.request_effects);
+            self.requests.slab[key as usize]
+                .request
+                .durable(Durability::Committed, self.now_ms, &mut effects);
+            self.apply_request(key, effects);
+        }
+    }
+
+    fn count_steps(&self, key: u32, from: usize, to: usize) {
+        use crate::fsm::types::Step;
+        use crate::ops::metrics::OfferEvent;
+        let metrics = self.metrics();
+        let request = &self.requests.slab[key as usize].request;
+        for entry in &request.log()[from..to] {
+            let event = match &entry.step {
+                Step::Received { priority, .. } => {
+                    metrics.requests_received.of(*priority).inc();
+                    continue;
+                }
+                Step::OfferSent { .. } => OfferEvent::Sent,
+                Step::Delivered { .. } => OfferEvent::Delivered,
+                Step::Acked { .. } => OfferEvent::Acked,
+                Step::Accepted { .. } => OfferEvent::Accepted,
+                Step::Declined { .. } => OfferEvent::Declined,
+                Step::TimedOut { .. } => OfferEvent::TimedOut,
+                Step::Refused { .. } => OfferEvent::Refused,
+                Step::Revoked { .. } => OfferEvent::Revoked,
+                Step::Exhausted => {
+                    metrics.redispatches_requested.inc();
+                    continue;
+                }
+                Step::TripCreated { .. } => {
+                    metrics.requests_ended.of(RequestEnd::Accepted).inc();
+                    continue;
+                }
+                Step::Cancelled { .. } => {
+                    metrics.requests_ended.of(RequestEnd::Cancelled).inc();
+                    continue;
+                }
+                Step::Unfulfilled { .. } => {
+                    metrics.requests_ended.of(RequestEnd::Unfulfilled).inc();
+                    continue;
+                }
+                Step::Redispatched { .. } | Step::PickedUp | Step::TripEnded { .. } => continue,
+            };
+            metrics.offers.of(event).inc();
+        }
+    }
+
+    fn feed(&mut self, commit: Commit) {
+        debug_assert!(self.durable.unstored.back().is_none_or(|last| *last < commit.lsn));
+        self.durable.unstored.push_back(commit.lsn);
+        self.durable.feed.push(commit);
+    }
+
+    /// The store has everything up to `through`.
+    pub(super) fn stored(&mut self, through: Lsn) {
+        while self.durable.unstored.front().is_some_and(|lsn| *lsn <= through) {
+            self.durable.unstored.pop_front();
+        }
+        while self.durable.ended.front().is_some_and(|(lsn, _)| *lsn <= through) {
+            let Some((_, key)) = self.durable.ended.pop_front() else {
+                break;
+            };
+            self.forget_request(key);
+        }
+        self.drop_segments();
+    }
+
+    /// Lets segments go in which nothing is open, unread by the store, or uncommitted.
+    fn drop_segments(&mut self) {
+        if self.durable.writer.segments().len() < 2 {
+            return;
+        }
+        let committed = self.durable.writer.committed();
+        let needed = self.durable.unstored.front().map_or(committed, |lsn| lsn - 1);
+        let Some(oldest) = self
+            .durable
+            .writer
+            .segments()
+            .next()
+            .filter(|oldest| oldest.last_lsn <= needed)
+        else {
+            return;
+        };
+        let pinned = |entry: &super::requests::Entry| entry.first_lsn <= oldest.last_lsn;
+        if self.requests.slab.iter().any(|(_, entry)| pinned(entry)) {
+            if self.durable.writer.segments().len() > SEGMENTS_KEPT && self.durable.imaging.is_none() {
+                self.durable.imaging = Some(0);
+            }
+            return;
+        }
+        let dropped = self.durable.writer.drop_through(oldest.last_lsn);
+        for id in &dropped {
+            self.durable.files.remove(id);
+        }
+        self.metrics()
+            .journal_segments
+            .set(self.durable.writer.segments().len() as u64);
+        if !dropped.is_empty() {
+            self.housekeeper.send(Job::Remove(dropped));
+        }
+    }
+
+    /// Writes live requests whose first record is in the oldest segment again, a few in each turn.
+    fn image_old_requests(&mut self) {
+        let Some(mut next) = self.durable.imaging else { return };
+        let Some(last_lsn) = self.durable.writer.segments().next().map(|oldest| oldest.last_lsn) else {
+            return;
+        };
+        let mut left = IMAGES_PER_TURN;
+        while left > 0 {
+            let Some(key) = (next..self.requests.slab.capacity()).find(|key| self.requests.slab.contains(*key)) else {
+                self.durable.imaging = None;
+                return self.drop_segments();
+            };
+            next = key + 1;
+            left -= 1;
+            let entry = &self.requests.slab[key];
+            if entry.first_lsn <= last_lsn && !entry.request.is_closed() {
+                self.image(key as u32);
+            }
+        }
+        self.durable.imaging = Some(next);
+    }
+
+    /// Writes a request's whole log as one record.
+    pub(super) fn image(&mut self, key: u32) {
+        let request = &self.requests.slab[key as usize].request;
+        let (request_id, log) = (request.id().clone(), request.persisted_log().to_vec());
+        let lsn = self.append(&Record::Image(RequestLog { request_id, log }), After::Nothing);
+        self.requests.slab[key as usize].first_lsn = lsn;
+    }
+
+    /// The process cannot go on without lying about what is stored.
+    pub(super) fn fail(&self, what: &str, error: &dyn std::fmt::Debug) -> ! {
+        tracing::error!(
+            shard = self.index,
+            ?error,
+            "{what}: ending the process; the journal is recovered at the next start"
+        );
+        std::process::exit(1)
+    }
+}

@@ -1,0 +1,88 @@
+//! The end of a node, gently: no new work, drivers sent away over `drain_ms` so that their reconnects do not come as
+//! one wave, what is under way answered, everything stored.
+
+use super::Shard;
+use crate::wire::ws::close_code;
+use std::sync::atomic::Ordering;
+
+/// How often a draining shard closes a few drivers.
+const STEP_MS: u64 = 20;
+/// How long answers and close handshakes may take after the last driver was sent away.
+const ANSWERS_MS: u64 = 2_000;
+/// How long the store may take to confirm what it was fed, after which the journal keeps it for the next start.
+const STORE_MS: u64 = 5_000;
+
+/// A drain under way.
+pub(super) struct Drain {
+    started_ms: u64,
+    /// Drivers that were connected at the start and are still to be closed.
+    left: Vec<u32>,
+    total: usize,
+    next_ms: u64,
+}
+
+impl Shard {
+    /// Begins or goes on with the drain, when the node is draining.
+    pub(super) fn drain(&mut self) {
+        if self.draining.is_none() {
+            if !self.shared.health.is_draining() {
+                return;
+            }
+            let connected = |(key, entry): (usize, &super::drivers::Entry)| entry.conn.map(|_| key as u32);
+            let left: Vec<u32> = self.drivers.slab.iter().filter_map(connected).collect();
+            let (started_ms, total) = (self.now_ms, left.len());
+            self.draining = Some(Drain {
+                started_ms,
+                left,
+                total,
+                next_ms: started_ms,
+            });
+        }
+        let drain_ms = self.config.drain_ms;
+        let Some(drain) = &mut self.draining else { return };
+        if self.now_ms < drain.next_ms {
+            return;
+        }
+        drain.next_ms = self.now_ms + STEP_MS;
+        let elapsed_ms = self.now_ms - drain.started_ms;
+        let due = if elapsed_ms >= drain_ms {
+            drain.total
+        } else {
+            (drain.total as u64 * elapsed_ms / drain_ms) as usize
+        };
+        let keep = drain.total - due;
+        let closing = drain.left.split_off(keep.min(drain.left.len()));
+        for key in closing {
+            self.send_away(key);
+        }
+        self.wake_at(self.now_ms + STEP_MS);
+    }
+
+    fn send_away(&mut self, key: u32) {
+        let Some(conn) = self.drivers.slab.get(key as usize).and_then(|entry| entry.conn) else {
+            return;
+        };
+        // Spread by the driver's own hash: no two waves, and no dice needed.
+        let spread = self.drivers.slab[key as usize].driver.id().hash64() % self.config.drain_ms.clamp(1_000, 60_000);
+        let reason = format!("retry_after_ms={}", 1_000 + spread);
+        self.close_socket(conn, close_code::SERVICE_RESTART, &reason);
+    }
+
+    /// Whether this shard has nothing left to do for the node that ends.
+    pub(super) fn is_finished(&mut self) -> bool {
+        if self.shared.stop.load(Ordering::Relaxed) {
+            return true;
+        }
+        let Some(drain) = &self.draining else { return false };
+        if !drain.left.is_empty() {
+            return false;
+        }
+        let after_ms = self
+            .now_ms
+            .saturating_sub(drain.started_ms)
+            .saturating_sub(if drain.total == 0 { 0 } else { self.config.drain_ms });
+        let answered = !self.connections.is_talking() || after_ms >= ANSWERS_MS;
+        let stored = self.durable.is_settled() || (self.durable.writer.is_idle() && after_ms >= STORE_MS);
+        answered && stored
+    }
+}

@@ -1,0 +1,323 @@
+//! Drivers at home on this shard: the table and the effects.
+
+use super::commit::After;
+use super::{Ask, Letter, Shard, Timer, home_of_request};
+use crate::cold::port::{Commit, DriverRecord, Query, Source};
+use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent};
+use crate::fsm::ids::{DriverId, home_shard};
+use crate::fsm::request::{ReplyTo, ToDriver};
+use crate::fsm::types::{DriverState, Record};
+use crate::fsm::wheel::TimerId;
+use crate::net::ConnId;
+use crate::wire::api::{self, DriverView, OfferView};
+use crate::wire::driver as messages;
+use crate::wire::respond::{Problem, Reply};
+use crate::wire::ws::close_code;
+use hashbrown::HashTable;
+use slab::Slab;
+use std::collections::HashMap;
+
+/// A driver in memory.
+pub(super) struct Entry {
+    pub(super) driver: Driver,
+    pub(super) conn: Option<ConnId>,
+    timer: Option<TimerId>,
+}
+
+/// The table.
+#[derive(Default)]
+pub(super) struct Drivers {
+    pub(super) slab: Slab<Entry>,
+    by_id: HashTable<u32>,
+    /// Drivers that are not in memory and went off shift on purpose, and when.
+    off_shift: HashMap<DriverId, u64>,
+    connects: u64,
+}
+
+impl Drivers {
+    pub(super) fn find(&self, id: &DriverId) -> Option<u32> {
+        self.by_id
+            .find(id.hash64(), |key| self.slab[*key as usize].driver.id() == id)
+            .copied()
+    }
+
+    fn insert(&mut self, driver: Driver) -> u32 {
+        let hash = driver.id().hash64();
+        let key = self.slab.insert(Entry {
+            driver,
+            conn: None,
+            timer: None,
+        }) as u32;
+        let slab = &self.slab;
+        self.by_id
+            .insert_unique(hash, key, |key| slab[*key as usize].driver.id().hash64());
+        key
+    }
+
+    /// Bytes that the table has allocated, the actors' heap left out.
+    pub(super) fn bytes(&self) -> usize {
+        self.slab.capacity() * size_of::<Entry>() + self.by_id.allocation_size()
+    }
+}
+
+impl Shard {
+    /// What the store remembers of drivers who went off shift.
+    pub(super) fn remember_off_shift(&mut self, drivers: Vec<(DriverId, u64)>) {
+        self.drivers.off_shift.extend(drivers);
+    }
+
+    fn driver_key(&mut self, id: &DriverId) -> u32 {
+        if let Some(key) = self.drivers.find(id) {
+            return key;
+        }
+        let off_shift_since_ms = self.drivers.off_shift.remove(id).unwrap_or(0);
+        let key = self.drivers.insert(Driver::new(id.clone(), off_shift_since_ms));
+        self.metrics().drivers.of(DriverState::Offline).inc();
+        key
+    }
+
+    /// A socket of this driver completed its handshake; returns the driver's key for the socket's table.
+    pub(super) fn driver_connected(&mut self, id: &DriverId, conn: ConnId) -> u32 {
+        let is_new = self.drivers.find(id).is_none();
+        let key = self.driver_key(id);
+        if is_new {
+            self.ask(Query::Driver(id.clone()), Ask::Known(id.clone()));
+        }
+        self.drivers.connects += 1;
+        let session = (self.incarnation << 32) | self.drivers.connects;
+        let displaced = self.drivers.slab[key as usize].conn.replace(conn);
+        if let Some(old) = displaced {
+            self.close_socket(old, close_code::DISPLACED, "displaced");
+        }
+        self.step_driver(key, DriverEvent::Connected { session });
+        key
+    }
+
+    /// The socket of a driver is gone, or about to go.
+    pub(super) fn driver_disconnected(&mut self, key: u32, conn: ConnId) {
+        let Some(entry) = self
+            .drivers
+            .slab
+            .get_mut(key as usize)
+            .filter(|entry| entry.conn == Some(conn))
+        else {
+            return;
+        };
+        entry.conn = None;
+        if let Some(session) = entry.driver.session() {
+            self.step_driver(key, DriverEvent::Disconnected { session });
+        }
+    }
+
+    /// A request speaks to a driver.
+    pub(super) fn driver_letter(&mut self, driver_id: &DriverId, event: DriverEvent) {
+        // A driver that nobody ever saw is told nothing, but a request must hear that it is offline.
+        let key = self.driver_key(driver_id);
+        self.step_driver(key, event);
+        self.forget_if_idle(key);
+    }
+
+    fn forget_if_idle(&mut self, key: u32) {
+        let Some(entry) = self.drivers.slab.get(key as usize) else {
+            return;
+        };
+        if entry.timer.is_none() && entry.driver.is_unknown() {
+            self.forget_driver(key);
+        }
+    }
+
+    pub(super) fn driver_timer(&mut self, key: u32) {
+        self.drivers.slab[key as usize].timer = None;
+        self.step_driver(key, DriverEvent::Timer);
+    }
+
+    pub(super) fn step_driver(&mut self, key: u32, event: DriverEvent) {
+        let mut effects = std::mem::take(&mut self.driver_effects);
+        let driver = &mut self.drivers.slab[key as usize].driver;
+        let before = driver.state();
+        driver.step(event, self.now_ms, &self.driver_limits, &mut effects);
+        let after = driver.state();
+        if before != after {
+            let metrics = self.metrics();
+            metrics.drivers.of(before).dec();
+            metrics.drivers.of(after).inc();
+        }
+        for effect in effects.drain(..) {
+            self.apply_driver(key, effect);
+        }
+        self.driver_effects = effects;
+    }
+
+    fn apply_driver(&mut self, key: u32, effect: DriverEffect) {
+        match effect {
+            DriverEffect::Send(message) => {
+                if let Some(conn) = self.drivers.slab[key as usize].conn {
+                    self.send(conn, key, &message);
+                }
+            }
+            DriverEffect::Close {
+                cause: CloseCause::Displaced,
+                ..
+            } => {} // Closed by `driver_connected`.
+            DriverEffect::Close {
+                cause: CloseCause::HeartbeatLost,
+                ..
+            } => {
+                if let Some(conn) = self.drivers.slab[key as usize].conn.take() {
+                    self.log(crate::ops::log::LogKind::HeartbeatLost, |suppressed| {
+                        tracing::info!(suppressed, "a driver's heartbeat was lost: 4004");
+                    });
+                    self.close_socket(conn, close_code::HEARTBEAT_LOST, "heartbeat lost");
+                }
+            }
+            DriverEffect::Request { request_id, event } => {
+                let home = home_of_request(&request_id, self.shards);
+                self.post(home, Letter::Request { request_id, event });
+            }
+            DriverEffect::TripMoved { trip_id, what } => {
+                let driver_id = self.drivers.slab[key as usize].driver.id().clone();
+                match trip_id.request_hash() {
+                    Some(hash) => {
+                        let home = home_shard(hash, self.shards);
+                        self.post(
+                            home,
+                            Letter::TripMoved {
+                                trip_id,
+                                driver_id,
+                                what,
+                            },
+                        );
+                    }
+                    None => self.no_such_trip(&driver_id),
+                }
+            }
+            DriverEffect::Arm { at_ms } => {
+                let entry = &mut self.drivers.slab[key as usize];
+                if let Some(timer) = entry.timer.take() {
+                    self.wheel.cancel(timer);
+                }
+                entry.timer = at_ms.map(|at_ms| self.wheel.arm(at_ms, Timer::Driver(key).owner()));
+            }
+            DriverEffect::Seen { at_ms } => {
+                let driver_id = self.drivers.slab[key as usize].driver.id().clone();
+                self.remember_driver(driver_id, at_ms);
+            }
+            DriverEffect::OffShift { off, at_ms } => {
+                let driver_id = self.drivers.slab[key as usize].driver.id().clone();
+                let mut commit = Commit::empty(self.source(), 0);
+                commit.off_shift = Some((driver_id.clone(), at_ms, off));
+                self.append(
+                    &Record::OffShift { driver_id, at_ms, off },
+                    After::Feed(Box::new(commit)),
+                );
+            }
+            DriverEffect::Gone => self.forget_driver(key),
+        }
+    }
+
+    fn remember_driver(&mut self, driver_id: DriverId, at_ms: u64) {
+        let mut commit = Commit::empty(self.source(), 0);
+        commit.driver_seen = Some((driver_id.clone(), at_ms));
+        self.append(&Record::DriverSeen { driver_id, at_ms }, After::Feed(Box::new(commit)));
+    }
+
+    /// The store's word on a driver that connected: one it never saw is remembered.
+    pub(super) fn driver_known(&mut self, driver_id: &DriverId, record: Option<&DriverRecord>) {
+        if record.is_none() {
+            self.remember_driver(driver_id.clone(), self.now_ms);
+        }
+    }
+
+    fn forget_driver(&mut self, key: u32) {
+        let entry = self.drivers.slab.remove(key as usize);
+        debug_assert!(entry.conn.is_none());
+        if let Some(timer) = entry.timer {
+            self.wheel.cancel(timer);
+        }
+        self.metrics().drivers.of(entry.driver.state()).dec();
+        let id = entry.driver.id();
+        if let Ok(found) = self.drivers.by_id.find_entry(id.hash64(), |other| *other == key) {
+            found.remove();
+        }
+        if entry.driver.off_shift_since_ms() != 0 {
+            self.drivers
+                .off_shift
+                .insert(id.clone(), entry.driver.off_shift_since_ms());
+        }
+    }
+
+    pub(super) fn no_such_trip(&mut self, driver_id: &DriverId) {
+        let Some(conn) = self
+            .drivers
+            .find(driver_id)
+            .and_then(|key| self.drivers.slab[key as usize].conn)
+        else {
+            return;
+        };
+        self.send_text(conn, |out| {
+            messages::error(
+                out,
+                messages::ErrorCode::NoSuchTrip,
+                "this driver has no such trip",
+                None,
+            );
+        });
+    }
+
+    /// `GET /v1/drivers/{driver_id}`
+    pub(super) fn driver_view(&mut self, driver_id: DriverId, reply: ReplyTo) {
+        let Some(key) = self.drivers.find(&driver_id) else {
+            return self.ask(Query::Driver(driver_id.clone()), Ask::Driver(driver_id, reply));
+        };
+        let driver = &self.drivers.slab[key as usize].driver;
+        let location = driver.location().map(|at| messages::Location {
+            lat: at.lat,
+            lon: at.lon,
+            heading: at.heading,
+            speed: at.speed,
+        });
+        let offer = driver.offer();
+        let answer = api::driver_view(&DriverView {
+            driver_id: &driver_id,
+            state: driver.state(),
+            trip_id: driver.trip_id(),
+            offer: offer.map(|(request_id, attempt, expires_at_ms)| OfferView {
+                request_id,
+                attempt,
+                expires_at_ms,
+            }),
+            location,
+            last_seen_ms: driver.last_heard_ms(),
+            node: &self.config.node_id,
+        });
+        self.answer(reply, answer);
+    }
+
+    /// The view of a driver that only the store knows.
+    pub(super) fn driver_view_from_store(&self, driver_id: &DriverId, record: Option<&DriverRecord>) -> Reply {
+        let Some(record) = record else {
+            return Problem::no_such_driver().into_reply();
+        };
+        api::driver_view(&DriverView {
+            driver_id,
+            state: DriverState::Offline,
+            trip_id: None,
+            offer: None,
+            location: None,
+            last_seen_ms: record.last_seen_ms,
+            node: &self.config.node_id,
+        })
+    }
+
+    /// Hands a request's message to the driver before anybody is served (start of the node).
+    pub(super) fn rebind(&mut self, driver_id: &DriverId, request_id: crate::fsm::ids::RequestId, message: ToDriver) {
+        self.driver_letter(driver_id, DriverEvent::Request { request_id, message });
+    }
+
+    pub(super) fn source(&self) -> Source {
+        Source {
+            incarnation: self.incarnation,
+            shard: self.index,
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! HTTP connections of this shard: requests in, answers out in the order of the requests.
+//!
+//! A connection stays on the shard that accepted it; the calls travel. Bounded: head, body, calls under way
+//! (`http_pipeline_max`, beyond which reading pauses), output, and time for each of them.
+
+use super::connections::{Conn, Linger};
+use super::{Letter, Shard, Timer};
+use crate::fsm::request::ReplyTo;
+use crate::fsm::wheel::TimerId;
+use crate::net::ConnId;
+use crate::ops::log::LogKind;
+use crate::ops::metrics::{BadInput, StatusClass};
+use crate::wire::http::{BodyDecoder, Head, HttpError, Method, parse_head};
+use crate::wire::respond::{CONTINUE_100, Reply};
+use std::collections::VecDeque;
+
+/// Capacity of an idle connection's input buffer beyond which it is given back, bytes.
+const INPUT_BYTES_KEPT: usize = 16 << 10;
+
+/// A connection that speaks HTTP (or has not said yet what it speaks).
+pub(super) struct Http {
+    pub(super) id: ConnId,
+    input: Vec<u8>,
+    body: Option<Box<Body>>,
+    calls: VecDeque<Call>,
+    pub(super) timer: Option<TimerId>,
+    waiting_for: Waiting,
+    paused: bool,
+    /// Takes no further request; what is under way is answered.
+    last: bool,
+    peer_closed: bool,
+    /// No whole request has come yet.
+    fresh: bool,
+}
+
+/// What the connection's timer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// The first head of a connection, or a later one of which something is there.
+    Head,
+    Body,
+    /// The next request.
+    Next,
+    /// Answers, for which the shard has all the time they need.
+    Answers,
+}
+
+struct Body {
+    head: Head,
+    decoder: BodyDecoder,
+    bytes: Vec<u8>,
+}
+
+/// A request under way.
+struct Call {
+    id: u64,
+    keep_alive: bool,
+    head_only: bool,
+    reply: Option<Box<Reply>>,
+}
+
+impl Http {
+    pub(super) fn new(id: ConnId) -> Self {
+        Self {
+            id,
+            input: Vec::new(),
+            body: None,
+            calls: VecDeque::new(),
+            timer: None,
+            waiting_for: Waiting::Head,
+            paused: false,
+            last: false,
+            peer_closed: false,
+            fresh: true,
+        }
+    }
+
+    /// Whether no request has been seen and none is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Whether no whole request has come on this connection.
+    pub(super) fn is_silent(&self) -> bool {
+        self.calls.is_empty() && self.waiting_for == Waiting::Head && self.fresh
+    }
+
+    /// What was received and not yet understood.
+    pub(super) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+}
+
+impl Shard {
+    /// Bytes on a connection that speaks HTTP.
+    pub(super) fn http_received(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        if http.last {
+            return; // After `Connection: close` nothing counts.
+        }
+        http.input.extend_from_slice(bytes);
+        self.http_advance(conn);
+    }
+
+    /// Understands as many requests as are there and may be under way.
+    fn http_advance(&mut self, conn: ConnId) {
+        loop {
+            let pipeline_max = self.config.http_pipeline_max as usize;
+            let Some(http) = self.connections.http(conn) else {
+                return;
+            };
+            if http.last {
+                break;
+            }
+            if http.calls.len() >= pipeline_max {
+                if !http.paused {
+                    http.paused = true;
+                    self.net.pause_recv(conn);
+                }
+                break;
+            }
+            if http.paused {
+                http.paused = false;
+                self.net.start_recv(conn);
+            }
+            let Some(http) = self.connections.http(conn) else {
+                return;
+            };
+            match http_next(http) {
+                Ok(Next::More) => break,
+                Ok(Next::Continue) => {
+                    let idle = http.calls.is_empty();
+                    if let Some(out) = self.net.output(conn).filter(|_| idle) {
+                        out.extend_from_slice(CONTINUE_100);
+                    }
+                }
+                Ok(Next::Request(head, body)) => self.http_request(conn, &head, &body),
+                Err(error) => self.http_broken(conn, &error),
+            }
+        }
+        self.http_settle(conn);
+    }
+
+    /// Sets the timer to what the connection waits for now, and closes what is finished.
+    fn http_settle(&mut self, conn: ConnId) {
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        if http.calls.is_empty() && (http.last || http.peer_closed) {
+            return self.linger(conn, Linger::Finished);
+        }
+        let waiting_for = if http.body.is_some() {
+            Waiting::Body
+        } else if !http.input.is_empty() && !http.paused {
+            Waiting::Head
+        } else if http.calls.is_empty() {
+            if http.waiting_for == Waiting::Head && http.timer.is_some() {
+                Waiting::Head
+            } else {
+                Waiting::Next
+            }
+        } else {
+            Waiting::Answers
+        };
+        let after_ms = match waiting_for {
+            Waiting::Head => self.config.head_timeout_ms,
+            Waiting::Body => self.config.body_timeout_ms,
+            Waiting::Next => self.config.http_idle_timeout_ms,
+            Waiting::Answers => 0,
+        };
+        if http.waiting_for == waiting_for && http.timer.is_some() {
+            return; // Its time runs already: a byte now and then does not extend it.
+        }
+        http.waiting_for = waiting_for;
+        let old = http.timer.take();
+        if let Some(timer) = old {
+            self.wheel.cancel(timer);
+        }
+        if after_ms > 0 {
+            let timer = self.wheel.arm(self.now_ms + after_ms, Timer::Conn(conn.slot()).owner());
+            if let Some(http) = self.connections.http(conn) {
+                http.timer = Some(timer);
+            }
+        }
+    }
+
+    /// The time for what the connection waits for is up.
+    pub(super) fn http_timed_out(&mut self, conn: ConnId) {
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        http.timer = None;
+        let begun = !http.input.is_empty() || http.body.is_some();
+        if !begun {
+            return self.linger(conn, Linger::Timeout);
+        }
+        self.metrics().bad_input.of(BadInput::Slow).inc();
+        self.log(LogKind::SlowSender, |suppressed| {
+            tracing::info!(suppressed, "a request was too slow: 408")
+        });
+        let reply = Reply::problem(408, "timeout", "the request took too long to arrive");
+        self.http_last_words(conn, reply);
+        self.http_settle(conn);
+    }
+
+    /// The client sends no more; what it sent is still answered.
+    pub(super) fn http_peer_closed(&mut self, conn: ConnId) {
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        http.peer_closed = true;
+        http.last |= http.calls.is_empty();
+        self.http_settle(conn);
+    }
+
+    fn http_broken(&mut self, conn: ConnId, error: &HttpError) {
+        let kind = if error.status == 413 {
+            BadInput::HttpBody
+        } else {
+            BadInput::HttpHead
+        };
+        self.metrics().bad_input.of(kind).inc();
+        self.log(LogKind::BadHttp, |suppressed| {
+            tracing::info!(status = error.status, error = error.message, suppressed, "bad HTTP");
+        });
+        self.http_last_words(conn, error.clone().into());
+    }
+
+    /// Queues an answer that no request asked for, after which the connection closes.
+    fn http_last_words(&mut self, conn: ConnId, reply: Reply) {
+        let id = self.calls.insert(conn) as u64;
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        http.body = None;
+        http.input = Vec::new();
+        http.last = true;
+        http.calls.push_back(Call {
+            id,
+            keep_alive: false,
+            head_only: false,
+            reply: None,
+        });
+        self.reply_arrived(id, Box::new(reply));
+    }
+
+    fn http_request(&mut self, conn: ConnId, head: &Head, body: &[u8]) {
+        let idle = self.connections.http(conn).is_some_and(|http| http.calls.is_empty());
+        match self.open_socket(conn, head, idle) {
+            super::sockets::Opened::Socket => return,
+            super::sockets::Opened::Refused(problem) => {
+                self.metrics().bad_input.of(BadInput::Handshake).inc();
+                self.log(LogKind::BadHandshake, |suppressed| {
+                    tracing::info!(suppressed, "bad handshake")
+                });
+                let call = self.begin_call(conn, head);
+                return self.reply_arrived(call.call, Box::new(problem.into_reply()));
+            }
+            super::sockets::Opened::NotASocket => {}
+        }
+        let reply = self.begin_call(conn, head);
+        self.call(head, body, reply);
+    }
+
+    fn begin_call(&mut self, conn: ConnId, head: &Head) -> ReplyTo {
+        let id = self.calls.insert(conn) as u64;
+        let draining = self.draining.is_some();
+        if let Some(http) = self.connections.http(conn) {
+            let keep_alive = head.keep_alive && !draining;
+            http.last |= !keep_alive;
+            http.fresh = false;
+            let head_only = head.method == Method::Head;
+            http.calls.push_back(Call {
+                id,
+                keep_alive,
+                head_only,
+                reply: None,
+            });
+        }
+        ReplyTo {
+            shard: self.index,
+            call: id,
+        }
+    }
+
+    /// Sends an answer to the call, wherever its connection is.
+    pub(super) fn answer(&mut self, to: ReplyTo, reply: Reply) {
+        self.post(
+            to.shard,
+            Letter::Reply {
+                call: to.call,
+                reply: Box::new(reply),
+            },
+        );
+    }
+
+    /// An answer is here: it and those behind it go out as far as the order of the requests allows.
+    pub(super) fn reply_arrived(&mut self, call: u64, reply: Box<Reply>) {
+        self.metrics().http_requests.of(StatusClass::of(reply.status)).inc();
+        let conn = self.calls.remove(call as usize);
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        let Some(waiting) = http.calls.iter_mut().find(|waiting| waiting.id == call && waiting.reply.is_none()) else {
+            return;
+        };
+        waiting.reply = Some(reply);
+        while http.calls.front().is_some_and(|call| call.reply.is_some()) {
+            let Some(Call {
+                keep_alive,
+                head_only,
+                reply: Some(reply),
+                ..
+            }) = http.calls.pop_front()
+            else {
+                break;
+            };
+            if let Some(out) = self.net.output(conn) {
+                reply.write(out, keep_alive && !http.peer_closed, head_only);
+            }
+        }
+        let room = self.config.http_pipeline_max as usize;
+        let resume = http.paused && http.calls.len() < room;
+        if resume || http.calls.is_empty() {
+            self.http_again.push(conn);
+        }
+    }
+
+    /// After the letters of a turn: connections that may go on.
+    pub(super) fn http_go_on(&mut self) {
+        while let Some(conn) = self.http_again.pop() {
+            self.http_advance(conn);
+        }
+    }
+}
+
+enum Next {
+    /// Not whole yet.
+    More,
+    /// The client waits for `100 Continue`.
+    Continue,
+    Request(Box<Head>, Vec<u8>),
+}
+
+/// The next whole request of the input.
+fn http_next(http: &mut Http) -> Result<Next, HttpError> {
+    if http.body.is_none() {
+        let Some((head, consumed)) = parse_head(&http.input)? else {
+            return Ok(Next::More);
+        };
+        http.input.drain(..consumed);
+        let decoder = BodyDecoder::new(head.body);
+        let expect = head.expect_continue && http.input.is_empty();
+        http.body = Some(Box::new(Body {
+            head,
+            decoder,
+            bytes: Vec::new(),
+        }));
+        if expect {
+            return Ok(Next::Continue);
+        }
+    }
+    let Some(body) = http.body.as_mut() else {
+        return Ok(Next::More);
+    };
+    let progress = body.decoder.feed(&http.input, &mut body.bytes)?;
+    http.input.drain(..progress.consumed);
+    if !progress.done {
+        return Ok(Next::More);
+    }
+    if http.input.is_empty() && http.input.capacity() > INPUT_BYTES_KEPT {
+        http.input = Vec::new();
+    }
+    match http.body.take() {
+        Some(body) => Ok(Next::Request(Box::new(body.head), body.bytes)),
+        None => Ok(Next::More),
+    }
+}
+
+impl Conn {
+    pub(super) fn as_http(&mut self) -> Option<&mut Http> {
+        match self {
+            Self::Http(http) => Some(http),
+            Self::None | Self::Socket(_) | Self::Leaving(_) | Self::Lingering(_) => None,
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! Requests at home on this shard: the table, the way in (idempotency check, admission, class queue), and the effects.
+
+use super::commit::After;
+use super::{Letter, Shard, Timer, home_of_driver};
+use crate::cold::port::{EndedRequest, Query};
+use crate::fsm::fold::Outcome;
+use crate::fsm::ids::{RequestId, TripId};
+use crate::fsm::queue::ClassQueue;
+use crate::fsm::request::{ApiAnswer, Asker, Defaults, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::types::{OfferRequest, Priority, Record, RequestLog};
+use crate::fsm::wheel::TimerId;
+use crate::journal::Lsn;
+use crate::limits;
+use crate::wire::api::{self, RequestView, ResponseOutcome};
+use crate::wire::respond::{Problem, Reply};
+use hashbrown::HashTable;
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+
+/// A request in memory.
+pub(super) struct Entry {
+    pub(super) request: Request,
+    timer: Option<(TimerId, u64)>,
+    /// First record of it that recovery needs; the greatest number while nothing is journaled.
+    pub(super) first_lsn: Lsn,
+}
+
+/// The table.
+pub(super) struct Requests {
+    pub(super) slab: Slab<Entry>,
+    by_id: HashTable<u32>,
+    trips: HashMap<TripId, u32>,
+    /// Ids that the store is being asked about or that wait to be taken in, with what has come for them meanwhile.
+    parked: HashMap<RequestId, VecDeque<Letter>>,
+    /// Trips that the store is being asked about.
+    parked_trips: HashMap<TripId, VecDeque<Letter>>,
+    /// New requests that the store does not know, waiting to be taken in.
+    pub(super) ingress: ClassQueue<RequestId>,
+}
+
+impl Requests {
+    pub(super) fn new(age_step_ms: u64) -> Self {
+        Self {
+            slab: Slab::new(),
+            by_id: HashTable::new(),
+            trips: HashMap::new(),
+            parked: HashMap::new(),
+            parked_trips: HashMap::new(),
+            ingress: ClassQueue::new(age_step_ms),
+        }
+    }
+
+    fn find(&self, id: &RequestId) -> Option<u32> {
+        self.by_id
+            .find(id.hash64(), |key| self.slab[*key as usize].request.id() == id)
+            .copied()
+    }
+
+    fn insert(&mut self, request: Request) -> u32 {
+        let hash = request.id().hash64();
+        debug_assert!(self.find(request.id()).is_none());
+        let key = self.slab.insert(Entry {
+            request,
+            timer: None,
+            first_lsn: Lsn::MAX,
+        }) as u32;
+        let slab = &self.slab;
+        self.by_id
+            .insert_unique(hash, key, |key| slab[*key as usize].request.id().hash64());
+        key
+    }
+}
+
+/// Share of the ingress queue that a class may fill, in percent: economy is the first to be turned away.
+const fn share_percent(class: Priority) -> usize {
+    match class {
+        Priority::Premium => 100,
+        Priority::Standard => 80,
+        Priority::Economy => 60,
+    }
+}
+
+impl Shard {
+    /// A letter for a request, known or not.
+    pub(super) fn request_letter(&mut self, request_id: RequestId, letter: Letter) {
+        if let Some(key) = self.requests.find(&request_id) {
+            return self.deliver_to_request(key, letter);
+        }
+        if let Some(parked) = self.requests.parked.get_mut(&request_id) {
+            return parked.push_back(letter);
+        }
+        if let Letter::Offer { offer, reply } = &letter
+            && let Err(problem) = self.admit(offer.priority)
+        {
+            return self.answer(*reply, problem.into_reply());
+        }
+        self.requests
+            .parked
+            .insert(request_id.clone(), VecDeque::from([letter]));
+        self.ask(Query::Request(request_id.clone()), super::Ask::Request(request_id));
+    }
+
+    /// Whether a new request of this class may be taken in.
+    fn admit(&mut self, class: Priority) -> Result<(), Problem> {
+        if self.draining.is_some() {
+            return Err(Problem::draining());
+        }
+        if !self.is_durable() {
+            return Err(Problem::not_durable());
+        }
+        let room = self.config.ingress_queue_max as usize * share_percent(class) / 100;
+        if self.requests.parked.len() >= room.max(1) {
+            self.metrics().ingress_shed.of(class).inc();
+            self.log(crate::ops::log::LogKind::Overload, |suppressed| {
+                tracing::warn!(
+                    class = class.as_str(),
+                    suppressed,
+                    "more requests than can be taken in: 429"
+                );
+            });
+            return Err(Problem::overloaded(limits::RETRY_AFTER_S));
+        }
+        Ok(())
+    }
+
+    /// The store's answer about an id that is not in memory.
+    pub(super) fn request_looked_up(&mut self, request_id: &RequestId, ended: Option<Box<EndedRequest>>) {
+        if let Some(ended) = ended {
+            let letters = self.requests.parked.remove(request_id).unwrap_or_default();
+            return self.answer_from_store(*ended, letters);
+        }
+        self.settle_unknown(request_id);
+    }
+
+    /// The store could not be asked: nothing is known, so nothing is taken in.
+    pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId) {
+        for letter in self.requests.parked.remove(request_id).unwrap_or_default() {
+            self.refuse_letter(letter, &Problem::not_durable());
+        }
+    }
+
+    /// Answers letters for an id that nobody knows, up to the first one that begins a request; that one queues.
+    fn settle_unknown(&mut self, request_id: &RequestId) {
+        loop {
+            let Some(parked) = self.requests.parked.get_mut(request_id) else {
+                return;
+            };
+            match parked.front() {
+                None => {
+                    self.requests.parked.remove(request_id);
+                    return;
+                }
+                Some(Letter::Offer { offer, .. }) => {
+                    let class = offer.priority;
+                    self.requests.ingress.push(class, self.now_ms, request_id.clone());
+                    self.metrics().ingress_queue.of(class).inc();
+                    return;
+                }
+                Some(_) => {
+                    if let Some(letter) = parked.pop_front() {
+                        self.unknown(letter);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what waits, in the order of the classes, as far as the journal keeps up.
+    pub(super) fn take_in(&mut self) {
+        for _ in 0..limits::INGRESS_BATCH_MAX {
+            if self.requests.ingress.is_empty() || !self.journal_keeps_up() {
+                return;
+            }
+            let Some((class, request_id)) = self.requests.ingress.pop() else {
+                return;
+            };
+            self.metrics().ingress_queue.of(class).dec();
+            let mut letters = self.requests.parked.remove(&request_id).unwrap_or_default();
+            if let Some(Letter::Offer { offer, reply }) = letters.pop_front() {
+                self.begin(*offer, reply);
+            }
+            for letter in letters {
+                self.request_letter(request_id.clone(), letter);
+            }
+        }
+    }
+
+    fn begin(&mut self, offer: OfferRequest, reply: ReplyTo) {
+        let defaults = Defaults {
+            offer_timeout_ms: self.config.offer_timeout_ms,
+            deadline_ms: self.config.deadline_ms,
+        };
+        let mut effects = std::mem::take(&mut self.request_effects);
+        let request = Request::received(offer, reply, defaults, self.now_ms, &mut effects);
+        let key = self.requests.insert(request);
+        self.metrics().requests_open.inc();
+        self.apply_request(key, effects);
+    }
+
+    /// A request that was open when the node stopped. Its drivers know already.
+    pub(super) fn adopt(&mut self, request: Request) -> u32 {
+        let trip_id = request.fold().trip.as_ref().map(|trip| trip.trip_id.clone());
+        let key = self.requests.insert(request);
+        if let Some(trip_id) = trip_id {
+            self.requests.trips.insert(trip_id, key);
+        }
+        self.metrics().requests_open.inc();
+        key
+    }
+
+    /// Goes on with an adopted request.
+    pub(super) fn resume(&mut self, key: u32) {
+        let mut effects = std::mem::take(&mut self.request_effects);
+        self.requests.slab[key as usize]
+            .request
+            .resume(self.now_ms, &mut effects);
+        self.apply_request(key, effects);
+    }
+
+    /// The time of a request has come.
+    pub(super) fn request_timer(&mut self, key: u32) {
+        self.requests.slab[key as usize].timer = None;
+        self.step_request(key, RequestEvent::Timer);
+    }
+
+    /// A letter for a trip: to its request, wherever that is kept.
+    pub(super) fn trip_letter(&mut self, trip_id: TripId, letter: Letter) {
+        if let Some(key) = self.requests.trips.get(&trip_id) {
+            return self.deliver_to_request(*key, letter);
+        }
+        if let Some(parked) = self.requests.parked_trips.get_mut(&trip_id) {
+            return parked.push_back(letter);
+        }
+        self.requests
+            .parked_trips
+            .insert(trip_id.clone(), VecDeque::from([letter]));
+        self.ask(Query::Trip(trip_id.clone()), super::Ask::Trip(trip_id));
+    }
+
+    /// The store's answer about a trip that is not in memory; `Err`: it could not be asked.
+    pub(super) fn trip_looked_up(&mut self, trip_id: &TripId, ended: Result<Option<Box<EndedRequest>>, Problem>) {
+        let letters = self.requests.parked_trips.remove(trip_id).unwrap_or_default();
+        match ended {
+            Ok(Some(ended)) => self.answer_from_store(*ended, letters),
+            Ok(None) => letters.into_iter().for_each(|letter| self.unknown(letter)),
+            Err(problem) => letters
+                .into_iter()
+                .for_each(|letter| self.refuse_letter(letter, &problem)),
+        }
+    }
+
+    fn deliver_to_request(&mut self, key: u32, letter: Letter) {
+        match letter {
+            Letter::Offer { offer, reply } => self.step_request(key, RequestEvent::Reposted { offer, reply }),
+            Letter::Request { event, .. } => self.step_request(key, event),
+            Letter::TripMoved {
+                trip_id,
+                driver_id,
+                what,
+            } => {
+                self.step_request(
+                    key,
+                    RequestEvent::TripMoved {
+                        driver_id,
+                        trip_id,
+                        what,
+                    },
+                );
+            }
+            Letter::TripCancelled { reason, reply, .. } => {
+                self.step_request(key, RequestEvent::TripCancelled { reason, reply });
+            }
+            Letter::View { audit, reply, .. } => {
+                let answer = view(&self.requests.slab[key as usize].request, audit, &self.config.node_id);
+                let call = reply.call;
+                self.post_durably(
+                    reply.shard,
+                    Letter::Reply {
+                        call,
+                        reply: Box::new(answer),
+                    },
+                );
+            }
+            Letter::Driver { .. }
+            | Letter::NoSuchTrip { .. }
+            | Letter::DriverView { .. }
+            | Letter::Reply { .. }
+            | Letter::HandOver { .. }
+            | Letter::HandOverFailed { .. } => unreachable!("not a request's letter"),
+        }
+    }
+
+    fn step_request(&mut self, key: u32, event: RequestEvent) {
+        let mut effects = std::mem::take(&mut self.request_effects);
+        self.requests.slab[key as usize]
+            .request
+            .step(event, self.now_ms, &mut effects);
+        self.apply_request(key, effects);
+    }
+
+    /// Does what the actor wants, in order. `effects` is the shard's buffer and goes back to it.
+    pub(super) fn apply_request(&mut self, key: u32, mut effects: Vec<RequestEffect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                RequestEffect::Persist { from, to, wait } => self.persist(key, from, to, wait),
+                RequestEffect::Driver { driver_id, message } => {
+                    let request_id = self.requests.slab[key as usize].request.id().clone();
+                    let home = home_of_driver(&driver_id, self.shards);
+                    self.post(
+                        home,
+                        Letter::Driver {
+                            driver_id,
+                            request_id,
+                            message,
+                        },
+                    );
+                }
+                RequestEffect::Reply { reply, answer } => {
+                    let request = &self.requests.slab[key as usize].request;
+                    let reply_with = encode(request.id(), answer);
+                    self.answer(reply, reply_with);
+                }
+                RequestEffect::Arm { at_ms } => self.arm_request(key, at_ms),
+                RequestEffect::Closed => self.metrics().requests_open.dec(),
+            }
+        }
+        self.request_effects = effects;
+    }
+
+    fn persist(&mut self, key: u32, from: usize, to: usize, wait: bool) {
+        let request = &self.requests.slab[key as usize].request;
+        let record = Record::Steps {
+            request_id: request.id().clone(),
+            first_seq: from as u32 + 1,
+            entries: request.log()[from..to].to_vec(),
+        };
+        if let Some(trip) = &request.fold().trip
+            && request.log()[from..to]
+                .iter()
+                .any(|entry| matches!(entry.step, crate::fsm::types::Step::TripCreated { .. }))
+        {
+            self.requests.trips.insert(trip.trip_id.clone(), key);
+        }
+        let lsn = self.append(&record, After::Steps { key, from, to, wait });
+        let entry = &mut self.requests.slab[key as usize];
+        entry.first_lsn = entry.first_lsn.min(lsn);
+    }
+
+    fn arm_request(&mut self, key: u32, at_ms: Option<u64>) {
+        let entry = &mut self.requests.slab[key as usize];
+        if entry.timer.map(|(_, armed_ms)| armed_ms) == at_ms {
+            return;
+        }
+        if let Some((timer, _)) = entry.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        entry.timer = at_ms.map(|at_ms| (self.wheel.arm(at_ms, Timer::Request(key).owner()), at_ms));
+    }
+
+    /// The store has an ended request: memory need not.
+    pub(super) fn forget_request(&mut self, key: u32) {
+        let entry = self.requests.slab.remove(key as usize);
+        debug_assert!(entry.request.is_closed());
+        if let Some((timer, _)) = entry.timer {
+            self.wheel.cancel(timer);
+        }
+        let id = entry.request.id();
+        if let Ok(found) = self.requests.by_id.find_entry(id.hash64(), |other| *other == key) {
+            found.remove();
+        }
+        if let Some(trip) = &entry.request.fold().trip {
+            self.requests.trips.remove(&trip.trip_id);
+        }
+    }
+
+    /// Answers from an ended request that only the store has: the same actor, for a moment.
+    fn answer_from_store(&mut self, ended: EndedRequest, letters: VecDeque<Letter>) {
+        let mut request = match Request::restored(ended.log) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::error!(shard = self.index, %error, "the store holds a request that does not fold");
+                return letters
+                    .into_iter()
+                    .for_each(|letter| self.refuse_letter(letter, &Problem::not_durable()));
+            }
+        };
+        for letter in letters {
+            let event = match letter {
+                Letter::Offer { offer, reply } => RequestEvent::Reposted { offer, reply },
+                Letter::Request { event, .. } => event,
+                Letter::TripMoved {
+                    trip_id,
+                    driver_id,
+                    what,
+                } => RequestEvent::TripMoved {
+                    driver_id,
+                    trip_id,
+                    what,
+                },
+                Letter::TripCancelled { reason, reply, .. } => RequestEvent::TripCancelled { reason, reply },
+                Letter::View { audit, reply, .. } => {
+                    let answer = view(&request, audit, &self.config.node_id);
+                    self.answer(reply, answer);
+                    continue;
+                }
+                other => unreachable!("not a request's letter: {other:?}"),
+            };
+            let mut effects = Vec::new();
+            request.step(event, self.now_ms, &mut effects);
+            for effect in effects {
+                match effect {
+                    RequestEffect::Reply { reply, answer } => self.answer(reply, encode(request.id(), answer)),
+                    RequestEffect::Driver { driver_id, message } => {
+                        let home = home_of_driver(&driver_id, self.shards);
+                        self.post(
+                            home,
+                            Letter::Driver {
+                                driver_id,
+                                request_id: request.id().clone(),
+                                message,
+                            },
+                        );
+                    }
+                    RequestEffect::Arm { .. } => {}
+                    RequestEffect::Persist { .. } | RequestEffect::Closed => {
+                        unreachable!("an ended request does not change")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a letter for a request or trip that nobody knows.
+    fn unknown(&mut self, letter: Letter) {
+        match letter {
+            Letter::Request { request_id, event } => match event {
+                RequestEvent::Answered {
+                    asker: Asker::Api(reply),
+                    ..
+                } => {
+                    self.answer(reply, Problem::no_such_offer().into_reply());
+                }
+                RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
+                    let home = home_of_driver(&driver_id, self.shards);
+                    self.post(
+                        home,
+                        Letter::Driver {
+                            driver_id,
+                            request_id,
+                            message: ToDriver::NoSuchOffer,
+                        },
+                    );
+                }
+                RequestEvent::Reserved { driver_id } => {
+                    let home = home_of_driver(&driver_id, self.shards);
+                    self.post(
+                        home,
+                        Letter::Driver {
+                            driver_id,
+                            request_id,
+                            message: ToDriver::Release,
+                        },
+                    );
+                }
+                RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
+                // Late echoes of a request that is over.
+                RequestEvent::Delivered { .. }
+                | RequestEvent::Refused { .. }
+                | RequestEvent::Busy { .. }
+                | RequestEvent::Unavailable { .. } => {}
+                RequestEvent::Reposted { .. }
+                | RequestEvent::TripMoved { .. }
+                | RequestEvent::TripCancelled { .. }
+                | RequestEvent::Timer => unreachable!("never sent by letter"),
+            },
+            Letter::TripMoved { trip_id, driver_id, .. } => {
+                let home = home_of_driver(&driver_id, self.shards);
+                self.post(home, Letter::NoSuchTrip { driver_id, trip_id });
+            }
+            Letter::TripCancelled { reply, .. } => self.answer(reply, Problem::no_such_trip().into_reply()),
+            Letter::View { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
+            other => unreachable!("not a request's letter: {other:?}"),
+        }
+    }
+
+    fn refuse_letter(&mut self, letter: Letter, problem: &Problem) {
+        let reply = match letter {
+            Letter::Offer { reply, .. } | Letter::TripCancelled { reply, .. } | Letter::View { reply, .. } => reply,
+            Letter::Request {
+                event:
+                    RequestEvent::Answered {
+                        asker: Asker::Api(reply),
+                        ..
+                    },
+                ..
+            }
+            | Letter::Request {
+                event: RequestEvent::Cancelled { reply, .. },
+                ..
+            } => reply,
+            // A driver asks again when it hears nothing.
+            _ => return,
+        };
+        self.answer(reply, problem.clone().into_reply());
+    }
+}
+
+fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
+    match answer {
+        ApiAnswer::Offer {
+            state,
+            attempt,
+            driver_id,
+            duplicate,
+        } => api::offer(request_id, state, attempt, driver_id.as_ref(), duplicate),
+        ApiAnswer::Excluded { state, excluded } => Problem::excluded(state, &excluded).into_reply(),
+        ApiAnswer::Ended { state, trip_id } => Problem::ended(state, trip_id.as_ref()).into_reply(),
+        ApiAnswer::Outcome { outcome, trip_id } => {
+            let outcome = match outcome {
+                Outcome::Accepted => ResponseOutcome::Confirmed,
+                Outcome::Declined => ResponseOutcome::Declined,
+                Outcome::Open | Outcome::TimedOut | Outcome::Refused(_) | Outcome::Revoked(_) => {
+                    ResponseOutcome::TooLate
+                }
+            };
+            api::response(request_id, outcome, trip_id.as_ref())
+        }
+        ApiAnswer::NoSuchOffer => Problem::no_such_offer().into_reply(),
+        ApiAnswer::Cancelled => api::cancelled(request_id),
+        ApiAnswer::TripCancelled { trip_id } => api::trip_cancelled(&trip_id, request_id),
+        ApiAnswer::NoSuchTrip => Problem::no_such_trip().into_reply(),
+    }
+}
+
+fn view(request: &Request, audit: bool, node: &str) -> Reply {
+    let fold = request.fold();
+    let state = fold.state();
+    if audit {
+        let log = RequestLog {
+            request_id: request.id().clone(),
+            log: request.persisted_log().to_vec(),
+        };
+        return api::audit(&log, state, node);
+    }
+    let (attempt, driver_id) = fold.current();
+    api::request_view(&RequestView {
+        request_id: request.id(),
+        state,
+        attempt,
+        driver_id,
+        excluded: fold.excluded().collect(),
+        trip_id: fold.trip.as_ref().map(|trip| &trip.trip_id),
+        priority: fold.priority,
+        deadline_at_ms: fold.deadline_at_ms,
+    })
+}

@@ -1,0 +1,429 @@
+//! WebSocket connections: the handshake, the handover to the driver's home shard, messages in and out.
+
+use super::connections::{Conn, Leaving, Linger};
+use super::letter::Handshake;
+use super::{Letter, Shard, home_of_driver};
+use crate::fsm::driver::{DriverEvent, Location, ToSocket};
+use crate::fsm::ids::DriverId;
+use crate::fsm::request::{Answer, TripMove};
+use crate::net::ConnId;
+use crate::ops::log::LogKind;
+use crate::ops::metrics::{BadInput, ConnectionKind, MessageIn, MessageOut};
+use crate::wire::driver::{self as messages, DriverMessage, Offer, TripEvent, Welcome, parse_driver_message};
+use crate::wire::http::Head;
+use crate::wire::respond::Problem;
+use crate::wire::route::{Route, route};
+use crate::wire::ws::{self, WsDecoder, WsInput, WsPolicy, close_code, write_text};
+use std::ops::ControlFlow;
+
+/// A driver's socket, 24 bytes: an idle one owns nothing else.
+pub(super) struct Socket {
+    pub(super) driver: u32,
+    pub(super) id: ConnId,
+    decoder: WsDecoder,
+}
+
+/// What became of a request that may be a handshake.
+pub(super) enum Opened {
+    /// The connection is a socket now, here or on its way to another shard.
+    Socket,
+    /// It is a handshake, and a bad one.
+    Refused(Problem),
+    /// It is none.
+    NotASocket,
+}
+
+/// Which end of a handover is known already.
+pub(super) enum Arrival {
+    Socket(ConnId),
+    Handshake(Box<Handshake>),
+}
+
+impl Shard {
+    /// Checks a handshake and takes the connection over, here or on the driver's home shard.
+    pub(super) fn open_socket(&mut self, conn: ConnId, head: &Head, idle: bool) -> Opened {
+        let Ok(Route::DriverSocket(driver_id)) = route(head.method, &head.target) else {
+            return Opened::NotASocket;
+        };
+        let key = match ws::accept(head) {
+            Ok(key) => key,
+            Err(problem) => return Opened::Refused(problem),
+        };
+        if self.draining.is_some() {
+            return Opened::Refused(Problem::draining());
+        }
+        if !idle {
+            return Opened::Refused(Problem::invalid(
+                "a handshake cannot follow requests that are not answered yet",
+            ));
+        }
+        let Some(http) = self.connections.http(conn) else {
+            return Opened::Socket;
+        };
+        let bytes = http.take_input();
+        let handshake = Box::new(Handshake { driver_id, key, bytes });
+        self.connections.cancel_timer(conn, &mut self.wheel);
+        let home = home_of_driver(&handshake.driver_id, self.shards);
+        if home == self.index {
+            self.establish(conn, *handshake);
+            return Opened::Socket;
+        }
+        let Some(ring_fd) = self.mail.ring_fd(home) else {
+            return Opened::Refused(Problem::draining());
+        };
+        self.handovers += 1;
+        let token = (u64::from(self.index) << 40) | self.handovers;
+        if self.net.hand_over(conn, ring_fd, token) {
+            self.connections
+                .set(conn, Conn::Leaving(Box::new(Leaving { home, handshake })));
+        }
+        Opened::Socket
+    }
+
+    /// The socket is about to leave: what belongs to it goes by letter.
+    pub(super) fn leave(&mut self, conn: ConnId, token: u64) {
+        match self.connections.take(conn) {
+            Conn::Leaving(leaving) => {
+                self.metrics().connections.of(ConnectionKind::Http).dec();
+                self.post(
+                    leaving.home,
+                    Letter::HandOver {
+                        token,
+                        handshake: leaving.handshake,
+                    },
+                );
+            }
+            other => self.connections.set(conn, other),
+        }
+    }
+
+    /// The other shard did not take the socket.
+    pub(super) fn stayed(&mut self, conn: ConnId, token: u64, errno: i32) {
+        self.log(LogKind::Overload, |suppressed| {
+            tracing::warn!(errno, suppressed, "a shard has no room for a driver's socket: closed");
+        });
+        let own = self.index;
+        for shard in (0..self.shards).filter(|shard| *shard != own) {
+            self.post(shard, Letter::HandOverFailed { token });
+        }
+        self.net.abort(conn);
+    }
+
+    /// One end of a handover has arrived; with both the socket is established.
+    pub(super) fn arrived(&mut self, token: u64, arrival: Arrival) {
+        match (self.arrivals.remove(&token), arrival) {
+            (None, arrival) => {
+                self.arrivals.insert(token, arrival);
+            }
+            (Some(Arrival::Socket(conn)), Arrival::Handshake(handshake))
+            | (Some(Arrival::Handshake(handshake)), Arrival::Socket(conn)) => self.establish(conn, *handshake),
+            (Some(_), _) => unreachable!("a token is used once"),
+        }
+    }
+
+    fn establish(&mut self, conn: ConnId, handshake: Handshake) {
+        let Handshake {
+            driver_id,
+            key,
+            mut bytes,
+        } = handshake;
+        if self.draining.is_some() {
+            return self.net.abort(conn);
+        }
+        let Some(out) = self.net.output(conn) else { return };
+        ws::write_101(out, &key);
+        if self.connections.http(conn).is_some() {
+            self.metrics().connections.of(ConnectionKind::Http).dec();
+        }
+        self.metrics().connections.of(ConnectionKind::Driver).inc();
+        self.connections.set(
+            conn,
+            Conn::Socket(Socket {
+                driver: u32::MAX,
+                id: conn,
+                decoder: WsDecoder::new(),
+            }),
+        );
+        let driver = self.driver_connected(&driver_id, conn);
+        if let Some(socket) = self.connections.socket(conn) {
+            socket.driver = driver;
+        }
+        self.net.start_recv(conn);
+        if !bytes.is_empty() {
+            self.socket_received(conn, &mut bytes);
+        }
+    }
+
+    /// Bytes on a driver's socket. They are the shard's scratch copy and unmasked in place.
+    pub(super) fn socket_received(&mut self, conn: ConnId, bytes: &mut [u8]) {
+        let Some(socket) = self.connections.socket(conn) else {
+            return;
+        };
+        let key = socket.driver;
+        let mut decoder = std::mem::take(&mut socket.decoder);
+        let result = decoder.feed(WsPolicy { accept_binary: false }, bytes, &mut |input| {
+            self.socket_input(conn, key, input);
+            match self.connections.socket(conn) {
+                Some(_) => ControlFlow::Continue(()),
+                None => ControlFlow::Break(()),
+            }
+        });
+        if let Some(socket) = self.connections.socket(conn) {
+            socket.decoder = decoder;
+            if let Err(violation) = result {
+                self.metrics().bad_input.of(BadInput::Frame).inc();
+                self.log(LogKind::BadFrame, |suppressed| {
+                    tracing::info!(
+                        code = violation.code,
+                        reason = violation.reason,
+                        suppressed,
+                        "bad frame"
+                    );
+                });
+                self.close_driver_socket(conn, violation.code, violation.reason, Linger::Protocol);
+            }
+        }
+    }
+
+    fn socket_input(&mut self, conn: ConnId, key: u32, input: WsInput<'_>) {
+        self.step_driver(key, DriverEvent::Heard);
+        match input {
+            WsInput::Text(text) => self.message(conn, key, text),
+            WsInput::Ping(payload) => {
+                self.metrics().heartbeats.inc();
+                if let Some(out) = self.net.output(conn) {
+                    ws::write_pong(out, payload);
+                }
+                self.check_room(conn);
+            }
+            WsInput::Pong(_) => {}
+            WsInput::Close(close) => {
+                let code = close.map_or(close_code::NORMAL, |(code, _)| code);
+                self.close_driver_socket(conn, code, "", Linger::Peer);
+            }
+            WsInput::Binary(_) => unreachable!("the policy takes no binary messages"),
+        }
+    }
+
+    fn message(&mut self, conn: ConnId, key: u32, text: &str) {
+        let message = match parse_driver_message(text) {
+            Ok(message) => message,
+            Err(error) => {
+                self.metrics().bad_input.of(BadInput::Message).inc();
+                self.log(LogKind::BadMessage, |suppressed| {
+                    tracing::info!(
+                        code = error.code.as_str(),
+                        error = error.message,
+                        suppressed,
+                        "bad message"
+                    );
+                });
+                return self.send_text(conn, |out| messages::message_error(out, &error));
+            }
+        };
+        let (kind, event) = match message {
+            DriverMessage::Ping => {
+                self.metrics().messages_received.of(MessageIn::Ping).inc();
+                self.metrics().heartbeats.inc();
+                let now_ms = self.now_ms;
+                return self.send_text(conn, |out| messages::pong(out, now_ms));
+            }
+            DriverMessage::Ack { request_id, attempt } => (MessageIn::Ack, DriverEvent::Ack { request_id, attempt }),
+            DriverMessage::Accept {
+                request_id,
+                attempt,
+                reason,
+            } => (
+                MessageIn::Accept,
+                DriverEvent::Answer {
+                    request_id,
+                    attempt,
+                    answer: Answer::Accept,
+                    reason,
+                },
+            ),
+            DriverMessage::Decline {
+                request_id,
+                attempt,
+                reason,
+            } => (
+                MessageIn::Decline,
+                DriverEvent::Answer {
+                    request_id,
+                    attempt,
+                    answer: Answer::Decline,
+                    reason,
+                },
+            ),
+            DriverMessage::State { available } => (MessageIn::State, DriverEvent::SetState { available }),
+            DriverMessage::Trip { trip_id, event } => {
+                let what = match event {
+                    TripEvent::Arrived => TripMove::Arrived,
+                    TripEvent::Pickup => TripMove::Pickup,
+                    TripEvent::Complete => TripMove::Complete,
+                    TripEvent::Cancel => TripMove::Cancel,
+                };
+                (MessageIn::Trip, DriverEvent::Trip { trip_id, what })
+            }
+            DriverMessage::Location(at) => {
+                let location = Location {
+                    lat: at.lat,
+                    lon: at.lon,
+                    heading: at.heading,
+                    speed: at.speed,
+                };
+                (MessageIn::Location, DriverEvent::At(location))
+            }
+        };
+        self.metrics().messages_received.of(kind).inc();
+        self.step_driver(key, event);
+    }
+
+    /// Sends what the driver actor says.
+    pub(super) fn send(&mut self, conn: ConnId, key: u32, message: &ToSocket) {
+        let now_ms = self.now_ms;
+        let kind = match message {
+            ToSocket::Welcome {
+                session,
+                state,
+                trip_id,
+            } => {
+                let driver_id: DriverId = self.drivers.slab[key as usize].driver.id().clone();
+                let heartbeat_ms = self.config.heartbeat_ms as u32;
+                let (session, state, trip_id) = (*session, *state, trip_id.as_ref());
+                let welcome = Welcome {
+                    driver_id: &driver_id,
+                    session,
+                    state,
+                    trip_id,
+                    heartbeat_ms,
+                    server_time_ms: now_ms,
+                };
+                self.send_text(conn, |out| messages::welcome(out, &welcome));
+                MessageOut::Welcome
+            }
+            ToSocket::Offer {
+                request_id,
+                attempt,
+                priority,
+                expires_at_ms,
+                trip,
+            } => {
+                let (attempt, priority, expires_at_ms) = (*attempt, *priority, *expires_at_ms);
+                let ttl_ms = expires_at_ms.saturating_sub(now_ms) as u32;
+                let offer = Offer {
+                    request_id,
+                    attempt,
+                    priority,
+                    expires_at_ms,
+                    ttl_ms,
+                    trip,
+                };
+                self.send_text(conn, |out| messages::offer(out, &offer));
+                MessageOut::Offer
+            }
+            ToSocket::Confirmed {
+                request_id,
+                attempt,
+                trip_id,
+            } => {
+                self.send_text(conn, |out| messages::confirmed(out, request_id, *attempt, trip_id));
+                MessageOut::Confirmed
+            }
+            ToSocket::Declined { request_id, attempt } => {
+                self.send_text(conn, |out| messages::declined(out, request_id, *attempt));
+                MessageOut::Declined
+            }
+            ToSocket::Revoked {
+                request_id,
+                attempt,
+                reason,
+            } => {
+                self.send_text(conn, |out| messages::revoked(out, request_id, *attempt, *reason));
+                MessageOut::Revoked
+            }
+            ToSocket::State { state, trip_id } => {
+                self.send_text(conn, |out| messages::state(out, *state, trip_id.as_ref()));
+                MessageOut::State
+            }
+            ToSocket::TripCancelled {
+                trip_id,
+                request_id,
+                reason,
+            } => {
+                let reason = reason.as_deref().unwrap_or("cancelled");
+                self.send_text(conn, |out| messages::trip_cancelled(out, trip_id, request_id, reason));
+                MessageOut::TripCancelled
+            }
+            ToSocket::NoSuchOffer { request_id } => {
+                let (code, text) = (
+                    messages::ErrorCode::NoSuchOffer,
+                    "no such offer was made to this driver",
+                );
+                self.send_text(conn, |out| messages::error(out, code, text, Some(request_id)));
+                MessageOut::Error
+            }
+            ToSocket::NoSuchTrip { .. } => {
+                let (code, text) = (messages::ErrorCode::NoSuchTrip, "this driver has no such trip");
+                self.send_text(conn, |out| messages::error(out, code, text, None));
+                MessageOut::Error
+            }
+        };
+        self.metrics().messages_sent.of(kind).inc();
+    }
+
+    /// Appends one text message to the socket's output.
+    pub(super) fn send_text(&mut self, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(out) = self.net.output(conn) {
+            write_text(out, write);
+        }
+        self.check_room(conn);
+    }
+
+    /// A driver that does not read is let go before it costs the others anything.
+    fn check_room(&mut self, conn: ConnId) {
+        if self.net.output_len(conn) > self.config.output_queue_bytes_max as usize {
+            self.log(LogKind::SlowConsumer, |suppressed| {
+                tracing::warn!(suppressed, "a driver does not read its socket: 4008");
+            });
+            self.close_driver_socket(conn, close_code::SLOW_CONSUMER, "slow consumer", Linger::SlowConsumer);
+        }
+    }
+
+    /// Everything sent to this socket was written.
+    pub(super) fn socket_drained(&mut self, conn: ConnId) {
+        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else {
+            return;
+        };
+        if self
+            .drivers
+            .slab
+            .get(key as usize)
+            .is_some_and(|entry| entry.driver.awaits_delivery())
+        {
+            self.step_driver(key, DriverEvent::Written);
+        }
+    }
+
+    /// Closes a socket whose driver has been told (or has another one).
+    pub(super) fn close_socket(&mut self, conn: ConnId, code: u16, reason: &str) {
+        let cause = match code {
+            close_code::DISPLACED => Linger::Displaced,
+            close_code::HEARTBEAT_LOST => Linger::HeartbeatLost,
+            close_code::SERVICE_RESTART => Linger::Draining,
+            _ => Linger::Protocol,
+        };
+        self.close_driver_socket(conn, code, reason, cause);
+    }
+
+    pub(super) fn close_driver_socket(&mut self, conn: ConnId, code: u16, reason: &str, cause: Linger) {
+        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else {
+            return;
+        };
+        if let Some(out) = self.net.output(conn) {
+            ws::write_close(out, code, reason);
+        }
+        self.linger(conn, cause);
+        self.driver_disconnected(key, conn);
+    }
+}

@@ -1,0 +1,93 @@
+//! The command line: exit status, one line per fault, and silence when the reader of its output goes away.
+
+use std::process::{Command, Output, Stdio};
+
+/// The program with these arguments, in a directory of its own and without our variables.
+fn dispatchd(arguments: &[&str]) -> (tempfile::TempDir, Command) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatchd"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DISPATCHD_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).current_dir(dir.path()).stdin(Stdio::null());
+    (dir, command)
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let (_dir, mut command) = dispatchd(arguments);
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (
+        status.code(),
+        String::from_utf8(stdout).unwrap(),
+        String::from_utf8(stderr).unwrap(),
+    )
+}
+
+#[test]
+fn exit_status_and_errors() {
+    let check = |arguments: &[&str], status: i32, stderr: &str| {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, err.as_str()), (Some(status), stderr), "{arguments:?}");
+        assert!(status == 0 || out.is_empty(), "{arguments:?} {out}");
+    };
+    check(&["config", "check"], 0, "");
+    check(
+        &["config", "check", "--set", "drain_ms=x", "--set", "shard=1"],
+        2,
+        "dispatchd: drain_ms cannot be \"x\" (flag --set drain_ms=x); allowed: a whole number from 0 to 600000\n\
+         dispatchd: unknown setting \"shard\" (flag --set shard=1); did you mean \"shards\"?\n",
+    );
+    check(
+        &["serve", "--listen", "nowhere"],
+        2,
+        "dispatchd: listen cannot be \"nowhere\" (flag --listen nowhere); allowed: IP:port, such as 127.0.0.1:8080 or \
+         [::]:8080\n",
+    );
+    for usage in [
+        &["fly"][..],
+        &["serve", "--shards", "2"],
+        &["journal"],
+        &["demo", "--drivers", "1"],
+    ] {
+        assert_eq!(run(usage).0, Some(2), "{usage:?}");
+    }
+    let (code, _, err) = run(&["journal", "check", "missing"]);
+    assert_eq!((code, err.lines().count()), (Some(1), 1), "{err}");
+    let version = concat!("dispatchd ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(run(&["version"]), (Some(0), version.to_owned(), String::new()));
+}
+
+#[test]
+fn the_file_beside_it_is_read() {
+    let (dir, mut command) = dispatchd(&["config", "show"]);
+    std::fs::write(dir.path().join("dispatchd.toml"), "# mine\nshards = 7\n").unwrap();
+    let shown = command.env("DISPATCHD_DRAIN_MS", "5").output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let row = |name: &str| {
+        let line = shown
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name))
+            .unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<String>>()
+    };
+    assert_eq!(row("shards"), ["shards", "7", "shards", "0", "dispatchd.toml:2"]);
+    assert_eq!(
+        row("drain_ms"),
+        ["drain_ms", "5", "ms", "10000", "environment", "DISPATCHD_DRAIN_MS"]
+    );
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_in_silence() {
+    let (_dir, mut command) = dispatchd(&["config", "show", "--format", "markdown"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}

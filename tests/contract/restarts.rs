@@ -1,0 +1,189 @@
+//! `kill -9` and a restart on the same data: what was open goes on.
+
+use crate::support::{Driver, Node, Setup, Value, json, number, shape, shards_1_and_4};
+
+async fn offered(node: &Node, driver: &mut Driver, request_id: &str, more: &Value) -> Value {
+    node.offer(request_id, &[&driver.id.clone()], more).await;
+    driver.expect("OFFER").await
+}
+
+/// V.4, W2.3: an open offer is resumed with the time it has left, right after `WELCOME`, and can be accepted.
+async fn open_offers_resume(setup: Setup) {
+    let mut node = setup.start().await;
+    let mut driver = node.driver("d1").await;
+    let before = offered(
+        &node,
+        &mut driver,
+        "r1",
+        &json!({"offer_timeout_ms": 120_000, "trip": {"zone": 7}}),
+    )
+    .await;
+    let view = node.view("r1").await;
+    node.crash_and_restart().await;
+    assert_eq!(node.view("r1").await, view);
+    assert_eq!(node.driver_view("d1").await["state"], "offered");
+    let mut driver = node.driver("d1").await;
+    assert_eq!(driver.welcome["state"], "offered");
+    let after = driver.expect("OFFER").await;
+    for field in ["request_id", "attempt", "priority", "expires_at_ms", "trip"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert!(number(&after, "ttl_ms") <= number(&before, "ttl_ms"), "{after}");
+    driver.fence().await;
+    driver.accept(&after).await;
+    assert_eq!(node.view("r1").await["state"], "ACCEPTED");
+}
+
+/// V.4: an offer whose time was up while nobody ran is timed out, and the search goes on without anyone asking.
+async fn offers_time_out_across_a_restart(setup: Setup) {
+    let mut node = setup.start().await;
+    let mut first = node.driver("first").await;
+    node.offer("r1", &["first", "second"], &json!({"offer_timeout_ms": 300}))
+        .await;
+    first.expect("OFFER").await;
+    node.kill_9();
+    node.spawn();
+    node.until_ready().await;
+    // `second` has not connected since the restart, so it is refused.
+    let event = node.until_event("r1", "REDISPATCH_REQUESTED").await;
+    assert_eq!(event["attempts"], 2);
+    node.assert_audit(
+        "r1",
+        &shape(
+            "REQUEST_RECEIVED
+             OFFER_SENT 1 first
+             ? OFFER_DELIVERED 1
+             OFFER_TIMED_OUT 1
+             OFFER_REFUSED 2 second
+             CANDIDATES_EXHAUSTED",
+        ),
+    )
+    .await;
+}
+
+/// V.4: the deadline passes while nobody runs.
+async fn deadline_passes_across_a_restart(setup: Setup) {
+    let mut node = setup.start().await;
+    let mut driver = node.driver("d1").await;
+    offered(&node, &mut driver, "open", &json!({"deadline_ms": 400})).await;
+    node.offer("pending", &["nobody"], &json!({"deadline_ms": 400})).await;
+    node.crash_and_restart().await;
+    for request_id in ["open", "pending"] {
+        node.until_event(request_id, "REQUEST_UNFULFILLED").await;
+        assert_eq!(node.view(request_id).await["state"], "UNFULFILLED");
+    }
+}
+
+/// V.3, V.4: a search with candidates left goes on where it stood: excluded drivers stay excluded, attempts go on.
+async fn searches_go_on(setup: Setup) {
+    let mut node = setup.start().await;
+    let mut a = node.driver("a").await;
+    let mut b = node.driver("b").await;
+    node.offer(
+        "r1",
+        &["a", "b", "c"],
+        &json!({"offer_timeout_ms": 60_000, "max_attempts": 3}),
+    )
+    .await;
+    let offer = a.expect("OFFER").await;
+    a.decline(&offer).await;
+    let offer = b.expect("OFFER").await;
+    node.crash_and_restart().await;
+    let mut b = node.driver("b").await;
+    let mut c = node.driver("c").await;
+    let mut a = node.driver("a").await;
+    assert_eq!(b.expect("OFFER").await["attempt"], offer["attempt"]);
+    b.decline(&offer).await;
+    let offer = c.expect("OFFER").await;
+    assert_eq!(offer["attempt"], 3);
+    c.decline(&offer).await;
+    node.until_event("r1", "REQUEST_UNFULFILLED").await;
+    a.fence().await;
+}
+
+/// V.3: everything that was answered is still there, again and again: views, audits, records, events.
+async fn answers_are_kept(setup: Setup) {
+    let mut node = setup.start().await;
+    let mut driver = node.driver("d1").await;
+    let offer = offered(&node, &mut driver, "declined", &json!({})).await;
+    driver.decline(&offer).await;
+    let offer = offered(&node, &mut driver, "accepted", &json!({})).await;
+    let trip_id = driver.accept(&offer).await;
+    driver.trip(&trip_id, "pickup").await;
+    driver.expect_state("on_trip").await;
+    node.offer("cancelled", &["nobody"], &json!({})).await;
+    node.cancel("cancelled").await.ok(200);
+    node.offer("pending", &["nobody"], &json!({})).await;
+    node.until_event("pending", "REDISPATCH_REQUESTED").await;
+    let ids = ["declined", "accepted", "cancelled", "pending"];
+    let mut before = Vec::new();
+    for id in ids {
+        before.push((node.view(id).await, node.audit_body(id).await));
+    }
+    let events = node.all_events().await;
+    let at_ms = number(&node.audit("accepted").await[0], "at_ms");
+    let records = node.until_records("d1", at_ms, 1).await;
+    for _ in 0..3 {
+        node.crash_and_restart().await;
+        for (id, (view, audit)) in ids.iter().zip(&before) {
+            assert_eq!(node.view(id).await, *view);
+            assert_eq!(node.audit_body(id).await, *audit);
+        }
+        assert_eq!(node.all_events().await, events);
+        assert_eq!(node.until_records("d1", at_ms, records.len()).await, records);
+    }
+}
+
+/// V.3: the number of shards may change between two runs: everything finds its new home.
+#[tokio::test]
+async fn shards_may_change() {
+    const OFFERS: usize = 20;
+    let directory = tempfile::TempDir::new().unwrap();
+    let data = directory.path().join("data");
+    let mut offers: Vec<Value> = Vec::new();
+    for (run, shards) in [3, 1, 4, 2].into_iter().enumerate() {
+        let node = Setup::shards(shards).data(&data).start().await;
+        for number in 0..OFFERS {
+            let mut driver = node.driver(&format!("d{number}")).await;
+            let request_id = format!("r{number}");
+            if run == 0 {
+                let offer = offered(&node, &mut driver, &request_id, &json!({"offer_timeout_ms": 600_000})).await;
+                offers.push(offer);
+            } else if number % 4 >= run {
+                let offer = driver.expect("OFFER").await;
+                assert_eq!(offer["expires_at_ms"], offers[number]["expires_at_ms"]);
+            } else {
+                assert_eq!(driver.welcome["state"], "en_route_to_pickup");
+            }
+            // Every run ends a part of them.
+            if number % 4 == run {
+                driver.accept(&offers[number]).await;
+            }
+        }
+    }
+    let node = Setup::shards(4).data(&data).start().await;
+    for number in 0..OFFERS {
+        assert_eq!(node.view(&format!("r{number}")).await["state"], "ACCEPTED");
+    }
+}
+
+/// V.3: two processes never share a data directory: the second gives up, the first is unharmed.
+#[tokio::test]
+async fn a_directory_has_one_owner() {
+    let mut node = Setup::shards(1).start().await;
+    let mut driver = node.driver("d1").await;
+    let mut second = Setup::shards(1).data(node.data()).prepare();
+    second.spawn();
+    assert!(!second.exit().await.success());
+    assert!(node.is_running());
+    let offer = offered(&node, &mut driver, "r1", &json!({})).await;
+    driver.accept(&offer).await;
+}
+
+shards_1_and_4!(
+    open_offers_resume,
+    offers_time_out_across_a_restart,
+    deadline_passes_across_a_restart,
+    searches_go_on,
+    answers_are_kept,
+);

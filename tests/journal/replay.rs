@@ -1,0 +1,213 @@
+//! Merging what several boots left.
+
+use super::support::{driver, every_step, owner, request};
+use dispatchd::aligned::AlignedBuffer;
+use dispatchd::fsm::types::{LogEntry, Record, RequestLog, Step};
+use dispatchd::journal::{OffShift, Owner, RecoveredShard, Replay, ReplayError, Scan, Tail, image_records};
+use dispatchd::wire::record::encode;
+
+/// The first `len` steps of a log.
+fn log(len: usize) -> RequestLog {
+    let whole = every_step();
+    RequestLog {
+        log: whole.log[..len].to_vec(),
+        ..whole
+    }
+}
+
+/// Steps `first..=last` of the same log, by seq.
+fn steps(first: usize, last: usize) -> Record {
+    let whole = every_step();
+    Record::Steps {
+        request_id: whole.request_id,
+        first_seq: first as u32,
+        entries: whole.log[first - 1..last].to_vec(),
+    }
+}
+
+/// What one journal left whose first record has this number.
+fn left(owner: Owner, first_lsn: u64, records: Vec<Record>) -> RecoveredShard {
+    let numbered = records
+        .into_iter()
+        .enumerate()
+        .map(|(index, record)| (first_lsn + index as u64, record));
+    let scan = Scan {
+        records: numbered.collect(),
+        first_lsn,
+        ..Scan::default()
+    };
+    RecoveredShard {
+        incarnation: owner.incarnation,
+        shard: owner.shard,
+        dir: "journal".into(),
+        scan,
+    }
+}
+
+fn merge(journals: &[&[Record]]) -> Result<Replay, ReplayError> {
+    let shards = journals
+        .iter()
+        .zip(1..)
+        .map(|(records, incarnation)| left(owner(incarnation, 0), 1, records.to_vec()));
+    Replay::merge(shards.collect())
+}
+
+#[test]
+fn logs_grow_by_what_is_new() {
+    let check = |journals: &[&[Record]], len: usize| {
+        let replay = merge(journals).unwrap();
+        assert_eq!(replay.requests.len(), 1);
+        assert_eq!(replay.requests[&every_step().request_id], log(len), "{journals:?}");
+        assert!(replay.tails.is_empty());
+        assert_eq!(
+            replay.feed.len(),
+            journals.iter().map(|records| records.len()).sum::<usize>()
+        );
+    };
+    check(&[&[steps(1, 2)]], 2);
+    check(&[&[steps(1, 2), steps(3, 3), steps(4, 9)]], 9);
+    check(&[&[steps(1, 4), steps(3, 6)]], 6);
+    check(&[&[steps(1, 6), steps(2, 3)]], 6);
+    check(&[&[Record::Image(log(5))]], 5);
+    check(&[&[steps(1, 3)], &[Record::Image(log(3)), steps(4, 5)]], 5);
+    check(&[&[steps(1, 5)], &[Record::Image(log(3))]], 5);
+    check(
+        &[&[steps(1, 3)], &[steps(4, 5)], &[Record::Image(log(5)), steps(6, 7)]],
+        7,
+    );
+    check(&[&[steps(1, 3)], &[Record::Image(log(8))]], 8);
+}
+
+#[test]
+fn contradictions_are_errors() {
+    let check = |journals: &[&[Record]], lsn: u64, expect: &str| {
+        let error = merge(journals).unwrap_err();
+        assert_eq!((error.lsn, error.cause.as_str()), (lsn, expect));
+        assert!(error.to_string().contains("request-with-every-kind-of-step"), "{error}");
+    };
+    check(&[&[steps(1, 2), steps(4, 4)]], 2, "expected seq 3, found 4");
+    check(&[&[steps(4, 4)]], 1, "expected seq 1, found 4");
+    check(
+        &[&[Record::Image(log(2))], &[steps(5, 6)]],
+        1,
+        "expected seq 3, found 5",
+    );
+    let mut other = log(3);
+    other.log[2].at_ms += 1;
+    check(
+        &[&[steps(1, 4)], &[Record::Image(other)]],
+        1,
+        "seq 3 was told differently before",
+    );
+    let headless = RequestLog {
+        log: every_step().log[1..].to_vec(),
+        ..every_step()
+    };
+    check(
+        &[&[Record::Image(headless)]],
+        1,
+        "a log that does not begin with its request",
+    );
+    let request_id = every_step().request_id;
+    check(
+        &[&[Record::Steps {
+            request_id: request_id.clone(),
+            first_seq: 1,
+            entries: vec![],
+        }]],
+        1,
+        "a record without steps",
+    );
+    check(
+        &[&[Record::Image(RequestLog {
+            request_id,
+            log: vec![],
+        })]],
+        1,
+        "a log that does not begin with its request",
+    );
+}
+
+#[test]
+fn a_beginning_that_was_dropped_is_the_stores() {
+    let id = every_step().request_id;
+    let dropped = |records: Vec<Record>| Replay::merge(vec![left(owner(1, 0), 40, records)]).unwrap();
+    let replay = dropped(vec![steps(6, 8), steps(9, 9)]);
+    assert!(replay.requests.is_empty());
+    assert_eq!(
+        replay.tails[&id],
+        Tail {
+            first_seq: 6,
+            entries: every_step().log[5..9].to_vec()
+        }
+    );
+    assert_eq!(replay.feed[1].lsn, 41);
+    // The image that made dropping it right comes later and has it all.
+    let replay = dropped(vec![steps(6, 8), Record::Image(log(8)), steps(9, 10)]);
+    assert!(replay.tails.is_empty());
+    assert_eq!(replay.requests[&id], log(10));
+    // Also when a later part of it comes first.
+    let replay = dropped(vec![steps(6, 9), Record::Image(log(7))]);
+    assert_eq!(replay.requests[&id], log(9));
+    let gap = Replay::merge(vec![left(owner(1, 0), 40, vec![steps(6, 8), steps(10, 10)])]).unwrap_err();
+    assert_eq!(gap.cause, "expected seq 9, found 10");
+}
+
+#[test]
+fn drivers_and_order() {
+    let seen = |at_ms| Record::DriverSeen {
+        driver_id: driver("d"),
+        at_ms,
+    };
+    let shift = |at_ms, off| Record::OffShift {
+        driver_id: driver("d"),
+        at_ms,
+        off,
+    };
+    let replay = Replay::merge(vec![
+        left(owner(1, 0), 1, vec![seen(10), shift(20, true)]),
+        left(owner(1, 1), 1, vec![steps(1, 1)]),
+        left(owner(2, 0), 5, vec![seen(5), shift(30, false)]),
+    ])
+    .unwrap();
+    assert_eq!(replay.drivers_seen[&driver("d")], 5);
+    assert_eq!(replay.off_shift[&driver("d")], OffShift { at_ms: 30, off: false });
+    let order: Vec<_> = replay
+        .feed
+        .iter()
+        .map(|fed| (fed.incarnation.get(), fed.shard, fed.lsn))
+        .collect();
+    assert_eq!(order, [(1, 0, 1), (1, 0, 2), (1, 1, 1), (2, 0, 5), (2, 0, 6)]);
+}
+
+#[test]
+fn long_logs_are_split_and_come_back_whole() {
+    let mut long = every_step();
+    for index in 0..5000_u32 {
+        let step = Step::Refused {
+            attempt: index,
+            driver_id: driver(&format!("driver-with-a-rather-long-name-{index}")),
+            reason: dispatchd::fsm::types::RefuseReason::Offline,
+        };
+        long.log.push(LogEntry {
+            at_ms: 1_700_000_100_000 + u64::from(index),
+            step,
+        });
+    }
+    for max in [2000, 64 << 10, 1 << 20] {
+        let records = image_records(&long, max);
+        assert!(matches!(records[0], Record::Image(_)));
+        assert_eq!(records.len() == 1, max == 1 << 20);
+        for record in &records {
+            assert!(encode(record, &mut AlignedBuffer::new()).unwrap() <= max);
+        }
+        let again = image_records(&long, max);
+        let replay = merge(&[&records, &again]).unwrap();
+        assert_eq!(replay.requests[&long.request_id], long);
+    }
+    let short = RequestLog {
+        request_id: request("r"),
+        log: vec![every_step().log[0].clone()],
+    };
+    assert_eq!(image_records(&short, 1 << 20), [Record::Image(short.clone())]);
+}

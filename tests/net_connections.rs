@@ -1,0 +1,429 @@
+//! The net ring over real sockets: echo, back-pressure, slow and failing peers, generations, buffers and slots that run out.
+
+mod net_support;
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+
+use dispatchd::net::{CloseCause, ConnId, NetConfig, NetEvent, bind_reuseport};
+use net_support::{Shard, pattern, small};
+
+/// Echoes until `ends` connections have ended.
+fn echo(shard: &mut Shard, ends: usize) {
+    let mut ended = 0;
+    while ended < ends {
+        match shard.next() {
+            NetEvent::Accepted { conn } => shard.net.start_recv(conn),
+            NetEvent::Received { conn, buffer } => {
+                let bytes = shard.net.bytes_mut(&buffer).to_vec();
+                shard.send(conn, &bytes);
+                shard.net.recycle(buffer);
+            }
+            NetEvent::PeerClosed { conn } => shard.net.close_after_output(conn),
+            NetEvent::Closed { .. } => ended += 1,
+            NetEvent::OutputDrained { .. } => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+/// Sends `len` bytes while reading the echo, half-closes, and reads to the end.
+fn echo_client(addr: SocketAddr, seed: u64, len: usize) {
+    let sent = pattern(seed, len);
+    let mut stream = TcpStream::connect(addr).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let copy = sent.clone();
+    let writing = (len > 32 << 10).then(|| {
+        thread::spawn(move || {
+            writer.write_all(&copy).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        })
+    });
+    if writing.is_none() {
+        stream.write_all(&sent).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received == sent, "seed {seed}: the echo of {len} bytes differs");
+    writing.map(thread::JoinHandle::join).transpose().unwrap();
+}
+
+#[test]
+fn a_thousand_connections_at_once_get_their_own_echo() {
+    let config = NetConfig {
+        fixed_files: 2048,
+        recv_buffers: 256,
+        ..small()
+    };
+    let (mut shard, addr) = Shard::listening(&config);
+    let clients = thread::spawn(move || {
+        let mut open: Vec<_> = (0..1000).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        for round in 0..3_u64 {
+            for (number, stream) in open.iter_mut().enumerate() {
+                stream
+                    .write_all(&pattern(round << 32 | number as u64, 100 + number))
+                    .unwrap();
+            }
+            for (number, stream) in open.iter_mut().enumerate() {
+                let mut received = vec![0; 100 + number];
+                stream.read_exact(&mut received).unwrap();
+                assert_eq!(received, pattern(round << 32 | number as u64, 100 + number));
+            }
+        }
+    });
+    echo(&mut shard, 1000);
+    clients.join().unwrap();
+    assert_eq!((shard.net.connections(), shard.net.slots_free()), (0, 2048));
+}
+
+#[test]
+fn large_echoes_pass_through_few_small_buffers() {
+    // Eight buffers of 256 bytes for 16 connections: nearly every receive ends with ENOBUFS and is armed again.
+    let config = NetConfig {
+        recv_buffers: 8,
+        recv_buffer_bytes: 256,
+        ..small()
+    };
+    let (mut shard, addr) = Shard::listening(&config);
+    let clients: Vec<_> = (0..16)
+        .map(|seed| thread::spawn(move || echo_client(addr, seed, 200_000)))
+        .collect();
+    echo(&mut shard, 16);
+    for client in clients {
+        client.join().unwrap();
+    }
+}
+
+#[test]
+fn connections_starve_while_the_owner_holds_all_buffers_and_go_on_after() {
+    let config = NetConfig {
+        recv_buffers: 8,
+        recv_buffer_bytes: 256,
+        ..small()
+    };
+    let (mut shard, addr) = Shard::listening(&config);
+    let waker = shard.net.waker();
+    let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let conns: Vec<_> = clients.iter().map(|_| shard.accept()).collect();
+    for &conn in &conns {
+        shard.net.start_recv(conn);
+    }
+    for (seed, mut client) in clients.iter().enumerate() {
+        client.write_all(&pattern(seed as u64, 1000)).unwrap();
+    }
+    let mut held = Vec::new();
+    while held.len() < 8 {
+        match shard.next() {
+            NetEvent::Received { conn, buffer } => held.push((conn, buffer)),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    // All are held: the ring sleeps rather than spins, and nothing is lost.
+    waker.wake();
+    shard.woken();
+    let mut received: HashMap<ConnId, Vec<u8>> = HashMap::new();
+    let mut take = |shard: &mut Shard, conn, buffer| {
+        received
+            .entry(conn)
+            .or_default()
+            .extend_from_slice(shard.net.bytes_mut(&buffer));
+        shard.net.recycle(buffer);
+        received.values().map(Vec::len).sum::<usize>() < 32 * 1000
+    };
+    for (conn, buffer) in held {
+        take(&mut shard, conn, buffer);
+    }
+    while let NetEvent::Received { conn, buffer } = shard.next() {
+        if !take(&mut shard, conn, buffer) {
+            break;
+        }
+    }
+    let mut all: Vec<_> = received.into_values().collect();
+    let mut expected: Vec<_> = (0..32).map(|seed| pattern(seed, 1000)).collect();
+    all.sort();
+    expected.sort();
+    assert!(all == expected);
+}
+
+#[test]
+fn output_of_a_slow_reader_queues_and_arrives_whole() {
+    const BYTES: usize = 24 << 20;
+    let config = NetConfig {
+        output_bytes_max: 32 << 20,
+        ..small()
+    };
+    let (mut shard, addr) = Shard::listening(&config);
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    let sent = pattern(1, BYTES);
+    shard.send(conn, &sent[..BYTES / 2]);
+    shard.poll();
+    shard.send(conn, &sent[BYTES / 2..]);
+    shard.poll();
+    assert!(shard.net.output_len(conn) > 8 << 20, "a socket takes a few MiB of it");
+    assert_eq!(shard.net.output_len(conn) + shard.net.output_room(conn), 32 << 20);
+    assert!(shard.events.is_empty(), "not drained, not closed: {:?}", shard.events);
+    let reader = thread::spawn(move || {
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        received
+    });
+    assert!(matches!(shard.next(), NetEvent::OutputDrained { .. }));
+    assert_eq!(shard.net.output_len(conn), 0);
+    shard.net.close_after_output(conn);
+    assert_eq!(shard.closed(conn), CloseCause::Local);
+    assert!(reader.join().unwrap() == sent);
+}
+
+#[test]
+fn output_before_a_close_is_written_first() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.send(conn, b"good");
+    shard.send(conn, b"bye");
+    shard.net.close_after_output(conn);
+    assert!(shard.net.output(conn).is_none());
+    assert!(matches!(shard.next(), NetEvent::OutputDrained { .. }));
+    assert_eq!(shard.closed(conn), CloseCause::Local);
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    assert_eq!(received, b"goodbye");
+}
+
+#[test]
+fn abort_drops_the_output_of_a_peer_that_does_not_read() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.net.start_recv(conn);
+    shard.send(conn, &pattern(2, 24 << 20));
+    shard.poll();
+    assert!(shard.net.output_len(conn) > 0);
+    shard.net.abort(conn);
+    assert!(shard.net.output(conn).is_none());
+    assert_eq!(shard.closed(conn), CloseCause::Local);
+    assert_eq!(shard.net.output_len(conn), 0);
+    let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reset_by_the_peer_closes_with_its_errno() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.net.start_recv(conn);
+    shard.poll();
+    socket2::SockRef::from(&client)
+        .set_linger(Some(std::time::Duration::ZERO))
+        .unwrap();
+    drop(client);
+    assert_eq!(shard.closed(conn), CloseCause::Error(libc::ECONNRESET));
+    assert_eq!(shard.net.connections(), 0);
+}
+
+#[test]
+fn either_side_may_half_close() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.net.start_recv(conn);
+    shard.send(conn, b"last words");
+    shard.net.shutdown_write_after_output(conn);
+    assert!(shard.net.output(conn).is_none());
+    let mut received = Vec::new();
+    assert!(matches!(shard.next(), NetEvent::OutputDrained { .. }));
+    shard.poll();
+    client.read_to_end(&mut received).unwrap();
+    assert_eq!(received, b"last words");
+    client.write_all(b"answer").unwrap();
+    assert_eq!(shard.receive(conn, 6), b"answer");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(matches!(shard.next(), NetEvent::PeerClosed { .. }));
+    shard.net.close_after_output(conn);
+    assert_eq!(shard.closed(conn), CloseCause::Local);
+}
+
+#[test]
+fn a_paused_connection_delivers_nothing_until_started_again() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let waker = shard.net.waker();
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    client.write_all(b"early").unwrap();
+    waker.wake();
+    shard.woken();
+    shard.net.start_recv(conn);
+    assert_eq!(shard.receive(conn, 5), b"early");
+    shard.net.pause_recv(conn);
+    shard.poll();
+    client.write_all(b"late").unwrap();
+    waker.wake();
+    shard.woken();
+    // Pause and start in one turn leave it running, in any order.
+    shard.net.start_recv(conn);
+    shard.net.pause_recv(conn);
+    shard.net.start_recv(conn);
+    assert_eq!(shard.receive(conn, 4), b"late");
+    client.write_all(b"again").unwrap();
+    assert_eq!(shard.receive(conn, 5), b"again");
+}
+
+#[test]
+fn a_stale_id_reaches_nobody() {
+    let (mut shard, addr) = Shard::listening(&NetConfig {
+        fixed_files: 1,
+        ..small()
+    });
+    let first_client = TcpStream::connect(addr).unwrap();
+    let first = shard.accept();
+    shard.net.abort(first);
+    assert_eq!(shard.closed(first), CloseCause::Local);
+    drop(first_client);
+    let mut client = TcpStream::connect(addr).unwrap();
+    let second = shard.accept();
+    assert_eq!(first.slot(), second.slot());
+    assert_ne!(first, second);
+    shard.net.start_recv(second);
+    shard.send(second, b"to the second");
+    assert!(shard.net.output(first).is_none());
+    assert_eq!(shard.net.output_len(first), 0);
+    shard.net.pause_recv(first);
+    shard.net.start_recv(first);
+    shard.net.shutdown_write_after_output(first);
+    shard.net.close_after_output(first);
+    shard.net.abort(first);
+    assert!(!shard.net.hand_over(first, -1, 0));
+    assert!(!shard.net.cancel_hand_over(first));
+    assert!(matches!(shard.next(), NetEvent::OutputDrained { conn } if conn == second));
+    let mut received = [0; 13];
+    client.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"to the second");
+    client.write_all(b"alive").unwrap();
+    assert_eq!(shard.receive(second, 5), b"alive");
+}
+
+#[test]
+fn accept_stops_when_slots_run_out_and_goes_on_when_they_are_freed() {
+    let (mut shard, addr) = Shard::listening(&NetConfig {
+        fixed_files: 16,
+        ..small()
+    });
+    let waker = shard.net.waker();
+    let mut clients = Vec::new();
+    let mut conns = Vec::new();
+    for _ in 0..16 {
+        clients.push(TcpStream::connect(addr).unwrap());
+        conns.push(shard.accept());
+    }
+    assert_eq!(shard.net.slots_free(), 0);
+    shard.poll();
+    let mut waiting: Vec<_> = (0..8).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    waker.wake();
+    shard.woken();
+    for conn in conns.drain(..8) {
+        shard.net.abort(conn);
+    }
+    let mut accepted = Vec::new();
+    let mut ended = 0;
+    while accepted.len() < 8 {
+        match shard.next() {
+            NetEvent::Closed { .. } => ended += 1,
+            NetEvent::Accepted { conn } => accepted.push(conn),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(ended, 8);
+    // Those that waited are whole connections.
+    for &conn in &accepted {
+        shard.send(conn, b"!");
+    }
+    (0..8).for_each(|_| assert!(matches!(shard.next(), NetEvent::OutputDrained { .. })));
+    for client in &mut waiting {
+        client.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
+fn more_clients_than_slots_are_all_served_in_the_end() {
+    let (mut shard, addr) = Shard::listening(&NetConfig {
+        fixed_files: 4,
+        ..small()
+    });
+    let clients: Vec<_> = (0..64_u64)
+        .map(|seed| {
+            thread::spawn(move || {
+                let sent = pattern(seed, 300);
+                // A burst into a full table may cost a connection; the client's retry is served.
+                let attempt = || -> std::io::Result<Vec<u8>> {
+                    let mut stream = TcpStream::connect(addr)?;
+                    stream.write_all(&sent)?;
+                    let mut received = vec![0; sent.len()];
+                    stream.read_exact(&mut received)?;
+                    Ok(received)
+                };
+                let received = std::iter::repeat_with(attempt).find_map(Result::ok);
+                assert!(received == Some(sent));
+            })
+        })
+        .collect();
+    let mut served = 0;
+    while served < 64 {
+        match shard.next() {
+            NetEvent::Accepted { conn } => shard.net.start_recv(conn),
+            NetEvent::Received { conn, buffer } => {
+                let bytes = shard.net.bytes_mut(&buffer).to_vec();
+                shard.net.recycle(buffer);
+                if let Some(output) = shard.net.output(conn) {
+                    output.extend_from_slice(&bytes);
+                    served += usize::from(bytes.len() == 300);
+                }
+            }
+            NetEvent::PeerClosed { conn } => shard.net.close_after_output(conn),
+            NetEvent::Closed { .. } | NetEvent::OutputDrained { .. } => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    while clients.iter().any(|client| !client.is_finished()) {
+        shard.poll();
+    }
+    for client in clients {
+        client.join().unwrap();
+    }
+}
+
+#[test]
+fn accepting_pauses_resumes_and_stops() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let waker = shard.net.waker();
+    let _first = TcpStream::connect(addr).unwrap();
+    shard.accept();
+    shard.net.pause_accepting();
+    shard.poll();
+    let _second = TcpStream::connect(addr).unwrap();
+    waker.wake();
+    shard.woken();
+    shard.net.resume_accepting();
+    shard.accept();
+    shard.net.stop_accepting();
+    shard.poll();
+    shard.poll();
+    assert_eq!(
+        TcpStream::connect(addr).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
+}
+
+#[test]
+fn accepted_sockets_inherit_nodelay_and_share_a_port() {
+    let listener = bind_reuseport("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let _client = TcpStream::connect(addr).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    assert!(accepted.nodelay().unwrap());
+    bind_reuseport(addr, 16).expect("another shard binds the same address");
+}
