@@ -14,6 +14,7 @@ mod connections;
 mod drain;
 mod drivers;
 mod http;
+mod index;
 mod letter;
 mod mailbox;
 mod requests;
