@@ -17,7 +17,10 @@ fn demo(home: &Path, arguments: &[&str]) -> Output {
 fn a_small_demo_survives_its_kill_and_violates_nothing() {
     let home = tempfile::tempdir().unwrap();
     let output = demo(home.path(), &["--drivers", "60", "--rate", "20", "--trips", "60"]);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{stdout}\n{stderr}");
     assert!(stderr.contains("SIGKILL to the node"), "{stderr}");
     for number in 1..=7 {
@@ -28,5 +31,9 @@ fn a_small_demo_survives_its_kill_and_violates_nothing() {
         assert!(checks > 0, "{row}");
         assert_eq!(figures.next(), Some("0"), "{row}");
     }
-    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "the temporary directory is gone");
+    assert_eq!(
+        std::fs::read_dir(home.path()).unwrap().count(),
+        0,
+        "the temporary directory is gone"
+    );
 }
