@@ -191,7 +191,8 @@ impl Engine {
             self.api.offer(&post).await
         };
         match answer {
-            Some((200..300, answer)) => {
+            // 409 is for a repetition whose first answer was lost: the node has the request, and its events tell the rest.
+            Some((200..300 | 409, answer)) => {
                 if let Some(driver) = &answer.driver_id {
                     self.hold(driver);
                 }

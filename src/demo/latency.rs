@@ -24,7 +24,7 @@ pub struct Latencies {
     pub after_timeout: Histogram<u64>,
     /// The last candidate's answer → event → the engine's new candidates → OFFER.
     pub through_engine: Histogram<u64>,
-    /// Any of these to a driver who was away when it began.
+    /// Any of these to a driver who was away for a part of it.
     pub to_absent: Histogram<u64>,
     /// Any of these that the kill and the restart lie in.
     pub across_kill: Histogram<u64>,
@@ -141,7 +141,7 @@ impl Latencies {
         let across = index.outage.is_some_and(|(kill, ready)| from < ready && to > kill);
         let histogram = if across {
             &mut self.across_kill
-        } else if index.is_connected(driver, from) {
+        } else if index.is_connected(driver, from, to) {
             of(self)
         } else {
             &mut self.to_absent
@@ -223,9 +223,10 @@ impl<'a> Index<'a> {
         }
     }
 
-    fn is_connected(&self, driver: &str, at: Duration) -> bool {
+    /// Whether one session of the driver holds the whole time from `begin` to `end`.
+    fn is_connected(&self, driver: &str, begin: Duration, end: Duration) -> bool {
         let sessions = self.sessions.get(driver).map_or(&[][..], Vec::as_slice);
-        sessions.iter().any(|(from, to)| *from <= at && at <= *to)
+        sessions.iter().any(|(from, to)| *from <= begin && end <= *to)
     }
 }
 
@@ -344,6 +345,12 @@ mod tests {
 
         let (mut seen, steps) = declined_then_next();
         seen.remove(1);
+        let latencies = Latencies::of(&evidence(seen, steps));
+        assert_eq!((latencies.after_decline.len(), latencies.to_absent.len()), (0, 1));
+
+        let (mut seen, steps) = declined_then_next();
+        seen.insert(5, (105, socket("b", OnSocket::Lost)));
+        seen.insert(6, (106, welcome("b")));
         let latencies = Latencies::of(&evidence(seen, steps));
         assert_eq!((latencies.after_decline.len(), latencies.to_absent.len()), (0, 1));
     }
