@@ -28,6 +28,14 @@ impl Node {
         self.post("/v1/dispatch/offer", &body).await
     }
 
+    /// Has promises made on every shard. `WELCOME` and `STATE` promise nothing that a crash must not take back (contract
+    /// §4.3); what was journaled before a promise is as durable as the promise.
+    pub async fn settle(&self) {
+        for number in 0..16 {
+            self.offer(&format!("settle-{number}"), &["nobody"], &json!({})).await;
+        }
+    }
+
     /// `POST /v1/dispatch/response`.
     pub async fn respond(&self, driver_id: &str, request_id: &str, response: &str, attempt: Option<u64>) -> Answer {
         let body = json!({"driver_id": driver_id, "request_id": request_id, "response_type": response});
