@@ -14,8 +14,8 @@ mod story;
 mod tests;
 
 use super::observe::Evidence;
-pub use ledger::{Attempt, attempts_of};
 use ledger::Ledger;
+pub use ledger::{Attempt, attempts_of};
 
 /// Most violations that a verdict quotes.
 const EXAMPLES_MAX: usize = 5;

@@ -57,7 +57,11 @@ impl Board {
         if ranked.is_empty() {
             ranked = rank(false);
         }
-        ranked.into_iter().take(most).map(|(_, known)| Id::clone(&known.id)).collect()
+        ranked
+            .into_iter()
+            .take(most)
+            .map(|(_, known)| Id::clone(&known.id))
+            .collect()
     }
 
     /// The driver was probably offered something, until `until`.

@@ -54,7 +54,9 @@ async fn round(world: &World, driver: &Id) -> Option<ClassRound> {
         socket.answer(&held, attempt, false).await;
         for _ in POSTED {
             // Nobody next within the time: the queue forgot somebody, and the round shows it.
-            let Some((request, attempt)) = next_offer(&mut socket).await else { break };
+            let Some((request, attempt)) = next_offer(&mut socket).await else {
+                break;
+            };
             served.push(Id::clone(&request));
             socket.answer(&request, attempt, false).await;
         }
@@ -64,7 +66,11 @@ async fn round(world: &World, driver: &Id) -> Option<ClassRound> {
     }
     drain(&mut socket).await;
     // A lost connection makes the round void; what its requests came to is judged all the same.
-    let alive = world.api.driver_state(driver).await.is_some_and(|state| state == "available");
+    let alive = world
+        .api
+        .driver_state(driver)
+        .await
+        .is_some_and(|state| state == "available");
     socket.vanish();
     let waited = waited.filter(|_| alive)?;
     Some(ClassRound {

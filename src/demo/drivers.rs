@@ -236,7 +236,10 @@ impl Driver {
                     });
                 }
             }
-            ToDriver::Declined { request_id, attempt } | ToDriver::Revoked { request_id, attempt, .. } => {
+            ToDriver::Declined { request_id, attempt }
+            | ToDriver::Revoked {
+                request_id, attempt, ..
+            } => {
                 self.outcome(&request_id, attempt);
             }
             ToDriver::State { state, trip_id } => self.state(&state, trip_id),
@@ -404,7 +407,10 @@ mod tests {
         ];
         assert!(all.iter().all(|intent| share(*intent) > 0));
         assert_eq!(all.iter().map(|intent| share(*intent)).sum::<usize>(), 100);
-        assert_eq!(share(Intent::Accept) + share(Intent::AcceptTwice) + share(Intent::AcceptOverHttp), 75);
+        assert_eq!(
+            share(Intent::Accept) + share(Intent::AcceptTwice) + share(Intent::AcceptOverHttp),
+            75
+        );
     }
 
     #[test]

@@ -123,7 +123,10 @@ impl Engine {
     /// Requests and trips that are not over yet.
     pub fn unfinished(&self) -> usize {
         let wanted = lock(&self.wanted);
-        wanted.values().filter(|wanted| wanted.standing != Standing::Over).count()
+        wanted
+            .values()
+            .filter(|wanted| wanted.standing != Standing::Over)
+            .count()
     }
 
     /// Sends POSTs that were answered before once more, as an engine does that lost its memory.

@@ -75,7 +75,9 @@ impl Latencies {
     }
 
     fn first_offer(&mut self, request: &str, attempts: &BTreeMap<u32, Attempt<'_>>, index: &Index<'_>) {
-        let Some((posted, _)) = index.posted.get(request) else { return };
+        let Some((posted, _)) = index.posted.get(request) else {
+            return;
+        };
         let reached = attempts.iter().find(|(_, attempt)| !was_refused(attempt));
         let Some((heard, driver, _)) = reached.and_then(|(number, _)| index.heard.get(&(request, *number))) else {
             return;
@@ -107,7 +109,9 @@ impl Latencies {
                 let next = step.attempt.and_then(|number| attempts.get(&number));
                 next.is_some_and(|next| !was_refused(next))
             });
-            let (Some(begin), Some(next)) = (begin, next) else { continue };
+            let (Some(begin), Some(next)) = (begin, next) else {
+                continue;
+            };
             let Some((heard, driver, _)) = next.attempt.and_then(|number| index.heard.get(&(request, number))) else {
                 continue;
             };
@@ -188,7 +192,10 @@ impl<'a> Index<'a> {
             }
             OnSocket::Lost => {
                 if open.remove(&**driver)
-                    && let Some(last) = self.sessions.get_mut(&**driver).and_then(|sessions| sessions.last_mut())
+                    && let Some(last) = self
+                        .sessions
+                        .get_mut(&**driver)
+                        .and_then(|sessions| sessions.last_mut())
                 {
                     last.1 = at;
                 }
@@ -308,7 +315,10 @@ mod tests {
     }
 
     fn millis(histogram: &Histogram<u64>) -> Vec<u64> {
-        histogram.iter_recorded().map(|value| value.value_iterated_to() / 1000).collect()
+        histogram
+            .iter_recorded()
+            .map(|value| value.value_iterated_to() / 1000)
+            .collect()
     }
 
     #[test]

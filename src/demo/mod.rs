@@ -126,10 +126,7 @@ mod tests {
         assert_eq!(options.ride_count(6433), 6433);
         let slow = DemoOptions { rate: 10.0, ..options };
         assert_eq!(slow.ride_count(6433), 660);
-        let few = DemoOptions {
-            trips: Some(7),
-            ..slow
-        };
+        let few = DemoOptions { trips: Some(7), ..slow };
         assert_eq!(few.ride_count(6433), 7);
     }
 
@@ -137,12 +134,22 @@ mod tests {
     fn options_out_of_range_are_named() {
         let check = |options: DemoOptions, expect: Option<&str>| {
             let error = options.check().err();
-            assert_eq!(error.as_ref().and_then(|text| text.split(' ').next()), expect, "{error:?}");
+            assert_eq!(
+                error.as_ref().and_then(|text| text.split(' ').next()),
+                expect,
+                "{error:?}"
+            );
         };
         let fine = DemoOptions::default;
         check(fine(), None);
         check(DemoOptions { drivers: 9, ..fine() }, Some("--drivers"));
-        check(DemoOptions { rate: f64::NAN, ..fine() }, Some("--rate"));
+        check(
+            DemoOptions {
+                rate: f64::NAN,
+                ..fine()
+            },
+            Some("--rate"),
+        );
         check(
             DemoOptions {
                 trips: Some(0),

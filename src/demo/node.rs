@@ -186,7 +186,9 @@ pub fn allow_open_files(wanted: u64) -> Result<(), String> {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
     if most < wanted {
-        return Err(format!("needs {wanted} open files, and the hard limit (ulimit -Hn) is {most}"));
+        return Err(format!(
+            "needs {wanted} open files, and the hard limit (ulimit -Hn) is {most}"
+        ));
     }
     let raised = Rlimit {
         current: limit.maximum,

@@ -61,7 +61,11 @@ impl Progress {
     /// Shows how things stand, if it is time to.
     pub fn show(&mut self, counters: &Counters) {
         let passed = self.shown.elapsed();
-        let due = if self.bar.is_some() { Duration::from_secs(1) } else { LINE };
+        let due = if self.bar.is_some() {
+            Duration::from_secs(1)
+        } else {
+            LINE
+        };
         let posted = total(&counters.posted);
         if let Some(bar) = &self.bar {
             bar.set_position(posted);

@@ -28,7 +28,9 @@ pub struct Report {
 impl Report {
     /// Whether an invariant was violated, or one could not be checked at all.
     pub fn is_bad(&self) -> bool {
-        self.verdicts.iter().any(|verdict| verdict.violations > 0 || verdict.checks == 0)
+        self.verdicts
+            .iter()
+            .any(|verdict| verdict.violations > 0 || verdict.checks == 0)
     }
 
     /// Prints everything to stdout.
@@ -60,10 +62,18 @@ impl Report {
         let attempts = &self.latencies.attempts;
         row(
             "attempts per trip",
-            format!("{:.2} (p99 {}, max {})", attempts.mean(), attempts.value_at_quantile(0.99), attempts.max()),
+            format!(
+                "{:.2} (p99 {}, max {})",
+                attempts.mean(),
+                attempts.value_at_quantile(0.99),
+                attempts.max()
+            ),
         );
         row("offers heard on sockets", total(&counters.offers).to_string());
-        row("re-dispatches through the engine", total(&counters.redispatched).to_string());
+        row(
+            "re-dispatches through the engine",
+            total(&counters.redispatched).to_string(),
+        );
         row("events consumed", total(&counters.events).to_string());
         let (purpose, loss) = (total(&counters.repeats_on_purpose), total(&counters.repeats_after_loss));
         row(
@@ -72,12 +82,22 @@ impl Report {
         );
         row(
             "duplicates absorbed / refused without effect",
-            format!("{} / {}", total(&counters.duplicates_absorbed), total(&counters.duplicates_refused)),
+            format!(
+                "{} / {}",
+                total(&counters.duplicates_absorbed),
+                total(&counters.duplicates_refused)
+            ),
         );
-        row("POSTs turned away (429, 503) and repeated", total(&counters.turned_away).to_string());
+        row(
+            "POSTs turned away (429, 503) and repeated",
+            total(&counters.turned_away).to_string(),
+        );
         row("drivers vanished in an offer", total(&counters.vanished).to_string());
         row("SIGKILL to ready again", format!("{:.2} s", self.restart.as_secs_f64()));
-        row("ready to all drivers back", format!("{:.2} s", self.reconnect.as_secs_f64()));
+        row(
+            "ready to all drivers back",
+            format!("{:.2} s", self.reconnect.as_secs_f64()),
+        );
         row("replay / whole demo", {
             format!("{:.1} s / {:.1} s", self.replay.as_secs_f64(), self.total.as_secs_f64())
         });
@@ -101,7 +121,11 @@ impl Report {
                 row.extend((0..3).map(|_| number("–".into())));
             } else {
                 let millis = |micros: u64| number(format!("{:.2}", micros as f64 / 1000.0));
-                let at = [histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99), histogram.max()];
+                let at = [
+                    histogram.value_at_quantile(0.5),
+                    histogram.value_at_quantile(0.99),
+                    histogram.max(),
+                ];
                 row.extend(at.map(millis));
             }
             table.add_row(row);

@@ -52,9 +52,7 @@ impl Socket {
             client_async_with_config(request, stream, Some(config)).await
         };
         let late = || Error::Io(std::io::ErrorKind::TimedOut.into());
-        let (stream, _) = tokio::time::timeout(CONNECT_MAX, opening)
-            .await
-            .map_err(|_| late())??;
+        let (stream, _) = tokio::time::timeout(CONNECT_MAX, opening).await.map_err(|_| late())??;
         Ok(Self {
             stream,
             driver: Id::clone(driver),
@@ -103,7 +101,8 @@ impl Socket {
             attempt,
         };
         self.observer.socket(&self.driver, sent);
-        self.send(json!({"type": "ACK", "request_id": &**request, "attempt": attempt})).await;
+        self.send(json!({"type": "ACK", "request_id": &**request, "attempt": attempt}))
+            .await;
     }
 
     /// `ACCEPT` or `DECLINE`
@@ -115,7 +114,8 @@ impl Socket {
         };
         self.observer.socket(&self.driver, sent);
         let kind = if accept { "ACCEPT" } else { "DECLINE" };
-        self.send(json!({"type": kind, "request_id": &**request, "attempt": attempt})).await;
+        self.send(json!({"type": kind, "request_id": &**request, "attempt": attempt}))
+            .await;
     }
 
     /// `TRIP`
@@ -125,7 +125,8 @@ impl Socket {
             event,
         };
         self.observer.socket(&self.driver, sent);
-        self.send(json!({"type": "TRIP", "trip_id": &**trip, "event": event})).await;
+        self.send(json!({"type": "TRIP", "trip_id": &**trip, "event": event}))
+            .await;
     }
 
     /// `PING`

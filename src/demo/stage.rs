@@ -155,7 +155,8 @@ impl Stage {
         self.tasks.push(drivers);
         let took = self.until_connected(self.fleet.len()).await?;
         let drivers = self.fleet.len();
-        self.progress.say(&format!("{drivers} drivers connected in {:.1} s", took.as_secs_f64()));
+        self.progress
+            .say(&format!("{drivers} drivers connected in {:.1} s", took.as_secs_f64()));
 
         let mut reader = JoinSet::new();
         reader.spawn(Arc::clone(&self.engine).follow_events());
@@ -192,7 +193,11 @@ impl Stage {
         self.kill_and_restart(found).await?;
 
         let rounds = spawn(class_rounds(self.world.clone(), "after"));
-        let known: BTreeSet<Id> = found.before_kill.iter().map(|(request, _)| Id::clone(request)).collect();
+        let known: BTreeSet<Id> = found
+            .before_kill
+            .iter()
+            .map(|(request, _)| Id::clone(request))
+            .collect();
         let repeated: Vec<Id> = known.into_iter().rev().take(REPEATED_AFTER_KILL).collect();
         let engine = Arc::clone(&self.engine);
         let repeats = spawn(async move { engine.repeat(&repeated).await });
@@ -236,12 +241,15 @@ impl Stage {
         self.world.observer.note(Seen::NodeKilled);
         let killed = Instant::now();
         self.node.kill();
-        self.node.spawn().map_err(|error| format!("cannot restart the node: {error}"))?;
+        self.node
+            .spawn()
+            .map_err(|error| format!("cannot restart the node: {error}"))?;
         self.node.ready(&self.http).await?;
         self.world.observer.note(Seen::NodeReady);
         found.restart = killed.elapsed();
         let seconds = found.restart.as_secs_f64();
-        self.progress.say(&format!("restarted on the same data: ready after {seconds:.2} s"));
+        self.progress
+            .say(&format!("restarted on the same data: ready after {seconds:.2} s"));
         // A few have just vanished of their own will.
         let nearly_all = self.fleet.len() - self.fleet.len() / 50;
         found.reconnect = self.until_connected(nearly_all).await?;
@@ -259,7 +267,12 @@ impl Stage {
         };
         let arrived = self.watch(timeout(CONNECT_MAX, connected)).await?;
         let now = total(&observer.counters.connected);
-        arrived.map_err(|_| format!("{now} of {wanted} drivers are connected after {} s", CONNECT_MAX.as_secs()))?;
+        arrived.map_err(|_| {
+            format!(
+                "{now} of {wanted} drivers are connected after {} s",
+                CONNECT_MAX.as_secs()
+            )
+        })?;
         Ok(since.elapsed())
     }
 

@@ -303,7 +303,11 @@ impl Shard {
         let Some(http) = self.connections.http(conn) else {
             return;
         };
-        let Some(waiting) = http.calls.iter_mut().find(|waiting| waiting.id == call && waiting.reply.is_none()) else {
+        let Some(waiting) = http
+            .calls
+            .iter_mut()
+            .find(|waiting| waiting.id == call && waiting.reply.is_none())
+        else {
             return;
         };
         waiting.reply = Some(reply);
