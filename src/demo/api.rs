@@ -180,7 +180,8 @@ impl Api {
             wait.as_millis()
         );
         if let Some(after) = after {
-            url.push_str(&format!("&after={after}"));
+            url += "&after=";
+            url += &after.to_string();
         }
         let response = self.http.get(url).timeout(ANSWER_MAX + wait).send().await;
         let response = response.map_err(|error| error.to_string())?;

@@ -110,6 +110,9 @@ impl City {
 
     /// The zone where the `share`-th part (0 to 1) of all pickups lies, zones in their order: a uniform `share` places
     /// drivers where the demand is.
+    ///
+    /// # Panics
+    /// When the record has no zones.
     pub fn zone_by_demand(&self, share: f64) -> &Zone {
         let wanted = share.clamp(0.0, 1.0) * self.rides.len() as f64;
         let mut passed = 0.0;

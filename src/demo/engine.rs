@@ -59,6 +59,7 @@ pub struct Engine {
 
 /// What is special about a request; follows from the seed and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent of each other")]
 struct Traits {
     priority: &'static str,
     parallel: bool,

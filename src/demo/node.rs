@@ -77,6 +77,9 @@ impl Node {
     ///
     /// # Errors
     /// The program cannot be started.
+    ///
+    /// # Panics
+    /// When it runs already.
     pub fn spawn(&mut self) -> io::Result<()> {
         assert!(self.child.is_none(), "one process per data directory");
         let log = File::options().create(true).append(true).open(self.log())?;
