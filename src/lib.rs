@@ -10,5 +10,6 @@ pub mod limits;
 pub mod net;
 pub mod node;
 pub mod ops;
+pub mod pages;
 pub mod shard;
 pub mod wire;

@@ -1,4 +1,5 @@
 //! The command line: which scenarios, how often, where results go.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::path::PathBuf;

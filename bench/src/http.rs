@@ -1,4 +1,5 @@
 //! The HTTP/1.1 client: pipelined offers over few keep-alive connections, and one blocking GET for what happens beside the load.
+#![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddrV4, TcpStream};

@@ -1,5 +1,6 @@
 //! A scanner over the top-level fields of one JSON object: just enough to read the server's messages at a few
 //! nanoseconds per byte. It borrows, allocates nothing, and checks structure only as far as finding the fields needs.
+#![forbid(unsafe_code)]
 
 /// A top-level value, as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! What the kernel says about time, CPU and memory of the server and of the machine.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::time::Instant;
@@ -70,45 +69,24 @@ impl Default for Latencies {
     }
 }
 
-/// CPU time of a process, summed over its threads (kernel workers of its rings included), from the scheduler's ns counters.
-pub struct CpuMeter {
-    pid: u32,
-    threads_ns: HashMap<u32, u64>,
-}
-
-impl CpuMeter {
-    /// A meter of the process `pid`.
-    pub fn of(pid: u32) -> Self {
-        Self {
-            pid,
-            threads_ns: HashMap::new(),
-        }
+/// CPU time that a process has used so far, ns: the scheduler's count over all of its threads, those that have ended and the
+/// kernel's workers for its rings included.
+///
+/// # Errors
+/// The process is gone (`ESRCH`).
+pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the call writes one clock id to where the pointer points.
+    let error = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
     }
-
-    /// CPU time used so far by every thread that this meter has ever seen, ns. Threads that began and ended between two
-    /// calls are missed.
-    ///
-    /// # Errors
-    /// The process is gone.
-    pub fn total_ns(&mut self) -> io::Result<u64> {
-        for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
-            let entry = entry?;
-            let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            // A thread may end between the listing and the reading; what it had used stays counted.
-            if let Ok(text) = fs::read_to_string(entry.path().join("schedstat"))
-                && let Some(ns) = parse_schedstat(&text)
-            {
-                self.threads_ns.insert(thread, ns);
-            }
-        }
-        Ok(self.threads_ns.values().sum())
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec` to where the pointer points.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
     }
-}
-
-fn parse_schedstat(text: &str) -> Option<u64> {
-    text.split_ascii_whitespace().next()?.parse().ok()
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// CPU of the server and of this process over a stretch of time.
@@ -154,8 +132,7 @@ impl Usage {
 /// Measures stretches of [`Usage`].
 pub struct UsageMeter {
     clock: Clock,
-    server: CpuMeter,
-    client: CpuMeter,
+    server_pid: u32,
     last: Usage,
 }
 
@@ -167,8 +144,7 @@ impl UsageMeter {
     pub fn start(server_pid: u32) -> io::Result<Self> {
         let mut meter = Self {
             clock: Clock::start(),
-            server: CpuMeter::of(server_pid),
-            client: CpuMeter::of(std::process::id()),
+            server_pid,
             last: Usage::default(),
         };
         meter.lap()?;
@@ -182,8 +158,8 @@ impl UsageMeter {
     pub fn lap(&mut self) -> io::Result<Usage> {
         let now = Usage {
             wall_ns: self.clock.now_ns(),
-            server_ns: self.server.total_ns()?,
-            client_ns: self.client.total_ns()?,
+            server_ns: process_cpu_ns(self.server_pid)?,
+            client_ns: process_cpu_ns(std::process::id())?,
         };
         let last = std::mem::replace(&mut self.last, now);
         Ok(Usage {
@@ -219,30 +195,13 @@ impl UserMemory {
     }
 }
 
-/// Kernel memory of the whole machine, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KernelMemory {
-    /// Slab that cannot be reclaimed: where sockets and ring requests live (`SUnreclaim`).
-    pub slab: u64,
-    /// Pages in TCP queues.
-    pub tcp_pages: u64,
-}
-
-impl KernelMemory {
-    /// Reads `/proc/meminfo` and `/proc/net/sockstat`.
-    ///
-    /// # Errors
-    /// They cannot be read or have changed shape.
-    pub fn now() -> io::Result<Self> {
-        let meminfo = fs::read_to_string("/proc/meminfo")?;
-        let slab = kilobytes(&meminfo, "SUnreclaim:").ok_or_else(|| io::Error::other("meminfo has no SUnreclaim"))?;
-        let sockstat = fs::read_to_string("/proc/net/sockstat")?;
-        let pages = parse_sockstat_pages(&sockstat).ok_or_else(|| io::Error::other("sockstat has no TCP mem"))?;
-        Ok(Self {
-            slab,
-            tcp_pages: pages * rustix::param::page_size() as u64,
-        })
-    }
+/// The whole machine's slab that cannot be reclaimed, bytes (`SUnreclaim`): where sockets and ring requests live.
+///
+/// # Errors
+/// `/proc/meminfo` cannot be read or has changed shape.
+pub fn kernel_slab_bytes() -> io::Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    kilobytes(&meminfo, "SUnreclaim:").ok_or_else(|| io::Error::other("meminfo has no SUnreclaim"))
 }
 
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
@@ -252,15 +211,6 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kilobytes| kilobytes * 1024)
-}
-
-fn parse_sockstat_pages(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    line.split_ascii_whitespace()
-        .skip_while(|word| *word != "mem")
-        .nth(1)?
-        .parse()
-        .ok()
 }
 
 /// The sum of a metric's samples in Prometheus text; `None` when it has none.
@@ -282,21 +232,18 @@ mod tests {
 
     #[test]
     fn the_kernels_texts_are_read() {
-        assert_eq!(parse_schedstat("82042 68583 2\n"), Some(82_042));
-        assert_eq!(parse_schedstat(""), None);
         let rollup = "55 [rollup]\nRss:                1752 kB\nPss_Anon:            112 kB\n";
         assert_eq!(kilobytes(rollup, "Pss_Anon:"), Some(112 * 1024));
         assert_eq!(kilobytes(rollup, "Swap:"), None);
-        let sockstat = "sockets: used 16\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 225\nUDP: inuse 0 mem 7\n";
-        assert_eq!(parse_sockstat_pages(sockstat), Some(225));
     }
 
     #[test]
     fn this_process_and_machine_can_be_measured() {
-        assert!(CpuMeter::of(std::process::id()).total_ns().unwrap() > 0);
+        assert!(process_cpu_ns(std::process::id()).unwrap() > 0);
         assert!(UserMemory::of(std::process::id()).unwrap().anonymous > 0);
-        assert!(KernelMemory::now().unwrap().slab > 0);
-        assert!(CpuMeter::of(u32::MAX).total_ns().is_err());
+        assert!(kernel_slab_bytes().unwrap() > 0);
+        // Pids end below this (`PID_MAX_LIMIT`).
+        assert!(process_cpu_ns(1 << 22).is_err());
     }
 
     #[test]

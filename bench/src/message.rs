@@ -1,4 +1,5 @@
 //! The driver messages of the contract that the load generator reads and writes, and the ids it gives out.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 

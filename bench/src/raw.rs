@@ -3,6 +3,7 @@
 //! The raw server is this program in a child process, one pinned thread: multishot accept into direct descriptors, multishot
 //! receive into provided buffers, one send per answer, one `io_uring_enter` per turn; it parses nothing. For each message of
 //! a [`Pair`] that has arrived whole it sends the pair's answer; connections go through the list of pairs round and round.
+#![forbid(unsafe_code)]
 
 pub mod client;
 pub mod server;

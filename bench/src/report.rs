@@ -1,4 +1,5 @@
 //! What is printed and written: figures per run, medians, goals, and live progress.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -284,7 +285,7 @@ pub fn write_json(
 
 fn table() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_HORIZONTAL_ONLY);
+    table.load_preset(presets::ASCII_BORDERS_ONLY_CONDENSED);
     table
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Collects what arrives into [`Event`]s and leaves the reaction to the scenario ("collect, then run"): nothing here knows
 //! what an offer is. Slots of the ring's table: driver `n` has slot `n`, HTTP connections follow behind the drivers.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,6 @@
 //! WebSocket framing of the client side (RFC 6455): the upgrade, masked text frames out, unmasked frames in.
 //! Frame headers are tungstenite's; nothing here owns a connection or a buffer.
+#![forbid(unsafe_code)]
 
 use std::io::{Cursor, Write};
 

@@ -174,15 +174,12 @@ impl Api {
     /// # Errors
     /// No answer, not 200, or a line that is no event; worth another try.
     pub async fn events(&self, consumer: &str, after: Option<u64>, wait: Duration) -> Result<Vec<EventLine>, String> {
-        let mut url = format!(
-            "{}/v1/events?consumer={consumer}&wait_ms={}&limit=1000",
+        let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+        let url = format!(
+            "{}/v1/events?consumer={consumer}&wait_ms={}&limit=1000{after}",
             self.base,
             wait.as_millis()
         );
-        if let Some(after) = after {
-            url += "&after=";
-            url += &after.to_string();
-        }
         let response = self.http.get(url).timeout(ANSWER_MAX + wait).send().await;
         let response = response.map_err(|error| error.to_string())?;
         let status = response.status();

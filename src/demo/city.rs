@@ -112,7 +112,7 @@ impl City {
     /// drivers where the demand is.
     ///
     /// # Panics
-    /// When the record has no zones.
+    /// Never: a record that was read has zones.
     pub fn zone_by_demand(&self, share: f64) -> &Zone {
         let wanted = share.clamp(0.0, 1.0) * self.rides.len() as f64;
         let mut passed = 0.0;

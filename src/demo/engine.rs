@@ -22,7 +22,7 @@ pub const OFFER_TIMEOUT_MS: u64 = 1500;
 pub const DEADLINE_MS: u64 = 20_000;
 /// Longest wait for a busy driver, in ms, of the requests that wait.
 const BUSY_WAIT_MS: u64 = 2000;
-/// Candidates of a POST.
+/// Candidates of a POST that offers to one at a time.
 const CANDIDATES: usize = 3;
 /// Attempts that a request may use up.
 const ATTEMPTS_MAX: u32 = 10;
@@ -57,18 +57,40 @@ pub struct Engine {
     wanted: Mutex<BTreeMap<Id, Wanted>>,
 }
 
-/// What is special about a request; follows from the seed and its number.
+/// How a request treats its candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    OneByOne,
+    TwoAtOnce,
+    WaitsForBusy,
+}
+
+/// Whether the same POST is sent a second time on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    Never,
+    AtOnce,
+    Later,
+}
+
+/// What the caller takes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TakeBack {
+    Nothing,
+    Request,
+    Trip,
+}
+
+/// What is special about a request; follows from the seed and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent of each other")]
 struct Traits {
     priority: &'static str,
-    parallel: bool,
-    patient: bool,
-    repeated_at_once: bool,
-    repeated_later: bool,
-    cancelled: bool,
-    trip_cancelled: bool,
-    delay_ms: u64,
+    manner: Manner,
+    repeat: Repeat,
+    take_back: TakeBack,
+    /// Before whatever comes later.
+    pause: Duration,
 }
 
 impl Traits {
@@ -82,13 +104,22 @@ impl Traits {
                 10..30 => "economy",
                 _ => "standard",
             },
-            parallel: die(16) < 6,
-            patient: (10..22).contains(&die(16)),
-            repeated_at_once: die(32) < 3,
-            repeated_later: (3..6).contains(&die(32)),
-            cancelled: die(48) < 1,
-            trip_cancelled: (1..3).contains(&die(48)),
-            delay_ms: 50 + hash % 600,
+            manner: match die(16) {
+                0..6 => Manner::TwoAtOnce,
+                6..18 => Manner::WaitsForBusy,
+                _ => Manner::OneByOne,
+            },
+            repeat: match die(32) {
+                0..3 => Repeat::AtOnce,
+                3..6 => Repeat::Later,
+                _ => Repeat::Never,
+            },
+            take_back: match die(48) {
+                0 => TakeBack::Request,
+                1..3 => TakeBack::Trip,
+                _ => TakeBack::Nothing,
+            },
+            pause: Duration::from_millis(50 + hash % 600),
         }
     }
 }
@@ -153,7 +184,7 @@ impl Engine {
         // Before the POST: its events may be faster than its answer.
         lock(&self.wanted).insert(Id::clone(&request), wanted);
         count(&self.observer.counters.posted);
-        let answer = if traits.repeated_at_once {
+        let answer = if traits.repeat == Repeat::AtOnce {
             count(&self.observer.counters.repeats_on_purpose);
             let (answer, other) = tokio::join!(self.api.offer(&post), self.api.offer(&post));
             answer.or(other)
@@ -172,14 +203,13 @@ impl Engine {
                 return;
             }
         }
-        let pause = Duration::from_millis(traits.delay_ms);
-        if traits.repeated_later {
-            sleep(pause).await;
+        if traits.repeat == Repeat::Later {
+            sleep(traits.pause).await;
             count(&self.observer.counters.repeats_on_purpose);
             self.api.offer(&post).await;
         }
-        if traits.cancelled {
-            sleep(pause).await;
+        if traits.take_back == TakeBack::Request {
+            sleep(traits.pause).await;
             self.api.cancel(&request).await;
         }
     }
@@ -188,11 +218,10 @@ impl Engine {
         let ride = &self.city.rides[ride];
         let pickup = self.city.zones[ride.from].place;
         let now = self.epoch.elapsed();
-        let most = if traits.parallel { CANDIDATES + 2 } else { CANDIDATES };
+        let offered = if traits.manner == Manner::TwoAtOnce { 2 } else { 1 };
         let candidates = {
             let mut board = lock(&self.board);
-            let candidates = board.nearest(pickup, most, excluded, now);
-            let offered = if traits.parallel { 2 } else { 1 };
+            let candidates = board.nearest(pickup, CANDIDATES - 1 + offered, excluded, now);
             for driver in candidates.iter().take(offered) {
                 board.hold(driver, now + Duration::from_millis(OFFER_TIMEOUT_MS));
             }
@@ -208,11 +237,10 @@ impl Engine {
             "max_attempts": ATTEMPTS_MAX,
             "trip": self.city.trip_json(ride),
         });
-        if traits.parallel {
-            body["parallel"] = Value::from(2);
-        }
-        if traits.patient {
-            body["busy_wait_ms"] = Value::from(BUSY_WAIT_MS);
+        match traits.manner {
+            Manner::OneByOne => {}
+            Manner::TwoAtOnce => body["parallel"] = Value::from(2),
+            Manner::WaitsForBusy => body["busy_wait_ms"] = Value::from(BUSY_WAIT_MS),
         }
         Post {
             request: Id::clone(request),
@@ -304,10 +332,11 @@ impl Engine {
             lock(&self.board).began_trip(driver);
         }
         let traits = Traits::of(self.seed, request);
-        if let Some(trip) = event.trip_id.as_deref().filter(|_| traits.trip_cancelled) {
+        let cancels = traits.take_back == TakeBack::Trip;
+        if let Some(trip) = event.trip_id.as_deref().filter(|_| cancels) {
             let (engine, trip) = (Arc::clone(self), Id::from(trip));
             tokio::spawn(async move {
-                sleep(Duration::from_millis(traits.delay_ms)).await;
+                sleep(traits.pause).await;
                 engine.api.cancel_trip(&trip).await;
             });
         }
@@ -344,10 +373,10 @@ mod tests {
         let check = |found: usize, expect: usize| assert!(found.abs_diff(expect) <= 1, "{found} {expect}");
         check(share(|traits| traits.priority == "premium"), 10);
         check(share(|traits| traits.priority == "economy"), 20);
-        check(share(|traits| traits.repeated_at_once || traits.repeated_later), 6);
-        check(share(|traits| traits.parallel), 6);
-        check(share(|traits| traits.patient), 12);
-        check(share(|traits| traits.cancelled || traits.trip_cancelled), 3);
+        check(share(|traits| traits.repeat != Repeat::Never), 6);
+        check(share(|traits| traits.manner == Manner::TwoAtOnce), 6);
+        check(share(|traits| traits.manner == Manner::WaitsForBusy), 12);
+        check(share(|traits| traits.take_back != TakeBack::Nothing), 3);
         assert_eq!(Traits::of(7, "ride-00001"), Traits::of(7, "ride-00001"));
     }
 }

@@ -48,7 +48,7 @@ impl Latencies {
     /// Measures everything that the evidence shows.
     ///
     /// # Panics
-    /// Never: the bounds of the histograms are sound.
+    /// Never: the bounds of the histograms are constants that fit.
     pub fn of(evidence: &Evidence) -> Self {
         let empty = || Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("bounds of a histogram");
         let mut latencies = Self {

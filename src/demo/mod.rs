@@ -94,7 +94,7 @@ fn sample(recorded: usize, count: usize) -> Vec<usize> {
 }
 
 /// Runs the demo to its end and prints the table. Success: everything ended and no invariant was violated;
-/// exit status 1 otherwise, 130 when it was interrupted.
+/// exit status 1 otherwise, 2 for options out of range, 128 and the signal's number when it was interrupted.
 pub fn run(options: DemoOptions) -> ExitCode {
     if let Err(error) = options.check() {
         eprintln!("{error}");

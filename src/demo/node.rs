@@ -79,7 +79,7 @@ impl Node {
     /// The program cannot be started.
     ///
     /// # Panics
-    /// When it runs already.
+    /// When it still runs: one process per data directory.
     pub fn spawn(&mut self) -> io::Result<()> {
         assert!(self.child.is_none(), "one process per data directory");
         let log = File::options().create(true).append(true).open(self.log())?;

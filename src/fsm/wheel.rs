@@ -1,7 +1,7 @@
 //! Hashed timer wheel (Varghese & Lauck, SOSP 1987, scheme 6): arm, cancel and fire are O(1).
 //!
 //! One slot per tick, `SLOTS` ticks a turn; a timer further away than one turn stays in its slot until
-//! its turn comes. Timers live in a slab of 20-byte nodes, linked per slot; a bitmap of non-empty slots
+//! its turn comes. Timers live in pages of 24-byte nodes, linked per slot; a bitmap of non-empty slots
 //! answers "when must somebody look again". Time is the caller's, in milliseconds since an epoch of its own.
 
 /// Milliseconds per tick: a timer fires at most this much late, never early.
@@ -11,6 +11,8 @@ pub const SLOTS: usize = 16_384;
 
 const _: () = assert!(SLOTS.is_power_of_two() && SLOTS.is_multiple_of(64));
 const NONE: u32 = u32::MAX;
+/// Nodes of a page.
+const PAGE_LEN: usize = 1_024;
 
 /// An armed timer. Valid until it fires or is cancelled; the owner forgets it then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,10 @@ struct Node {
 
 /// The wheel. `owner` is whatever the caller wants back when a timer fires.
 pub struct Wheel {
-    nodes: Vec<Node>,
+    /// In pages: growth moves nothing and keeps no reserve.
+    nodes: Vec<Box<[Node]>>,
+    /// Nodes that were ever used.
+    used: u32,
     free: u32,
     heads: Box<[u32]>,
     occupied: Box<[u64]>,
@@ -42,6 +47,7 @@ impl Wheel {
     pub fn new(now_ms: u64) -> Self {
         Self {
             nodes: Vec::new(),
+            used: 0,
             free: NONE,
             heads: vec![NONE; SLOTS].into_boxed_slice(),
             occupied: vec![0; SLOTS / 64].into_boxed_slice(),
@@ -63,7 +69,7 @@ impl Wheel {
 
     /// Bytes that the wheel has allocated.
     pub fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>() + SLOTS * 4 + SLOTS / 8
+        self.nodes.len() * PAGE_LEN * size_of::<Node>() + SLOTS * 4 + SLOTS / 8
     }
 
     /// Arms a timer for `at_ms` (rounded up to a tick; the past means the next tick).
@@ -161,7 +167,7 @@ impl Wheel {
     fn fire_slot(&mut self, slot: usize, through: u32, fired: &mut Vec<(u32, u64)>) {
         let mut index = self.heads[slot];
         while index != NONE {
-            let node = self.nodes[index as usize];
+            let node = *self.node(index);
             if node.tick <= through {
                 self.unlink(index);
                 self.free_node(index);
@@ -173,20 +179,20 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let slot = self.nodes[index as usize].tick as usize & (SLOTS - 1);
+        let slot = self.node(index).tick as usize & (SLOTS - 1);
         let head = self.heads[slot];
         if head != NONE {
-            self.nodes[head as usize].prev = index;
+            self.node_mut(head).prev = index;
         }
-        self.nodes[index as usize].next = head;
+        self.node_mut(index).next = head;
         self.heads[slot] = index;
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
 
     fn unlink(&mut self, index: u32) {
-        let Node { tick, next, prev, .. } = self.nodes[index as usize];
+        let Node { tick, next, prev, .. } = *self.node(index);
         if next != NONE {
-            self.nodes[next as usize].prev = prev;
+            self.node_mut(next).prev = prev;
         }
         if prev == NONE {
             let slot = tick as usize & (SLOTS - 1);
@@ -196,31 +202,44 @@ impl Wheel {
                 self.occupied[slot / 64] &= !(1 << (slot % 64));
             }
         } else {
-            self.nodes[prev as usize].next = next;
+            self.node_mut(prev).next = next;
         }
     }
 
     fn take_node(&mut self, node: Node) -> u32 {
         if self.free == NONE {
-            let index = u32::try_from(self.nodes.len()).expect("fewer than 2^32 timers");
-            assert!(index != NONE);
-            self.nodes.push(node);
+            let index = self.used;
+            assert!(index != NONE, "fewer than 2^32 timers");
+            if index as usize == self.nodes.len() * PAGE_LEN {
+                self.nodes.push(vec![node; PAGE_LEN].into_boxed_slice());
+            }
+            self.used += 1;
+            *self.node_mut(index) = node;
             return index;
         }
         let index = self.free;
-        self.free = self.nodes[index as usize].tick;
-        self.nodes[index as usize] = node;
+        self.free = self.node(index).tick;
+        *self.node_mut(index) = node;
         index
     }
 
     fn free_node(&mut self, index: u32) {
-        self.nodes[index as usize] = Node {
-            tick: self.free,
+        let next_free = self.free;
+        *self.node_mut(index) = Node {
+            tick: next_free,
             next: NONE,
             prev: NONE,
             owner: u64::MAX,
         };
         self.free = index;
+    }
+
+    fn node(&self, index: u32) -> &Node {
+        &self.nodes[index as usize / PAGE_LEN][index as usize % PAGE_LEN]
+    }
+
+    fn node_mut(&mut self, index: u32) -> &mut Node {
+        &mut self.nodes[index as usize / PAGE_LEN][index as usize % PAGE_LEN]
     }
 }
 

@@ -13,8 +13,13 @@ use crate::ops::metrics::{CloseCause, ConnectionKind};
 /// How long a connection that we closed may take to take its last bytes and close too.
 const LINGER_MS: u64 = 5_000;
 
+/// Slots of a page of the table.
+const PAGE_LEN: usize = 512;
+
 /// What a slot holds.
+#[derive(Default)]
 pub(super) enum Conn {
+    #[default]
     None,
     Http(Box<Http>),
     Socket(Socket),
@@ -35,32 +40,32 @@ pub(super) type Linger = CloseCause;
 /// The table.
 #[derive(Default)]
 pub(super) struct Connections {
-    table: Vec<Conn>,
+    /// In pages, so that growth neither moves them nor keeps a reserve.
+    table: Vec<Box<[Conn]>>,
     /// Connections whose first request has not come yet, oldest first; some of them may be past that.
     pub(super) pending: std::collections::VecDeque<ConnId>,
 }
 
 impl Connections {
     pub(super) fn set(&mut self, conn: ConnId, to: Conn) {
-        let slot = conn.slot() as usize;
-        if self.table.len() <= slot {
-            self.table.resize_with(slot + 1, || Conn::None);
+        let page = conn.slot() as usize / PAGE_LEN;
+        while self.table.len() <= page {
+            self.table.push((0..PAGE_LEN).map(|_| Conn::None).collect());
         }
-        self.table[slot] = to;
+        self.table[page][conn.slot() as usize % PAGE_LEN] = to;
     }
 
     pub(super) fn take(&mut self, conn: ConnId) -> Conn {
-        self.table
-            .get_mut(conn.slot() as usize)
-            .map_or(Conn::None, |slot| std::mem::replace(slot, Conn::None))
+        self.get(conn).map_or(Conn::None, std::mem::take)
     }
 
     pub(super) fn get(&mut self, conn: ConnId) -> Option<&mut Conn> {
-        self.table.get_mut(conn.slot() as usize)
+        self.at(conn.slot())
     }
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Conn> {
-        self.table.get_mut(slot as usize)
+        let page = self.table.get_mut(slot as usize / PAGE_LEN)?;
+        page.get_mut(slot as usize % PAGE_LEN)
     }
 
     pub(super) fn http(&mut self, conn: ConnId) -> Option<&mut Http> {
@@ -82,12 +87,12 @@ impl Connections {
 
     /// Bytes of the table.
     pub(super) fn bytes(&self) -> usize {
-        self.table.capacity() * size_of::<Conn>()
+        self.table.len() * PAGE_LEN * size_of::<Conn>()
     }
 
     /// Whether somebody still waits for an answer or for last words to arrive.
     pub(super) fn is_talking(&self) -> bool {
-        self.table.iter().any(|conn| match conn {
+        self.table.iter().flatten().any(|conn| match conn {
             Conn::None => false,
             Conn::Http(http) => !http.is_idle(),
             Conn::Socket(_) | Conn::Leaving(_) | Conn::Lingering(_) => true,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::commit::After;
+use super::index::KeyIndex;
 use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
 use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent};
@@ -11,12 +12,11 @@ use crate::fsm::types::{DriverState, Record};
 use crate::fsm::wheel::TimerId;
 use crate::net::ConnId;
 use crate::ops::metrics::MessageOut;
+use crate::pages::Pages;
 use crate::wire::api::{self, DriverView, OfferView};
 use crate::wire::driver as messages;
 use crate::wire::respond::{Problem, Reply};
 use crate::wire::ws::close_code;
-use hashbrown::HashTable;
-use slab::Slab;
 use std::collections::HashMap;
 
 /// A driver in memory.
@@ -29,8 +29,8 @@ pub(super) struct Entry {
 /// The table.
 #[derive(Default)]
 pub(super) struct Drivers {
-    pub(super) slab: Slab<Entry>,
-    by_id: HashTable<u32>,
+    pub(super) slab: Pages<Entry>,
+    by_id: KeyIndex,
     /// Drivers that are not in memory and went off shift on purpose, and when.
     off_shift: HashMap<DriverId, u64>,
     connects: u64,
@@ -39,26 +39,26 @@ pub(super) struct Drivers {
 impl Drivers {
     pub(super) fn find(&self, id: &DriverId) -> Option<u32> {
         self.by_id
-            .find(id.hash64(), |key| self.slab[*key as usize].driver.id() == id)
-            .copied()
+            .find(id.hash64(), |key| self.slab[key as usize].driver.id() == id)
     }
 
     fn insert(&mut self, driver: Driver) -> u32 {
         let hash = driver.id().hash64();
-        let key = self.slab.insert(Entry {
+        let entry = Entry {
             driver,
             conn: None,
             timer: None,
-        }) as u32;
+        };
+        let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
         self.by_id
-            .insert_unique(hash, key, |key| slab[*key as usize].driver.id().hash64());
+            .insert(hash, key, |key| slab[key as usize].driver.id().hash64());
         key
     }
 
     /// Bytes that the table has allocated, the actors' heap left out.
     pub(super) fn bytes(&self) -> usize {
-        self.slab.capacity() * size_of::<Entry>() + self.by_id.allocation_size()
+        self.slab.bytes() + self.by_id.bytes()
     }
 }
 
@@ -237,9 +237,7 @@ impl Shard {
         }
         self.metrics().drivers.of(entry.driver.state()).dec();
         let id = entry.driver.id();
-        if let Ok(found) = self.drivers.by_id.find_entry(id.hash64(), |other| *other == key) {
-            found.remove();
-        }
+        self.drivers.by_id.remove(id.hash64(), key);
         if entry.driver.off_shift_since_ms() != 0 {
             self.drivers
                 .off_shift

@@ -15,6 +15,7 @@ mod connections;
 mod drain;
 mod drivers;
 mod http;
+mod index;
 mod letter;
 mod mailbox;
 mod messages;

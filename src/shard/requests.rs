@@ -1,9 +1,9 @@
 //! Requests at home on this shard: the table, the way in (idempotency check, admission, class queue), and the effects.
-
 #![forbid(unsafe_code)]
 
 use super::answers::{encode, view};
 use super::commit::After;
+use super::index::KeyIndex;
 use super::{Letter, Shard, Timer};
 use crate::cold::port::{EndedRequest, Query};
 use crate::fsm::ids::{RequestId, TripId};
@@ -13,9 +13,8 @@ use crate::fsm::types::{OfferRequest, Priority, Record};
 use crate::fsm::wheel::TimerId;
 use crate::journal::Lsn;
 use crate::limits;
+use crate::pages::Pages;
 use crate::wire::respond::Problem;
-use hashbrown::HashTable;
-use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 
 /// A request in memory.
@@ -28,8 +27,8 @@ pub(super) struct Entry {
 
 /// The table.
 pub(super) struct Requests {
-    pub(super) slab: Slab<Entry>,
-    by_id: HashTable<u32>,
+    pub(super) slab: Pages<Entry>,
+    by_id: KeyIndex,
     trips: HashMap<TripId, u32>,
     /// Ids that the store is being asked about or that wait to be taken in, with what has come for them meanwhile.
     parked: HashMap<RequestId, VecDeque<Letter>>,
@@ -42,8 +41,8 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new(age_step_ms: u64) -> Self {
         Self {
-            slab: Slab::new(),
-            by_id: HashTable::new(),
+            slab: Pages::new(),
+            by_id: KeyIndex::default(),
             trips: HashMap::new(),
             parked: HashMap::new(),
             parked_trips: HashMap::new(),
@@ -53,21 +52,21 @@ impl Requests {
 
     fn find(&self, id: &RequestId) -> Option<u32> {
         self.by_id
-            .find(id.hash64(), |key| self.slab[*key as usize].request.id() == id)
-            .copied()
+            .find(id.hash64(), |key| self.slab[key as usize].request.id() == id)
     }
 
     fn insert(&mut self, request: Request) -> u32 {
         let hash = request.id().hash64();
         debug_assert!(self.find(request.id()).is_none());
-        let key = self.slab.insert(Entry {
+        let entry = Entry {
             request,
             timer: None,
             first_lsn: Lsn::MAX,
-        }) as u32;
+        };
+        let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
         self.by_id
-            .insert_unique(hash, key, |key| slab[*key as usize].request.id().hash64());
+            .insert(hash, key, |key| slab[key as usize].request.id().hash64());
         key
     }
 }
@@ -358,9 +357,7 @@ impl Shard {
             self.wheel.cancel(timer);
         }
         let id = entry.request.id();
-        if let Ok(found) = self.requests.by_id.find_entry(id.hash64(), |other| *other == key) {
-            found.remove();
-        }
+        self.requests.by_id.remove(id.hash64(), key);
         if let Some(trip) = &entry.request.fold().trip {
             self.requests.trips.remove(&trip.trip_id);
         }

@@ -18,6 +18,8 @@ fn retry_after_ms(reason: &str) -> u64 {
 /// `retry_after_ms`, the process exits 0.
 async fn drains_and_exits_0(setup: Setup) {
     let mut node = setup.set("drain_ms", 3000).start().await;
+    // A connection for each request: a draining node may end a kept connection at any time between two requests.
+    node.http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
     let ids: Vec<String> = (0..12).map(|number| format!("d{number}")).collect();
     let mut drivers = join_all(ids.iter().map(|id| node.driver(id))).await;
     node.terminate();

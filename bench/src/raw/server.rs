@@ -1,4 +1,5 @@
 //! The raw-ring server's loop. It does nothing that a server could leave out, and nothing else.
+#![forbid(unsafe_code)]
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};

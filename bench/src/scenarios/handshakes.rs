@@ -1,6 +1,7 @@
 //! `handshakes`: drivers that connect, upgrade, hear `WELCOME` and close, in a closed loop.
 //!
 //! The raw ring beside it accepts, answers one message of the upgrade's and one of the close's size, and ends the connection.
+#![forbid(unsafe_code)]
 
 use std::io;
 

@@ -1,4 +1,5 @@
 //! `heartbeats`: JSON `PING` and `PONG` over all drivers, at a fixed rate and in a closed loop.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

@@ -3,6 +3,7 @@
 //! The server's anonymous memory and its own count of allocated bytes (`dispatchd_allocated_bytes`) are its alone. Kernel
 //! memory on loopback holds both ends of a connection; there is no telling them apart, so the sum and its half are given.
 //! Memory of the first tenth of the drivers is also taken apart, because it pays for what is touched once.
+#![forbid(unsafe_code)]
 
 use std::io;
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 use super::Context;
 use super::raw::HANDSHAKE_PAIRS;
 use crate::http;
-use crate::measure::{KernelMemory, UserMemory, metric};
+use crate::measure::{UserMemory, kernel_slab_bytes, metric};
 use crate::raw;
 use crate::report::{Goal, Limit, Progress, Run};
 use crate::server::{Server, Target};
@@ -56,7 +57,7 @@ pub fn run(context: &Context, options: &Options) -> io::Result<Run> {
 #[derive(Clone, Copy)]
 struct Sample {
     user: UserMemory,
-    kernel: KernelMemory,
+    kernel_slab: u64,
     allocated: Option<f64>,
     connected: u32,
 }
@@ -99,14 +100,9 @@ pub fn load(target: Target, options: &Options, progress: &Progress) -> io::Resul
     );
     run.add("resident_before", "B", empty.user.resident as f64);
     run.add("resident_full", "B", full.user.resident as f64);
-    let kernel = per(&empty, |sample| sample.kernel.slab as f64);
+    let kernel = per(&empty, |sample| sample.kernel_slab as f64);
     run.add("kernel_per_driver_both_ends", "B", kernel);
     run.add("kernel_per_driver_half", "B", kernel / 2.0);
-    run.add(
-        "tcp_queue_bytes_growth",
-        "B",
-        full.kernel.tcp_pages as f64 - empty.kernel.tcp_pages as f64,
-    );
     session.disconnect()?;
     Ok(run)
 }
@@ -124,7 +120,7 @@ fn sample(session: &mut Session, target: Target) -> io::Result<Sample> {
     };
     Ok(Sample {
         user: UserMemory::of(target.pid)?,
-        kernel: KernelMemory::now()?,
+        kernel_slab: kernel_slab_bytes()?,
         allocated,
         connected: session.connected(),
     })

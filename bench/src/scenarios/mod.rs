@@ -1,5 +1,6 @@
 //! The scenarios. Each has `Options`, its goals, and a `run` that starts a fresh server, loads it, ends it, and runs the raw
 //! ring with the message sizes just seen, so that both stand in the same report.
+#![forbid(unsafe_code)]
 
 pub mod handshakes;
 pub mod heartbeats;

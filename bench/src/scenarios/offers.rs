@@ -4,6 +4,7 @@
 //! What brings the driver back (`pickup` and `complete`, each answered with a `STATE`) is the *trip*. At the fixed rate trips
 //! run along. At saturation they are kept apart: a round sends every driver through one cycle, in a closed loop and measured;
 //! then all trips are ended, measured by themselves; and so on. So both "cycle" and "cycle with trip" have their CPU.
+#![forbid(unsafe_code)]
 
 pub mod engine;
 

@@ -1,4 +1,5 @@
 //! `raw`: the physical limit by itself: echo, connections that come and go, connections that stay.
+#![forbid(unsafe_code)]
 
 use std::io;
 

@@ -1,4 +1,5 @@
 //! Connecting and disconnecting everybody, with bounds on how many at once, on time and on patience.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

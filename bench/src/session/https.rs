@@ -1,4 +1,5 @@
 //! The matching engine's side: POSTs, pipelined over a few keep-alive connections.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

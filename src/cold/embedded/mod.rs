@@ -15,6 +15,7 @@ mod events;
 mod keys;
 mod mend;
 mod polls;
+mod queries;
 mod readers;
 mod retention;
 mod round;

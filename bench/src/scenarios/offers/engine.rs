@@ -3,6 +3,7 @@
 //! Reacts to events and to time, sends through the session, counts, and calls everything a fault that the contract does not
 //! allow in a run without failures: a second `OFFER` or `CONFIRMED`, a state out of order, a lost connection, an error.
 //! All delays are constant, so each kind of due action is a queue in order of time.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
