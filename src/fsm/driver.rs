@@ -601,8 +601,8 @@ impl Driver {
         again: bool,
         effects: &mut Vec<DriverEffect>,
     ) {
-        let own = |held: &Box<Held>| held.request_id == request_id && held.attempt == attempt;
-        let ends = !again && self.held.as_ref().is_some_and(own);
+        let own = |held: &Held| held.request_id == request_id && held.attempt == attempt;
+        let ends = !again && self.held.as_deref().is_some_and(own);
         if ends {
             self.held = None;
         }

@@ -378,6 +378,9 @@ pub fn trip_json(log: &[LogEntry]) -> &str {
 }
 
 /// What the steps `log[from..]` publish; `fold` is the state after the whole log.
+///
+/// # Panics
+/// When the log does not fold.
 pub fn published(request_id: &RequestId, log: &[LogEntry], from: usize, fold: &Fold, out: &mut Vec<Published>) {
     for (index, entry) in log.iter().enumerate().skip(from) {
         let trip_ids = || {

@@ -250,6 +250,9 @@ pub struct Defaults {
 
 impl Request {
     /// A request that was never seen before. The reply leaves once it is durable.
+    ///
+    /// # Panics
+    /// Never: a log of one `REQUEST_RECEIVED` always folds.
     pub fn received(
         offer: OfferRequest,
         reply: ReplyTo,
@@ -302,6 +305,9 @@ impl Request {
 
     /// After a restart, first: what the drivers have to know before anybody is served. Offers that were open go out
     /// again with the time they have left, and a trip is bound to its driver.
+    ///
+    /// # Panics
+    /// When the request has lived on since it was restored.
     pub fn rebind(&self, effects: &mut Vec<RequestEffect>) {
         assert!(self.pending.is_none() && self.persisted == self.log.len());
         if let Some(trip) = &self.fold.trip
@@ -322,6 +328,9 @@ impl Request {
     }
 
     /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on.
+    ///
+    /// # Panics
+    /// When the request has lived on since it was restored.
     pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
         assert!(self.pending.is_none() && self.persisted == self.log.len());
         self.time_out(now_ms, effects);
@@ -368,6 +377,9 @@ impl Request {
     }
 
     /// The durability port's answer.
+    ///
+    /// # Panics
+    /// When nothing was asked of the port.
     pub fn durable(&mut self, outcome: Durability, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
         let pending = *self.pending.take().expect("an answer to a Persist that waits");
         match outcome {
@@ -408,7 +420,7 @@ impl Request {
             }
         }
         match event {
-            RequestEvent::Reposted { offer, reply } => self.reposted(*offer, reply, now_ms, effects),
+            RequestEvent::Reposted { offer, reply } => self.reposted(&offer, reply, now_ms, effects),
             RequestEvent::Answered {
                 driver_id,
                 attempt,
@@ -624,7 +636,7 @@ impl Request {
 
 /// Events, one function each.
 impl Request {
-    fn reposted(&mut self, offer: OfferRequest, reply: ReplyTo, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+    fn reposted(&mut self, offer: &OfferRequest, reply: ReplyTo, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
         let state = self.fold.state();
         let answer = match state {
             RequestState::OfferSent | RequestState::Accepted => self.duplicate(),
@@ -639,7 +651,7 @@ impl Request {
                         parallel,
                         busy_wait_ms,
                         ..
-                    } = offer;
+                    } = *offer;
                     self.push(
                         now_ms,
                         Step::Redispatched {

@@ -1,4 +1,8 @@
 //! The vocabulary that actors, journal, store and codecs share. Data only.
+#![allow(
+    missing_docs,
+    reason = "rkyv derives resolvers and leaves their fields without documents; our own types all have them"
+)]
 
 use super::ids::{DriverId, RequestId, TripId};
 use rkyv::{Archive, Deserialize, Serialize};

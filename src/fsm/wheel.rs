@@ -93,6 +93,9 @@ impl Wheel {
     }
 
     /// Takes an armed timer back.
+    ///
+    /// # Panics
+    /// When the timer is not armed, as far as that shows.
     pub fn cancel(&mut self, timer: TimerId) {
         assert!(self.armed > 0);
         self.unlink(timer.0);
@@ -101,6 +104,9 @@ impl Wheel {
     }
 
     /// Moves time to `now_ms` and hands the owners of the timers that expired to `fired`, earlier ticks first.
+    ///
+    /// # Panics
+    /// When `now_ms` is more than 198 days after the wheel's beginning.
     pub fn advance(&mut self, now_ms: u64, fired: &mut Vec<u64>) {
         let target = u32::try_from(now_ms.saturating_sub(self.epoch_ms) / TICK_MS).expect("within 198 days");
         if target <= self.now_tick {

@@ -220,7 +220,7 @@ fn run(
     let mut threads = Vec::new();
     for begin in begins {
         let index = begin.index;
-        let thread = shard::spawn(index, config.pin_shards, move || shard_main(begin))
+        let thread = shard::spawn(index, config.pin_shards, move || async move { shard_main(begin) })
             .map_err(|error| ServeError::new("cannot start a shard", error))?;
         threads.push(thread);
     }
@@ -299,7 +299,7 @@ fn watch_store(shared: &Arc<Shared>, store: &Store, wakers: Vec<Waker>) -> std::
     })
 }
 
-async fn shard_main(begin: Begin) {
+fn shard_main(begin: Begin) {
     let Begin {
         index,
         shards,

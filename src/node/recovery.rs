@@ -127,7 +127,7 @@ pub(super) fn feed_store(store: &Store, mut feed: Vec<Commit>) -> Result<(), Ser
         missing.insert(commit.source, commit.lsn);
     }
     let (wake, woken) = channel();
-    let waker: Waker = Box::new(move || drop(wake.send(())));
+    let waker: Waker = Box::new(move || wake.send(()).unwrap_or_default());
     let handle = store.attach(u16::MAX, waker);
     let mut waiting = feed.into_iter();
     let mut batch: Vec<Commit> = waiting.by_ref().take(FEED_BATCH).collect();
@@ -144,7 +144,8 @@ pub(super) fn feed_store(store: &Store, mut feed: Vec<Commit>) -> Result<(), Ser
                     store.health().last_error().unwrap_or_default(),
                 ));
             }
-            drop(woken.recv_timeout(super::STORE_PROBE));
+            // Either way there may be something to do.
+            let _ = woken.recv_timeout(super::STORE_PROBE);
         }
         handle.poll(&mut heard);
         for message in heard.drain(..) {

@@ -4,6 +4,7 @@
 //! durable. Written rarely, read by every request: one relaxed load decides.
 
 use crate::limits::SHARDS_MAX;
+use crate::wire::respond::Reply;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// What `GET /readyz` answers from.
@@ -40,6 +41,19 @@ impl Readiness {
             Self::Draining => "draining",
             Self::NotDurable => "not_durable",
         }
+    }
+}
+
+/// The answer of `GET /healthz`, which only a process that is dead does not give.
+pub fn alive() -> Reply {
+    Reply::json(200, br#"{"status":"alive"}"#.to_vec())
+}
+
+/// The answer of `GET /readyz`.
+pub fn ready(readiness: Readiness) -> Reply {
+    match readiness {
+        Readiness::Ready => Reply::json(200, br#"{"status":"ready"}"#.to_vec()),
+        other => Reply::problem(503, other.as_str(), format!("the node is {}", other.as_str())),
     }
 }
 

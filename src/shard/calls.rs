@@ -1,17 +1,18 @@
 //! The HTTP API: each call goes as a letter to the home of what it names, or is answered here.
+#![forbid(unsafe_code)]
 
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
 use crate::fsm::ids::home_shard;
 use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent};
-use crate::ops::health::Readiness;
+use crate::ops::health;
 use crate::ops::metrics::BadInput;
 use crate::ops::process::ProcessStats;
 use crate::ops::spec;
 use crate::wire::api;
 use crate::wire::http::Head;
 use crate::wire::respond::{PROMETHEUS_TEXT, Problem, Reply};
-use crate::wire::route::{Route, route};
+use crate::wire::route::{EventsQuery, RecordsQuery, Route, route};
 
 impl Shard {
     /// One call.
@@ -29,100 +30,102 @@ impl Shard {
 
     fn dispatch(&mut self, head: &Head, body: &[u8], reply: ReplyTo) -> Result<(), Problem> {
         match route(head.method, &head.target)? {
-            Route::Offer => {
-                let offer = Box::new(api::parse_offer(body)?);
-                if self.draining.is_some() {
-                    return Err(Problem::draining());
-                }
-                let home = home_of_request(&offer.request_id, self.shards);
-                self.post(home, Letter::Offer { offer, reply });
-            }
-            Route::Response => {
-                let api::ResponseRequest {
-                    driver_id,
-                    request_id,
-                    accept,
-                    attempt,
-                } = api::parse_response(body)?;
-                let answer = if accept { Answer::Accept } else { Answer::Decline };
-                let asker = Asker::Api(reply);
-                let event = RequestEvent::Answered {
-                    driver_id,
-                    attempt,
-                    answer,
-                    reason: None,
-                    asker,
-                };
-                self.post(
-                    home_of_request(&request_id, self.shards),
-                    Letter::Request { request_id, event },
-                );
-            }
+            Route::Offer => self.offer(body, reply)?,
+            Route::Response => self.response(body, reply)?,
             Route::Cancel => {
                 let api::CancelRequest { request_id, reason } = api::parse_cancel(body)?;
-                let event = RequestEvent::Cancelled { reason, reply };
-                self.post(
-                    home_of_request(&request_id, self.shards),
-                    Letter::Request { request_id, event },
-                );
+                self.post_to_request(request_id, RequestEvent::Cancelled { reason, reply });
             }
             Route::TripCancel(trip_id) => {
                 let reason = api::parse_trip_cancel(body)?;
                 let hash = trip_id.request_hash().ok_or_else(Problem::no_such_trip)?;
-                self.post(
-                    home_shard(hash, self.shards),
-                    Letter::TripCancelled { trip_id, reason, reply },
-                );
+                let letter = Letter::TripCancelled { trip_id, reason, reply };
+                self.post(home_shard(hash, self.shards), letter);
             }
             Route::RequestView(request_id) => self.view(request_id, false, reply),
             Route::Audit(request_id) => self.view(request_id, true, reply),
             Route::DriverView(driver_id) => {
-                self.post(
-                    home_of_driver(&driver_id, self.shards),
-                    Letter::DriverView { driver_id, reply },
-                );
+                let home = home_of_driver(&driver_id, self.shards);
+                self.post(home, Letter::DriverView { driver_id, reply });
             }
-            Route::Records(asked) => {
-                let (driver_id, date, limit, before) = (asked.driver_id, asked.date, asked.limit, asked.before);
-                let query = Query::Records {
-                    driver_id: driver_id.clone(),
-                    date,
-                    limit,
-                    before,
-                };
-                self.ask(query, Ask::Records(driver_id, date, reply));
-            }
-            Route::Events(asked) => {
-                let (after, wait_ms, limit, consumer) = (asked.after, asked.wait_ms, asked.limit, asked.consumer);
-                let wait_ms = if self.draining.is_some() { 0 } else { wait_ms };
-                self.ask(
-                    Query::Events {
-                        after,
-                        wait_ms,
-                        limit,
-                        consumer,
-                    },
-                    Ask::Events(reply),
-                );
-            }
+            Route::Records(asked) => self.records(asked, reply),
+            Route::Events(asked) => self.events(asked, reply),
             Route::EventsAck => {
                 let api::EventsAckRequest { consumer, cursor } = api::parse_events_ack(body)?;
-                self.ask(
-                    Query::AckEvents {
-                        consumer: consumer.clone(),
-                        cursor,
-                    },
-                    Ask::Acked(consumer, reply),
-                );
+                let then = Ask::Acked(consumer.clone(), reply);
+                self.ask(Query::AckEvents { consumer, cursor }, then);
             }
-            Route::Healthz => self.answer(reply, Reply::json(200, br#"{"status":"alive"}"#.to_vec())),
-            Route::Readyz => self.readyz(reply),
+            Route::Healthz => self.answer(reply, health::alive()),
+            Route::Readyz => self.answer(reply, health::ready(self.shared.health.readiness())),
             Route::Metrics => self.show_metrics(reply),
             Route::OpenApi => self.answer(reply, Reply::json(200, spec::OPENAPI_JSON.into())),
             Route::AsyncApi => self.answer(reply, Reply::json(200, spec::ASYNCAPI_JSON.into())),
             Route::DriverSocket(_) => return Err(upgrade_required()),
         }
         Ok(())
+    }
+
+    fn offer(&mut self, body: &[u8], reply: ReplyTo) -> Result<(), Problem> {
+        let offer = Box::new(api::parse_offer(body)?);
+        if self.draining.is_some() {
+            return Err(Problem::draining());
+        }
+        let home = home_of_request(&offer.request_id, self.shards);
+        self.post(home, Letter::Offer { offer, reply });
+        Ok(())
+    }
+
+    fn response(&mut self, body: &[u8], reply: ReplyTo) -> Result<(), Problem> {
+        let api::ResponseRequest {
+            driver_id,
+            request_id,
+            accept,
+            attempt,
+        } = api::parse_response(body)?;
+        let event = RequestEvent::Answered {
+            driver_id,
+            attempt,
+            answer: if accept { Answer::Accept } else { Answer::Decline },
+            reason: None,
+            asker: Asker::Api(reply),
+        };
+        self.post_to_request(request_id, event);
+        Ok(())
+    }
+
+    fn records(&mut self, asked: RecordsQuery, reply: ReplyTo) {
+        let RecordsQuery {
+            driver_id,
+            date,
+            limit,
+            before,
+        } = asked;
+        let then = Ask::Records(driver_id.clone(), date, reply);
+        let query = Query::Records {
+            driver_id,
+            date,
+            limit,
+            before,
+        };
+        self.ask(query, then);
+    }
+
+    fn events(&mut self, asked: EventsQuery, reply: ReplyTo) {
+        let EventsQuery {
+            after,
+            wait_ms,
+            limit,
+            consumer,
+        } = asked;
+        // A node that drains keeps nobody waiting.
+        let wait_ms = if self.draining.is_some() { 0 } else { wait_ms };
+        let query = Query::Events {
+            after,
+            wait_ms,
+            limit,
+            consumer,
+        };
+        self.ask(query, Ask::Events(reply));
     }
 
     fn view(&mut self, request_id: crate::fsm::ids::RequestId, audit: bool, reply: ReplyTo) {
@@ -134,17 +137,6 @@ impl Shard {
                 reply,
             },
         );
-    }
-
-    fn readyz(&mut self, reply: ReplyTo) {
-        let answer = match self.shared.health.readiness() {
-            Readiness::Ready => Reply::json(200, br#"{"status":"ready"}"#.to_vec()),
-            other => {
-                let code = other.as_str();
-                Reply::problem(503, code, format!("the node is {code}"))
-            }
-        };
-        self.answer(reply, answer);
     }
 
     fn show_metrics(&mut self, reply: ReplyTo) {

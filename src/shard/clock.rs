@@ -1,4 +1,5 @@
 //! The node's clock: wall time at start plus monotonic time since, so that it never falls and never jumps.
+#![forbid(unsafe_code)]
 
 use std::time::Instant;
 

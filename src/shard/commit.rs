@@ -1,5 +1,6 @@
 //! The durability port on one node: records go to the shard's journal, effects wait for the group commit, and what
 //! is committed is fed to the store, after which segments and ended requests may go.
+#![forbid(unsafe_code)]
 
 use super::Shard;
 use super::runtime::{Done, Job};

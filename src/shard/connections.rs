@@ -1,4 +1,5 @@
 //! The table of this shard's connections, by the net ring's slots, and how they end.
+#![forbid(unsafe_code)]
 
 use super::http::Http;
 use super::letter::Handshake;

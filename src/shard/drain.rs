@@ -1,5 +1,6 @@
 //! The end of a node, gently: no new work, drivers sent away over `drain_ms` so that their reconnects do not come as
 //! one wave, what is under way answered, everything stored.
+#![forbid(unsafe_code)]
 
 use super::Shard;
 use crate::wire::ws::close_code;

@@ -1,8 +1,9 @@
 //! Drivers at home on this shard: the table and the effects.
+#![forbid(unsafe_code)]
 
 use super::commit::After;
 use super::index::KeyIndex;
-use super::{Ask, Letter, Shard, Timer, home_of_request};
+use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
 use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent};
 use crate::fsm::ids::{DriverId, home_shard};
@@ -10,6 +11,7 @@ use crate::fsm::request::{ReplyTo, ToDriver};
 use crate::fsm::types::{DriverState, Record};
 use crate::fsm::wheel::TimerId;
 use crate::net::ConnId;
+use crate::ops::metrics::MessageOut;
 use crate::pages::Pages;
 use crate::wire::api::{self, DriverView, OfferView};
 use crate::wire::driver as messages;
@@ -171,8 +173,7 @@ impl Shard {
                 }
             }
             DriverEffect::Request { request_id, event } => {
-                let home = home_of_request(&request_id, self.shards);
-                self.post(home, Letter::Request { request_id, event });
+                self.post_to_request(request_id, event);
             }
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = self.drivers.slab[key as usize].driver.id().clone();
@@ -252,6 +253,7 @@ impl Shard {
         else {
             return;
         };
+        self.metrics().messages_sent.of(MessageOut::Error).inc();
         self.send_text(conn, |out| {
             messages::error(
                 out,

@@ -2,6 +2,7 @@
 //!
 //! A connection stays on the shard that accepted it; the calls travel. Bounded: head, body, calls under way
 //! (`http_pipeline_max`, beyond which reading pauses), output, and time for each of them.
+#![forbid(unsafe_code)]
 
 use super::connections::{Conn, Linger};
 use super::{Letter, Shard, Timer};
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 const INPUT_BYTES_KEPT: usize = 16 << 10;
 
 /// A connection that speaks HTTP (or has not said yet what it speaks).
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Http {
     pub(super) id: ConnId,
     input: Vec<u8>,
@@ -198,7 +200,7 @@ impl Shard {
         }
         self.metrics().bad_input.of(BadInput::Slow).inc();
         self.log(LogKind::SlowSender, |suppressed| {
-            tracing::info!(suppressed, "a request was too slow: 408")
+            tracing::info!(suppressed, "a request was too slow: 408");
         });
         let reply = Reply::problem(408, "timeout", "the request took too long to arrive");
         self.http_last_words(conn, reply);
@@ -253,7 +255,7 @@ impl Shard {
             super::sockets::Opened::Refused(problem) => {
                 self.metrics().bad_input.of(BadInput::Handshake).inc();
                 self.log(LogKind::BadHandshake, |suppressed| {
-                    tracing::info!(suppressed, "bad handshake")
+                    tracing::info!(suppressed, "bad handshake");
                 });
                 let call = self.begin_call(conn, head);
                 return self.reply_arrived(call.call, Box::new(problem.into_reply()));

@@ -1,4 +1,5 @@
 //! What travels between shards. A letter to oneself goes the same way, without the ring.
+#![forbid(unsafe_code)]
 
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
@@ -39,7 +40,7 @@ pub(crate) enum Letter {
         message: ToDriver,
     },
     /// Nobody knows the trip that the driver spoke of.
-    NoSuchTrip { driver_id: DriverId, trip_id: TripId },
+    NoSuchTrip { driver_id: DriverId },
     /// `GET /v1/drivers/{driver_id}`
     DriverView { driver_id: DriverId, reply: ReplyTo },
     /// The answer to a call, to the shard that holds its connection.

@@ -3,6 +3,7 @@
 //!
 //! Nothing is lost and nothing overtakes: what a full ring does not take waits in the sender's overflow, in order.
 //! Overflow is bounded by what shards have in work, which admission bounds.
+#![forbid(unsafe_code)]
 
 use super::spsc::{self, Consumer, Producer};
 use std::collections::VecDeque;

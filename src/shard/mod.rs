@@ -7,6 +7,7 @@
 //! Must never: block (what blocks is in `cold` or in the housekeeping task), touch another shard's data, or send
 //! what is not durable yet.
 
+mod answers;
 mod calls;
 mod clock;
 mod commit;
@@ -17,6 +18,7 @@ mod http;
 mod index;
 mod letter;
 mod mailbox;
+mod messages;
 mod requests;
 mod runtime;
 mod sockets;
@@ -32,7 +34,7 @@ use crate::cold::port::FromStore;
 use crate::config::Config;
 use crate::fsm::driver::{DriverEffect, DriverEvent, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
-use crate::fsm::request::{ReplyTo, Request, RequestEffect, ToDriver};
+use crate::fsm::request::{ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::wheel::Wheel;
 use crate::journal::Writer;
 use crate::limits;
@@ -411,6 +413,23 @@ impl Shard {
         }
     }
 
+    /// Something happens to a request, wherever it is.
+    fn post_to_request(&mut self, request_id: RequestId, event: RequestEvent) {
+        let home = home_of_request(&request_id, self.shards);
+        self.post(home, Letter::Request { request_id, event });
+    }
+
+    /// A request speaks to a driver, wherever it is.
+    fn post_to_driver(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver) {
+        let home = home_of_driver(&driver_id, self.shards);
+        let letter = Letter::Driver {
+            driver_id,
+            request_id,
+            message,
+        };
+        self.post(home, letter);
+    }
+
     fn open_letter(&mut self, letter: Letter) {
         match letter {
             Letter::Offer { ref offer, .. } => {
@@ -432,7 +451,7 @@ impl Shard {
             } => {
                 self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
             }
-            Letter::NoSuchTrip { driver_id, .. } => self.no_such_trip(&driver_id),
+            Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
             Letter::Reply { call, reply } => self.reply_arrived(call, reply),
             Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),

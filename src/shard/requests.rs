@@ -1,20 +1,20 @@
 //! Requests at home on this shard: the table, the way in (idempotency check, admission, class queue), and the effects.
+#![forbid(unsafe_code)]
 
+use super::answers::{encode, view};
 use super::commit::After;
 use super::index::KeyIndex;
-use super::{Letter, Shard, Timer, home_of_driver};
+use super::{Letter, Shard, Timer};
 use crate::cold::port::{EndedRequest, Query};
-use crate::fsm::fold::Outcome;
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::queue::ClassQueue;
-use crate::fsm::request::{ApiAnswer, Asker, Defaults, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
-use crate::fsm::types::{OfferRequest, Priority, Record, RequestLog};
+use crate::fsm::request::{Defaults, ReplyTo, Request, RequestEffect, RequestEvent};
+use crate::fsm::types::{OfferRequest, Priority, Record};
 use crate::fsm::wheel::TimerId;
 use crate::journal::Lsn;
 use crate::limits;
 use crate::pages::Pages;
-use crate::wire::api::{self, RequestView, ResponseOutcome};
-use crate::wire::respond::{Problem, Reply};
+use crate::wire::respond::Problem;
 use std::collections::{HashMap, VecDeque};
 
 /// A request in memory.
@@ -135,7 +135,7 @@ impl Shard {
     /// The store could not be asked: nothing is known, so nothing is taken in.
     pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId) {
         for letter in self.requests.parked.remove(request_id).unwrap_or_default() {
-            self.refuse_letter(letter, &Problem::not_durable());
+            self.refuse_letter(&letter, &Problem::not_durable());
         }
     }
 
@@ -245,7 +245,7 @@ impl Shard {
             Ok(None) => letters.into_iter().for_each(|letter| self.unknown(letter)),
             Err(problem) => letters
                 .into_iter()
-                .for_each(|letter| self.refuse_letter(letter, &problem)),
+                .for_each(|letter| self.refuse_letter(&letter, &problem)),
         }
     }
 
@@ -305,15 +305,7 @@ impl Shard {
                 RequestEffect::Persist { from, to, wait } => self.persist(key, from, to, wait),
                 RequestEffect::Driver { driver_id, message } => {
                     let request_id = self.requests.slab[key as usize].request.id().clone();
-                    let home = home_of_driver(&driver_id, self.shards);
-                    self.post(
-                        home,
-                        Letter::Driver {
-                            driver_id,
-                            request_id,
-                            message,
-                        },
-                    );
+                    self.post_to_driver(driver_id, request_id, message);
                 }
                 RequestEffect::Reply { reply, answer } => {
                     let request = &self.requests.slab[key as usize].request;
@@ -370,185 +362,4 @@ impl Shard {
             self.requests.trips.remove(&trip.trip_id);
         }
     }
-
-    /// Answers from an ended request that only the store has: the same actor, for a moment.
-    fn answer_from_store(&mut self, ended: EndedRequest, letters: VecDeque<Letter>) {
-        let mut request = match Request::restored(ended.log) {
-            Ok(request) => request,
-            Err(error) => {
-                tracing::error!(shard = self.index, %error, "the store holds a request that does not fold");
-                return letters
-                    .into_iter()
-                    .for_each(|letter| self.refuse_letter(letter, &Problem::not_durable()));
-            }
-        };
-        for letter in letters {
-            let event = match letter {
-                Letter::Offer { offer, reply } => RequestEvent::Reposted { offer, reply },
-                Letter::Request { event, .. } => event,
-                Letter::TripMoved {
-                    trip_id,
-                    driver_id,
-                    what,
-                } => RequestEvent::TripMoved {
-                    driver_id,
-                    trip_id,
-                    what,
-                },
-                Letter::TripCancelled { reason, reply, .. } => RequestEvent::TripCancelled { reason, reply },
-                Letter::View { audit, reply, .. } => {
-                    let answer = view(&request, audit, &self.config.node_id);
-                    self.answer(reply, answer);
-                    continue;
-                }
-                other => unreachable!("not a request's letter: {other:?}"),
-            };
-            let mut effects = Vec::new();
-            request.step(event, self.now_ms, &mut effects);
-            for effect in effects {
-                match effect {
-                    RequestEffect::Reply { reply, answer } => self.answer(reply, encode(request.id(), answer)),
-                    RequestEffect::Driver { driver_id, message } => {
-                        let home = home_of_driver(&driver_id, self.shards);
-                        self.post(
-                            home,
-                            Letter::Driver {
-                                driver_id,
-                                request_id: request.id().clone(),
-                                message,
-                            },
-                        );
-                    }
-                    RequestEffect::Arm { .. } => {}
-                    RequestEffect::Persist { .. } | RequestEffect::Closed => {
-                        unreachable!("an ended request does not change")
-                    }
-                }
-            }
-        }
-    }
-
-    /// Answers a letter for a request or trip that nobody knows.
-    fn unknown(&mut self, letter: Letter) {
-        match letter {
-            Letter::Request { request_id, event } => match event {
-                RequestEvent::Answered {
-                    asker: Asker::Api(reply),
-                    ..
-                } => {
-                    self.answer(reply, Problem::no_such_offer().into_reply());
-                }
-                RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
-                    let home = home_of_driver(&driver_id, self.shards);
-                    self.post(
-                        home,
-                        Letter::Driver {
-                            driver_id,
-                            request_id,
-                            message: ToDriver::NoSuchOffer,
-                        },
-                    );
-                }
-                RequestEvent::Reserved { driver_id } => {
-                    let home = home_of_driver(&driver_id, self.shards);
-                    self.post(
-                        home,
-                        Letter::Driver {
-                            driver_id,
-                            request_id,
-                            message: ToDriver::Release,
-                        },
-                    );
-                }
-                RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
-                // Late echoes of a request that is over.
-                RequestEvent::Delivered { .. }
-                | RequestEvent::Refused { .. }
-                | RequestEvent::Busy { .. }
-                | RequestEvent::Unavailable { .. } => {}
-                RequestEvent::Reposted { .. }
-                | RequestEvent::TripMoved { .. }
-                | RequestEvent::TripCancelled { .. }
-                | RequestEvent::Timer => unreachable!("never sent by letter"),
-            },
-            Letter::TripMoved { trip_id, driver_id, .. } => {
-                let home = home_of_driver(&driver_id, self.shards);
-                self.post(home, Letter::NoSuchTrip { driver_id, trip_id });
-            }
-            Letter::TripCancelled { reply, .. } => self.answer(reply, Problem::no_such_trip().into_reply()),
-            Letter::View { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
-            other => unreachable!("not a request's letter: {other:?}"),
-        }
-    }
-
-    fn refuse_letter(&mut self, letter: Letter, problem: &Problem) {
-        let reply = match letter {
-            Letter::Offer { reply, .. } | Letter::TripCancelled { reply, .. } | Letter::View { reply, .. } => reply,
-            Letter::Request {
-                event:
-                    RequestEvent::Answered {
-                        asker: Asker::Api(reply),
-                        ..
-                    },
-                ..
-            }
-            | Letter::Request {
-                event: RequestEvent::Cancelled { reply, .. },
-                ..
-            } => reply,
-            // A driver asks again when it hears nothing.
-            _ => return,
-        };
-        self.answer(reply, problem.clone().into_reply());
-    }
-}
-
-fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
-    match answer {
-        ApiAnswer::Offer {
-            state,
-            attempt,
-            driver_id,
-            duplicate,
-        } => api::offer(request_id, state, attempt, driver_id.as_ref(), duplicate),
-        ApiAnswer::Excluded { state, excluded } => Problem::excluded(state, &excluded).into_reply(),
-        ApiAnswer::Ended { state, trip_id } => Problem::ended(state, trip_id.as_ref()).into_reply(),
-        ApiAnswer::Outcome { outcome, trip_id } => {
-            let outcome = match outcome {
-                Outcome::Accepted => ResponseOutcome::Confirmed,
-                Outcome::Declined => ResponseOutcome::Declined,
-                Outcome::Open | Outcome::TimedOut | Outcome::Refused(_) | Outcome::Revoked(_) => {
-                    ResponseOutcome::TooLate
-                }
-            };
-            api::response(request_id, outcome, trip_id.as_ref())
-        }
-        ApiAnswer::NoSuchOffer => Problem::no_such_offer().into_reply(),
-        ApiAnswer::Cancelled => api::cancelled(request_id),
-        ApiAnswer::TripCancelled { trip_id } => api::trip_cancelled(&trip_id, request_id),
-        ApiAnswer::NoSuchTrip => Problem::no_such_trip().into_reply(),
-    }
-}
-
-fn view(request: &Request, audit: bool, node: &str) -> Reply {
-    let fold = request.fold();
-    let state = fold.state();
-    if audit {
-        let log = RequestLog {
-            request_id: request.id().clone(),
-            log: request.persisted_log().to_vec(),
-        };
-        return api::audit(&log, state, node);
-    }
-    let (attempt, driver_id) = fold.current();
-    api::request_view(&RequestView {
-        request_id: request.id(),
-        state,
-        attempt,
-        driver_id,
-        excluded: fold.excluded().collect(),
-        trip_id: fold.trip.as_ref().map(|trip| &trip.trip_id),
-        priority: fold.priority,
-        deadline_at_ms: fold.deadline_at_ms,
-    })
 }

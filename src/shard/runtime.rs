@@ -7,6 +7,7 @@
 //! glommio 0.9.0 parks for good with a runnable task when its preempt timer expires between polling I/O and running
 //! tasks (`run_task_queues` answers "nothing ran"); a busy machine does that within minutes at 1 ms. No task here
 //! needs to be preempted, so the timer is set where it never expires.
+#![forbid(unsafe_code)]
 
 use crate::journal::SegmentHeader;
 use crate::journal::segments;

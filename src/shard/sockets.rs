@@ -1,15 +1,13 @@
-//! WebSocket connections: the handshake, the handover to the driver's home shard, messages in and out.
+//! WebSocket connections: the handshake, the handover to the driver's home shard, frames in and out.
+#![forbid(unsafe_code)]
 
 use super::connections::{Conn, Leaving, Linger};
 use super::letter::Handshake;
 use super::{Letter, Shard, home_of_driver};
-use crate::fsm::driver::{DriverEvent, Location, ToSocket};
-use crate::fsm::ids::DriverId;
-use crate::fsm::request::{Answer, TripMove};
+use crate::fsm::driver::DriverEvent;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
 use crate::ops::metrics::{BadInput, ConnectionKind, MessageIn, MessageOut};
-use crate::wire::driver::{self as messages, DriverMessage, Offer, TripEvent, Welcome, parse_driver_message};
 use crate::wire::http::Head;
 use crate::wire::respond::Problem;
 use crate::wire::route::{Route, route};
@@ -190,7 +188,10 @@ impl Shard {
         match input {
             WsInput::Text(text) => self.message(conn, key, text),
             WsInput::Ping(payload) => {
-                self.metrics().heartbeats.inc();
+                let metrics = self.metrics();
+                metrics.heartbeats.inc();
+                metrics.messages_received.of(MessageIn::Ping).inc();
+                metrics.messages_sent.of(MessageOut::Pong).inc();
                 if let Some(out) = self.net.output(conn) {
                     ws::write_pong(out, payload);
                 }
@@ -205,173 +206,6 @@ impl Shard {
         }
     }
 
-    fn message(&mut self, conn: ConnId, key: u32, text: &str) {
-        let message = match parse_driver_message(text) {
-            Ok(message) => message,
-            Err(error) => {
-                self.metrics().bad_input.of(BadInput::Message).inc();
-                self.log(LogKind::BadMessage, |suppressed| {
-                    tracing::info!(
-                        code = error.code.as_str(),
-                        error = error.message,
-                        suppressed,
-                        "bad message"
-                    );
-                });
-                return self.send_text(conn, |out| messages::message_error(out, &error));
-            }
-        };
-        let (kind, event) = match message {
-            DriverMessage::Ping => {
-                self.metrics().messages_received.of(MessageIn::Ping).inc();
-                self.metrics().heartbeats.inc();
-                let now_ms = self.now_ms;
-                return self.send_text(conn, |out| messages::pong(out, now_ms));
-            }
-            DriverMessage::Ack { request_id, attempt } => (MessageIn::Ack, DriverEvent::Ack { request_id, attempt }),
-            DriverMessage::Accept {
-                request_id,
-                attempt,
-                reason,
-            } => (
-                MessageIn::Accept,
-                DriverEvent::Answer {
-                    request_id,
-                    attempt,
-                    answer: Answer::Accept,
-                    reason,
-                },
-            ),
-            DriverMessage::Decline {
-                request_id,
-                attempt,
-                reason,
-            } => (
-                MessageIn::Decline,
-                DriverEvent::Answer {
-                    request_id,
-                    attempt,
-                    answer: Answer::Decline,
-                    reason,
-                },
-            ),
-            DriverMessage::State { available } => (MessageIn::State, DriverEvent::SetState { available }),
-            DriverMessage::Trip { trip_id, event } => {
-                let what = match event {
-                    TripEvent::Arrived => TripMove::Arrived,
-                    TripEvent::Pickup => TripMove::Pickup,
-                    TripEvent::Complete => TripMove::Complete,
-                    TripEvent::Cancel => TripMove::Cancel,
-                };
-                (MessageIn::Trip, DriverEvent::Trip { trip_id, what })
-            }
-            DriverMessage::Location(at) => {
-                let location = Location {
-                    lat: at.lat,
-                    lon: at.lon,
-                    heading: at.heading,
-                    speed: at.speed,
-                };
-                (MessageIn::Location, DriverEvent::At(location))
-            }
-        };
-        self.metrics().messages_received.of(kind).inc();
-        self.step_driver(key, event);
-    }
-
-    /// Sends what the driver actor says.
-    pub(super) fn send(&mut self, conn: ConnId, key: u32, message: &ToSocket) {
-        let now_ms = self.now_ms;
-        let kind = match message {
-            ToSocket::Welcome {
-                session,
-                state,
-                trip_id,
-            } => {
-                let driver_id: DriverId = self.drivers.slab[key as usize].driver.id().clone();
-                let heartbeat_ms = self.config.heartbeat_ms as u32;
-                let (session, state, trip_id) = (*session, *state, trip_id.as_ref());
-                let welcome = Welcome {
-                    driver_id: &driver_id,
-                    session,
-                    state,
-                    trip_id,
-                    heartbeat_ms,
-                    server_time_ms: now_ms,
-                };
-                self.send_text(conn, |out| messages::welcome(out, &welcome));
-                MessageOut::Welcome
-            }
-            ToSocket::Offer {
-                request_id,
-                attempt,
-                priority,
-                expires_at_ms,
-                trip,
-            } => {
-                let (attempt, priority, expires_at_ms) = (*attempt, *priority, *expires_at_ms);
-                let ttl_ms = expires_at_ms.saturating_sub(now_ms) as u32;
-                let offer = Offer {
-                    request_id,
-                    attempt,
-                    priority,
-                    expires_at_ms,
-                    ttl_ms,
-                    trip,
-                };
-                self.send_text(conn, |out| messages::offer(out, &offer));
-                MessageOut::Offer
-            }
-            ToSocket::Confirmed {
-                request_id,
-                attempt,
-                trip_id,
-            } => {
-                self.send_text(conn, |out| messages::confirmed(out, request_id, *attempt, trip_id));
-                MessageOut::Confirmed
-            }
-            ToSocket::Declined { request_id, attempt } => {
-                self.send_text(conn, |out| messages::declined(out, request_id, *attempt));
-                MessageOut::Declined
-            }
-            ToSocket::Revoked {
-                request_id,
-                attempt,
-                reason,
-            } => {
-                self.send_text(conn, |out| messages::revoked(out, request_id, *attempt, *reason));
-                MessageOut::Revoked
-            }
-            ToSocket::State { state, trip_id } => {
-                self.send_text(conn, |out| messages::state(out, *state, trip_id.as_ref()));
-                MessageOut::State
-            }
-            ToSocket::TripCancelled {
-                trip_id,
-                request_id,
-                reason,
-            } => {
-                let reason = reason.as_deref().unwrap_or("cancelled");
-                self.send_text(conn, |out| messages::trip_cancelled(out, trip_id, request_id, reason));
-                MessageOut::TripCancelled
-            }
-            ToSocket::NoSuchOffer { request_id } => {
-                let (code, text) = (
-                    messages::ErrorCode::NoSuchOffer,
-                    "no such offer was made to this driver",
-                );
-                self.send_text(conn, |out| messages::error(out, code, text, Some(request_id)));
-                MessageOut::Error
-            }
-            ToSocket::NoSuchTrip { .. } => {
-                let (code, text) = (messages::ErrorCode::NoSuchTrip, "this driver has no such trip");
-                self.send_text(conn, |out| messages::error(out, code, text, None));
-                MessageOut::Error
-            }
-        };
-        self.metrics().messages_sent.of(kind).inc();
-    }
-
     /// Appends one text message to the socket's output.
     pub(super) fn send_text(&mut self, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(out) = self.net.output(conn) {
@@ -381,7 +215,7 @@ impl Shard {
     }
 
     /// A driver that does not read is let go before it costs the others anything.
-    fn check_room(&mut self, conn: ConnId) {
+    pub(super) fn check_room(&mut self, conn: ConnId) {
         if self.net.output_len(conn) > self.config.output_queue_bytes_max as usize {
             self.log(LogKind::SlowConsumer, |suppressed| {
                 tracing::warn!(suppressed, "a driver does not read its socket: 4008");

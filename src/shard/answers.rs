@@ -1,0 +1,171 @@
+//! Answers that are no step of a request in memory: from an ended request that the store has, to letters for ids that
+//! nobody knows, refusals; and how what an actor answers becomes a reply.
+#![forbid(unsafe_code)]
+
+use super::{Letter, Shard, home_of_driver};
+use crate::cold::port::EndedRequest;
+use crate::fsm::fold::Outcome;
+use crate::fsm::ids::RequestId;
+use crate::fsm::request::{ApiAnswer, Asker, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::types::RequestLog;
+use crate::wire::api::{self, RequestView, ResponseOutcome};
+use crate::wire::respond::{Problem, Reply};
+use std::collections::VecDeque;
+
+impl Shard {
+    /// Answers from an ended request that only the store has: the same actor, for a moment.
+    pub(super) fn answer_from_store(&mut self, ended: EndedRequest, letters: VecDeque<Letter>) {
+        let mut request = match Request::restored(ended.log) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::error!(shard = self.index, %error, "the store holds a request that does not fold");
+                return letters
+                    .into_iter()
+                    .for_each(|letter| self.refuse_letter(&letter, &Problem::not_durable()));
+            }
+        };
+        for letter in letters {
+            let event = match letter {
+                Letter::Offer { offer, reply } => RequestEvent::Reposted { offer, reply },
+                Letter::Request { event, .. } => event,
+                Letter::TripMoved {
+                    trip_id,
+                    driver_id,
+                    what,
+                } => RequestEvent::TripMoved {
+                    driver_id,
+                    trip_id,
+                    what,
+                },
+                Letter::TripCancelled { reason, reply, .. } => RequestEvent::TripCancelled { reason, reply },
+                Letter::View { audit, reply, .. } => {
+                    let answer = view(&request, audit, &self.config.node_id);
+                    self.answer(reply, answer);
+                    continue;
+                }
+                other => unreachable!("not a request's letter: {other:?}"),
+            };
+            let mut effects = Vec::new();
+            request.step(event, self.now_ms, &mut effects);
+            for effect in effects {
+                match effect {
+                    RequestEffect::Reply { reply, answer } => self.answer(reply, encode(request.id(), answer)),
+                    RequestEffect::Driver { driver_id, message } => {
+                        self.post_to_driver(driver_id, request.id().clone(), message);
+                    }
+                    RequestEffect::Arm { .. } => {}
+                    RequestEffect::Persist { .. } | RequestEffect::Closed => {
+                        unreachable!("an ended request does not change")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a letter for a request or trip that nobody knows.
+    pub(super) fn unknown(&mut self, letter: Letter) {
+        match letter {
+            Letter::Request { request_id, event } => match event {
+                RequestEvent::Answered {
+                    asker: Asker::Api(reply),
+                    ..
+                } => {
+                    self.answer(reply, Problem::no_such_offer().into_reply());
+                }
+                RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
+                    self.post_to_driver(driver_id, request_id, ToDriver::NoSuchOffer);
+                }
+                RequestEvent::Reserved { driver_id } => {
+                    self.post_to_driver(driver_id, request_id, ToDriver::Release);
+                }
+                RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
+                // Late echoes of a request that is over.
+                RequestEvent::Delivered { .. }
+                | RequestEvent::Refused { .. }
+                | RequestEvent::Busy { .. }
+                | RequestEvent::Unavailable { .. } => {}
+                RequestEvent::Reposted { .. }
+                | RequestEvent::TripMoved { .. }
+                | RequestEvent::TripCancelled { .. }
+                | RequestEvent::Timer => unreachable!("never sent by letter"),
+            },
+            Letter::TripMoved { driver_id, .. } => {
+                let home = home_of_driver(&driver_id, self.shards);
+                self.post(home, Letter::NoSuchTrip { driver_id });
+            }
+            Letter::TripCancelled { reply, .. } => self.answer(reply, Problem::no_such_trip().into_reply()),
+            Letter::View { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
+            other => unreachable!("not a request's letter: {other:?}"),
+        }
+    }
+
+    pub(super) fn refuse_letter(&mut self, letter: &Letter, problem: &Problem) {
+        let reply = match letter {
+            Letter::Offer { reply, .. }
+            | Letter::TripCancelled { reply, .. }
+            | Letter::View { reply, .. }
+            | Letter::Request {
+                event:
+                    RequestEvent::Cancelled { reply, .. }
+                    | RequestEvent::Answered {
+                        asker: Asker::Api(reply),
+                        ..
+                    },
+                ..
+            } => *reply,
+            // A driver asks again when it hears nothing.
+            _ => return,
+        };
+        self.answer(reply, problem.clone().into_reply());
+    }
+}
+
+pub(super) fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
+    match answer {
+        ApiAnswer::Offer {
+            state,
+            attempt,
+            driver_id,
+            duplicate,
+        } => api::offer(request_id, state, attempt, driver_id.as_ref(), duplicate),
+        ApiAnswer::Excluded { state, excluded } => Problem::excluded(state, &excluded).into_reply(),
+        ApiAnswer::Ended { state, trip_id } => Problem::ended(state, trip_id.as_ref()).into_reply(),
+        ApiAnswer::Outcome { outcome, trip_id } => {
+            let outcome = match outcome {
+                Outcome::Accepted => ResponseOutcome::Confirmed,
+                Outcome::Declined => ResponseOutcome::Declined,
+                Outcome::Open | Outcome::TimedOut | Outcome::Refused(_) | Outcome::Revoked(_) => {
+                    ResponseOutcome::TooLate
+                }
+            };
+            api::response(request_id, outcome, trip_id.as_ref())
+        }
+        ApiAnswer::NoSuchOffer => Problem::no_such_offer().into_reply(),
+        ApiAnswer::Cancelled => api::cancelled(request_id),
+        ApiAnswer::TripCancelled { trip_id } => api::trip_cancelled(&trip_id, request_id),
+        ApiAnswer::NoSuchTrip => Problem::no_such_trip().into_reply(),
+    }
+}
+
+pub(super) fn view(request: &Request, audit: bool, node: &str) -> Reply {
+    let fold = request.fold();
+    let state = fold.state();
+    if audit {
+        let log = RequestLog {
+            request_id: request.id().clone(),
+            log: request.persisted_log().to_vec(),
+        };
+        return api::audit(&log, state, node);
+    }
+    let (attempt, driver_id) = fold.current();
+    api::request_view(&RequestView {
+        request_id: request.id(),
+        state,
+        attempt,
+        driver_id,
+        excluded: fold.excluded().collect(),
+        trip_id: fold.trip.as_ref().map(|trip| &trip.trip_id),
+        priority: fold.priority,
+        deadline_at_ms: fold.deadline_at_ms,
+    })
+}
