@@ -94,6 +94,8 @@ settings! {
         "How long an event is kept for consumers that have not acknowledged it.";
     events_bytes_max: u64, "bytes", within(MIB, 1 << 50), Preset::Text("4294967296"),
         "Size of the kept events beyond which the oldest go, acknowledged or not.";
+    disk_reserve_bytes: u64, "bytes", within(0, 1 << 50), Preset::Text("536870912"),
+        "Free disk space below which the store writes nothing and the node takes no new requests.";
 
     handshake_timeout_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
         "Time from accept to a complete WebSocket handshake.";

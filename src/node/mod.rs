@@ -181,6 +181,7 @@ fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
         idempotency_retention_days: config.idempotency_retention_days,
         events_retention_ms: config.events_retention_ms,
         events_bytes_max: config.events_bytes_max,
+        disk_reserve_bytes: config.disk_reserve_bytes,
         surroundings,
         ..StoreConfig::new(&dir)
     };
@@ -327,6 +328,7 @@ fn shard_main(begin: Begin) {
         }
     };
     let waker = net.waker();
+    let store_health = store.health();
     let handle = {
         let waker = waker.clone();
         store.attach(index, Box::new(move || waker.wake()))
@@ -353,6 +355,7 @@ fn shard_main(begin: Begin) {
         mail,
         net,
         store: handle,
+        store_health,
         writer,
         journal_dir,
         orders,

@@ -29,6 +29,7 @@ pub(crate) use letter::Letter;
 pub(crate) use mailbox::{Mailbox, mesh};
 pub(crate) use runtime::{Orders, spawn, start_housekeeping};
 
+use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
 use crate::cold::port::FromStore;
 use crate::config::Config;
@@ -134,6 +135,7 @@ pub(crate) struct Parts {
     pub(crate) mail: Mailbox<Box<Letter>>,
     pub(crate) net: Net,
     pub(crate) store: StoreHandle,
+    pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) writer: Writer,
     pub(crate) journal_dir: PathBuf,
     pub(crate) orders: Orders,
@@ -153,6 +155,7 @@ pub(crate) struct Shard {
     mail: Mailbox<Box<Letter>>,
     wheel: Wheel,
     store: StoreHandle,
+    store_health: Arc<StoreHealth>,
     housekeeper: Housekeeper,
     durable: Durable,
     segment_retry_at_ms: u64,
@@ -192,6 +195,7 @@ impl Shard {
             mail,
             net,
             store,
+            store_health,
             writer,
             journal_dir,
             orders,
@@ -224,6 +228,7 @@ impl Shard {
             mail,
             wheel: Wheel::new(now_ms),
             store,
+            store_health,
             housekeeper: Housekeeper::new(orders, journal_dir, waker),
             durable: Durable::new(writer, source),
             segment_retry_at_ms: 0,
@@ -466,6 +471,7 @@ impl Shard {
         // In-flight requests must still be able to end when no further segment can be made.
         self.durable.writer.room_bytes() > self.config.journal_segment_bytes / 4
             && self.durable.backlog() < limits::STORE_BACKLOG_MAX
+            && self.store_health.is_healthy()
     }
 
     /// Whether the journal takes more at its present pace.
