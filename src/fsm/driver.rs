@@ -56,12 +56,13 @@ pub enum DriverEvent {
     At(Location),
     /// `ACK`
     Ack { request_id: RequestId, attempt: u32 },
-    /// `ACCEPT` or `DECLINE`
+    /// `ACCEPT` or `DECLINE`, on the socket or over the API in the driver's name.
     Answer {
         request_id: RequestId,
-        attempt: u32,
+        attempt: Option<u32>,
         answer: Answer,
         reason: Option<Box<str>>,
+        asker: Asker,
     },
     /// `TRIP`
     Trip { trip_id: TripId, what: TripMove },
@@ -300,9 +301,12 @@ impl Driver {
                 attempt,
                 answer,
                 reason,
+                asker,
             } => {
-                self.deliver(&request_id, effects);
-                self.answer(request_id, attempt, answer, reason, effects);
+                if asker == Asker::Driver {
+                    self.deliver(&request_id, effects);
+                }
+                self.answer(request_id, attempt, answer, reason, asker, effects);
             }
             DriverEvent::Trip { trip_id, what } => effects.push(DriverEffect::TripMoved { trip_id, what }),
             DriverEvent::Written => {
@@ -403,7 +407,8 @@ impl Driver {
         }
         if let Some(held) = self.held.as_ref().filter(|held| !available && held.attempt > 0) {
             let (request_id, attempt) = (held.request_id.clone(), held.attempt);
-            return self.answer(request_id, attempt, Answer::Decline, Some("off shift".into()), effects);
+            let (attempt, reason) = (Some(attempt), Some("off shift".into()));
+            return self.answer(request_id, attempt, Answer::Decline, reason, Asker::Driver, effects);
         }
         if self.state() == DriverState::Offline {
             self.refuse_queue(RefuseReason::Offline, effects);
@@ -414,18 +419,23 @@ impl Driver {
     fn answer(
         &self,
         request_id: RequestId,
-        attempt: u32,
+        attempt: Option<u32>,
         answer: Answer,
         reason: Option<Box<str>>,
+        asker: Asker,
         effects: &mut Vec<DriverEffect>,
     ) {
-        let (driver_id, attempt, asker) = (self.id.clone(), Some(attempt), Asker::Driver);
+        let driver_id = self.id.clone();
+        let held = self.held.as_ref().is_some_and(|held| {
+            held.request_id == request_id && held.attempt > 0 && attempt.is_none_or(|attempt| attempt == held.attempt)
+        });
         let event = RequestEvent::Answered {
             driver_id,
             attempt,
             answer,
             reason,
             asker,
+            held,
         };
         effects.push(DriverEffect::Request { request_id, event });
     }
@@ -477,7 +487,7 @@ impl Driver {
                     trip: Some(trip),
                     delivered: false,
                 };
-                self.offered(held, resumed, effects);
+                self.offered(held, resumed.is_some(), effects);
             }
             ToDriver::Outcome {
                 attempt,
@@ -498,7 +508,10 @@ impl Driver {
             }
             ToDriver::NoSuchTrip { trip_id } => self.send(ToSocket::NoSuchTrip { trip_id }, effects),
             ToDriver::Bound { trip_id, phase } => {
-                assert!(self.bound.is_none() && self.held.is_none(), "one trip for each driver");
+                assert!(
+                    self.bound.is_none() && self.held.is_none(),
+                    "trips are bound before offers are resumed"
+                );
                 let on_trip = phase == TripPhase::OnTrip;
                 self.bound = Some(Box::new(Bound { trip_id, on_trip }));
                 self.told = self.state();

@@ -69,6 +69,8 @@ pub enum RequestEvent {
         answer: Answer,
         reason: Option<Box<str>>,
         asker: Asker,
+        /// The driver is reserved for this offer, as its own actor says.
+        held: bool,
     },
     /// The offer was written to the socket.
     Delivered { attempt: u32, driver_id: DriverId },
@@ -109,6 +111,15 @@ pub enum Durability {
     Fenced,
 }
 
+/// What a restart knows of an offer that was open before it. The order is that of precedence among several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resumed {
+    /// The driver's socket is not known to have had it.
+    pub undelivered: bool,
+    /// When it was sent first.
+    pub sent_at_ms: UnixMs,
+}
+
 /// What the request's driver is told; the shard carries it to the driver's home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the contract's")]
@@ -126,7 +137,7 @@ pub enum ToDriver {
         priority: Priority,
         expires_at_ms: UnixMs,
         trip: Arc<str>,
-        resumed: bool,
+        resumed: Option<Resumed>,
     },
     /// How the attempt stands now: `Accepted`, `Declined`, `TimedOut` or `Revoked`. `again`: only an answer.
     Outcome {
@@ -329,12 +340,9 @@ impl Request {
 
     /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on.
     ///
-    /// # Panics
-    /// When the request has lived on since it was restored.
+    /// Events may have come before.
     pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        assert!(self.pending.is_none() && self.persisted == self.log.len());
-        self.time_out(now_ms, effects);
-        self.advance(now_ms, effects);
+        self.step(RequestEvent::Timer, now_ms, effects);
     }
 
     /// The id.
@@ -427,8 +435,9 @@ impl Request {
                 answer,
                 reason,
                 asker,
+                held,
             } => {
-                self.answered(&driver_id, attempt, answer, reason, asker, now_ms, effects);
+                self.answered(&driver_id, attempt, answer, reason, (asker, held), now_ms, effects);
             }
             RequestEvent::Delivered { attempt, driver_id } => self.noted(attempt, &driver_id, false, now_ms, effects),
             RequestEvent::Acked { attempt, driver_id } => self.noted(attempt, &driver_id, true, now_ms, effects),
@@ -703,7 +712,7 @@ impl Request {
         attempt: Option<u32>,
         answer: Answer,
         reason: Option<Box<str>>,
-        asker: Asker,
+        (asker, held): (Asker, bool),
         now_ms: UnixMs,
         effects: &mut Vec<RequestEffect>,
     ) {
@@ -719,6 +728,9 @@ impl Request {
             Asker::Driver => Channel::WebSocket,
         };
         match (outcome, answer) {
+            // The offer has not reached the driver, or the driver's refusal has not reached the request: it may have
+            // another offer or a trip, and must not get a second one.
+            (Outcome::Open, _) if !held => no_such_offer(driver_id, asker, effects),
             (Outcome::Open, Answer::Accept) => {
                 let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != number).collect();
                 self.push(
@@ -825,7 +837,7 @@ impl Request {
                     Some(attempt),
                     Answer::Decline,
                     None,
-                    Asker::Driver,
+                    (Asker::Driver, false),
                     now_ms,
                     effects,
                 );
@@ -1125,6 +1137,10 @@ impl Request {
 
     fn send_offer(&self, number: u32, resumed: bool, effects: &mut Vec<RequestEffect>) {
         let made = &self.fold.attempts[number as usize - 1];
+        let resumed = resumed.then_some(Resumed {
+            undelivered: !made.delivered,
+            sent_at_ms: made.sent_at_ms,
+        });
         let message = ToDriver::Offer {
             attempt: number,
             priority: self.fold.priority,

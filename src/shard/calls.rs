@@ -82,14 +82,16 @@ impl Shard {
             accept,
             attempt,
         } = api::parse_response(body)?;
-        let event = RequestEvent::Answered {
+        let answer = if accept { Answer::Accept } else { Answer::Decline };
+        let home = home_of_driver(&driver_id, self.shards);
+        let letter = Letter::Answer {
             driver_id,
+            request_id,
             attempt,
-            answer: if accept { Answer::Accept } else { Answer::Decline },
-            reason: None,
-            asker: Asker::Api(reply),
+            answer,
+            reply,
         };
-        self.post_to_request(request_id, event);
+        self.post(home, letter);
         Ok(())
     }
 

@@ -35,7 +35,7 @@ use crate::cold::port::FromStore;
 use crate::config::Config;
 use crate::fsm::driver::{DriverEffect, DriverEvent, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
-use crate::fsm::request::{ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::request::{Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::wheel::Wheel;
 use crate::journal::Writer;
 use crate::limits;
@@ -455,6 +455,22 @@ impl Shard {
                 message,
             } => {
                 self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
+            }
+            Letter::Answer {
+                driver_id,
+                request_id,
+                attempt,
+                answer,
+                reply,
+            } => {
+                let event = DriverEvent::Answer {
+                    request_id,
+                    attempt,
+                    answer,
+                    reason: None,
+                    asker: Asker::Api(reply),
+                };
+                self.driver_letter(&driver_id, event);
             }
             Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
