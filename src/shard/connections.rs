@@ -172,7 +172,15 @@ impl Shard {
     }
 
     /// The connection is gone.
-    pub(super) fn closed(&mut self, conn: ConnId) {
+    pub(super) fn closed(&mut self, conn: ConnId, why: net::CloseCause) {
+        if let net::CloseCause::Error(errno) = why
+            && tracing::enabled!(tracing::Level::DEBUG)
+        {
+            self.log(LogKind::Socket, |suppressed| {
+                let error = std::io::Error::from_raw_os_error(errno);
+                tracing::debug!(%error, suppressed, "a socket failed");
+            });
+        }
         match self.connections.take(conn) {
             Conn::None => {}
             Conn::Http(http) => {

@@ -335,7 +335,7 @@ impl Shard {
             NetEvent::Received { conn, buffer } => self.received(conn, buffer),
             NetEvent::PeerClosed { conn } => self.peer_closed(conn),
             NetEvent::OutputDrained { conn } => self.socket_drained(conn),
-            NetEvent::Closed { conn, .. } => self.closed(conn),
+            NetEvent::Closed { conn, cause } => self.closed(conn, cause),
             NetEvent::Woken => {}
             NetEvent::FileWritten { buffer, result, .. } => self.written(buffer, result),
         }
