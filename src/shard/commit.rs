@@ -51,6 +51,8 @@ pub(super) struct Durable {
     creating: bool,
     write_started_us: u64,
     imaging: Option<usize>,
+    /// Last record of an image that is not durable yet, 0 for none: until it is, the records that it repeats stay.
+    imaged: Lsn,
     source: Source,
 }
 
@@ -67,6 +69,7 @@ impl Durable {
             creating: false,
             write_started_us: 0,
             imaging: None,
+            imaged: 0,
             source,
         }
     }
@@ -198,6 +201,10 @@ impl Shard {
             };
             self.post(to, letter);
         }
+        if (1..=committed.through).contains(&self.durable.imaged) {
+            self.durable.imaged = 0;
+            self.drop_segments();
+        }
     }
 
     fn steps_committed(&mut self, lsn: Lsn, key: u32, from: usize, to: usize, wait: bool) {
@@ -294,7 +301,7 @@ impl Shard {
 
     /// Lets segments go in which nothing is open, unread by the store, or uncommitted.
     fn drop_segments(&mut self) {
-        if self.durable.writer.segments().len() < 2 {
+        if self.durable.writer.segments().len() < 2 || self.durable.imaged > 0 {
             return;
         }
         let committed = self.durable.writer.committed();
@@ -356,7 +363,8 @@ impl Shard {
         let records = image_records(&RequestLog { request_id, log }, self.durable.writer.record_bytes_max());
         let mut first_lsn = Lsn::MAX;
         for record in records {
-            first_lsn = first_lsn.min(self.append(&record, After::Nothing));
+            self.durable.imaged = self.append(&record, After::Nothing);
+            first_lsn = first_lsn.min(self.durable.imaged);
         }
         self.requests.slab[key as usize].first_lsn = first_lsn;
     }
