@@ -225,10 +225,12 @@ impl Shard {
         }
     }
 
-    /// Everything sent to this socket was written.
-    pub(super) fn socket_drained(&mut self, conn: ConnId) {
-        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else {
-            return;
+    /// Everything sent to this connection was written.
+    pub(super) fn drained(&mut self, conn: ConnId) {
+        let key = match self.connections.get(conn) {
+            Some(Conn::Socket(socket)) if socket.id == conn => socket.driver,
+            Some(Conn::Http(_)) => return self.http_drained(conn),
+            _ => return,
         };
         if self
             .drivers
