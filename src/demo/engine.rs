@@ -83,7 +83,6 @@ enum TakeBack {
 
 /// What is special about a request; follows from the seed and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent of each other")]
 struct Traits {
     priority: &'static str,
     manner: Manner,
