@@ -4,7 +4,7 @@
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
 use crate::fsm::ids::home_shard;
-use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent};
+use crate::fsm::request::{Answer, ReplyTo, RequestEvent};
 use crate::ops::health;
 use crate::ops::metrics::BadInput;
 use crate::ops::process::ProcessStats;
