@@ -3,11 +3,12 @@
 
 use super::commit::After;
 use super::index::KeyIndex;
+use super::latency::{Begun, Stopwatch};
 use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
-use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent};
+use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent, ToSocket};
 use crate::fsm::ids::{DriverId, home_shard};
-use crate::fsm::request::{ReplyTo, ToDriver};
+use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
 use crate::fsm::types::{DriverState, Record};
 use crate::fsm::wheel::TimerId;
 use crate::net::ConnId;
@@ -25,6 +26,8 @@ pub(super) struct Entry {
     pub(super) driver: Driver,
     pub(super) conn: Option<ConnId>,
     timer: Option<TimerId>,
+    /// Until what was sent last is written.
+    watch: Stopwatch,
 }
 
 /// The table.
@@ -49,6 +52,7 @@ impl Drivers {
             driver,
             conn: None,
             timer: None,
+            watch: Stopwatch::default(),
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
@@ -88,7 +92,9 @@ impl Shard {
         }
         self.drivers.connects += 1;
         let session = (self.incarnation << 32) | self.drivers.connects;
-        let displaced = self.drivers.slab[key as usize].conn.replace(conn);
+        let entry = &mut self.drivers.slab[key as usize];
+        entry.watch = Stopwatch::default();
+        let displaced = entry.conn.replace(conn);
         if let Some(old) = displaced {
             self.log(LogKind::Displaced, |suppressed| {
                 tracing::info!(suppressed, "a driver connected again: 4001 to its older socket");
@@ -110,16 +116,19 @@ impl Shard {
             return;
         };
         entry.conn = None;
+        entry.watch = Stopwatch::default();
         if let Some(session) = entry.driver.session() {
             self.step_driver(key, DriverEvent::Disconnected { session });
         }
     }
 
     /// A request speaks to a driver.
-    pub(super) fn driver_letter(&mut self, driver_id: &DriverId, event: DriverEvent) {
+    pub(super) fn driver_letter(&mut self, driver_id: &DriverId, event: DriverEvent, begun: Option<Begun>) {
         // A driver that nobody ever saw is told nothing, but a request must hear that it is offline.
         let key = self.driver_key(driver_id);
+        self.begun = begun;
         self.step_driver(key, event);
+        self.begun = None;
         self.forget_if_idle(key);
     }
 
@@ -157,7 +166,11 @@ impl Shard {
     fn apply_driver(&mut self, key: u32, effect: DriverEffect) {
         match effect {
             DriverEffect::Send(message) => {
-                if let Some(conn) = self.drivers.slab[key as usize].conn {
+                let entry = &mut self.drivers.slab[key as usize];
+                if matches!(message, ToSocket::Offer { .. } | ToSocket::Confirmed { .. }) {
+                    entry.watch = Stopwatch::start(self.begun);
+                }
+                if let Some(conn) = entry.conn {
                     self.send(conn, key, &message);
                 }
             }
@@ -177,6 +190,9 @@ impl Shard {
                 }
             }
             DriverEffect::Request { request_id, event } => {
+                if matches!(event, RequestEvent::Delivered { .. }) {
+                    self.stop_watch(key);
+                }
                 self.post_to_request(request_id, event);
             }
             DriverEffect::TripMoved { trip_id, what } => {
@@ -217,6 +233,13 @@ impl Shard {
                 );
             }
             DriverEffect::Gone => self.forget_driver(key),
+        }
+    }
+
+    /// What was sent last has arrived.
+    pub(super) fn stop_watch(&mut self, key: u32) {
+        if let Some(entry) = self.drivers.slab.get_mut(key as usize) {
+            entry.watch.stop(self.now_us, self.shared.registry.shard(self.index));
         }
     }
 
@@ -315,7 +338,7 @@ impl Shard {
 
     /// Hands a request's message to the driver before anybody is served (start of the node).
     pub(super) fn rebind(&mut self, driver_id: &DriverId, request_id: crate::fsm::ids::RequestId, message: ToDriver) {
-        self.driver_letter(driver_id, DriverEvent::Request { request_id, message });
+        self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, None);
     }
 
     pub(super) fn source(&self) -> Source {

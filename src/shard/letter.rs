@@ -1,6 +1,7 @@
 //! What travels between shards. A letter to oneself goes the same way, without the ring.
 #![forbid(unsafe_code)]
 
+use super::latency::Begun;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{Answer, ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::OfferRequest;
@@ -12,7 +13,12 @@ use crate::wire::ws::AcceptKey;
 #[allow(missing_docs, reason = "the fields are the events' own")]
 pub(crate) enum Letter {
     /// `POST /v1/dispatch/offer`, to the request's home.
-    Offer { offer: Box<OfferRequest>, reply: ReplyTo },
+    Offer {
+        offer: Box<OfferRequest>,
+        reply: ReplyTo,
+        /// When it was received, Unix microseconds.
+        at_us: u64,
+    },
     /// `POST /v1/dispatch/response`, to the driver's home, whose actor knows what it holds.
     Answer {
         driver_id: DriverId,
@@ -22,7 +28,12 @@ pub(crate) enum Letter {
         reply: ReplyTo,
     },
     /// Something happens to a request.
-    Request { request_id: RequestId, event: RequestEvent },
+    Request {
+        request_id: RequestId,
+        event: RequestEvent,
+        /// When the sender saw it happen, Unix microseconds.
+        at_us: u64,
+    },
     /// A driver speaks of a trip, to the home of the trip's request.
     TripMoved {
         trip_id: TripId,
@@ -46,6 +57,8 @@ pub(crate) enum Letter {
         driver_id: DriverId,
         request_id: RequestId,
         message: ToDriver,
+        /// What is measured until the message is written.
+        begun: Option<Begun>,
     },
     /// Nobody knows the trip that the driver spoke of.
     NoSuchTrip { driver_id: DriverId },

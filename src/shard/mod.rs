@@ -16,6 +16,7 @@ mod drain;
 mod drivers;
 mod http;
 mod index;
+mod latency;
 mod letter;
 mod mailbox;
 mod messages;
@@ -48,6 +49,7 @@ use commit::Durable;
 use compact_str::CompactString;
 use connections::Connections;
 use drivers::Drivers;
+use latency::Begun;
 use requests::Requests;
 use runtime::Housekeeper;
 use slab::Slab;
@@ -156,6 +158,8 @@ pub(crate) struct Shard {
     shared: Arc<Shared>,
     clock: Clock,
     now_ms: u64,
+    /// The time of this turn; `now_ms` is its milliseconds.
+    now_us: u64,
     net: Net,
     mail: Mailbox<Box<Letter>>,
     wheel: Wheel,
@@ -186,6 +190,8 @@ pub(crate) struct Shard {
     from_store: Vec<FromStore>,
     request_effects: Vec<RequestEffect>,
     driver_effects: Vec<DriverEffect>,
+    /// What is measured of the letter that a driver is reading.
+    begun: Option<Begun>,
     scratch: Vec<u8>,
 }
 
@@ -208,7 +214,8 @@ impl Shard {
             orders,
         } = parts;
         let waker = net.waker();
-        let now_ms = clock.now_ms();
+        let now_us = clock.now_us();
+        let now_ms = now_us / 1_000;
         let driver_limits = DriverLimits {
             heartbeat_ms: config.heartbeat_ms as u32,
             driver_ttl_ms: config.driver_ttl_ms,
@@ -231,6 +238,7 @@ impl Shard {
             shared,
             clock,
             now_ms,
+            now_us,
             net,
             mail,
             wheel: Wheel::new(now_ms),
@@ -256,6 +264,7 @@ impl Shard {
             from_store: Vec::new(),
             request_effects: Vec::new(),
             driver_effects: Vec::new(),
+            begun: None,
             scratch: Vec::new(),
         }
     }
@@ -313,9 +322,14 @@ impl Shard {
             self.mail.awake();
             self.metrics().ring_sleeps.inc();
         }
-        self.metrics().turns.inc();
-        self.metrics().ring_completions.add(events.len() as u64);
-        self.now_ms = self.clock.now_ms();
+        let counts = self.net.take_counts();
+        let metrics = self.metrics();
+        metrics.turns.inc();
+        metrics.ring_completions.add(events.len() as u64);
+        metrics.bytes_sent.add(counts.bytes_sent);
+        metrics.recv_buffers_exhausted.add(counts.recv_buffers_exhausted);
+        self.now_us = self.clock.now_us();
+        self.now_ms = self.now_us / 1_000;
         self.watch_output();
         for event in events.drain(..) {
             self.net_event(event);
@@ -423,24 +437,34 @@ impl Shard {
         if to == self.index {
             self.local.push_back(letter);
         } else {
-            self.metrics().mailbox_letters.inc();
-            self.mail.post(to, Box::new(letter));
+            let fits = self.mail.post(to, Box::new(letter));
+            let metrics = self.metrics();
+            metrics.mailbox_letters.inc();
+            if !fits {
+                metrics.mailbox_overflows.inc();
+            }
         }
     }
 
     /// Something happens to a request, wherever it is.
     fn post_to_request(&mut self, request_id: RequestId, event: RequestEvent) {
         let home = home_of_request(&request_id, self.shards);
-        self.post(home, Letter::Request { request_id, event });
+        let letter = Letter::Request {
+            request_id,
+            event,
+            at_us: self.now_us,
+        };
+        self.post(home, letter);
     }
 
     /// A request speaks to a driver, wherever it is.
-    fn post_to_driver(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver) {
+    fn post_to_driver(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver, begun: Option<Begun>) {
         let home = home_of_driver(&driver_id, self.shards);
         let letter = Letter::Driver {
             driver_id,
             request_id,
             message,
+            begun,
         };
         self.post(home, letter);
     }
@@ -463,8 +487,9 @@ impl Shard {
                 driver_id,
                 request_id,
                 message,
+                begun,
             } => {
-                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
+                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message }, begun);
             }
             Letter::Answer {
                 driver_id,
@@ -480,7 +505,7 @@ impl Shard {
                     reason: None,
                     asker: Asker::Api(reply),
                 };
-                self.driver_letter(&driver_id, event);
+                self.driver_letter(&driver_id, event, None);
             }
             Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),

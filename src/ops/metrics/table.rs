@@ -68,7 +68,7 @@ metrics! {
         requests_received: Counters<Priority, PRIORITIES>, "dispatchd_requests_received_total",
             "Dispatch requests made durable.";
         requests_repeated: Counter, "dispatchd_requests_repeated_total",
-            "Repeated dispatch requests that changed nothing.";
+            "Repeated dispatch requests, answered as duplicates.";
         requests_ended: Counters<RequestEnd, { RequestEnd::COUNT }>, "dispatchd_requests_ended_total",
             "Dispatch requests ended.";
         requests_open: Gauge, "dispatchd_requests_open",
