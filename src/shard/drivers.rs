@@ -38,6 +38,8 @@ pub(super) struct Drivers {
     /// Drivers that are not in memory and went off shift on purpose, and when.
     off_shift: HashMap<DriverId, u64>,
     connects: u64,
+    /// Bytes that the actors keep on the heap.
+    heap_bytes: usize,
 }
 
 impl Drivers {
@@ -61,9 +63,9 @@ impl Drivers {
         key
     }
 
-    /// Bytes that the table has allocated, the actors' heap left out.
+    /// Bytes of the table, its index, and what the actors keep beside it.
     pub(super) fn bytes(&self) -> usize {
-        self.slab.bytes() + self.by_id.bytes()
+        self.slab.bytes() + self.by_id.bytes() + self.heap_bytes
     }
 }
 
@@ -149,9 +151,10 @@ impl Shard {
     pub(super) fn step_driver(&mut self, key: u32, event: DriverEvent) {
         let mut effects = std::mem::take(&mut self.driver_effects);
         let driver = &mut self.drivers.slab[key as usize].driver;
-        let before = driver.state();
+        let (before, heap_before) = (driver.state(), driver.heap_bytes());
         driver.step(event, self.now_ms, &self.driver_limits, &mut effects);
-        let after = driver.state();
+        let (after, heap_after) = (driver.state(), driver.heap_bytes());
+        self.drivers.heap_bytes = self.drivers.heap_bytes + heap_after - heap_before;
         if before != after {
             let metrics = self.metrics();
             metrics.drivers.of(before).dec();
@@ -259,6 +262,7 @@ impl Shard {
     fn forget_driver(&mut self, key: u32) {
         let entry = self.drivers.slab.remove(key as usize);
         debug_assert!(entry.conn.is_none());
+        self.drivers.heap_bytes -= entry.driver.heap_bytes();
         if let Some(timer) = entry.timer {
             self.wheel.cancel(timer);
         }

@@ -7,6 +7,7 @@
 //! Must never: block (what blocks is in `cold` or in the housekeeping task), touch another shard's data, or send
 //! what is not durable yet.
 
+mod account;
 mod answers;
 mod calls;
 mod clock;
@@ -35,9 +36,9 @@ use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
 use crate::cold::port::FromStore;
 use crate::config::Config;
-use crate::fsm::driver::{DriverEffect, DriverEvent, DriverLimits};
+use crate::fsm::driver::{DriverEffect, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
-use crate::fsm::request::{Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::request::{ReplyTo, Request, RequestEffect, ToDriver};
 use crate::fsm::wheel::Wheel;
 use crate::journal::Writer;
 use crate::limits;
@@ -176,6 +177,8 @@ pub(crate) struct Shard {
     http_again: Vec<ConnId>,
     /// The timer of the sweep is armed.
     sweeping: bool,
+    /// When the account of memory is due.
+    account_at_ms: u64,
     asks: Slab<Ask>,
     unasked: VecDeque<(u64, crate::cold::port::Query)>,
     arrivals: HashMap<u64, Arrival>,
@@ -252,6 +255,7 @@ impl Shard {
             calls: Slab::new(),
             http_again: Vec::new(),
             sweeping: false,
+            account_at_ms: 0,
             asks: Slab::new(),
             unasked: VecDeque::new(),
             arrivals: HashMap::new(),
@@ -407,6 +411,7 @@ impl Shard {
             self.net.wake_ring(fd);
         }
         self.metrics().timers_armed.set(self.wheel.len() as u64);
+        self.account_memory();
     }
 
     fn hear_store(&mut self) {
@@ -424,97 +429,6 @@ impl Shard {
         }
         self.from_store = heard;
         self.ask_again();
-    }
-
-    fn read_own_letters(&mut self) {
-        while let Some(letter) = self.local.pop_front() {
-            self.open_letter(letter);
-        }
-    }
-
-    /// Sends a letter to a shard, this one included.
-    fn post(&mut self, to: u16, letter: Letter) {
-        if to == self.index {
-            self.local.push_back(letter);
-        } else {
-            let fits = self.mail.post(to, Box::new(letter));
-            let metrics = self.metrics();
-            metrics.mailbox_letters.inc();
-            if !fits {
-                metrics.mailbox_overflows.inc();
-            }
-        }
-    }
-
-    /// Something happens to a request, wherever it is.
-    fn post_to_request(&mut self, request_id: RequestId, event: RequestEvent) {
-        let home = home_of_request(&request_id, self.shards);
-        let letter = Letter::Request {
-            request_id,
-            event,
-            at_us: self.now_us,
-        };
-        self.post(home, letter);
-    }
-
-    /// A request speaks to a driver, wherever it is.
-    fn post_to_driver(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver, begun: Option<Begun>) {
-        let home = home_of_driver(&driver_id, self.shards);
-        let letter = Letter::Driver {
-            driver_id,
-            request_id,
-            message,
-            begun,
-        };
-        self.post(home, letter);
-    }
-
-    fn open_letter(&mut self, letter: Letter) {
-        match letter {
-            Letter::Offer { ref offer, .. } => {
-                let request_id = offer.request_id.clone();
-                self.request_letter(request_id, letter);
-            }
-            Letter::Request { ref request_id, .. } | Letter::View { ref request_id, .. } => {
-                let request_id = request_id.clone();
-                self.request_letter(request_id, letter);
-            }
-            Letter::TripMoved { ref trip_id, .. } | Letter::TripCancelled { ref trip_id, .. } => {
-                let trip_id = trip_id.clone();
-                self.trip_letter(trip_id, letter);
-            }
-            Letter::Driver {
-                driver_id,
-                request_id,
-                message,
-                begun,
-            } => {
-                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message }, begun);
-            }
-            Letter::Answer {
-                driver_id,
-                request_id,
-                attempt,
-                answer,
-                reply,
-            } => {
-                let event = DriverEvent::Answer {
-                    request_id,
-                    attempt,
-                    answer,
-                    reason: None,
-                    asker: Asker::Api(reply),
-                };
-                self.driver_letter(&driver_id, event, None);
-            }
-            Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
-            Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
-            Letter::Reply { call, reply } => self.reply_arrived(call, reply),
-            Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),
-            Letter::HandOverFailed { token } => {
-                self.arrivals.remove(&token);
-            }
-        }
     }
 
     /// Whether new work may be promised durability.

@@ -79,6 +79,11 @@ impl Requests {
             .insert(hash, key, |key| slab[key as usize].request.id().hash64());
         key
     }
+
+    /// Bytes of the table and its index.
+    pub(super) fn bytes(&self) -> usize {
+        self.slab.bytes() + self.by_id.bytes()
+    }
 }
 
 /// Share of the ingress queue that a class may fill, in percent: economy is the first to be turned away.
