@@ -10,7 +10,7 @@
 use super::fold::{Outcome, TripPhase};
 use super::ids::{DriverId, RequestId, TripId};
 use super::queue::ClassQueue;
-use super::request::{Answer, Asker, RequestEvent, ToDriver, TripMove};
+use super::request::{Answer, Asker, RequestEvent, Resumed, ToDriver, TripMove};
 use super::types::{DriverState, Priority, RefuseReason, RevokeReason, UnixMs};
 use std::sync::Arc;
 
@@ -302,7 +302,12 @@ impl Driver {
                 reason,
             } => {
                 self.deliver(&request_id, effects);
-                self.answer(request_id, attempt, answer, reason, effects);
+                let holds = |held: &Held| held.request_id == request_id && held.attempt == attempt;
+                let answer = match answer {
+                    Answer::Accept if self.held.as_deref().is_some_and(holds) => Answer::AcceptHeld,
+                    other => other,
+                };
+                self.answer(request_id, attempt, answer, reason, Asker::Driver, effects);
             }
             DriverEvent::Trip { trip_id, what } => effects.push(DriverEffect::TripMoved { trip_id, what }),
             DriverEvent::Written => {
@@ -401,9 +406,8 @@ impl Driver {
                 at_ms: now_ms,
             });
         }
-        if let Some(held) = self.held.as_ref().filter(|held| !available && held.attempt > 0) {
-            let (request_id, attempt) = (held.request_id.clone(), held.attempt);
-            return self.answer(request_id, attempt, Answer::Decline, Some("off shift".into()), effects);
+        if self.decline_off_shift(effects) {
+            return;
         }
         if self.state() == DriverState::Offline {
             self.refuse_queue(RefuseReason::Offline, effects);
@@ -417,9 +421,10 @@ impl Driver {
         attempt: u32,
         answer: Answer,
         reason: Option<Box<str>>,
+        asker: Asker,
         effects: &mut Vec<DriverEffect>,
     ) {
-        let (driver_id, attempt, asker) = (self.id.clone(), Some(attempt), Asker::Driver);
+        let (driver_id, attempt) = (self.id.clone(), Some(attempt));
         let event = RequestEvent::Answered {
             driver_id,
             attempt,
@@ -475,9 +480,13 @@ impl Driver {
                     priority,
                     expires_at_ms,
                     trip: Some(trip),
-                    delivered: false,
+                    delivered: resumed == Resumed::Delivered,
                 };
                 self.offered(held, resumed, effects);
+            }
+            // Whatever this driver refused, the request has heard before this answer.
+            ToDriver::Accept { attempt, asker } => {
+                self.answer(request_id, attempt, Answer::AcceptHeld, None, asker, effects);
             }
             ToDriver::Outcome {
                 attempt,
@@ -498,10 +507,14 @@ impl Driver {
             }
             ToDriver::NoSuchTrip { trip_id } => self.send(ToSocket::NoSuchTrip { trip_id }, effects),
             ToDriver::Bound { trip_id, phase } => {
-                assert!(self.bound.is_none() && self.held.is_none(), "one trip for each driver");
+                assert!(self.bound.is_none(), "one trip for each driver");
                 let on_trip = phase == TripPhase::OnTrip;
                 self.bound = Some(Box::new(Bound { trip_id, on_trip }));
                 self.told = self.state();
+                // An offer that was about to be refused, when no journal said so yet.
+                if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal()) {
+                    self.refuse(*offer, reason, effects);
+                }
             }
         }
     }
@@ -557,7 +570,10 @@ impl Driver {
         }
     }
 
-    fn offered(&mut self, offer: Held, resumed: bool, effects: &mut Vec<DriverEffect>) {
+    fn offered(&mut self, offer: Held, resumed: Resumed, effects: &mut Vec<DriverEffect>) {
+        if resumed != Resumed::No {
+            return self.resumed(offer, effects);
+        }
         let reserved = self
             .held
             .as_ref()
@@ -565,23 +581,11 @@ impl Driver {
         let refusal = if reserved {
             // Gone off shift between the reservation and the offer.
             (self.off_shift_since_ms != 0).then_some(RefuseReason::Offline)
-        } else if resumed && self.held.is_none() && self.bound.is_none() {
-            // It was this driver's before the restart, and waits for the reconnect.
-            None
         } else {
             self.refusal()
         };
         if let Some(reason) = refusal {
-            let (attempt, driver_id) = (offer.attempt, self.id.clone());
-            let event = RequestEvent::Refused {
-                attempt,
-                driver_id,
-                reason,
-            };
-            effects.push(DriverEffect::Request {
-                request_id: offer.request_id,
-                event,
-            });
+            self.refuse(offer, reason, effects);
             if reserved {
                 self.held = None;
                 self.freed(effects);
@@ -590,6 +594,44 @@ impl Driver {
         }
         self.held = Some(Box::new(offer));
         self.send_offer(effects);
+    }
+
+    /// An offer from before the restart waits for the reconnect. Of several, the driver held one: the others were
+    /// about to be refused, and no journal says so. It is not one of them that reached the socket.
+    fn resumed(&mut self, offer: Held, effects: &mut Vec<DriverEffect>) {
+        assert!(self.session == 0, "drivers are bound before anybody is served");
+        if let Some(reason) = self.refusal().filter(|_| self.bound.is_some()) {
+            return self.refuse(offer, reason, effects);
+        }
+        if self.held.is_some() && !offer.delivered {
+            return self.refuse(offer, RefuseReason::Offered, effects);
+        }
+        if let Some(other) = self.held.replace(Box::new(offer)) {
+            self.refuse(*other, RefuseReason::Offered, effects);
+        }
+        self.decline_off_shift(effects);
+    }
+
+    fn refuse(&self, offer: Held, reason: RefuseReason, effects: &mut Vec<DriverEffect>) {
+        let event = RequestEvent::Refused {
+            attempt: offer.attempt,
+            driver_id: self.id.clone(),
+            reason,
+        };
+        effects.push(DriverEffect::Request {
+            request_id: offer.request_id,
+            event,
+        });
+    }
+
+    /// Who goes off shift does not take the offer; says whether there is one.
+    fn decline_off_shift(&self, effects: &mut Vec<DriverEffect>) -> bool {
+        let Some((request_id, attempt, _)) = self.offer().filter(|_| self.off_shift_since_ms != 0) else {
+            return false;
+        };
+        let reason = Some("off shift".into());
+        self.answer(request_id.clone(), attempt, Answer::Decline, reason, Asker::Driver, effects);
+        true
     }
 
     fn outcome(
@@ -603,6 +645,10 @@ impl Driver {
     ) {
         let own = |held: &Held| held.request_id == request_id && held.attempt == attempt;
         let ends = !again && self.held.as_deref().is_some_and(own);
+        if !again && !ends {
+            // The offer was refused, the request decided before it heard so: the app never saw it.
+            return;
+        }
         if ends {
             self.held = None;
         }

@@ -37,8 +37,10 @@ pub enum Asker {
 /// A driver's answer to an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Takes it.
+    /// Takes it. Not known yet: whether the offer has reached the driver, or ever will.
     Accept,
+    /// Takes it, and the driver's home says that the driver holds it.
+    AcceptHeld,
     /// Does not.
     Decline,
 }
@@ -109,6 +111,17 @@ pub enum Durability {
     Fenced,
 }
 
+/// Whether an offer was this driver's before a restart of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It is new.
+    No,
+    /// It was sent, and was perhaps about to be refused.
+    Sent,
+    /// It had reached the driver's socket, so the driver held it.
+    Delivered,
+}
+
 /// What the request's driver is told; the shard carries it to the driver's home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the contract's")]
@@ -120,14 +133,16 @@ pub enum ToDriver {
     /// I wait no longer, and a reservation without an offer is void.
     Release,
     /// The offer. Answered with `Refused` when the driver is not free.
-    /// `resumed`: it was this driver's before a restart of the node.
     Offer {
         attempt: u32,
         priority: Priority,
         expires_at_ms: UnixMs,
         trip: Arc<str>,
-        resumed: bool,
+        resumed: Resumed,
     },
+    /// Somebody says that the driver takes the offer. Answered with [`Answer::AcceptHeld`], after the `Refused` of an
+    /// offer that the driver could not be given: so a driver who has another offer or a trip wins nothing.
+    Accept { attempt: u32, asker: Asker },
     /// How the attempt stands now: `Accepted`, `Declined`, `TimedOut` or `Revoked`. `again`: only an answer.
     Outcome {
         attempt: u32,
@@ -181,6 +196,8 @@ pub enum ApiAnswer {
     TripCancelled { trip_id: TripId },
     /// 404 `no_such_trip`.
     NoSuchTrip,
+    /// 503 `not_durable`: another owner has the request; whoever asks again finds it.
+    Fenced,
 }
 
 /// What the shard does for the actor, in order.
@@ -237,6 +254,8 @@ pub struct Request {
     waiting: Vec<Waiting>,
     wait_until_ms: Option<UnixMs>,
     closed: bool,
+    /// Another owner has the request: nothing is decided here any more.
+    fenced: bool,
 }
 
 /// Defaults that the node's configuration gives to a request.
@@ -300,6 +319,7 @@ impl Request {
             waiting: Vec::new(),
             wait_until_ms: None,
             closed,
+            fenced: false,
         })
     }
 
@@ -323,7 +343,9 @@ impl Request {
             });
         }
         for number in self.fold.open() {
-            self.send_offer(number, true, effects);
+            let delivered = self.fold.attempt(number).is_some_and(|made| made.delivered);
+            let resumed = if delivered { Resumed::Delivered } else { Resumed::Sent };
+            self.send_offer(number, resumed, effects);
         }
     }
 
@@ -364,6 +386,9 @@ impl Request {
 
     /// One event.
     pub fn step(&mut self, event: RequestEvent, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        if self.fenced {
+            return turn_away(event, effects);
+        }
         let asked = matches!(
             event,
             RequestEvent::Reserved { .. } | RequestEvent::Busy { .. } | RequestEvent::Unavailable { .. }
@@ -384,7 +409,7 @@ impl Request {
         let pending = *self.pending.take().expect("an answer to a Persist that waits");
         match outcome {
             Durability::Committed => self.announce(&pending, effects),
-            Durability::Fenced => self.give_up(effects),
+            Durability::Fenced => return self.give_up(pending, effects),
         }
         if !self.closed && self.fold.is_closed() && self.persisted == self.log.len() {
             self.closed = true;
@@ -720,6 +745,13 @@ impl Request {
         };
         match (outcome, answer) {
             (Outcome::Open, Answer::Accept) => {
+                let attempt = number;
+                effects.push(RequestEffect::Driver {
+                    driver_id: driver_id.clone(),
+                    message: ToDriver::Accept { attempt, asker },
+                });
+            }
+            (Outcome::Open, Answer::AcceptHeld) => {
                 let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != number).collect();
                 self.push(
                     now_ms,
@@ -759,7 +791,7 @@ impl Request {
                 self.questions.push((asker, Question::Answered { attempt: number }));
             }
             (Outcome::Refused(_), _) => no_such_offer(driver_id, asker, effects),
-            (Outcome::Declined, Answer::Accept) => {
+            (Outcome::Declined, Answer::Accept | Answer::AcceptHeld) => {
                 self.outcome(
                     number,
                     driver_id,
@@ -1060,13 +1092,13 @@ impl Request {
 
     fn announce_step(&self, index: usize, effects: &mut Vec<RequestEffect>) {
         match &self.log[index].step {
-            Step::OfferSent { attempt, .. } => {
-                if self
-                    .fold
-                    .attempt(*attempt)
-                    .is_some_and(|made| made.outcome == Outcome::Open)
-                {
-                    self.send_offer(*attempt, false, effects);
+            Step::OfferSent { attempt, driver_id, .. } => {
+                if self.is_open(*attempt, driver_id) {
+                    self.send_offer(*attempt, Resumed::No, effects);
+                } else {
+                    // Its time ended while others were still asked: the driver was reserved and never offered.
+                    let (driver_id, message) = (driver_id.clone(), ToDriver::Release);
+                    effects.push(RequestEffect::Driver { driver_id, message });
                 }
             }
             Step::Accepted { attempt, .. }
@@ -1123,7 +1155,7 @@ impl Request {
         });
     }
 
-    fn send_offer(&self, number: u32, resumed: bool, effects: &mut Vec<RequestEffect>) {
+    fn send_offer(&self, number: u32, resumed: Resumed, effects: &mut Vec<RequestEffect>) {
         let made = &self.fold.attempts[number as usize - 1];
         let message = ToDriver::Offer {
             attempt: number,
@@ -1138,24 +1170,71 @@ impl Request {
         });
     }
 
-    /// Another owner has the request: what this one still holds out is void.
-    fn give_up(&mut self, effects: &mut Vec<RequestEffect>) {
-        for number in self.fold.open() {
-            let outcome = Outcome::Revoked(RevokeReason::Superseded);
-            let message = ToDriver::Outcome {
-                attempt: number,
-                outcome,
-                trip_id: None,
-                again: false,
-            };
-            let driver_id = self.fold.attempts[number as usize - 1].driver_id.clone();
-            effects.push(RequestEffect::Driver { driver_id, message });
+    /// Another owner has the request: what this one still holds out is void, and what it decided last never was.
+    fn give_up(&mut self, pending: Pending, effects: &mut Vec<RequestEffect>) {
+        debug_assert!(!self.fenced && self.pending.is_none());
+        for (asker, _) in pending.replies {
+            answer_fenced(asker, effects);
+        }
+        for entry in &self.log[pending.from..] {
+            // Reserved perhaps, but never offered.
+            if let Step::OfferSent { driver_id, .. } = &entry.step {
+                let (driver_id, message) = (driver_id.clone(), ToDriver::Release);
+                effects.push(RequestEffect::Driver { driver_id, message });
+            }
+        }
+        if pending.from > 0 {
+            self.log.truncate(pending.from);
+            self.persisted = pending.from;
+            self.fold = Fold::of(&self.log).expect("a prefix of a good log is good");
+            for number in self.fold.open() {
+                let driver_id = self.fold.attempts[number as usize - 1].driver_id.clone();
+                let message = ToDriver::Outcome {
+                    attempt: number,
+                    outcome: Outcome::Revoked(RevokeReason::Superseded),
+                    trip_id: None,
+                    again: false,
+                };
+                effects.push(RequestEffect::Driver { driver_id, message });
+            }
         }
         self.stop_waiting(effects);
-        self.deferred.clear();
+        for event in std::mem::take(&mut self.deferred) {
+            turn_away(event, effects);
+        }
+        self.fenced = true;
         self.closed = true;
         effects.push(RequestEffect::Arm { at_ms: None });
         effects.push(RequestEffect::Closed);
+    }
+}
+
+/// An event of a request that another owner has.
+fn turn_away(event: RequestEvent, effects: &mut Vec<RequestEffect>) {
+    match event {
+        RequestEvent::Reposted { reply, .. }
+        | RequestEvent::Cancelled { reply, .. }
+        | RequestEvent::TripCancelled { reply, .. } => answer_fenced(Asker::Api(reply), effects),
+        RequestEvent::Answered { asker, .. } => answer_fenced(asker, effects),
+        RequestEvent::Reserved { driver_id } => {
+            let message = ToDriver::Release;
+            effects.push(RequestEffect::Driver { driver_id, message });
+        }
+        RequestEvent::Delivered { .. }
+        | RequestEvent::Acked { .. }
+        | RequestEvent::Refused { .. }
+        | RequestEvent::Busy { .. }
+        | RequestEvent::Unavailable { .. }
+        | RequestEvent::TripMoved { .. }
+        | RequestEvent::Timer => {}
+    }
+}
+
+/// A driver asks again when it hears nothing, and asks the owner then.
+fn answer_fenced(asker: Asker, effects: &mut Vec<RequestEffect>) {
+    if let Asker::Api(reply) = asker {
+        let answer = ApiAnswer::Fenced;
+        effects.push(RequestEffect::Reply { reply, answer });
     }
 }
 
