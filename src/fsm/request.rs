@@ -501,7 +501,9 @@ impl Request {
         }
         if self.wait_until_ms.is_some_and(|until| until <= now_ms) {
             self.wait_until_ms = None;
-            for Waiting { driver_id, .. } in std::mem::take(&mut self.waiting) {
+            // Not those who are still being asked: they may be free.
+            let waited_for = self.waiting.extract_if(.., |waiting| waiting.queued).collect::<Vec<_>>();
+            for Waiting { driver_id, .. } in waited_for {
                 effects.push(RequestEffect::Driver {
                     driver_id: driver_id.clone(),
                     message: ToDriver::Release,
@@ -885,18 +887,17 @@ impl Request {
     }
 
     fn reserved(&mut self, driver_id: DriverId, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        let Some(index) = self.waiting.iter().position(|waiting| waiting.driver_id == driver_id) else {
+        if !self.wait_is_over(&driver_id) {
             return effects.push(RequestEffect::Driver {
                 driver_id,
                 message: ToDriver::Release,
             });
-        };
+        }
         let full = self.fold.open_count() >= usize::from(self.fold.parallel);
         let used_up = self
             .fold
             .max_attempts
             .is_some_and(|most| self.fold.counted() >= most as usize);
-        self.waiting.remove(index);
         if self.fold.end.is_some() || full || used_up || now_ms >= self.fold.deadline_at_ms {
             return effects.push(RequestEffect::Driver {
                 driver_id,
@@ -932,11 +933,21 @@ impl Request {
     }
 
     fn unavailable(&mut self, driver_id: DriverId, reason: RefuseReason, now_ms: UnixMs) {
-        let Some(index) = self.waiting.iter().position(|waiting| waiting.driver_id == driver_id) else {
-            return;
+        if self.wait_is_over(&driver_id) {
+            self.refuse(driver_id, reason, now_ms);
+        }
+    }
+
+    /// The answer of a driver who is asked or waited for has come; says whether it is one. A later wait begins anew.
+    fn wait_is_over(&mut self, driver_id: &DriverId) -> bool {
+        let Some(index) = self.waiting.iter().position(|waiting| waiting.driver_id == *driver_id) else {
+            return false;
         };
         self.waiting.remove(index);
-        self.refuse(driver_id, reason, now_ms);
+        if !self.waiting.iter().any(|waiting| waiting.queued) {
+            self.wait_until_ms = None;
+        }
+        true
     }
 
     fn cancelled(

@@ -56,6 +56,8 @@ pub struct Witness {
     pub waits: BTreeMap<(RequestId, DriverId), UnixMs>,
     /// Who was ever waited for.
     waited: BTreeSet<(RequestId, DriverId)>,
+    /// Whose wait for all drivers ended when.
+    waited_out: BTreeMap<RequestId, UnixMs>,
     promises: Vec<Promise>,
     /// The durable part of each log when it was last looked at.
     logs: BTreeMap<RequestId, Vec<LogEntry>>,
@@ -179,7 +181,11 @@ impl Witness {
                 self.waited.insert((id.clone(), driver_id.clone()));
             }
             ToDriver::Release => {
-                self.waits.remove(&(id.clone(), driver_id.clone()));
+                let busy_wait_ms = u64::from(world.requests[id].actor.fold().busy_wait_ms);
+                let since_ms = self.waits.remove(&(id.clone(), driver_id.clone()));
+                if since_ms.is_some_and(|since_ms| since_ms + busy_wait_ms <= world.now_ms) {
+                    self.waited_out.insert(id.clone(), world.now_ms);
+                }
             }
             ToDriver::Offer { attempt, expires_at_ms, .. } => {
                 let made = made(*attempt).unwrap_or_else(|| panic!("{id}/{attempt} is offered before it is durable"));
@@ -212,7 +218,7 @@ impl Witness {
                 Step::Redispatched { .. } => {
                     for ((request_id, _), since_ms) in &mut self.waits {
                         if request_id == id {
-                            *since_ms = world.now_ms;
+                            *since_ms = entry.at_ms.max(*since_ms);
                         }
                     }
                 }
@@ -221,7 +227,9 @@ impl Witness {
                     let pair = (id.clone(), driver_id.clone());
                     self.waits.remove(&pair);
                     let waited = self.waited.contains(&pair);
-                    let over = self.waits.iter().any(|((r, _), since)| r == id && since + busy_wait_ms <= world.now_ms);
+                    let due = |since_ms: &UnixMs| since_ms + busy_wait_ms <= world.now_ms;
+                    let waits = self.waits.iter().any(|((request_id, _), since_ms)| request_id == id && due(since_ms));
+                    let over = waits || self.waited_out.get(id) == Some(&world.now_ms);
                     if *reason == RefuseReason::Offered && busy_wait_ms > 0 && !log.iter().any(sent) {
                         assert!(waited || over, "{id} refuses {driver_id} without waiting");
                     }
