@@ -78,15 +78,18 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
                 entries,
             } => {
                 let log = logs.entry(request_id.clone()).or_default();
-                let from = first_seq as usize - 1;
-                if from > log.len() {
+                let (first, known) = (first_seq as usize - 1, log.len());
+                if first > known {
                     // The beginning was dropped: the store had the whole of it before that.
                     logs.remove(&request_id);
                     continue;
                 }
-                log.truncate(from);
-                log.extend(entries);
-                derive(&request_id, log, from, &mut commit)?;
+                // What was told before (the rest of an image too long for one record) means nothing new.
+                log.extend(entries.into_iter().skip(known - first));
+                if log.len() == known {
+                    continue;
+                }
+                derive(&request_id, log, known, &mut commit)?;
             }
         }
         commits.push(commit);

@@ -3,15 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::Shard;
+use crate::limits;
 use crate::wire::ws::close_code;
 use std::sync::atomic::Ordering;
 
 /// How often a draining shard closes a few drivers.
 const STEP_MS: u64 = 20;
-/// How long answers and close handshakes may take after the last driver was sent away.
-const ANSWERS_MS: u64 = 2_000;
-/// How long the store may take to confirm what it was fed, after which the journal keeps it for the next start.
-const STORE_MS: u64 = 5_000;
 
 /// A drain under way.
 pub(super) struct Drain {
@@ -64,8 +61,9 @@ impl Shard {
             return;
         };
         // Spread by the driver's own hash: no two waves, and no dice needed.
-        let spread = self.drivers.slab[key as usize].driver.id().hash64() % self.config.drain_ms.clamp(1_000, 60_000);
-        let reason = format!("retry_after_ms={}", 1_000 + spread);
+        let spread_ms = limits::RETRY_AFTER_MS_MAX - limits::RETRY_AFTER_MS_MIN + 1;
+        let after_ms = self.drivers.slab[key as usize].driver.id().hash64() % spread_ms;
+        let reason = format!("retry_after_ms={}", limits::RETRY_AFTER_MS_MIN + after_ms);
         self.close_socket(conn, close_code::SERVICE_RESTART, &reason);
     }
 
@@ -82,8 +80,10 @@ impl Shard {
             .now_ms
             .saturating_sub(drain.started_ms)
             .saturating_sub(if drain.total == 0 { 0 } else { self.config.drain_ms });
-        let answered = !self.connections.is_talking() || after_ms >= ANSWERS_MS;
-        let stored = self.durable.is_settled() || (self.durable.writer.is_idle() && after_ms >= STORE_MS);
+        let answered = after_ms >= limits::DRAIN_ANSWERS_MS || !self.connections.is_talking();
+        let stored = self.durable.is_settled()
+            || (after_ms >= limits::DRAIN_STORE_MS && self.durable.writer.is_idle())
+            || after_ms >= limits::DRAIN_JOURNAL_MS;
         answered && stored
     }
 }

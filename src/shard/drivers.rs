@@ -11,6 +11,7 @@ use crate::fsm::request::{ReplyTo, ToDriver};
 use crate::fsm::types::{DriverState, Record};
 use crate::fsm::wheel::TimerId;
 use crate::net::ConnId;
+use crate::ops::log::LogKind;
 use crate::ops::metrics::MessageOut;
 use crate::pages::Pages;
 use crate::wire::api::{self, DriverView, OfferView};
@@ -89,6 +90,9 @@ impl Shard {
         let session = (self.incarnation << 32) | self.drivers.connects;
         let displaced = self.drivers.slab[key as usize].conn.replace(conn);
         if let Some(old) = displaced {
+            self.log(LogKind::Displaced, |suppressed| {
+                tracing::info!(suppressed, "a driver connected again: 4001 to its older socket");
+            });
             self.close_socket(old, close_code::DISPLACED, "displaced");
         }
         self.step_driver(key, DriverEvent::Connected { session });
@@ -166,7 +170,7 @@ impl Shard {
                 ..
             } => {
                 if let Some(conn) = self.drivers.slab[key as usize].conn.take() {
-                    self.log(crate::ops::log::LogKind::HeartbeatLost, |suppressed| {
+                    self.log(LogKind::HeartbeatLost, |suppressed| {
                         tracing::info!(suppressed, "a driver's heartbeat was lost: 4004");
                     });
                     self.close_socket(conn, close_code::HEARTBEAT_LOST, "heartbeat lost");

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
+use crate::fsm::request::{Answer, ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::OfferRequest;
 use crate::wire::respond::Reply;
 use crate::wire::ws::AcceptKey;
@@ -13,6 +13,14 @@ use crate::wire::ws::AcceptKey;
 pub(crate) enum Letter {
     /// `POST /v1/dispatch/offer`, to the request's home.
     Offer { offer: Box<OfferRequest>, reply: ReplyTo },
+    /// `POST /v1/dispatch/response`, to the driver's home, whose actor knows what it holds.
+    Answer {
+        driver_id: DriverId,
+        request_id: RequestId,
+        attempt: Option<u32>,
+        answer: Answer,
+        reply: ReplyTo,
+    },
     /// Something happens to a request.
     Request { request_id: RequestId, event: RequestEvent },
     /// A driver speaks of a trip, to the home of the trip's request.

@@ -23,6 +23,7 @@ mod requests;
 mod runtime;
 mod sockets;
 mod spsc;
+mod stalls;
 
 pub use clock::Clock;
 pub(crate) use letter::Letter;
@@ -35,7 +36,7 @@ use crate::cold::port::FromStore;
 use crate::config::Config;
 use crate::fsm::driver::{DriverEffect, DriverEvent, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
-use crate::fsm::request::{ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::request::{Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::wheel::Wheel;
 use crate::journal::Writer;
 use crate::limits;
@@ -99,6 +100,8 @@ enum Timer {
     Request(u32),
     Driver(u32),
     Conn(u32),
+    /// Sockets that take nothing of their output are looked for.
+    Sweep,
     /// Only wakes the shard.
     Turn,
 }
@@ -109,7 +112,8 @@ impl Timer {
             Self::Request(key) => u64::from(key),
             Self::Driver(key) => 1 << 32 | u64::from(key),
             Self::Conn(slot) => 2 << 32 | u64::from(slot),
-            Self::Turn => 3 << 32,
+            Self::Sweep => 3 << 32,
+            Self::Turn => 4 << 32,
         }
     }
 
@@ -119,6 +123,7 @@ impl Timer {
             0 => Self::Request(key),
             1 => Self::Driver(key),
             2 => Self::Conn(key),
+            3 => Self::Sweep,
             _ => Self::Turn,
         }
     }
@@ -165,6 +170,8 @@ pub(crate) struct Shard {
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
     http_again: Vec<ConnId>,
+    /// The timer of the sweep is armed.
+    sweeping: bool,
     asks: Slab<Ask>,
     unasked: VecDeque<(u64, crate::cold::port::Query)>,
     arrivals: HashMap<u64, Arrival>,
@@ -236,6 +243,7 @@ impl Shard {
             drivers: Drivers::default(),
             calls: Slab::new(),
             http_again: Vec::new(),
+            sweeping: false,
             asks: Slab::new(),
             unasked: VecDeque::new(),
             arrivals: HashMap::new(),
@@ -308,6 +316,7 @@ impl Shard {
         self.metrics().turns.inc();
         self.metrics().ring_completions.add(events.len() as u64);
         self.now_ms = self.clock.now_ms();
+        self.watch_output();
         for event in events.drain(..) {
             self.net_event(event);
         }
@@ -339,8 +348,8 @@ impl Shard {
             NetEvent::HandOverFailed { token, conn, errno } => self.stayed(conn, token, errno),
             NetEvent::Received { conn, buffer } => self.received(conn, buffer),
             NetEvent::PeerClosed { conn } => self.peer_closed(conn),
-            NetEvent::OutputDrained { conn } => self.socket_drained(conn),
-            NetEvent::Closed { conn, .. } => self.closed(conn),
+            NetEvent::OutputDrained { conn } => self.drained(conn),
+            NetEvent::Closed { conn, cause } => self.closed(conn, cause),
             NetEvent::Woken => {}
             NetEvent::FileWritten { buffer, result, .. } => self.written(buffer, result),
         }
@@ -359,6 +368,7 @@ impl Shard {
                 Timer::Request(key) => self.request_timer(key),
                 Timer::Driver(key) => self.driver_timer(key),
                 Timer::Conn(slot) => self.conn_timer(slot),
+                Timer::Sweep => self.sweep_output(),
                 Timer::Turn => {}
             }
         }
@@ -455,6 +465,22 @@ impl Shard {
                 message,
             } => {
                 self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
+            }
+            Letter::Answer {
+                driver_id,
+                request_id,
+                attempt,
+                answer,
+                reply,
+            } => {
+                let event = DriverEvent::Answer {
+                    request_id,
+                    attempt,
+                    answer,
+                    reason: None,
+                    asker: Asker::Api(reply),
+                };
+                self.driver_letter(&driver_id, event);
             }
             Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),

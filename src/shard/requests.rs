@@ -282,6 +282,7 @@ impl Shard {
                 );
             }
             Letter::Driver { .. }
+            | Letter::Answer { .. }
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
             | Letter::Reply { .. }

@@ -27,6 +27,7 @@ mod reposts;
 mod responses;
 mod restarts;
 mod smoke;
+mod stalls;
 mod trips;
 mod ws_closes;
 mod ws_frames;
