@@ -71,7 +71,8 @@ impl Shard {
             return Err(Problem::draining());
         }
         let home = home_of_request(&offer.request_id, self.shards);
-        self.post(home, Letter::Offer { offer, reply });
+        let at_us = self.now_us;
+        self.post(home, Letter::Offer { offer, reply, at_us });
         Ok(())
     }
 

@@ -234,7 +234,7 @@ impl Shard {
             self.requests.slab[key as usize]
                 .request
                 .durable(Durability::Committed, self.now_ms, &mut effects);
-            self.apply_request(key, effects);
+            self.apply_request(key, effects, self.now_us);
         }
     }
 

@@ -7,6 +7,7 @@
 //! Must never: block (what blocks is in `cold` or in the housekeeping task), touch another shard's data, or send
 //! what is not durable yet.
 
+mod account;
 mod answers;
 mod calls;
 mod clock;
@@ -16,6 +17,7 @@ mod drain;
 mod drivers;
 mod http;
 mod index;
+mod latency;
 mod letter;
 mod mailbox;
 mod messages;
@@ -34,9 +36,9 @@ use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
 use crate::cold::port::FromStore;
 use crate::config::Config;
-use crate::fsm::driver::{DriverEffect, DriverEvent, DriverLimits};
+use crate::fsm::driver::{DriverEffect, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
-use crate::fsm::request::{Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::request::{ReplyTo, Request, RequestEffect, ToDriver};
 use crate::fsm::wheel::Wheel;
 use crate::journal::Writer;
 use crate::limits;
@@ -48,6 +50,7 @@ use commit::Durable;
 use compact_str::CompactString;
 use connections::Connections;
 use drivers::Drivers;
+use latency::Begun;
 use requests::Requests;
 use runtime::Housekeeper;
 use slab::Slab;
@@ -156,6 +159,8 @@ pub(crate) struct Shard {
     shared: Arc<Shared>,
     clock: Clock,
     now_ms: u64,
+    /// The time of this turn; `now_ms` is its milliseconds.
+    now_us: u64,
     net: Net,
     mail: Mailbox<Box<Letter>>,
     wheel: Wheel,
@@ -172,6 +177,8 @@ pub(crate) struct Shard {
     http_again: Vec<ConnId>,
     /// The timer of the sweep is armed.
     sweeping: bool,
+    /// When the account of memory is due.
+    account_at_ms: u64,
     asks: Slab<Ask>,
     unasked: VecDeque<(u64, crate::cold::port::Query)>,
     arrivals: HashMap<u64, Arrival>,
@@ -186,6 +193,8 @@ pub(crate) struct Shard {
     from_store: Vec<FromStore>,
     request_effects: Vec<RequestEffect>,
     driver_effects: Vec<DriverEffect>,
+    /// What is measured of the letter that a driver is reading.
+    begun: Option<Begun>,
     scratch: Vec<u8>,
 }
 
@@ -208,7 +217,8 @@ impl Shard {
             orders,
         } = parts;
         let waker = net.waker();
-        let now_ms = clock.now_ms();
+        let now_us = clock.now_us();
+        let now_ms = now_us / 1_000;
         let driver_limits = DriverLimits {
             heartbeat_ms: config.heartbeat_ms as u32,
             driver_ttl_ms: config.driver_ttl_ms,
@@ -231,6 +241,7 @@ impl Shard {
             shared,
             clock,
             now_ms,
+            now_us,
             net,
             mail,
             wheel: Wheel::new(now_ms),
@@ -244,6 +255,7 @@ impl Shard {
             calls: Slab::new(),
             http_again: Vec::new(),
             sweeping: false,
+            account_at_ms: 0,
             asks: Slab::new(),
             unasked: VecDeque::new(),
             arrivals: HashMap::new(),
@@ -256,6 +268,7 @@ impl Shard {
             from_store: Vec::new(),
             request_effects: Vec::new(),
             driver_effects: Vec::new(),
+            begun: None,
             scratch: Vec::new(),
         }
     }
@@ -313,9 +326,14 @@ impl Shard {
             self.mail.awake();
             self.metrics().ring_sleeps.inc();
         }
-        self.metrics().turns.inc();
-        self.metrics().ring_completions.add(events.len() as u64);
-        self.now_ms = self.clock.now_ms();
+        let counts = self.net.take_counts();
+        let metrics = self.metrics();
+        metrics.turns.inc();
+        metrics.ring_completions.add(events.len() as u64);
+        metrics.bytes_sent.add(counts.bytes_sent);
+        metrics.recv_buffers_exhausted.add(counts.recv_buffers_exhausted);
+        self.now_us = self.clock.now_us();
+        self.now_ms = self.now_us / 1_000;
         self.watch_output();
         for event in events.drain(..) {
             self.net_event(event);
@@ -393,6 +411,7 @@ impl Shard {
             self.net.wake_ring(fd);
         }
         self.metrics().timers_armed.set(self.wheel.len() as u64);
+        self.account_memory();
     }
 
     fn hear_store(&mut self) {
@@ -410,86 +429,6 @@ impl Shard {
         }
         self.from_store = heard;
         self.ask_again();
-    }
-
-    fn read_own_letters(&mut self) {
-        while let Some(letter) = self.local.pop_front() {
-            self.open_letter(letter);
-        }
-    }
-
-    /// Sends a letter to a shard, this one included.
-    fn post(&mut self, to: u16, letter: Letter) {
-        if to == self.index {
-            self.local.push_back(letter);
-        } else {
-            self.metrics().mailbox_letters.inc();
-            self.mail.post(to, Box::new(letter));
-        }
-    }
-
-    /// Something happens to a request, wherever it is.
-    fn post_to_request(&mut self, request_id: RequestId, event: RequestEvent) {
-        let home = home_of_request(&request_id, self.shards);
-        self.post(home, Letter::Request { request_id, event });
-    }
-
-    /// A request speaks to a driver, wherever it is.
-    fn post_to_driver(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver) {
-        let home = home_of_driver(&driver_id, self.shards);
-        let letter = Letter::Driver {
-            driver_id,
-            request_id,
-            message,
-        };
-        self.post(home, letter);
-    }
-
-    fn open_letter(&mut self, letter: Letter) {
-        match letter {
-            Letter::Offer { ref offer, .. } => {
-                let request_id = offer.request_id.clone();
-                self.request_letter(request_id, letter);
-            }
-            Letter::Request { ref request_id, .. } | Letter::View { ref request_id, .. } => {
-                let request_id = request_id.clone();
-                self.request_letter(request_id, letter);
-            }
-            Letter::TripMoved { ref trip_id, .. } | Letter::TripCancelled { ref trip_id, .. } => {
-                let trip_id = trip_id.clone();
-                self.trip_letter(trip_id, letter);
-            }
-            Letter::Driver {
-                driver_id,
-                request_id,
-                message,
-            } => {
-                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
-            }
-            Letter::Answer {
-                driver_id,
-                request_id,
-                attempt,
-                answer,
-                reply,
-            } => {
-                let event = DriverEvent::Answer {
-                    request_id,
-                    attempt,
-                    answer,
-                    reason: None,
-                    asker: Asker::Api(reply),
-                };
-                self.driver_letter(&driver_id, event);
-            }
-            Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
-            Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
-            Letter::Reply { call, reply } => self.reply_arrived(call, reply),
-            Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),
-            Letter::HandOverFailed { token } => {
-                self.arrivals.remove(&token);
-            }
-        }
     }
 
     /// Whether new work may be promised durability.

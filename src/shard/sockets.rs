@@ -232,6 +232,7 @@ impl Shard {
             Some(Conn::Http(_)) => return self.http_drained(conn),
             _ => return,
         };
+        self.stop_watch(key);
         if self
             .drivers
             .slab

@@ -189,6 +189,24 @@ label!(
 );
 
 label!(
+    /// What a shard's memory is for.
+    MemoryKind, "kind" {
+        /// Drivers: the table, its index, and what actors keep beside it.
+        Drivers = "drivers",
+        /// Requests in memory: the table and its index; their logs are not counted.
+        Requests = "requests",
+        /// Connections: both tables, and what HTTP connections keep beside them but their input.
+        Connections = "connections",
+        /// The timer wheel.
+        Timers = "timers",
+        /// Output buffers that wait for the next connection with output.
+        OutputBuffers = "output_buffers",
+        /// Receive buffers, mapped whole and taken from the machine as they are used.
+        ReceiveBuffers = "receive_buffers",
+    }
+);
+
+label!(
     /// The state that a request ended in.
     RequestEnd, "state" {
         /// A driver has the trip.

@@ -10,7 +10,7 @@ mod text;
 
 pub use instruments::{BUCKET_BOUNDS_US, Counter, Family, Gauge, Histogram};
 pub use labels::{
-    BadInput, CloseCause, ConnectionKind, Label, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
+    BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
 pub use table::{Counters, Gauges, ShardMetrics, StoreMetrics};
 

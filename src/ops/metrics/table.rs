@@ -2,7 +2,7 @@
 
 use super::instruments::{Counter, Family, Gauge, Histogram, Instrument};
 use super::labels::{
-    BadInput, CloseCause, ConnectionKind, Label, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
+    BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
 use super::text::Encoder;
 use crate::fsm::types::{DriverState, Priority};
@@ -68,7 +68,7 @@ metrics! {
         requests_received: Counters<Priority, PRIORITIES>, "dispatchd_requests_received_total",
             "Dispatch requests made durable.";
         requests_repeated: Counter, "dispatchd_requests_repeated_total",
-            "Repeated dispatch requests that changed nothing.";
+            "Repeated dispatch requests, answered as duplicates.";
         requests_ended: Counters<RequestEnd, { RequestEnd::COUNT }>, "dispatchd_requests_ended_total",
             "Dispatch requests ended.";
         requests_open: Gauge, "dispatchd_requests_open",
@@ -104,6 +104,8 @@ metrics! {
         store_backlog: Gauge, "dispatchd_store_backlog_records",
             "Committed records that the store has not confirmed.";
 
+        memory: Gauges<MemoryKind, { MemoryKind::COUNT }>, "dispatchd_memory_bytes",
+            "Memory that the shards' tables and buffers take.";
         timers_armed: Gauge, "dispatchd_timers_armed",
             "Timers armed.";
         timers_fired: Counter, "dispatchd_timers_fired_total",
