@@ -83,10 +83,10 @@ impl Stage {
             ["pass", channel] => self.pass(channel),
             ["commit"] => self.commit(),
             ["fence", request] => self.world.fence(&id(request)),
-            ["crash"] => self.world.crash(|_| 0, |_| {}),
+            ["crash"] => self.world.crash(|_| 0, |_| {}, false),
             ["crash", survivors] => {
                 let survivors = number(survivors) as usize;
-                self.world.crash(|_| survivors, |_| {});
+                self.world.crash(|_| survivors, |_| {}, false);
             }
             ["at", ms] => self.advance(BEGIN_MS + number(ms)),
             ["late", ms] => self.world.now_ms = BEGIN_MS + number(ms),

@@ -209,6 +209,7 @@ impl Run {
     }
 
     fn crash(&mut self, survivors: u8, order: u8) {
+        let early = order % 2 == 1;
         let survivors = |id: &RequestId| usize::from(survivors >> (id.hash64() % 3)) & 3;
         let order = |ids: &mut Vec<RequestId>| {
             let first = usize::from(order) % ids.len().max(1);
@@ -218,7 +219,7 @@ impl Run {
             }
         };
         self.witness.crashed();
-        self.world.crash(survivors, order);
+        self.world.crash(survivors, order, early);
     }
 
     fn deliver(&mut self, which: u8) {

@@ -261,8 +261,9 @@ impl World {
     }
 
     /// The process ends and begins again with what the journal kept: everything committed, and of what was only
-    /// written as many records as `survivors` says. `order` is the order in which requests bind their drivers.
-    pub fn crash(&mut self, survivors: impl Fn(&RequestId) -> usize, order: impl Fn(&mut Vec<RequestId>)) {
+    /// written as many records as `survivors` says. `order` is the order in which requests bind their drivers; with
+    /// `early` a request hears its drivers before it goes on, as it may when its shard starts later than theirs.
+    pub fn crash(&mut self, survivors: impl Fn(&RequestId) -> usize, order: impl Fn(&mut Vec<RequestId>), early: bool) {
         self.to_drivers.clear();
         self.to_requests.clear();
         self.drivers.clear();
@@ -301,6 +302,10 @@ impl World {
                 let request_id = id.clone();
                 self.step_driver(&driver_id, DriverEvent::Request { request_id, message });
             }
+        }
+        let letters: Vec<_> = self.to_requests.keys().filter(|_| early).cloned().collect();
+        for (from, to) in letters {
+            self.deliver_to_request(&from, &to);
         }
         for id in &open {
             let mut effects = Vec::new();
