@@ -349,12 +349,6 @@ impl Request {
         }
     }
 
-<<<<<<< HEAD
-    /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on. Events (an
-    /// offer that its driver refused, say) may have come before.
-    pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        self.step(RequestEvent::Timer, now_ms, effects);
-=======
     /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on. A driver
     /// on another shard may have been heard before.
     pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
@@ -363,7 +357,6 @@ impl Request {
         }
         self.time_out(now_ms, effects);
         self.advance(now_ms, effects);
->>>>>>> refs/heads/fsmtests
     }
 
     /// The id.
