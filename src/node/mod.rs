@@ -22,7 +22,7 @@ use crate::shard::{self, Clock, Letter, Mailbox, Orders, Parts, Shard, Shared};
 use recovery::Recovered;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -92,6 +92,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         health: Arc::new(Health::new()),
         registry: Arc::new(Registry::new(shards)),
         stop: AtomicBool::new(false),
+        away: AtomicUsize::new(0),
+        done: AtomicUsize::new(0),
     });
     let listeners = listeners(&config, shards)?;
 
