@@ -151,7 +151,7 @@ mod tests {
         let index = outputs.take(OWNER);
         outputs.queued_mut(index).extend_from_slice(b"abc");
         assert_eq!(outputs.next(index), Some(&b"abc"[..]));
-        let mut sweep = |outputs: &mut Outputs| {
+        let sweep = |outputs: &mut Outputs| {
             let mut stalled = Vec::new();
             outputs.sweep(&mut stalled);
             stalled
