@@ -1,28 +1,91 @@
 //! From journals back to requests, and what the store has to hear of them.
 
 use super::ServeError;
-use crate::cold::{Commit, EndedRequest, FromStore, Source, Store, Waker};
+use crate::cold::{Commit, EndedRequest, FromStore, Source, Store, StoreConfig, Surroundings, Waker};
+use crate::config::Config;
 use crate::fsm::fold::{self, Fold};
-use crate::fsm::ids::RequestId;
+use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::Request;
 use crate::fsm::types::{LogEntry, Record, RequestLog, UnixMs};
-use crate::journal::{Fed, Replay, recover_dir};
+use crate::journal::{Fed, Incarnation, Replay, recover_dir};
+use crate::ops::notify::StartTime;
+use crate::shard::Clock;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-/// What the old journals said.
-pub(super) struct Recovered {
-    /// For the store, in the order of the journals.
-    pub(super) feed: Vec<Commit>,
+/// What is there before the shards start.
+pub(super) struct Recovery {
+    /// The node's clock, not behind anything that the journals hold.
+    pub(super) clock: Clock,
+    /// The store, which has everything that was committed.
+    pub(super) store: Arc<Store>,
+    /// This boot.
+    pub(super) incarnation: Incarnation,
     /// Requests that are not over.
     pub(super) live: Vec<Request>,
+    /// Drivers off shift on purpose, and since when.
+    pub(super) off_shift: Vec<(DriverId, UnixMs)>,
+}
+
+/// Reads the old journals, opens the store and feeds it what it lacks of them.
+pub(super) fn recover(config: &Config, start: &mut StartTime) -> Result<Recovery, ServeError> {
+    let Recovered { feed, live, newest_ms } = read(&config.data_dir)?;
+    let clock = Clock::start(newest_ms);
+    start.enters("opening the store");
+    let store = open_store(config, clock)?;
+    let sources = store.watermarks();
+    let highest = sources.iter().map(|(source, _)| source.incarnation).max().unwrap_or(0);
+    let incarnation = Incarnation::next(&config.data_dir, highest)
+        .map_err(|error| ServeError::new("cannot begin a new incarnation of the journal", error))?;
+    start.enters("feeding the store");
+    feed_store(&store, feed, start)?;
+    let off_shift = store
+        .off_shift_since(clock.now_ms().saturating_sub(config.off_shift_memory_ms))
+        .map_err(|error| ServeError::new("cannot read the store", error))?;
+    start.enters("resuming requests");
+    let (number, shards) = (incarnation.get(), config.shard_count());
+    tracing::info!(incarnation = number, shards, requests = live.len(), "recovered");
+    Ok(Recovery {
+        clock,
+        store: Arc::new(store),
+        incarnation,
+        live,
+        off_shift,
+    })
+}
+
+fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
+    let dir = config.data_dir.join("store");
+    let surroundings = Surroundings {
+        now_ms: Arc::new(move || clock.now_ms()),
+        ..Surroundings::of_machine(&config.data_dir)
+    };
+    let store_config = StoreConfig {
+        records_retention_days: config.records_retention_days,
+        idempotency_retention_days: config.idempotency_retention_days,
+        events_retention_ms: config.events_retention_ms,
+        events_bytes_max: config.events_bytes_max,
+        disk_reserve_bytes: config.disk_reserve_bytes,
+        surroundings,
+        ..StoreConfig::new(&dir)
+    };
+    Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))
+}
+
+/// What the old journals said.
+struct Recovered {
+    /// For the store, in the order of the journals.
+    feed: Vec<Commit>,
+    /// Requests that are not over.
+    live: Vec<Request>,
     /// The newest time in any of them.
-    pub(super) newest_ms: UnixMs,
+    newest_ms: UnixMs,
 }
 
 /// Reads every journal under `data_dir`.
-pub(super) fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
+fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
     let shards = recover_dir(data_dir).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
     let replay = Replay::merge(shards).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
     let feed = consequences(replay.feed)?;
@@ -123,7 +186,7 @@ fn derive(request_id: &RequestId, log: &[LogEntry], from: usize, commit: &mut Co
 const FEED_BATCH: usize = 1_024;
 
 /// Feeds the store and waits until it has everything, durably.
-pub(super) fn feed_store(store: &Store, mut feed: Vec<Commit>) -> Result<(), ServeError> {
+fn feed_store(store: &Store, mut feed: Vec<Commit>, start: &mut StartTime) -> Result<(), ServeError> {
     feed.retain(|commit| commit.lsn > store.watermark(commit.source));
     let mut missing: HashMap<Source, u64> = HashMap::new();
     for commit in &feed {
@@ -136,6 +199,7 @@ pub(super) fn feed_store(store: &Store, mut feed: Vec<Commit>) -> Result<(), Ser
     let mut batch: Vec<Commit> = waiting.by_ref().take(FEED_BATCH).collect();
     let mut heard = Vec::new();
     while !missing.is_empty() {
+        start.goes_on("feeding the store");
         match handle.try_commit(std::mem::take(&mut batch)) {
             Ok(()) => batch = waiting.by_ref().take(FEED_BATCH).collect(),
             Err(back) => batch = back,

@@ -2,6 +2,7 @@
 
 use crate::support::raw::{client_frame, upgrade};
 use crate::support::{Node, Raw, Setup, eventually};
+use std::fmt::Write as _;
 
 /// Beyond what the kernel takes for a socket whose peer does not read (4 MiB where nothing was tuned).
 const MORE_THAN_SOCKETS_TAKE: usize = 12 << 20;
@@ -76,7 +77,7 @@ async fn answers_wait_for_a_client_that_reads_late() {
     let mut asked = String::new();
     for number in 0..ASKED {
         let path = if number % 3 == 0 { "/healthz" } else { "/openapi.json" };
-        asked += &format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n");
+        write!(asked, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
     }
     raw.send(&asked).await;
     raw.half_close().await;
