@@ -24,7 +24,7 @@ use reception::Reception;
 use start::{Starts, shard_main};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         health,
         registry: Arc::new(Registry::new(config.shard_count(), store.metrics())),
         stop: AtomicBool::new(false),
+        away: AtomicUsize::new(0),
+        done: AtomicUsize::new(0),
     });
     let connections = config.connections_per_shard(open_files);
     let (begins, starts) = start::begins(&config, &shared, recovery, connections)?;

@@ -58,7 +58,7 @@ use sockets::Arrival;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 /// Longest sleep while letters wait for room in a mailbox, or the store's queue is full.
@@ -82,6 +82,10 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     /// All shards are to end now.
     pub(crate) stop: AtomicBool,
+    /// Shards that have sent their drivers away.
+    pub(crate) away: AtomicUsize,
+    /// Shards that have nothing left to do of their own.
+    pub(crate) done: AtomicUsize,
 }
 
 /// What a question to the store is for.
