@@ -82,7 +82,7 @@ impl std::fmt::Display for FoldError {
 impl std::error::Error for FoldError {}
 
 /// Everything the log says about a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fold {
     /// When it was received.
     pub received_at_ms: UnixMs,

@@ -5,7 +5,7 @@ use super::recovery::Recovery;
 use crate::cold::Store;
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, RequestId, home_shard};
-use crate::fsm::request::{Request, RequestEffect, Resumed, ToDriver};
+use crate::fsm::request::{Request, RequestEffect, ToDriver};
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
 use crate::limits;
 use crate::net::{Net, NetConfig, Waker};
@@ -118,29 +118,9 @@ fn distribute(begins: &mut [Begin], live: Vec<Request>, off_shift: Vec<(DriverId
         let home = usize::from(home_shard(request.id().hash64(), shards));
         begins[home].requests.push(request);
     }
-    for begin in &mut *begins {
-        begin.bindings.sort_by_key(|(_, _, message)| precedence(message));
-    }
     for (driver_id, since_ms) in off_shift {
         let home = usize::from(home_shard(driver_id.hash64(), shards));
         begins[home].off_shift.push((driver_id, since_ms));
-    }
-}
-
-/// A crash between an offer's commit and its driver's refusal leaves a driver with an offer beside its trip or its
-/// other offer. The trip stands, or else the offer that reached
-/// the driver, or else the first; the rest is refused as it would have been.
-fn precedence(message: &ToDriver) -> Option<Resumed> {
-    match message {
-        ToDriver::Bound { .. } => None,
-        ToDriver::Offer { resumed, .. } => *resumed,
-        ToDriver::Ask { .. }
-        | ToDriver::Wait { .. }
-        | ToDriver::Release
-        | ToDriver::Outcome { .. }
-        | ToDriver::NoSuchOffer
-        | ToDriver::Trip { .. }
-        | ToDriver::NoSuchTrip { .. } => unreachable!("a restart binds trips and resumes offers only"),
     }
 }
 

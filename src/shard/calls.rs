@@ -4,7 +4,7 @@
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
 use crate::fsm::ids::home_shard;
-use crate::fsm::request::{Answer, ReplyTo, RequestEvent};
+use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent};
 use crate::ops::health;
 use crate::ops::metrics::BadInput;
 use crate::ops::process::ProcessStats;
@@ -83,16 +83,14 @@ impl Shard {
             accept,
             attempt,
         } = api::parse_response(body)?;
-        let answer = if accept { Answer::Accept } else { Answer::Decline };
-        let home = home_of_driver(&driver_id, self.shards);
-        let letter = Letter::Answer {
+        let event = RequestEvent::Answered {
             driver_id,
-            request_id,
             attempt,
-            answer,
-            reply,
+            answer: if accept { Answer::Accept } else { Answer::Decline },
+            reason: None,
+            asker: Asker::Api(reply),
         };
-        self.post(home, letter);
+        self.post_to_request(request_id, event);
         Ok(())
     }
 

@@ -51,7 +51,8 @@ pub(super) struct Durable {
     creating: bool,
     write_started_us: u64,
     imaging: Option<usize>,
-    /// Last record of an image that is not durable yet, 0 for none: until it is, the records that it repeats stay.
+    /// Last record of an image, 0 for none. Until it is durable the records that it repeats stay; and so they do until
+    /// the store has everything before it, which recovery cannot tell it without the log's beginning.
     imaged: Lsn,
     source: Source,
 }
@@ -202,7 +203,6 @@ impl Shard {
             self.post(to, letter);
         }
         if (1..=committed.through).contains(&self.durable.imaged) {
-            self.durable.imaged = 0;
             self.drop_segments();
         }
     }
@@ -301,11 +301,12 @@ impl Shard {
 
     /// Lets segments go in which nothing is open, unread by the store, or uncommitted.
     fn drop_segments(&mut self) {
-        if self.durable.writer.segments().len() < 2 || self.durable.imaged > 0 {
-            return;
-        }
         let committed = self.durable.writer.committed();
         let needed = self.durable.unstored.front().map_or(committed, |lsn| lsn - 1);
+        if self.durable.writer.segments().len() < 2 || self.durable.imaged > needed {
+            return;
+        }
+        self.durable.imaged = 0;
         let Some(oldest) = self
             .durable
             .writer

@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use crate::fsm::fold::Outcome;
-use crate::fsm::request::ToDriver;
+use crate::fsm::request::{Resumed, ToDriver};
 use crate::fsm::types::{LogEntry, Step};
 use crate::ops::metrics::ShardMetrics;
 
@@ -54,7 +54,7 @@ pub(super) fn begun(decided: &[LogEntry], posted_us: u64, event_us: u64, before:
 /// Whether the message to a driver is what the measurement waits for.
 pub(super) fn ends(message: &ToDriver, span: Span) -> bool {
     match message {
-        ToDriver::Offer { resumed, .. } => resumed.is_none() && span != Span::Confirm,
+        ToDriver::Offer { resumed, .. } => *resumed == Resumed::No && span != Span::Confirm,
         ToDriver::Outcome { outcome, again, .. } => !again && *outcome == Outcome::Accepted && span == Span::Confirm,
         _ => false,
     }

@@ -7,7 +7,7 @@ use super::sockets::Arrival;
 use super::{Shard, home_of_driver, home_of_request};
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent, ToDriver, TripMove};
+use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::OfferRequest;
 use crate::wire::respond::Reply;
 use crate::wire::ws::AcceptKey;
@@ -22,14 +22,6 @@ pub(crate) enum Letter {
         reply: ReplyTo,
         /// When it was received, Unix microseconds.
         at_us: u64,
-    },
-    /// `POST /v1/dispatch/response`, to the driver's home, whose actor knows what it holds.
-    Answer {
-        driver_id: DriverId,
-        request_id: RequestId,
-        attempt: Option<u32>,
-        answer: Answer,
-        reply: ReplyTo,
     },
     /// Something happens to a request.
     Request {
@@ -158,22 +150,6 @@ impl Shard {
                 begun,
             } => {
                 self.driver_letter(&driver_id, DriverEvent::Request { request_id, message }, begun);
-            }
-            Letter::Answer {
-                driver_id,
-                request_id,
-                attempt,
-                answer,
-                reply,
-            } => {
-                let event = DriverEvent::Answer {
-                    request_id,
-                    attempt,
-                    answer,
-                    reason: None,
-                    asker: Asker::Api(reply),
-                };
-                self.driver_letter(&driver_id, event, None);
             }
             Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),

@@ -4,7 +4,7 @@
 use super::Shard;
 use crate::fsm::driver::{DriverEvent, Location, ToSocket};
 use crate::fsm::ids::DriverId;
-use crate::fsm::request::{Answer, Asker, TripMove};
+use crate::fsm::request::{Answer, TripMove};
 use crate::fsm::types::UnixMs;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
@@ -73,10 +73,9 @@ fn understand(message: DriverMessage) -> (MessageIn, Option<DriverEvent>) {
                 MessageIn::Accept,
                 DriverEvent::Answer {
                     request_id,
-                    attempt: Some(attempt),
+                    attempt,
                     answer,
                     reason,
-                    asker: Asker::Driver,
                 },
             )
         }
@@ -90,10 +89,9 @@ fn understand(message: DriverMessage) -> (MessageIn, Option<DriverEvent>) {
                 MessageIn::Decline,
                 DriverEvent::Answer {
                     request_id,
-                    attempt: Some(attempt),
+                    attempt,
                     answer,
                     reason,
-                    asker: Asker::Driver,
                 },
             )
         }

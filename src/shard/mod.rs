@@ -381,16 +381,21 @@ impl Shard {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(self.now_ms, &mut fired);
         self.metrics().timers_fired.add(fired.len() as u64);
+        let mut sweep = false;
         for owner in fired.drain(..) {
             match Timer::of(owner) {
                 Timer::Request(key) => self.request_timer(key),
                 Timer::Driver(key) => self.driver_timer(key),
                 Timer::Conn(slot) => self.conn_timer(slot),
-                Timer::Sweep => self.sweep_output(),
+                Timer::Sweep => sweep = true,
                 Timer::Turn => {}
             }
         }
         self.fired = fired;
+        if sweep {
+            // After all that fired: it cancels timers of others, and one that fired already must not be cancelled.
+            self.sweep_output();
+        }
         self.hear_store();
         let mut inbox = std::mem::take(&mut self.inbox);
         self.mail.collect(&mut inbox);

@@ -305,7 +305,6 @@ impl Shard {
                 );
             }
             Letter::Driver { .. }
-            | Letter::Answer { .. }
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
             | Letter::Reply { .. }

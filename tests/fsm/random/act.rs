@@ -1,0 +1,147 @@
+//! What can happen, in terms that fit any state of the world: numbers choose among what is there.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Requests of the world.
+pub const REQUESTS: u8 = 3;
+/// Drivers of the world.
+pub const DRIVERS: u8 = 4;
+/// Steps of a history, at most.
+const ACTS_MAX: usize = 160;
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// A letter is handed over; which channel.
+    Deliver(u8),
+    /// A record becomes durable; whose.
+    Commit(u8),
+    /// Letters and commits until nothing moves.
+    Settle,
+    /// Time passes.
+    Pass(u16),
+    /// A timer whose time has come fires; which.
+    Fire(u8),
+    /// `POST /v1/dispatch/offer`, new or again.
+    Post(Post),
+    /// A driver answers over the API, with the attempt or without.
+    Respond {
+        request: u8,
+        driver: u8,
+        attempt: Option<u8>,
+        accept: bool,
+    },
+    /// `POST /v1/dispatch/cancel`
+    Cancel(u8),
+    /// `POST /v1/trips/{trip_id}/cancel`
+    EndTrip(u8),
+    /// A driver's socket comes.
+    Connect(u8),
+    /// A driver's socket goes.
+    Disconnect(u8),
+    /// All was written to a driver's socket.
+    Written(u8),
+    /// A heartbeat.
+    Heard(u8),
+    /// A driver answers the offer that it believes to hold.
+    Answer { driver: u8, accept: bool },
+    /// A driver sends a receipt for the offer that it believes to hold.
+    Ack(u8),
+    /// A driver speaks of any attempt at all.
+    Guess {
+        driver: u8,
+        request: u8,
+        attempt: u8,
+        what: u8,
+    },
+    /// `STATE`
+    Shift { driver: u8, available: bool },
+    /// `TRIP`, of any request.
+    Trip { driver: u8, request: u8, what: u8 },
+    /// Another owner took the request.
+    Fence(u8),
+    /// `kill -9`: which of the records that were written survive, and in which order requests come back.
+    Crash { survivors: u8, order: u8 },
+}
+
+/// The body of a `POST`.
+#[derive(Clone, Debug)]
+pub struct Post {
+    pub request: u8,
+    /// 4 bits of who, then the rotation.
+    pub candidates: u8,
+    pub priority: u8,
+    pub parallel: u8,
+    pub busy_wait_ms: u16,
+    pub max_attempts: Option<u8>,
+    pub deadline_ms: u16,
+}
+
+fn post() -> impl Strategy<Value = Post> {
+    (
+        0..REQUESTS,
+        1u8..64,
+        0u8..3,
+        1u8..4,
+        prop_oneof![Just(0u16), Just(0u16), 1u16..2_000],
+        prop_oneof![3 => Just(None), 1 => (1u8..4).prop_map(Some)],
+        prop_oneof![1 => 1u16..1_500, 3 => 5_000u16..20_000],
+    )
+        .prop_map(
+            |(request, candidates, priority, parallel, busy_wait_ms, max_attempts, deadline_ms)| Post {
+                request,
+                candidates,
+                priority,
+                parallel,
+                busy_wait_ms,
+                max_attempts,
+                deadline_ms,
+            },
+        )
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        30 => any::<u8>().prop_map(Act::Deliver),
+        12 => any::<u8>().prop_map(Act::Commit),
+        4 => Just(Act::Settle),
+        4 => prop_oneof![0u16..3, 0u16..1_200, Just(1_000u16), 1_000u16..8_000].prop_map(Act::Pass),
+        8 => any::<u8>().prop_map(Act::Fire),
+        10 => post().prop_map(Act::Post),
+        4 => (0..REQUESTS, 0..DRIVERS, prop_oneof![Just(None), (1u8..4).prop_map(Some)], any::<bool>())
+            .prop_map(|(request, driver, attempt, accept)| Act::Respond { request, driver, attempt, accept }),
+        2 => (0..REQUESTS).prop_map(Act::Cancel),
+        1 => (0..REQUESTS).prop_map(Act::EndTrip),
+        6 => (0..DRIVERS).prop_map(Act::Connect),
+        2 => (0..DRIVERS).prop_map(Act::Disconnect),
+        3 => (0..DRIVERS).prop_map(Act::Written),
+        3 => (0..DRIVERS).prop_map(Act::Heard),
+        8 => (0..DRIVERS, any::<bool>()).prop_map(|(driver, accept)| Act::Answer { driver, accept }),
+        2 => (0..DRIVERS).prop_map(Act::Ack),
+        3 => (0..DRIVERS, 0..REQUESTS, 1u8..4, 0u8..3)
+            .prop_map(|(driver, request, attempt, what)| Act::Guess { driver, request, attempt, what }),
+        3 => (0..DRIVERS, any::<bool>()).prop_map(|(driver, available)| Act::Shift { driver, available }),
+        4 => (0..DRIVERS, 0..REQUESTS, 0u8..4)
+            .prop_map(|(driver, request, what)| Act::Trip { driver, request, what }),
+        1 => (0..REQUESTS).prop_map(Act::Fence),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(survivors, order)| Act::Crash { survivors, order }),
+    ]
+}
+
+/// What happens, in order; shown an act per line.
+#[derive(Clone)]
+pub struct History(pub Vec<Act>);
+
+impl std::fmt::Debug for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|act| write!(f, "\n  {act:?}"))
+    }
+}
+
+/// A history; `with_ends`: with crashes and fences.
+pub fn histories(with_ends: bool) -> impl Strategy<Value = History> {
+    let ends = |act: &Act| matches!(act, Act::Fence(_) | Act::Crash { .. });
+    let keep = move |act: Act| if with_ends || !ends(&act) { act } else { Act::Settle };
+    vec(act().prop_map(keep), 1..ACTS_MAX).prop_map(History)
+}

@@ -1,0 +1,3 @@
+//! Each event in each state, as text.
+
+mod offers;
