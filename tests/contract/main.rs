@@ -16,6 +16,7 @@ mod events;
 mod http_connections;
 mod http_malformed;
 mod http_slow;
+mod metrics;
 mod offer_bodies;
 mod offer_flow;
 mod ops;
