@@ -415,7 +415,11 @@ impl Request {
         match outcome {
             Durability::Committed => {
                 self.announce(&pending, effects);
-                if pending.replies.iter().any(|(_, question)| matches!(question, Question::Posted)) {
+                if pending
+                    .replies
+                    .iter()
+                    .any(|(_, question)| matches!(question, Question::Posted))
+                {
                     self.answer_twins(effects);
                 }
             }
@@ -683,7 +687,12 @@ impl Request {
             RequestState::Cancelled | RequestState::Unfulfilled => ApiAnswer::Ended { state, trip_id: None },
             RequestState::PendingMatch => {
                 let known = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
-                let candidates: Vec<_> = offer.candidates.iter().filter(|id| self.is_fresh(id)).cloned().collect();
+                let candidates: Vec<_> = offer
+                    .candidates
+                    .iter()
+                    .filter(|id| self.is_fresh(id))
+                    .cloned()
+                    .collect();
                 if !candidates.is_empty() {
                     let OfferRequest {
                         offer_timeout_ms,
