@@ -184,6 +184,8 @@ pub(crate) struct Shard {
     /// When the account of memory is due.
     account_at_ms: u64,
     asks: Slab<Ask>,
+    /// Those of them that are for `GET /v1/events`.
+    polls: usize,
     unasked: VecDeque<(u64, crate::cold::port::Query)>,
     arrivals: HashMap<u64, Arrival>,
     handovers: u64,
@@ -261,6 +263,7 @@ impl Shard {
             sweeping: false,
             account_at_ms: 0,
             asks: Slab::new(),
+            polls: 0,
             unasked: VecDeque::new(),
             arrivals: HashMap::new(),
             handovers: 0,
