@@ -32,6 +32,12 @@ pub const DRAIN_JOURNAL_MS: u64 = 7_000;
 pub const SHARDS_MAX: usize = 1024;
 /// Committed records that may wait for the store before new requests are refused.
 pub const STORE_BACKLOG_MAX: usize = 200_000;
+/// Polls of `GET /v1/events` that wait in a shard; further ones are answered at once with what there is. The store's queue
+/// of questions has room for others beside them: a new request must not wait for a reader.
+pub const EVENT_POLLS_MAX: usize = 1_024;
+/// Ids of requests (and as many of trips) that a shard looks up in the store at once for those who only speak of them.
+/// Drivers have no other bound: what they say of ids that nobody knows beyond it is dropped.
+pub const LOOKUPS_MAX: usize = 65_536;
 /// Submission queue of a shard's net ring.
 pub const NET_SQ_ENTRIES: u32 = 1024;
 /// Completion queue of a shard's net ring.
@@ -81,6 +87,7 @@ const _: () = {
     assert!(JOURNAL_SEGMENT_BYTES_MAX.is_multiple_of(JOURNAL_BLOCK_BYTES));
     assert!(JOURNAL_SEGMENT_BYTES_MIN < JOURNAL_SEGMENT_BYTES_MAX);
     // What the API lets in, the store takes without cutting it.
+    assert!(2 * EVENT_POLLS_MAX <= crate::cold::handle::HANDLE_QUERIES_MAX);
     assert!(wire::EVENTS_LIMIT_MAX <= store::EVENTS_PAGE_EVENTS_MAX);
     assert!(wire::RECORDS_LIMIT_MAX <= store::RECORDS_PAGE_ROWS_MAX);
     assert!(wire::EVENTS_WAIT_MS_MAX <= store::EVENTS_WAIT_MS_MAX);

@@ -68,6 +68,23 @@ pub(crate) enum Letter {
     HandOverFailed { token: u64 },
 }
 
+impl Letter {
+    /// Whether this is a driver's home's answer to what a request told it: nobody waits for an answer to that.
+    pub(super) fn is_echo(&self) -> bool {
+        match self {
+            Self::Request { event, .. } => matches!(
+                event,
+                RequestEvent::Delivered { .. }
+                    | RequestEvent::Refused { .. }
+                    | RequestEvent::Reserved { .. }
+                    | RequestEvent::Busy { .. }
+                    | RequestEvent::Unavailable { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// A handshake that was checked on one shard and is completed on the driver's home shard.
 #[derive(Debug)]
 pub(crate) struct Handshake {

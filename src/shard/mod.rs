@@ -136,6 +136,15 @@ impl Timer {
     }
 }
 
+fn driver_limits(config: &Config) -> DriverLimits {
+    DriverLimits {
+        heartbeat_ms: config.heartbeat_ms as u32,
+        driver_ttl_ms: config.driver_ttl_ms,
+        off_shift_memory_ms: config.off_shift_memory_ms,
+        age_step_ms: config.ingress_age_step_ms,
+    }
+}
+
 /// What a shard is made of; see [`Shard::new`].
 pub(crate) struct Parts {
     pub(crate) index: u16,
@@ -184,6 +193,8 @@ pub(crate) struct Shard {
     /// When the account of memory is due.
     account_at_ms: u64,
     asks: Slab<Ask>,
+    /// Those of them that are for `GET /v1/events`.
+    polls: usize,
     unasked: VecDeque<(u64, crate::cold::port::Query)>,
     arrivals: HashMap<u64, Arrival>,
     handovers: u64,
@@ -223,12 +234,6 @@ impl Shard {
         let waker = net.waker();
         let now_us = clock.now_us();
         let now_ms = now_us / 1_000;
-        let driver_limits = DriverLimits {
-            heartbeat_ms: config.heartbeat_ms as u32,
-            driver_ttl_ms: config.driver_ttl_ms,
-            off_shift_memory_ms: config.off_shift_memory_ms,
-            age_step_ms: config.ingress_age_step_ms,
-        };
         mail.open(net.ring_fd());
         let source = crate::cold::port::Source {
             incarnation,
@@ -238,7 +243,7 @@ impl Shard {
             index,
             shards,
             incarnation,
-            driver_limits,
+            driver_limits: driver_limits(&config),
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
             config,
@@ -261,6 +266,7 @@ impl Shard {
             sweeping: false,
             account_at_ms: 0,
             asks: Slab::new(),
+            polls: 0,
             unasked: VecDeque::new(),
             arrivals: HashMap::new(),
             handovers: 0,

@@ -109,6 +109,13 @@ impl Shard {
         {
             return self.answer(*reply, problem.into_reply());
         }
+        if letter.is_echo() {
+            // Of a request that was in memory when the driver was asked: it is over, whatever the store says.
+            return self.unknown(letter);
+        }
+        if !matches!(letter, Letter::Offer { .. }) && self.requests.parked.len() >= limits::LOOKUPS_MAX {
+            return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
+        }
         self.requests
             .parked
             .insert(request_id.clone(), VecDeque::from([letter]));
@@ -245,6 +252,9 @@ impl Shard {
         }
         if let Some(parked) = self.requests.parked_trips.get_mut(&trip_id) {
             return parked.push_back(letter);
+        }
+        if self.requests.parked_trips.len() >= limits::LOOKUPS_MAX {
+            return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
         }
         self.requests
             .parked_trips
