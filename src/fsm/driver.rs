@@ -635,7 +635,14 @@ impl Driver {
             return false;
         };
         let reason = Some("off shift".into());
-        self.answer(request_id.clone(), attempt, Answer::Decline, reason, Asker::Driver, effects);
+        self.answer(
+            request_id.clone(),
+            attempt,
+            Answer::Decline,
+            reason,
+            Asker::Driver,
+            effects,
+        );
         true
     }
 

@@ -410,7 +410,11 @@ impl Request {
         match outcome {
             Durability::Committed => {
                 self.announce(&pending, effects);
-                if pending.replies.iter().any(|(_, question)| matches!(question, Question::Posted)) {
+                if pending
+                    .replies
+                    .iter()
+                    .any(|(_, question)| matches!(question, Question::Posted))
+                {
                     self.answer_twins(effects);
                 }
             }
@@ -507,7 +511,10 @@ impl Request {
         if self.wait_until_ms.is_some_and(|until| until <= now_ms) {
             self.wait_until_ms = None;
             // Not those who are still being asked: they may be free.
-            let waited_for = self.waiting.extract_if(.., |waiting| waiting.queued).collect::<Vec<_>>();
+            let waited_for = self
+                .waiting
+                .extract_if(.., |waiting| waiting.queued)
+                .collect::<Vec<_>>();
             for Waiting { driver_id, .. } in waited_for {
                 effects.push(RequestEffect::Driver {
                     driver_id: driver_id.clone(),
@@ -675,7 +682,12 @@ impl Request {
             RequestState::Cancelled | RequestState::Unfulfilled => ApiAnswer::Ended { state, trip_id: None },
             RequestState::PendingMatch => {
                 let known = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
-                let candidates: Vec<_> = offer.candidates.iter().filter(|id| self.is_fresh(id)).cloned().collect();
+                let candidates: Vec<_> = offer
+                    .candidates
+                    .iter()
+                    .filter(|id| self.is_fresh(id))
+                    .cloned()
+                    .collect();
                 if !candidates.is_empty() {
                     let OfferRequest {
                         offer_timeout_ms,

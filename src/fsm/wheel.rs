@@ -20,12 +20,15 @@ pub struct TimerId(u32);
 
 #[derive(Clone, Copy)]
 struct Node {
-    /// Tick of expiry; in a free node, the next free one.
-    tick: u32,
+    /// Tick of expiry. 64 bits: 32 would end after 198 days.
+    tick: u64,
+    /// The next one in the slot; in a free node, the next free one.
     next: u32,
     prev: u32,
     owner: u64,
 }
+
+const _: () = assert!(size_of::<Node>() == 24);
 
 /// The wheel. `owner` is whatever the caller wants back when a timer fires.
 pub struct Wheel {
@@ -38,7 +41,7 @@ pub struct Wheel {
     occupied: Box<[u64]>,
     epoch_ms: u64,
     /// The last tick that was fired.
-    now_tick: u32,
+    now_tick: u64,
     armed: usize,
 }
 
@@ -75,12 +78,10 @@ impl Wheel {
     /// Arms a timer for `at_ms` (rounded up to a tick; the past means the next tick).
     ///
     /// # Panics
-    /// When 2³²−1 timers are armed, or `at_ms` is more than 198 days after the wheel's beginning.
+    /// When 2³²−1 timers are armed.
     pub fn arm(&mut self, at_ms: u64, owner: u64) -> TimerId {
         let ticks = at_ms.saturating_sub(self.epoch_ms).div_ceil(TICK_MS);
-        let tick = u32::try_from(ticks)
-            .expect("a timer lies within 198 days")
-            .max(self.now_tick + 1);
+        let tick = ticks.max(self.now_tick + 1);
         let index = self.take_node(Node {
             tick,
             next: NONE,
@@ -104,11 +105,8 @@ impl Wheel {
     }
 
     /// Moves time to `now_ms` and hands the owners of the timers that expired to `fired`, earlier ticks first.
-    ///
-    /// # Panics
-    /// When `now_ms` is more than 198 days after the wheel's beginning.
     pub fn advance(&mut self, now_ms: u64, fired: &mut Vec<u64>) {
-        let target = u32::try_from(now_ms.saturating_sub(self.epoch_ms) / TICK_MS).expect("within 198 days");
+        let target = now_ms.saturating_sub(self.epoch_ms) / TICK_MS;
         if target <= self.now_tick {
             return;
         }
@@ -116,17 +114,16 @@ impl Wheel {
             self.now_tick = target;
             return;
         }
-        let ticks = (target - self.now_tick) as usize;
-        if ticks >= SLOTS {
+        if target - self.now_tick >= SLOTS as u64 {
             // A stall longer than a turn: every slot once, in the order of the last turn's ticks.
-            let mut late: Vec<(u32, u64)> = Vec::new();
+            let mut late: Vec<(u64, u64)> = Vec::new();
             for slot in 0..SLOTS {
                 self.fire_slot(slot, target, &mut late);
             }
             late.sort_by_key(|&(tick, _)| tick);
             fired.extend(late.into_iter().map(|(_, owner)| owner));
         } else {
-            let mut due: Vec<(u32, u64)> = Vec::new();
+            let mut due: Vec<(u64, u64)> = Vec::new();
             let mut tick = self.now_tick;
             while let Some(next) = self.next_occupied(tick, target) {
                 due.clear();
@@ -144,27 +141,27 @@ impl Wheel {
         if self.armed == 0 {
             return None;
         }
-        let last = self.now_tick.saturating_add(SLOTS as u32);
+        let last = self.now_tick + SLOTS as u64;
         let tick = self.next_occupied(self.now_tick, last).unwrap_or(last);
-        Some(self.epoch_ms + u64::from(tick) * TICK_MS)
+        Some(self.epoch_ms + tick * TICK_MS)
     }
 
     /// The first tick in `(after, through]` whose slot is not empty.
-    fn next_occupied(&self, after: u32, through: u32) -> Option<u32> {
+    fn next_occupied(&self, after: u64, through: u64) -> Option<u64> {
         let mut tick = after + 1;
         while tick <= through {
             let slot = tick as usize & (SLOTS - 1);
             let word = self.occupied[slot / 64] >> (slot % 64);
             if word != 0 {
-                let found = tick + word.trailing_zeros();
+                let found = tick + u64::from(word.trailing_zeros());
                 return (found <= through).then_some(found);
             }
-            tick += 64 - (slot % 64) as u32;
+            tick += 64 - (slot % 64) as u64;
         }
         None
     }
 
-    fn fire_slot(&mut self, slot: usize, through: u32, fired: &mut Vec<(u32, u64)>) {
+    fn fire_slot(&mut self, slot: usize, through: u64, fired: &mut Vec<(u64, u64)>) {
         let mut index = self.heads[slot];
         while index != NONE {
             let node = *self.node(index);
@@ -218,7 +215,7 @@ impl Wheel {
             return index;
         }
         let index = self.free;
-        self.free = self.node(index).tick;
+        self.free = self.node(index).next;
         *self.node_mut(index) = node;
         index
     }
@@ -226,8 +223,8 @@ impl Wheel {
     fn free_node(&mut self, index: u32) {
         let next_free = self.free;
         *self.node_mut(index) = Node {
-            tick: next_free,
-            next: NONE,
+            tick: u64::MAX,
+            next: next_free,
             prev: NONE,
             owner: u64::MAX,
         };

@@ -26,7 +26,12 @@ pub enum Act {
     /// `POST /v1/dispatch/offer`, new or again.
     Post(Post),
     /// A driver answers over the API, with the attempt or without.
-    Respond { request: u8, driver: u8, attempt: Option<u8>, accept: bool },
+    Respond {
+        request: u8,
+        driver: u8,
+        attempt: Option<u8>,
+        accept: bool,
+    },
     /// `POST /v1/dispatch/cancel`
     Cancel(u8),
     /// `POST /v1/trips/{trip_id}/cancel`
@@ -44,7 +49,12 @@ pub enum Act {
     /// A driver sends a receipt for the offer that it believes to hold.
     Ack(u8),
     /// A driver speaks of any attempt at all.
-    Guess { driver: u8, request: u8, attempt: u8, what: u8 },
+    Guess {
+        driver: u8,
+        request: u8,
+        attempt: u8,
+        what: u8,
+    },
     /// `STATE`
     Shift { driver: u8, available: bool },
     /// `TRIP`, of any request.
@@ -78,15 +88,17 @@ fn post() -> impl Strategy<Value = Post> {
         prop_oneof![3 => Just(None), 1 => (1u8..4).prop_map(Some)],
         prop_oneof![1 => 1u16..1_500, 3 => 5_000u16..20_000],
     )
-        .prop_map(|(request, candidates, priority, parallel, busy_wait_ms, max_attempts, deadline_ms)| Post {
-            request,
-            candidates,
-            priority,
-            parallel,
-            busy_wait_ms,
-            max_attempts,
-            deadline_ms,
-        })
+        .prop_map(
+            |(request, candidates, priority, parallel, busy_wait_ms, max_attempts, deadline_ms)| Post {
+                request,
+                candidates,
+                priority,
+                parallel,
+                busy_wait_ms,
+                max_attempts,
+                deadline_ms,
+            },
+        )
 }
 
 fn act() -> impl Strategy<Value = Act> {

@@ -46,25 +46,42 @@ impl Client {
                 self.open = None;
                 self.state = Some((without_offer(*state), trip_id.clone()));
             }
-            ToSocket::Offer { request_id, attempt, .. } => {
+            ToSocket::Offer {
+                request_id, attempt, ..
+            } => {
                 let offer = (request_id.clone(), *attempt);
                 assert!(self.open.is_none(), "{offer:?} while {:?} is open", self.open);
                 assert!(!self.outcomes.contains_key(&offer), "{offer:?} is over and offered");
-                assert!(self.state.as_ref().is_some_and(|(_, trip)| trip.is_none()), "{offer:?} on a trip");
+                assert!(
+                    self.state.as_ref().is_some_and(|(_, trip)| trip.is_none()),
+                    "{offer:?} on a trip"
+                );
                 self.offered.insert(offer.clone());
                 self.open = Some(offer);
             }
-            ToSocket::Confirmed { request_id, attempt, trip_id } => {
+            ToSocket::Confirmed {
+                request_id,
+                attempt,
+                trip_id,
+            } => {
                 self.outcome((request_id.clone(), *attempt), Heard::Confirmed(trip_id.clone()));
             }
             ToSocket::Declined { request_id, attempt } => self.outcome((request_id.clone(), *attempt), Heard::Declined),
-            ToSocket::Revoked { request_id, attempt, reason } => {
+            ToSocket::Revoked {
+                request_id,
+                attempt,
+                reason,
+            } => {
                 self.outcome((request_id.clone(), *attempt), Heard::Revoked(*reason));
             }
             ToSocket::State { state, trip_id } => self.state = Some((*state, trip_id.clone())),
             ToSocket::TripCancelled { trip_id, .. } => {
                 let (_, bound) = self.state.as_ref().expect("a WELCOME comes first");
-                assert_eq!(bound.as_ref(), Some(trip_id), "a trip that the app does not have is cancelled");
+                assert_eq!(
+                    bound.as_ref(),
+                    Some(trip_id),
+                    "a trip that the app does not have is cancelled"
+                );
             }
             ToSocket::NoSuchOffer { .. } | ToSocket::NoSuchTrip { .. } => {}
         }
@@ -72,7 +89,10 @@ impl Client {
 
     fn outcome(&mut self, offer: Offered, heard: Heard) {
         let known = self.offered.contains(&offer) || self.asked.contains(&offer);
-        assert!(known, "an outcome of {offer:?}, never offered and never asked about: {heard:?}");
+        assert!(
+            known,
+            "an outcome of {offer:?}, never offered and never asked about: {heard:?}"
+        );
         if self.open.as_ref() == Some(&offer) {
             self.open = None;
         }
@@ -84,7 +104,10 @@ impl Client {
             Some(first) if *first == heard => {}
             // An ACCEPT after one's own DECLINE, or the other order when another owner took the request.
             Some(Heard::Declined) => assert_eq!(heard, superseded, "{offer:?}"),
-            Some(first) => assert!(*first == superseded && heard == Heard::Declined, "{offer:?}: {first:?}, then {heard:?}"),
+            Some(first) => assert!(
+                *first == superseded && heard == Heard::Declined,
+                "{offer:?}: {first:?}, then {heard:?}"
+            ),
         }
     }
 
@@ -99,5 +122,9 @@ impl Client {
 
 /// The state as the socket hears it.
 pub fn without_offer(state: DriverState) -> DriverState {
-    if state == DriverState::Offered { DriverState::Available } else { state }
+    if state == DriverState::Offered {
+        DriverState::Available
+    } else {
+        state
+    }
 }

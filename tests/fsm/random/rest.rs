@@ -92,7 +92,12 @@ impl Run {
         let reply = self.world.call();
         self.witness.called(reply);
         let (id, event) = match act {
-            Act::Respond { request: id, driver: name, attempt, accept } => {
+            Act::Respond {
+                request: id,
+                driver: name,
+                attempt,
+                accept,
+            } => {
                 let event = RequestEvent::Answered {
                     driver_id: driver(*name),
                     attempt: attempt.map(u32::from),
@@ -136,9 +141,19 @@ impl Run {
             unreachable!("the caller chose")
         };
         let id = driver(*name);
-        let connected = self.world.drivers.get(&id).is_some_and(|slot| slot.actor.session().is_some());
-        let Some(event) = self.said(&id, act).filter(|_| connected) else { return };
-        if let DriverEvent::Ack { request_id, attempt } | DriverEvent::Answer { request_id, attempt, .. } = &event {
+        let connected = self
+            .world
+            .drivers
+            .get(&id)
+            .is_some_and(|slot| slot.actor.session().is_some());
+        let Some(event) = self.said(&id, act).filter(|_| connected) else {
+            return;
+        };
+        if let DriverEvent::Ack { request_id, attempt }
+        | DriverEvent::Answer {
+            request_id, attempt, ..
+        } = &event
+        {
             self.witness.client(&id).asks((request_id.clone(), *attempt));
         }
         self.world.step_driver(&id, event);
@@ -155,18 +170,37 @@ impl Run {
         };
         Some(match act {
             Act::Written(_) => {
-                let awaits = self.world.drivers.get(id).is_some_and(|slot| slot.actor.awaits_delivery());
+                let awaits = self
+                    .world
+                    .drivers
+                    .get(id)
+                    .is_some_and(|slot| slot.actor.awaits_delivery());
                 return awaits.then_some(DriverEvent::Written);
             }
             Act::Heard(_) => DriverEvent::Heard,
             Act::Ack(_) => ack(open?),
             Act::Answer { accept, .. } => answers(open?, *accept),
-            Act::Guess { request: of, attempt, what: 0, .. } => ack((request(*of), u32::from(*attempt))),
-            Act::Guess { request: of, attempt, what, .. } => answers((request(*of), u32::from(*attempt)), *what == 1),
+            Act::Guess {
+                request: of,
+                attempt,
+                what: 0,
+                ..
+            } => ack((request(*of), u32::from(*attempt))),
+            Act::Guess {
+                request: of,
+                attempt,
+                what,
+                ..
+            } => answers((request(*of), u32::from(*attempt)), *what == 1),
             Act::Shift { available, .. } => DriverEvent::SetState { available: *available },
             Act::Trip { request: of, what, .. } => {
                 let received_at_ms = self.world.requests.get(&request(*of))?.actor.fold().received_at_ms;
-                let what = [TripMove::Arrived, TripMove::Pickup, TripMove::Complete, TripMove::Cancel][usize::from(*what)];
+                let what = [
+                    TripMove::Arrived,
+                    TripMove::Pickup,
+                    TripMove::Complete,
+                    TripMove::Cancel,
+                ][usize::from(*what)];
                 let trip_id = TripId::for_request(&request(*of), received_at_ms);
                 DriverEvent::Trip { trip_id, what }
             }
@@ -197,7 +231,7 @@ impl Run {
         }
         let index = usize::from(which) % channels;
         if let Some((from, to)) = to_drivers.get(index) {
-            self.to_driver(from, to);
+            self.hand_to_driver(from, to);
         } else {
             let (from, to) = &to_requests[index - to_drivers.len()];
             self.world.deliver_to_request(from, to);
@@ -205,16 +239,30 @@ impl Run {
         }
     }
 
-    fn to_driver(&mut self, from: &RequestId, to: &DriverId) {
+    fn hand_to_driver(&mut self, from: &RequestId, to: &DriverId) {
         let message = self.world.to_drivers[&(from.clone(), to.clone())][0].letter.clone();
-        let found = self.world.drivers.get(to).map_or(DriverState::Offline, |slot| slot.actor.state());
+        let found = self
+            .world
+            .drivers
+            .get(to)
+            .map_or(DriverState::Offline, |slot| slot.actor.state());
         self.world.deliver_to_driver(from, to);
         let (from, to) = (from.clone(), to.clone());
-        self.look(Some(&Trigger { from, to, message, found }));
+        self.look(Some(&Trigger {
+            from,
+            to,
+            message,
+            found,
+        }));
     }
 
     fn commit(&mut self, which: u8) {
-        let written: Vec<_> = self.world.requests.iter().filter(|(_, slot)| slot.port.written() > 0).collect();
+        let written: Vec<_> = self
+            .world
+            .requests
+            .iter()
+            .filter(|(_, slot)| slot.port.written() > 0)
+            .collect();
         if let Some((id, _)) = pick(&written, which) {
             let id = (*id).clone();
             self.world.commit(&id);
@@ -263,7 +311,9 @@ impl Run {
             assert!(slot.actor.fold().end.is_some(), "{id} never ends");
         }
         for name in 0..DRIVERS {
-            let Some(slot) = self.world.drivers.get(&driver(name)) else { continue };
+            let Some(slot) = self.world.drivers.get(&driver(name)) else {
+                continue;
+            };
             assert!(slot.actor.offer().is_none(), "{name} holds an offer for ever");
             let bound = slot.actor.trip_id().is_some();
             assert!(bound, "driver {name} is gone for longer than anything is remembered");
@@ -277,7 +327,10 @@ impl Run {
 
     /// The logs and where their commits ended.
     pub fn logs(&self) -> impl Iterator<Item = (&RequestId, &[LogEntry])> {
-        self.world.requests.iter().map(|(id, slot)| (id, &slot.actor.log()[..slot.port.committed()]))
+        self.world
+            .requests
+            .iter()
+            .map(|(id, slot)| (id, &slot.actor.log()[..slot.port.committed()]))
     }
 }
 
@@ -298,7 +351,10 @@ fn answer(accept: bool) -> Answer {
 }
 
 fn offer(post: &Post) -> OfferRequest {
-    let mut candidates: Vec<_> = (0..DRIVERS).filter(|name| post.candidates >> name & 1 == 1).map(driver).collect();
+    let mut candidates: Vec<_> = (0..DRIVERS)
+        .filter(|name| post.candidates >> name & 1 == 1)
+        .map(driver)
+        .collect();
     if candidates.is_empty() {
         candidates.push(driver(0));
     }

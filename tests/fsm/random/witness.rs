@@ -110,7 +110,11 @@ impl Witness {
     }
 
     fn answered(&mut self, reply: ReplyTo) {
-        assert!(self.calls.remove(&reply.call), "call {} is answered twice, or was lost", reply.call);
+        assert!(
+            self.calls.remove(&reply.call),
+            "call {} is answered twice, or was lost",
+            reply.call
+        );
     }
 
     fn request(&mut self, world: &World, id: &RequestId, effect: &RequestEffect) {
@@ -132,16 +136,28 @@ impl Witness {
         }
         let fold = durable(world, id).unwrap_or_else(|| panic!("{id} answers {answer:?} before its first commit"));
         match answer {
-            ApiAnswer::Offer { state, attempt, driver_id, .. } => {
+            ApiAnswer::Offer {
+                state,
+                attempt,
+                driver_id,
+                ..
+            } => {
                 assert_eq!(*state, fold.state(), "{id}: {answer:?}");
                 assert!(*attempt as usize <= fold.attempts.len(), "{id}: {answer:?}");
                 if let Some(driver_id) = driver_id {
-                    assert_eq!(fold.attempt(*attempt).map(|made| &made.driver_id), Some(driver_id), "{id}: {answer:?}");
+                    assert_eq!(
+                        fold.attempt(*attempt).map(|made| &made.driver_id),
+                        Some(driver_id),
+                        "{id}: {answer:?}"
+                    );
                 }
                 self.promises.push(Promise::Known(id.clone()));
             }
             ApiAnswer::Excluded { state, excluded } => {
-                assert_eq!((*state, fold.state()), (RequestState::PendingMatch, RequestState::PendingMatch));
+                assert_eq!(
+                    (*state, fold.state()),
+                    (RequestState::PendingMatch, RequestState::PendingMatch)
+                );
                 assert_eq!(excluded.iter().collect::<Vec<_>>(), fold.excluded().collect::<Vec<_>>());
             }
             ApiAnswer::Ended { state, trip_id } => {
@@ -187,23 +203,44 @@ impl Witness {
                     self.waited_out.insert(id.clone(), world.now_ms);
                 }
             }
-            ToDriver::Offer { attempt, expires_at_ms, .. } => {
+            ToDriver::Offer {
+                attempt, expires_at_ms, ..
+            } => {
                 let made = made(*attempt).unwrap_or_else(|| panic!("{id}/{attempt} is offered before it is durable"));
                 assert_eq!((&made.driver_id, made.expires_at_ms), (driver_id, *expires_at_ms));
             }
-            ToDriver::Outcome { attempt, outcome, trip_id, .. } if !fenced => {
+            ToDriver::Outcome {
+                attempt,
+                outcome,
+                trip_id,
+                ..
+            } if !fenced => {
                 let made = made(*attempt).unwrap_or_else(|| panic!("{id}/{attempt} is over before it is durable"));
                 assert_eq!(made.driver_id, *driver_id);
-                assert!(made.outcome == *outcome || superseded(*outcome, made.outcome), "{id}/{attempt}: {message:?}");
-                assert_eq!(trip_id.is_some(), *outcome == Outcome::Accepted, "{id}/{attempt}: {message:?}");
+                assert!(
+                    made.outcome == *outcome || superseded(*outcome, made.outcome),
+                    "{id}/{attempt}: {message:?}"
+                );
+                assert_eq!(
+                    trip_id.is_some(),
+                    *outcome == Outcome::Accepted,
+                    "{id}/{attempt}: {message:?}"
+                );
                 self.promises.push(Promise::Outcome(id.clone(), *attempt, made.outcome));
             }
             ToDriver::Trip { phase, again, .. } => {
-                let trip = durable(world, id).and_then(|fold| fold.trip).expect("a trip that is durable");
-                assert!(trip.phase == *phase && (*again || trip.driver_id == *driver_id), "{id}: {message:?}");
+                let trip = durable(world, id)
+                    .and_then(|fold| fold.trip)
+                    .expect("a trip that is durable");
+                assert!(
+                    trip.phase == *phase && (*again || trip.driver_id == *driver_id),
+                    "{id}: {message:?}"
+                );
             }
             ToDriver::Bound { trip_id, .. } => {
-                let trip = durable(world, id).and_then(|fold| fold.trip).expect("a trip that is durable");
+                let trip = durable(world, id)
+                    .and_then(|fold| fold.trip)
+                    .expect("a trip that is durable");
                 assert_eq!(trip.trip_id, *trip_id);
             }
             _ => {}
@@ -222,13 +259,20 @@ impl Witness {
                         }
                     }
                 }
-                Step::Refused { attempt, driver_id, reason } => {
+                Step::Refused {
+                    attempt,
+                    driver_id,
+                    reason,
+                } => {
                     let sent = |entry: &LogEntry| matches!(&entry.step, Step::OfferSent { attempt: sent, .. } if sent == attempt);
                     let pair = (id.clone(), driver_id.clone());
                     self.waits.remove(&pair);
                     let waited = self.waited.contains(&pair);
                     let due = |since_ms: &UnixMs| since_ms + busy_wait_ms <= world.now_ms;
-                    let waits = self.waits.iter().any(|((request_id, _), since_ms)| request_id == id && due(since_ms));
+                    let waits = self
+                        .waits
+                        .iter()
+                        .any(|((request_id, _), since_ms)| request_id == id && due(since_ms));
                     let over = waits || self.waited_out.get(id) == Some(&world.now_ms);
                     if *reason == RefuseReason::Offered && busy_wait_ms > 0 && !log.iter().any(sent) {
                         assert!(waited || over, "{id} refuses {driver_id} without waiting");
@@ -242,22 +286,22 @@ impl Witness {
         }
     }
 
-    fn driver(
-        &mut self,
-        world: &World,
-        id: &DriverId,
-        effect: &DriverEffect,
-        trigger: Option<&Trigger>,
-    ) {
+    fn driver(&mut self, world: &World, id: &DriverId, effect: &DriverEffect, trigger: Option<&Trigger>) {
         match effect {
             DriverEffect::Send(message) => {
-                if let ToSocket::Confirmed { request_id, attempt, .. } = message {
+                if let ToSocket::Confirmed {
+                    request_id, attempt, ..
+                } = message
+                {
                     let fold = durable(world, request_id).expect("CONFIRMED of a request that is durable");
                     assert_eq!(fold.attempt(*attempt).map(|made| made.outcome), Some(Outcome::Accepted));
                 }
                 self.client(id).hears(message);
             }
-            DriverEffect::Request { request_id, event: RequestEvent::Reserved { .. } } => {
+            DriverEffect::Request {
+                request_id,
+                event: RequestEvent::Reserved { .. },
+            } => {
                 let asked = trigger.is_some_and(|trigger| {
                     let asks = matches!(trigger.message, ToDriver::Ask { .. } | ToDriver::Wait { .. });
                     asks && trigger.from == *request_id && trigger.to == *id
@@ -266,7 +310,10 @@ impl Witness {
                     self.served(world, id, request_id);
                 }
             }
-            DriverEffect::Request { request_id, event: RequestEvent::Unavailable { .. } } => {
+            DriverEffect::Request {
+                request_id,
+                event: RequestEvent::Unavailable { .. },
+            } => {
                 let waiters = self.queues.entry(id.clone()).or_default();
                 waiters.retain(|waiter| waiter.request_id != *request_id);
             }
@@ -281,7 +328,10 @@ impl Witness {
         let turn = |waiter: &Waiter| waiter.since_ms + waiter.priority as u64 * step_ms;
         let first = (0..waiters.len()).min_by_key(|at| (turn(&waiters[*at]), waiters[*at].priority, *at));
         let first = waiters.remove(first.unwrap_or_else(|| panic!("{request_id} is served and does not wait")));
-        assert_eq!(first.request_id, *request_id, "another one's turn in the queue of {driver_id}");
+        assert_eq!(
+            first.request_id, *request_id,
+            "another one's turn in the queue of {driver_id}"
+        );
     }
 
     /// What was said is still so, and logs only grow.

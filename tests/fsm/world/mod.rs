@@ -5,7 +5,7 @@ mod port;
 mod show;
 
 pub use port::{Consequences, Port};
-pub use show::Show;
+pub use show::{Show, step};
 
 use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, DriverLimits, ToSocket};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
@@ -138,8 +138,12 @@ impl World {
             // As the shard does it once only the store has the request.
             let mut stored = Request::restored(log_of(&slot.actor)).expect("a log that folds");
             stored.step(event, now_ms, &mut effects);
-            let changes = |effect: &RequestEffect| matches!(effect, RequestEffect::Persist { .. } | RequestEffect::Closed);
-            assert!(!effects.iter().any(changes), "an ended request does not change: {effects:?}");
+            let changes =
+                |effect: &RequestEffect| matches!(effect, RequestEffect::Persist { .. } | RequestEffect::Closed);
+            assert!(
+                !effects.iter().any(changes),
+                "an ended request does not change: {effects:?}"
+            );
         } else {
             slot.actor.step(event, now_ms, &mut effects);
         }
@@ -181,7 +185,7 @@ impl World {
 
     /// Hands over the oldest letter from a request to a driver.
     pub fn deliver_to_driver(&mut self, from: &RequestId, to: &DriverId) {
-        let Some(message) = take(&mut self.to_drivers, (from.clone(), to.clone())) else {
+        let Some(message) = take(&mut self.to_drivers, &(from.clone(), to.clone())) else {
             return;
         };
         let request_id = from.clone();
@@ -190,7 +194,7 @@ impl World {
 
     /// Hands over the oldest letter from a driver to a request.
     pub fn deliver_to_request(&mut self, from: &DriverId, to: &RequestId) {
-        if let Some(event) = take(&mut self.to_requests, (from.clone(), to.clone())) {
+        if let Some(event) = take(&mut self.to_requests, &(from.clone(), to.clone())) {
             self.step_request(to, event);
         }
     }
@@ -199,7 +203,9 @@ impl World {
     pub fn commit(&mut self, id: &RequestId) {
         let now_ms = self.now_ms;
         let Some(slot) = self.requests.get_mut(id) else { return };
-        let Some(waits) = slot.port.commit(&slot.actor) else { return };
+        let Some(waits) = slot.port.commit(&slot.actor) else {
+            return;
+        };
         let mut effects = Vec::new();
         if waits {
             slot.actor.durable(Durability::Committed, now_ms, &mut effects);
@@ -220,8 +226,14 @@ impl World {
 
     /// Actors whose time has come, the earliest first.
     pub fn due(&self) -> Vec<(UnixMs, Node)> {
-        let requests = self.requests.iter().map(|(id, slot)| (slot.armed, Node::Request(id.clone())));
-        let drivers = self.drivers.iter().map(|(id, slot)| (slot.armed, Node::Driver(id.clone())));
+        let requests = self
+            .requests
+            .iter()
+            .map(|(id, slot)| (slot.armed, Node::Request(id.clone())));
+        let drivers = self
+            .drivers
+            .iter()
+            .map(|(id, slot)| (slot.armed, Node::Driver(id.clone())));
         let mut due: Vec<_> = requests
             .chain(drivers)
             .filter_map(|(armed, node)| Some((armed.filter(|at| *at <= self.now_ms)?, node)))
@@ -272,7 +284,12 @@ impl World {
             self.requests.insert(id, slot);
         }
         let is_open = |slot: &RequestSlot| !slot.actor.is_closed();
-        let mut open: Vec<RequestId> = self.requests.iter().filter(|(_, slot)| is_open(slot)).map(|(id, _)| id.clone()).collect();
+        let mut open: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, slot)| is_open(slot))
+            .map(|(id, _)| id.clone())
+            .collect();
         order(&mut open);
         for id in &open {
             let mut effects = Vec::new();
@@ -308,7 +325,10 @@ impl World {
                     self.posted += 1;
                     let number = self.posted;
                     let letter = message;
-                    self.to_drivers.entry((id.clone(), driver_id)).or_default().push_back(Mail { number, letter });
+                    self.to_drivers
+                        .entry((id.clone(), driver_id))
+                        .or_default()
+                        .push_back(Mail { number, letter });
                 }
                 RequestEffect::Arm { at_ms } => slot.armed = at_ms,
                 RequestEffect::Reply { .. } => {}
@@ -332,7 +352,11 @@ impl World {
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = id.clone();
                 let request_id = self.trips.get(&trip_id).cloned();
-                let event = RequestEvent::TripMoved { driver_id, trip_id, what };
+                let event = RequestEvent::TripMoved {
+                    driver_id,
+                    trip_id,
+                    what,
+                };
                 if let Some(request_id) = request_id {
                     self.mail_to_request(id, request_id, event);
                 }
@@ -359,13 +383,20 @@ impl World {
     fn mail_to_request(&mut self, from: &DriverId, to: RequestId, letter: RequestEvent) {
         self.posted += 1;
         let number = self.posted;
-        self.to_requests.entry((from.clone(), to)).or_default().push_back(Mail { number, letter });
+        self.to_requests
+            .entry((from.clone(), to))
+            .or_default()
+            .push_back(Mail { number, letter });
     }
 
     /// As the shard answers for a request that neither it nor the store knows.
     fn unknown(&mut self, id: &RequestId, event: RequestEvent) {
         let (driver_id, message) = match event {
-            RequestEvent::Answered { asker: Asker::Api(reply), .. } | RequestEvent::Cancelled { reply, .. } => {
+            RequestEvent::Answered {
+                asker: Asker::Api(reply),
+                ..
+            }
+            | RequestEvent::Cancelled { reply, .. } => {
                 return self.seen.push(Seen::Unknown(id.clone(), reply));
             }
             RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
@@ -376,14 +407,17 @@ impl World {
         };
         self.posted += 1;
         let (number, letter) = (self.posted, message);
-        self.to_drivers.entry((id.clone(), driver_id)).or_default().push_back(Mail { number, letter });
+        self.to_drivers
+            .entry((id.clone(), driver_id))
+            .or_default()
+            .push_back(Mail { number, letter });
     }
 }
 
-fn take<A: Ord, B: Ord, T>(channels: &mut Channels<A, B, T>, key: (A, B)) -> Option<T> {
-    let mail = channels.get_mut(&key)?.pop_front();
-    if channels.get(&key).is_some_and(VecDeque::is_empty) {
-        channels.remove(&key);
+fn take<A: Ord, B: Ord, T>(channels: &mut Channels<A, B, T>, key: &(A, B)) -> Option<T> {
+    let mail = channels.get_mut(key)?.pop_front();
+    if channels.get(key).is_some_and(VecDeque::is_empty) {
+        channels.remove(key);
     }
     mail.map(|mail| mail.letter)
 }

@@ -82,7 +82,11 @@ impl Port {
         let log = &request.log()[..to];
         let mut told = Consequences::derive(request, log, from, request.fold());
         told.ended = told.ended.filter(|_| to == request.log().len());
-        assert_eq!(told, Consequences::recovered(request, log, from), "live and recovered differ");
+        assert_eq!(
+            told,
+            Consequences::recovered(request, log, from),
+            "live and recovered differ"
+        );
         Some(wait)
     }
 

@@ -96,8 +96,16 @@ pub fn step(entry: &LogEntry) -> String {
         Step::Delivered { attempt } => format!("OFFER_DELIVERED {attempt}"),
         Step::Acked { attempt } => format!("OFFER_ACKED {attempt}"),
         Step::Accepted { attempt, channel } => format!("OFFER_ACCEPTED {attempt} {}", channel.as_str()),
-        Step::Declined { attempt, channel, reason } => {
-            format!("OFFER_DECLINED {attempt} {}{}", channel.as_str(), because(reason.as_deref()))
+        Step::Declined {
+            attempt,
+            channel,
+            reason,
+        } => {
+            format!(
+                "OFFER_DECLINED {attempt} {}{}",
+                channel.as_str(),
+                because(reason.as_deref())
+            )
         }
         Step::TimedOut { attempt } => format!("OFFER_TIMED_OUT {attempt}"),
         Step::Refused {
@@ -136,12 +144,18 @@ fn to_driver(message: &ToDriver) -> String {
             again,
             trip_id,
         } => {
-            assert_eq!(*outcome == Outcome::Accepted, trip_id.is_some(), "a trip comes with an acceptance");
+            assert_eq!(
+                *outcome == Outcome::Accepted,
+                trip_id.is_some(),
+                "a trip comes with an acceptance"
+            );
             let again = if *again { " (an answer)" } else { "" };
             format!("{attempt} is {}{again}", outcome_name(*outcome))
         }
         ToDriver::NoSuchOffer => "no such offer".to_owned(),
-        ToDriver::Trip { phase, reason, again, .. } => {
+        ToDriver::Trip {
+            phase, reason, again, ..
+        } => {
             let again = if *again { " (an answer)" } else { "" };
             format!("trip is {}{}{again}", phase_name(*phase), because(reason.as_deref()))
         }
@@ -155,7 +169,12 @@ fn to_request(event: &RequestEvent) -> String {
         RequestEvent::Reposted { .. } | RequestEvent::Cancelled { .. } | RequestEvent::TripCancelled { .. } => {
             unreachable!("the API's")
         }
-        RequestEvent::Answered { attempt, answer, reason, .. } => {
+        RequestEvent::Answered {
+            attempt,
+            answer,
+            reason,
+            ..
+        } => {
             let attempt = attempt.map_or(String::new(), |attempt| format!(" {attempt}"));
             let answer = match answer {
                 Answer::Accept => "accept",
@@ -177,7 +196,11 @@ fn to_request(event: &RequestEvent) -> String {
 
 fn to_socket(message: &ToSocket) -> String {
     match message {
-        ToSocket::Welcome { session, state, trip_id } => {
+        ToSocket::Welcome {
+            session,
+            state,
+            trip_id,
+        } => {
             format!("WELCOME {session} {}", state_of(*state, trip_id.as_ref()))
         }
         ToSocket::Offer {
@@ -186,7 +209,9 @@ fn to_socket(message: &ToSocket) -> String {
             expires_at_ms,
             ..
         } => format!("OFFER {request_id}/{attempt} until {}", time(*expires_at_ms)),
-        ToSocket::Confirmed { request_id, attempt, .. } => format!("CONFIRMED {request_id}/{attempt}"),
+        ToSocket::Confirmed {
+            request_id, attempt, ..
+        } => format!("CONFIRMED {request_id}/{attempt}"),
         ToSocket::Declined { request_id, attempt } => format!("DECLINED {request_id}/{attempt}"),
         ToSocket::Revoked {
             request_id,
@@ -219,7 +244,11 @@ fn api(answer: &ApiAnswer) -> String {
         }
         ApiAnswer::Excluded { state, excluded } => format!("409 excluded {} {}", state.as_str(), names(excluded)),
         ApiAnswer::Ended { state, trip_id } => {
-            assert_eq!(*state == RequestState::Accepted, trip_id.is_some(), "accepted with its trip");
+            assert_eq!(
+                *state == RequestState::Accepted,
+                trip_id.is_some(),
+                "accepted with its trip"
+            );
             format!("409 ended {}", state.as_str())
         }
         ApiAnswer::Outcome { outcome, .. } => format!("200 {}", outcome_name(*outcome)),
