@@ -231,7 +231,7 @@ impl Run {
         }
         let index = usize::from(which) % channels;
         if let Some((from, to)) = to_drivers.get(index) {
-            self.to_driver(from, to);
+            self.hand_to_driver(from, to);
         } else {
             let (from, to) = &to_requests[index - to_drivers.len()];
             self.world.deliver_to_request(from, to);
@@ -239,7 +239,7 @@ impl Run {
         }
     }
 
-    fn to_driver(&mut self, from: &RequestId, to: &DriverId) {
+    fn hand_to_driver(&mut self, from: &RequestId, to: &DriverId) {
         let message = self.world.to_drivers[&(from.clone(), to.clone())][0].letter.clone();
         let found = self
             .world
