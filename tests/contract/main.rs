@@ -13,6 +13,7 @@ mod clauses;
 mod drain;
 mod driver_states;
 mod events;
+mod found_by_breaker;
 mod http_connections;
 mod http_malformed;
 mod http_slow;
