@@ -67,7 +67,7 @@ settings! {
     listen: SocketAddr, "", Kind::Address, Preset::Text("127.0.0.1:8080"),
         "Address of HTTP and WebSocket; port 0 takes a free one.";
     node_id: CompactString, "", Kind::Id, Preset::HostName,
-        "Name of this node in audit events and records.";
+        "Name of this node in audit events and records; a data directory keeps the one it was begun with.";
     shards: u16, "shards", within(0, limits::SHARDS_MAX as u64), Preset::Text("0"),
         "Threads that own drivers, requests and sockets; 0 is one per core.";
     pin_shards: bool, "", Kind::Switch, Preset::Text("true"),

@@ -1,4 +1,4 @@
-//! Confirmed faults, each by a test that fails until it is mended.
+//! What a crash leaves in conflict is settled at the next start, and a port has one owner.
 
 use crate::support::{Setup, json};
 use std::time::Duration;
