@@ -42,6 +42,7 @@ serve *options:
 
 # Figures beside their goals
 bench scenario="all" *options:
+    cargo build --release --workspace
     cargo run --release -p dispatchd-bench -- {{scenario}} {{options}}
 
 # Put the generated table of settings into the README

@@ -4,31 +4,40 @@
 #![forbid(unsafe_code)]
 
 pub use crate::cold::port as store;
+pub use crate::fsm::driver::HEARTBEATS_MISSED_MAX;
 pub use crate::fsm::ids::ID_LEN_MAX;
 pub use crate::net::limits as net;
 pub use crate::wire::limits as wire;
 
 // ---- the contract's times ----------------------------------------------------------------------------------------
 
-/// Heartbeats missed, in intervals, after which a socket is closed (4004).
-pub const HEARTBEATS_MISSED_MAX: u64 = 2;
 /// Least jittered `retry_after_ms` of a draining close.
-pub const RETRY_AFTER_MS_MIN: u32 = 1000;
+pub const RETRY_AFTER_MS_MIN: u64 = 1_000;
 /// Most jittered `retry_after_ms` of a draining close.
-pub const RETRY_AFTER_MS_MAX: u32 = 10_000;
+pub const RETRY_AFTER_MS_MAX: u64 = 10_000;
 /// `Retry-After` of 429 and 503, in seconds.
 pub const RETRY_AFTER_S: u32 = 1;
 /// What SIGTERM adds to `drain_ms` at most before the process is gone, in ms.
 pub const DRAIN_GRACE_MS: u64 = 10_000;
+/// How long answers and close handshakes may take after the last driver was sent away.
+pub const DRAIN_ANSWERS_MS: u64 = 2_000;
+/// How long the store may take to confirm what it was fed; the journal keeps the rest for the next start.
+pub const DRAIN_STORE_MS: u64 = 5_000;
+/// How long the journal may take; what it could not take (a full disk) was promised to nobody.
+pub const DRAIN_JOURNAL_MS: u64 = 7_000;
 
 // ---- shards ------------------------------------------------------------------------------------------------------
 
 /// Shards of a node.
 pub const SHARDS_MAX: usize = 1024;
-/// Actor steps of one turn between two looks at the net ring.
-pub const TURN_STEPS_MAX: usize = 1024;
 /// Committed records that may wait for the store before new requests are refused.
 pub const STORE_BACKLOG_MAX: usize = 200_000;
+/// Polls of `GET /v1/events` that wait in a shard; further ones are answered at once with what there is. The store's queue
+/// of questions has room for others beside them: a new request must not wait for a reader.
+pub const EVENT_POLLS_MAX: usize = 1_024;
+/// Ids of requests (and as many of trips) that a shard looks up in the store at once for those who only speak of them.
+/// Drivers have no other bound: what they say of ids that nobody knows beyond it is dropped.
+pub const LOOKUPS_MAX: usize = 65_536;
 /// Submission queue of a shard's net ring.
 pub const NET_SQ_ENTRIES: u32 = 1024;
 /// Completion queue of a shard's net ring.
@@ -58,10 +67,12 @@ pub const JOURNAL_SEGMENT_BYTES_MAX: usize = crate::journal::SEGMENT_BYTES_MAX a
 const _: () = {
     // A shard's number is a u16; health keeps a bit for each in whole words.
     assert!(SHARDS_MAX <= u16::MAX as usize && SHARDS_MAX.is_multiple_of(u64::BITS as usize));
-    assert!(INGRESS_BATCH_MAX <= TURN_STEPS_MAX);
-    // Completions of a turn's steps fit the completion queue.
-    assert!(TURN_STEPS_MAX <= net::CQ_ENTRIES_MIN as usize);
+    // What one turn's new requests send fits the completion queue.
+    assert!(INGRESS_BATCH_MAX * (wire::PARALLEL_MAX as usize + 1) <= net::CQ_ENTRIES_MIN as usize);
     assert!(RETRY_AFTER_MS_MIN < RETRY_AFTER_MS_MAX);
+    // Each of these counts from the last driver's close; the store's own end takes the rest.
+    assert!(DRAIN_ANSWERS_MS < DRAIN_STORE_MS && DRAIN_STORE_MS < DRAIN_JOURNAL_MS);
+    assert!(DRAIN_JOURNAL_MS + 2_000 < DRAIN_GRACE_MS);
     assert!("retry_after_ms=".len() + 10 <= wire::CLOSE_REASON_LEN_MAX);
     assert!(wire::OFFER_TIMEOUT_MS_MAX <= wire::DEADLINE_MS_MAX && wire::BUSY_WAIT_MS_MAX <= wire::DEADLINE_MS_MAX);
     assert!(wire::PARALLEL_MAX as usize <= wire::CANDIDATES_MAX);
@@ -76,6 +87,7 @@ const _: () = {
     assert!(JOURNAL_SEGMENT_BYTES_MAX.is_multiple_of(JOURNAL_BLOCK_BYTES));
     assert!(JOURNAL_SEGMENT_BYTES_MIN < JOURNAL_SEGMENT_BYTES_MAX);
     // What the API lets in, the store takes without cutting it.
+    assert!(2 * EVENT_POLLS_MAX <= crate::cold::handle::HANDLE_QUERIES_MAX);
     assert!(wire::EVENTS_LIMIT_MAX <= store::EVENTS_PAGE_EVENTS_MAX);
     assert!(wire::RECORDS_LIMIT_MAX <= store::RECORDS_PAGE_ROWS_MAX);
     assert!(wire::EVENTS_WAIT_MS_MAX <= store::EVENTS_WAIT_MS_MAX);

@@ -15,6 +15,7 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    dispatchd::demo::node::die_with_parent();
     abort_on_panic();
     match Cli::parse().command {
         Command::Serve(settings) => serve(settings),

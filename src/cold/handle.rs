@@ -176,8 +176,9 @@ impl StoreHandle {
 
     /// Takes everything out of the inbox, without waiting, and appends it to `out`.
     pub fn poll(&self, out: &mut Vec<FromStore>) {
-        // First: whoever sends after this line wakes the shard again.
-        self.inbox.woken.store(false, Ordering::Release);
+        // First: whoever sends after this line wakes the shard again, and what was sent before it is seen below. Only a
+        // read-modify-write says the latter: after a mere store, a sender could find `true` and its message be missed.
+        self.inbox.woken.swap(false, Ordering::AcqRel);
         out.extend(self.received.try_iter());
     }
 

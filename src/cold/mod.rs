@@ -11,7 +11,7 @@ pub mod embedded;
 pub mod handle;
 pub mod port;
 
-pub use embedded::{Store, StoreConfig, StoreHealth, StoreMetrics, Surroundings};
+pub use embedded::{Store, StoreConfig, StoreHealth, Surroundings};
 pub use handle::{Full, StoreHandle, Waker};
 pub use port::{
     Answer, Commit, DriverRecord, EndedRequest, EventsPage, Fault, FromStore, Query, RecordsPage, Source, StoreError,

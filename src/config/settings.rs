@@ -94,6 +94,8 @@ settings! {
         "How long an event is kept for consumers that have not acknowledged it.";
     events_bytes_max: u64, "bytes", within(MIB, 1 << 50), Preset::Text("4294967296"),
         "Size of the kept events beyond which the oldest go, acknowledged or not.";
+    disk_reserve_bytes: u64, "bytes", within(0, 1 << 50), Preset::Text("536870912"),
+        "Free disk space below which the store writes nothing and the node takes no new requests.";
 
     handshake_timeout_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
         "Time from accept to a complete WebSocket handshake.";
@@ -106,7 +108,7 @@ settings! {
     http_pipeline_max: u32, "requests", within(1, limits::HTTP_PIPELINE_MAX as u64), Preset::Text("64"),
         "Unanswered requests on one HTTP connection beyond which reading pauses.";
     output_queue_bytes_max: u64, "bytes", within(limits::OUTPUT_QUEUE_BYTES_MIN as u64, 64 * MIB), Preset::Text("262144"),
-        "Output waiting for one driver's socket beyond which it is a slow consumer (4008).";
+        "Output waiting for one socket beyond which a driver is a slow consumer (4008) and an HTTP connection is not read.";
     output_stall_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
         "How long a socket may take no byte of waiting output before it is closed.";
     handshakes_pending_max: u32, "connections", within(1, 1 << 20), Preset::Text("4096"),

@@ -39,10 +39,12 @@ enum Standing {
     Over,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Wanted {
     ride: usize,
     standing: Standing,
+    /// The first POST, for repetitions: with other candidates it would be a re-dispatch.
+    first: Arc<Post>,
 }
 
 /// The engine. Its tasks share it.
@@ -83,7 +85,6 @@ enum TakeBack {
 
 /// What is special about a request; follows from the seed and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent of each other")]
 struct Traits {
     priority: &'static str,
     manner: Manner,
@@ -161,14 +162,12 @@ impl Engine {
             .count()
     }
 
-    /// Sends POSTs that were answered before once more, as an engine does that lost its memory.
+    /// Sends first POSTs once more, byte for byte, as an engine does that does not remember whether it did.
     pub async fn repeat(&self, requests: &[Id]) {
         for request in requests {
-            let Some(ride) = lock(&self.wanted).get(request).map(|wanted| wanted.ride) else {
+            let Some(post) = lock(&self.wanted).get(request).map(|wanted| Arc::clone(&wanted.first)) else {
                 continue;
             };
-            let traits = Traits::of(self.seed, request);
-            let post = self.post(request, ride, &traits, true, &BTreeSet::new());
             count(&self.observer.counters.repeats_on_purpose);
             self.api.offer(&post).await;
         }
@@ -176,10 +175,11 @@ impl Engine {
 
     async fn dispatch(&self, request: Id, ride: usize) {
         let traits = Traits::of(self.seed, &request);
-        let post = self.post(&request, ride, &traits, true, &BTreeSet::new());
+        let post = Arc::new(self.post(&request, ride, &traits, true, &BTreeSet::new()));
         let wanted = Wanted {
             ride,
             standing: Standing::Open,
+            first: Arc::clone(&post),
         };
         // Before the POST: its events may be faster than its answer.
         lock(&self.wanted).insert(Id::clone(&request), wanted);
@@ -286,14 +286,14 @@ impl Engine {
         count(&counters.events);
         self.observer.api(OnApi::Event(event.clone()));
         let request = Id::from(event.request_id.as_str());
-        let Some(wanted) = lock(&self.wanted).get(&request).copied() else {
+        let Some(ride) = lock(&self.wanted).get(&request).map(|wanted| wanted.ride) else {
             return; // Not a ride: the mini-scenario's, or somebody else's.
         };
         match event.kind.as_str() {
             "REDISPATCH_REQUESTED" => {
                 count(&counters.redispatched);
                 let engine = Arc::clone(self);
-                tokio::spawn(async move { engine.redispatch(request, wanted.ride, &event.excluded).await });
+                tokio::spawn(async move { engine.redispatch(request, ride, &event.excluded).await });
             }
             "TRIP_CREATED" => {
                 count(&counters.accepted);
@@ -303,7 +303,7 @@ impl Engine {
             "TRIP_ENDED" => {
                 count(&counters.trips_ended);
                 self.stand(&request, Standing::Over);
-                let ride = &self.city.rides[wanted.ride];
+                let ride = &self.city.rides[ride];
                 let completed = event.outcome.as_deref() == Some("completed");
                 let place = completed.then(|| self.city.zones[ride.to].place);
                 if let Some(driver) = &event.driver_id {

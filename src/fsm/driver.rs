@@ -14,10 +14,13 @@ use super::request::{Answer, Asker, RequestEvent, Resumed, ToDriver, TripMove};
 use super::types::{DriverState, Priority, RefuseReason, RevokeReason, UnixMs};
 use std::sync::Arc;
 
+/// Heartbeats missed, in intervals, after which a socket is closed (4004).
+pub const HEARTBEATS_MISSED_MAX: u64 = 2;
+
 /// What the node's configuration gives to every driver.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverLimits {
-    /// `heartbeat_ms`: silence of twice this loses the socket.
+    /// `heartbeat_ms`: silence of [`HEARTBEATS_MISSED_MAX`] of them loses the socket.
     pub heartbeat_ms: u32,
     /// `driver_ttl_ms`: how long a driver without a socket keeps its state.
     pub driver_ttl_ms: u64,
@@ -25,6 +28,13 @@ pub struct DriverLimits {
     pub off_shift_memory_ms: u64,
     /// Ageing step of the driver's queue of waiting requests.
     pub age_step_ms: u64,
+}
+
+impl DriverLimits {
+    /// Silence that loses the socket.
+    const fn silence_ms_max(&self) -> u64 {
+        HEARTBEATS_MISSED_MAX * self.heartbeat_ms as u64
+    }
 }
 
 /// Where a driver is.
@@ -349,7 +359,7 @@ impl Driver {
         self.told = without_offer(state);
         self.send_offer(effects);
         effects.push(DriverEffect::Arm {
-            at_ms: Some(now_ms + 2 * u64::from(limits.heartbeat_ms)),
+            at_ms: Some(now_ms + limits.silence_ms_max()),
         });
     }
 
@@ -368,7 +378,7 @@ impl Driver {
 
     fn timer(&mut self, now_ms: UnixMs, limits: &DriverLimits, effects: &mut Vec<DriverEffect>) {
         if self.session != 0 {
-            let due_ms = self.last_heard_ms + 2 * u64::from(limits.heartbeat_ms);
+            let due_ms = self.last_heard_ms + limits.silence_ms_max();
             if now_ms < due_ms {
                 return effects.push(DriverEffect::Arm { at_ms: Some(due_ms) });
             }

@@ -379,6 +379,11 @@ impl Request {
         &self.fold
     }
 
+    /// Whether the request stands in the queue of a driver who is offered to another.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.queued)
+    }
+
     /// Whether nothing can change any more and all of it is stored.
     pub fn is_closed(&self) -> bool {
         self.closed

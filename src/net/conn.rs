@@ -58,7 +58,7 @@ impl Net {
             return None;
         }
         if slot.output == NONE {
-            slot.output = self.outputs.take();
+            slot.output = self.outputs.take(conn);
         }
         if !slot.flags.any(Flags::SENDING.and(Flags::DIRTY)) {
             slot.flags.set(Flags::DIRTY);
@@ -67,8 +67,7 @@ impl Net {
         Some(self.outputs.queued_mut(slot.output))
     }
 
-    /// Bytes queued and not known to be in the socket's buffer, those in flight included; 0 for a stale id. Falls in steps
-    /// of at most [`SEND_BYTES_MAX`](super::limits::SEND_BYTES_MAX).
+    /// Bytes queued and not known to be in the socket's buffer, those in flight included; 0 for a stale id.
     pub fn output_len(&self, conn: ConnId) -> usize {
         match self.slots.get(conn) {
             Some(slot) if slot.output != NONE => self.outputs.len(slot.output),
@@ -79,6 +78,19 @@ impl Net {
     /// Bytes that may be appended before [`NetConfig::output_bytes_max`](super::NetConfig::output_bytes_max) is reached.
     pub fn output_room(&self, conn: ConnId) -> usize {
         self.output_bytes_max.saturating_sub(self.output_len(conn))
+    }
+
+    /// Whether some connection has output that is not in its socket's buffer.
+    pub fn has_output(&self) -> bool {
+        self.outputs.is_waiting()
+    }
+
+    /// Adds to `stalled` the connections that took no byte of their output for at least [`OUTPUT_SWEEPS`] times the time
+    /// between two calls, and at most once more. Looks at those that have output, no others.
+    ///
+    /// [`OUTPUT_SWEEPS`]: super::limits::OUTPUT_SWEEPS
+    pub fn sweep_output(&mut self, stalled: &mut Vec<ConnId>) {
+        self.outputs.sweep(stalled);
     }
 
     /// Closes once all output is written. [`Self::output`] is `None` from now on; [`NetEvent::Closed`] follows. A hand-over
@@ -173,6 +185,7 @@ impl Net {
         let slot = self.slots.get_mut(conn).expect("checked by the caller");
         let failed = match -result {
             libc::ENOBUFS => {
+                self.counts.recv_buffers_exhausted += 1;
                 if slot.flags.any(Flags::RECV_WANTED) && !slot.flags.any(Flags::CLOSING) {
                     slot.flags.set(Flags::STARVED);
                     self.starved.push_back(conn);
@@ -232,7 +245,10 @@ impl Net {
             return;
         }
         match result {
-            1.. => self.outputs.wrote(slot.output, result as usize),
+            1.. => {
+                self.counts.bytes_sent += result as u64;
+                self.outputs.wrote(slot.output, result as usize);
+            }
             _ if matches!(-result, libc::EINTR | libc::EAGAIN) => {}
             // A send of some bytes that writes none is a socket that takes no more.
             _ => {

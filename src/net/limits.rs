@@ -38,8 +38,8 @@ pub const SLOT_BITS: u32 = 24;
 /// Bits of a generation inside a `user_data`.
 pub const GENERATION_BITS: u32 = 32;
 
-/// Bytes that one send asks the kernel to write; more is queued behind it, so that `output_len` shows progress on
-/// a slow peer although `MSG_WAITALL` reports a send only when it is done.
+/// Bytes that one send asks the kernel to write; more is queued behind it. The kernel may write less, which shows that
+/// a slow peer reads at all.
 pub const SEND_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes that a fresh output buffer starts with: an offer and its neighbours without growing.
@@ -50,6 +50,9 @@ pub const OUTPUT_BYTES_KEPT: usize = 64 << 10;
 
 /// Bytes that all idle output buffers of a ring may hold together.
 pub const OUTPUT_POOL_BYTES_MAX: usize = 4 << 20;
+
+/// Sweeps of [`Net::sweep_output`](super::Net::sweep_output) without a byte taken after which a socket is stalled.
+pub const OUTPUT_SWEEPS: u8 = 4;
 
 /// Completions copied out of the ring at a time.
 pub const CQE_BATCH: usize = 256;

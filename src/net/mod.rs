@@ -193,6 +193,26 @@ pub enum NetEvent {
     },
 }
 
+/// What was counted since it was last taken.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct NetCounts {
+    /// Bytes that the kernel took for sockets.
+    pub bytes_sent: u64,
+    /// Receives that found no buffer and are tried again.
+    pub recv_buffers_exhausted: u64,
+}
+
+/// Memory of a ring, in bytes; see [`Net::bytes`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct NetBytes {
+    /// The table of connections.
+    pub slots: usize,
+    /// Entries of connections with output, and buffers that wait for the next one; those in use are not counted.
+    pub output: usize,
+    /// Receive buffers: mapped whole, taken from the machine as they are used.
+    pub recv: usize,
+}
+
 /// The ring of one shard. Belongs to the thread that made it.
 ///
 /// Dropping it waits for file writes in flight, cancels everything else and closes all connections.
@@ -219,6 +239,7 @@ pub struct Net {
     /// Rings to wake with the next turn.
     wakes: Vec<RawFd>,
     output_bytes_max: usize,
+    counts: NetCounts,
 }
 
 impl Net {
@@ -251,6 +272,7 @@ impl Net {
             departures: Vec::new(),
             wakes: Vec::new(),
             output_bytes_max: config.output_bytes_max,
+            counts: NetCounts::default(),
         })
     }
 
@@ -277,6 +299,20 @@ impl Net {
     /// Connections, those being closed included.
     pub fn connections(&self) -> u32 {
         self.slots.occupied()
+    }
+
+    /// What was counted since the call before.
+    pub fn take_counts(&mut self) -> NetCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Bytes that the table of connections takes, as far as it was used, and those of output and receive buffers.
+    pub fn bytes(&self) -> NetBytes {
+        NetBytes {
+            slots: self.slots.bytes(),
+            output: self.outputs.bytes(),
+            recv: self.recv_ring.bytes(),
+        }
     }
 
     /// Writes the first `len` bytes of `buffer` to `file` at `offset`; [`NetEvent::FileWritten`] returns the buffer. Short

@@ -4,11 +4,16 @@
 //! buffers wait for the next connection, bounded in bytes; giant ones go back to the allocator.
 #![forbid(unsafe_code)]
 
-use super::limits::{OUTPUT_BYTES_INITIAL, OUTPUT_BYTES_KEPT, OUTPUT_POOL_BYTES_MAX, SEND_BYTES_MAX};
+use super::ConnId;
+use super::limits::{OUTPUT_BYTES_INITIAL, OUTPUT_BYTES_KEPT, OUTPUT_POOL_BYTES_MAX, OUTPUT_SWEEPS, SEND_BYTES_MAX};
 
 /// Output of one connection.
 #[derive(Debug, Default)]
 struct Output {
+    /// Whose it is; none in a vacant entry.
+    owner: Option<ConnId>,
+    /// Sweeps since the kernel last took a byte.
+    still: u8,
     /// Appended by the owner, not yet given to the kernel.
     queued: Vec<u8>,
     /// Given to the kernel; stable until all of it is written.
@@ -28,7 +33,7 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// An empty entry, for a connection that has output again.
-    pub(super) fn take(&mut self) -> u32 {
+    pub(super) fn take(&mut self, owner: ConnId) -> u32 {
         let queued = self.buffer();
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.entries.push(Output::default());
@@ -36,6 +41,7 @@ impl Outputs {
         });
         let entry = &mut self.entries[index as usize];
         debug_assert!(entry.queued.capacity() == 0 && entry.sending.capacity() == 0 && entry.sent == 0);
+        entry.owner = Some(owner);
         entry.queued = queued;
         index
     }
@@ -65,6 +71,7 @@ impl Outputs {
     /// Notes that `bytes` more of what [`Self::next`] returned were written.
     pub(super) fn wrote(&mut self, index: u32, bytes: usize) {
         let entry = &mut self.entries[index as usize];
+        entry.still = 0;
         entry.sent += bytes;
         assert!(
             entry.sent <= entry.sending.len(),
@@ -86,6 +93,29 @@ impl Outputs {
         }
         let rest = &entry.sending[entry.sent..];
         (!rest.is_empty()).then(|| &rest[..rest.len().min(SEND_BYTES_MAX)])
+    }
+
+    /// Whether some connection has output that is not written.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.vacant.len() < self.entries.len()
+    }
+
+    /// Names the connections of whose output the kernel took no byte since [`OUTPUT_SWEEPS`] sweeps before this one.
+    /// Each is named again only after as many more.
+    pub(super) fn sweep(&mut self, stalled: &mut Vec<ConnId>) {
+        for entry in &mut self.entries {
+            let Some(owner) = entry.owner else { continue };
+            entry.still += 1;
+            if entry.still > OUTPUT_SWEEPS {
+                entry.still = 0;
+                stalled.push(owner);
+            }
+        }
+    }
+
+    /// Bytes of the entries and of the buffers that wait for the next connection.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Output>() + self.spare_bytes
     }
 
     fn buffer(&mut self) -> Vec<u8> {
@@ -112,10 +142,38 @@ impl Outputs {
 mod tests {
     use super::*;
 
+    const OWNER: ConnId = ConnId { slot: 3, generation: 1 };
+
+    #[test]
+    fn only_what_stands_still_for_all_sweeps_is_stalled() {
+        let mut outputs = Outputs::default();
+        assert!(!outputs.is_waiting());
+        let index = outputs.take(OWNER);
+        outputs.queued_mut(index).extend_from_slice(b"abc");
+        assert_eq!(outputs.next(index), Some(&b"abc"[..]));
+        let sweep = |outputs: &mut Outputs| {
+            let mut stalled = Vec::new();
+            outputs.sweep(&mut stalled);
+            stalled
+        };
+        for _ in 0..OUTPUT_SWEEPS {
+            assert_eq!(sweep(&mut outputs), []);
+        }
+        outputs.wrote(index, 1);
+        for _ in 0..OUTPUT_SWEEPS {
+            assert_eq!(sweep(&mut outputs), [], "a byte is enough");
+        }
+        assert_eq!(sweep(&mut outputs), [OWNER]);
+        assert_eq!(sweep(&mut outputs), [], "its time begins again");
+        assert!(outputs.is_waiting());
+        outputs.release(index);
+        assert!(!outputs.is_waiting());
+    }
+
     #[test]
     fn what_is_appended_during_a_write_goes_out_after_it() {
         let mut outputs = Outputs::default();
-        let index = outputs.take();
+        let index = outputs.take(OWNER);
         outputs.queued_mut(index).extend_from_slice(b"abc");
         assert_eq!(outputs.next(index), Some(&b"abc"[..]));
         outputs.queued_mut(index).extend_from_slice(b"def");
@@ -128,13 +186,13 @@ mod tests {
         assert_eq!(outputs.len(index), 0);
         assert_eq!(outputs.next(index), None);
         outputs.release(index);
-        assert_eq!(outputs.take(), index, "entries are reused");
+        assert_eq!(outputs.take(OWNER), index, "entries are reused");
     }
 
     #[test]
     fn one_write_is_bounded() {
         let mut outputs = Outputs::default();
-        let index = outputs.take();
+        let index = outputs.take(OWNER);
         outputs.queued_mut(index).resize(SEND_BYTES_MAX + 1, 7);
         assert_eq!(outputs.next(index).map(<[u8]>::len), Some(SEND_BYTES_MAX));
         outputs.wrote(index, SEND_BYTES_MAX);
@@ -144,12 +202,12 @@ mod tests {
     #[test]
     fn the_pool_is_bounded_and_keeps_no_giants() {
         let mut outputs = Outputs::default();
-        let giant = outputs.take();
+        let giant = outputs.take(OWNER);
         outputs.queued_mut(giant).reserve_exact(OUTPUT_BYTES_KEPT + 1);
         outputs.release(giant);
         assert_eq!(outputs.spare_bytes, 0);
         let many: Vec<u32> = (0..2 * OUTPUT_POOL_BYTES_MAX / OUTPUT_BYTES_KEPT)
-            .map(|_| outputs.take())
+            .map(|_| outputs.take(OWNER))
             .collect();
         for &index in &many {
             let buffer = outputs.queued_mut(index);

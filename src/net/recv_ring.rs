@@ -94,6 +94,11 @@ impl RecvRing {
         self.count - self.lent_count
     }
 
+    /// Bytes of the buffers and of their ring.
+    pub(super) fn bytes(&self) -> usize {
+        self.ring.bytes + self.buffers.bytes
+    }
+
     /// Takes note that the kernel filled `len` bytes of buffer `id` and passes it to the owner.
     ///
     /// # Panics

@@ -104,13 +104,13 @@ impl Ring {
         self.push(opcode::RecvMulti::new(Fixed(slot), RECV_GROUP).build(), op);
     }
 
-    /// Writes `bytes` to the socket, all of them unless it fails.
+    /// Writes `bytes` to the socket, as many as it takes.
     ///
     /// # Safety
     /// `bytes` stay where they are, unchanged, until the completion came.
     pub(super) unsafe fn send(&mut self, slot: u32, bytes: *const [u8], op: Op) {
         let send = opcode::Send::new(Fixed(slot), bytes.cast(), bytes.len() as u32);
-        self.push(send.flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build(), op);
+        self.push(send.flags(libc::MSG_NOSIGNAL).build(), op);
     }
 
     /// Ends the write side.

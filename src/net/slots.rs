@@ -123,6 +123,11 @@ impl Slots {
         self.occupied
     }
 
+    /// Bytes of the table, up to the highest slot that was ever used.
+    pub(super) fn bytes(&self) -> usize {
+        self.table.len() * size_of::<Slot>()
+    }
+
     /// Slots without a connection.
     pub(super) fn free(&self) -> u32 {
         self.slots_max - self.occupied

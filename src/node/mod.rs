@@ -6,29 +6,36 @@
 //! served. A crash anywhere in between repeats the same steps.
 #![forbid(unsafe_code)]
 
+mod identity;
+mod reception;
 mod recovery;
+mod start;
 
-use crate::cold::{Store, StoreConfig, Surroundings};
+use crate::cold::Store;
 use crate::config::Config;
-use crate::fsm::ids::{DriverId, RequestId, home_shard};
-use crate::fsm::request::{Request, RequestEffect, ToDriver};
-use crate::journal::{DataDirLock, Geometry, Incarnation, Owner, Writer, create_shard_dir};
-use crate::limits;
+use crate::journal::{DataDirLock, Incarnation};
 use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::Registry;
-use crate::ops::{notify, process, signals};
-use crate::shard::{self, Clock, Letter, Mailbox, Orders, Parts, Shard, Shared};
-use recovery::Recovered;
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier};
+use crate::ops::notify::{self, StartTime};
+use crate::ops::{process, signals};
+use crate::shard::{self, Shared};
+use reception::Reception;
+use start::{Starts, shard_main};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Duration;
 
 /// Connections that wait in a listener's backlog.
 const LISTEN_BACKLOG: i32 = 4_096;
+/// Locked memory without which glommio aborts, in bytes.
+const LOCKED_MEMORY_MIN: u64 = 512 << 10;
+/// How often, and after what pauses, a port in use is looked at again.
+const PORT_LOOKS: u32 = 60;
+/// See [`PORT_LOOKS`].
+const PORT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the node looks whether its store has failed.
 const STORE_PROBE: Duration = Duration::from_millis(200);
 
@@ -56,188 +63,51 @@ impl std::fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// What one shard's thread starts with.
-struct Begin {
-    index: u16,
-    shards: u16,
-    incarnation: Incarnation,
-    config: Arc<Config>,
-    shared: Arc<Shared>,
-    clock: Clock,
-    mail: Mailbox<Box<Letter>>,
-    store: Arc<Store>,
-    listener: TcpListener,
-    journal_dir: PathBuf,
-    orders: Orders,
-    requests: Vec<Request>,
-    bindings: Vec<(DriverId, RequestId, ToDriver)>,
-    off_shift: Vec<(DriverId, u64)>,
-    connections: u32,
-    imaged: Sender<Result<Waker, String>>,
-    go: Arc<Barrier>,
-}
-
 /// Runs a node until it has drained (`Ok`) or cannot go on.
 ///
 /// # Errors
 /// What could not be opened, read or bound; the message names it and what an operator can do.
+///
+/// # Panics
+/// When a shard has ended and still holds the store: our bug.
 pub fn serve(config: Config) -> Result<(), ServeError> {
-    let config = Arc::new(config);
-    let shards = config.shard_count();
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| ServeError::new("cannot make the data directory", error))?;
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
+    let config = Arc::new(identity::settle(config)?);
     let open_files = process::raise_open_files();
+    check_rings()?;
+    let health = Arc::new(Health::new());
+    let (listener, address) = listen(&config)?;
+    let reception = Reception::open(listener).map_err(|error| ServeError::new("cannot answer", error))?;
+
+    health.advance(Phase::Recovering);
+    let mut start = StartTime::begin("reading the journal");
+    let recovery = recovery::recover(&config, &mut start)?;
+    let (store, incarnation) = (Arc::clone(&recovery.store), recovery.incarnation);
     let shared = Arc::new(Shared {
-        health: Arc::new(Health::new()),
-        registry: Arc::new(Registry::new(shards)),
+        health,
+        registry: Arc::new(Registry::new(config.shard_count(), store.metrics())),
         stop: AtomicBool::new(false),
+        away: AtomicUsize::new(0),
+        done: AtomicUsize::new(0),
     });
-    let listeners = listeners(&config, shards)?;
-
-    shared.health.advance(Phase::Recovering);
-    let recovered = recovery::read(&config.data_dir)?;
-    let clock = Clock::start(recovered.newest_ms);
-    let store = open_store(&config, clock)?;
-    let highest = store
-        .watermarks()
-        .iter()
-        .map(|(source, _)| source.incarnation)
-        .max()
-        .unwrap_or(0);
-    let incarnation = Incarnation::next(&config.data_dir, highest)
-        .map_err(|error| ServeError::new("cannot begin a new incarnation of the journal", error))?;
-    let Recovered { feed, live, .. } = recovered;
-    recovery::feed_store(&store, feed)?;
-    let off_shift = store
-        .off_shift_since(clock.now_ms().saturating_sub(config.off_shift_memory_ms))
-        .map_err(|error| ServeError::new("cannot read the store", error))?;
-    tracing::info!(
-        incarnation = incarnation.get(),
-        shards,
-        requests = live.len(),
-        "recovered"
-    );
-
-    let store = Arc::new(store);
-    let (orders, _detached) =
-        shard::start_housekeeping().map_err(|error| ServeError::new("cannot start the housekeeping thread", error))?;
-    let (imaged, images) = channel();
-    let go = Arc::new(Barrier::new(usize::from(shards) + 1));
-    let mut begins = Vec::new();
-    for (mail, listener) in shard::mesh(shards).into_iter().zip(listeners) {
-        let index = mail.index();
-        let owner = Owner {
-            incarnation,
-            shard: index,
-        };
-        let journal_dir = create_shard_dir(&config.data_dir, owner)
-            .map_err(|error| ServeError::new("cannot make a journal directory", error))?;
-        begins.push(Begin {
-            index,
-            shards,
-            incarnation,
-            config: Arc::clone(&config),
-            shared: Arc::clone(&shared),
-            clock,
-            mail,
-            store: Arc::clone(&store),
-            listener,
-            journal_dir,
-            orders: orders.clone(),
-            requests: Vec::new(),
-            bindings: Vec::new(),
-            off_shift: Vec::new(),
-            connections: config.connections_per_shard(open_files),
-            imaged: imaged.clone(),
-            go: Arc::clone(&go),
-        });
-    }
-    drop((imaged, orders));
-    distribute(&mut begins, live, off_shift, shards);
-    run(&config, &shared, store, begins, &images, &go, incarnation)
-}
-
-fn listeners(config: &Config, shards: u16) -> Result<Vec<TcpListener>, ServeError> {
-    let describe = |error: std::io::Error| ServeError::new("cannot listen", format!("{}: {error}", config.listen));
-    let first = bind_reuseport(config.listen, LISTEN_BACKLOG).map_err(describe)?;
-    let address = first.local_addr().map_err(describe)?;
-    tracing::info!(%address, "listening");
-    let mut listeners = vec![first];
-    for _ in 1..shards {
-        listeners.push(bind_reuseport(address, LISTEN_BACKLOG).map_err(describe)?);
-    }
-    Ok(listeners)
-}
-
-fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
-    let dir = config.data_dir.join("store");
-    let surroundings = Surroundings {
-        now_ms: Arc::new(move || clock.now_ms()),
-        ..Surroundings::of_machine(&config.data_dir)
-    };
-    let store_config = StoreConfig {
-        records_retention_days: config.records_retention_days,
-        idempotency_retention_days: config.idempotency_retention_days,
-        events_retention_ms: config.events_retention_ms,
-        events_bytes_max: config.events_bytes_max,
-        surroundings,
-        ..StoreConfig::new(&dir)
-    };
-    Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))
-}
-
-/// Gives every shard the requests at home there, and what its drivers have to know.
-fn distribute(begins: &mut [Begin], live: Vec<Request>, off_shift: Vec<(DriverId, u64)>, shards: u16) {
-    for request in live {
-        let mut effects = Vec::new();
-        request.rebind(&mut effects);
-        for effect in effects {
-            if let RequestEffect::Driver { driver_id, message } = effect {
-                let home = usize::from(home_shard(driver_id.hash64(), shards));
-                begins[home].bindings.push((driver_id, request.id().clone(), message));
-            }
-        }
-        let home = usize::from(home_shard(request.id().hash64(), shards));
-        begins[home].requests.push(request);
-    }
-    for (driver_id, since_ms) in off_shift {
-        let home = usize::from(home_shard(driver_id.hash64(), shards));
-        begins[home].off_shift.push((driver_id, since_ms));
-    }
-}
-
-fn run(
-    config: &Config,
-    shared: &Arc<Shared>,
-    store: Arc<Store>,
-    begins: Vec<Begin>,
-    images: &Receiver<Result<Waker, String>>,
-    go: &Barrier,
-    incarnation: Incarnation,
-) -> Result<(), ServeError> {
-    let shards = begins.len();
+    let connections = config.connections_per_shard(open_files);
+    let (begins, starts) = start::begins(&config, &shared, recovery, connections)?;
     let mut threads = Vec::new();
     for begin in begins {
-        let index = begin.index;
+        let index = begin.index();
         let thread = shard::spawn(index, config.pin_shards, move || async move { shard_main(begin) })
             .map_err(|error| ServeError::new("cannot start a shard", error))?;
         threads.push(thread);
     }
-    let mut wakers = Vec::new();
-    for _ in 0..shards {
-        let waker = images
-            .recv()
-            .map_err(|_| ServeError::new("a shard ended before it began", "see the log"))?;
-        wakers.push(waker.map_err(|error| ServeError::new("cannot make a net ring", error))?);
-    }
-    forget_old(config, &store, incarnation)?;
-    let to_wake = wakers.clone();
-    let signals = signals_watch(shared, to_wake)?;
-    go.wait();
+    let wakers = images_made(&starts, &shared, &mut start)?;
+    forget_old(&config, &store, incarnation)?;
+    let signals = signals_watch(&shared, wakers.clone())?;
+    open_doors(reception, address, starts.go)?;
     shared.health.advance(Phase::Serving);
     notify::ready("serving");
-    let watchdog = watch_store(shared, &store, wakers);
+    let watchdog = watch_store(&shared, &store, wakers);
     for thread in threads {
         thread
             .join()
@@ -251,6 +121,84 @@ fn run(
     store
         .shutdown()
         .map_err(|error| ServeError::new("the store did not end well", error))
+}
+
+/// Whether this machine lets a process have rings, before glommio asks and aborts.
+fn check_rings() -> Result<(), ServeError> {
+    let locked = process::raise_locked_memory();
+    if locked < LOCKED_MEMORY_MIN {
+        let cause =
+            format!("{locked} bytes of locked memory are allowed and {LOCKED_MEMORY_MIN} are needed (ulimit -l)");
+        return Err(ServeError::new("cannot make rings", cause));
+    }
+    match Net::new(&NetConfig {
+        fixed_files: 64,
+        recv_buffers: 16,
+        ..NetConfig::default()
+    }) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ServeError::new(
+            "cannot make an io_uring",
+            format!("{error}; the kernel is too old, or forbids it (kernel.io_uring_disabled, seccomp of a container)"),
+        )),
+    }
+}
+
+/// The shards share their port among each other, which would let another node of the same user in unnoticed: so the
+/// port must be free first. The kernel closes the sockets of a killed node's rings a moment after its death.
+fn wait_for_port(address: SocketAddr) -> std::io::Result<()> {
+    for _ in 0..PORT_LOOKS {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::thread::sleep(PORT_PAUSE),
+            other => return other.map(drop),
+        }
+    }
+    TcpListener::bind(address).map(drop)
+}
+
+/// Binds the first listener.
+fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let describe = |error: std::io::Error| ServeError::new("cannot listen", format!("{}: {error}", config.listen));
+    wait_for_port(config.listen).map_err(describe)?;
+    let listener = bind_reuseport(config.listen, LISTEN_BACKLOG).map_err(describe)?;
+    let address = listener.local_addr().map_err(describe)?;
+    tracing::info!(%address, "listening");
+    Ok((listener, address))
+}
+
+/// Waits until every shard has its requests in its journal, durably.
+fn images_made(starts: &Starts, shared: &Shared, start: &mut StartTime) -> Result<Vec<Waker>, ServeError> {
+    let (mut wakers, mut turns) = (Vec::new(), 0);
+    while wakers.len() < starts.go.len() {
+        match starts.images.recv_timeout(STORE_PROBE) {
+            Ok(waker) => wakers.push(waker.map_err(|error| ServeError::new("cannot make a net ring", error))?),
+            Err(RecvTimeoutError::Timeout) => {
+                let now = shared.registry.turns();
+                if now > turns {
+                    start.goes_on("resuming requests");
+                }
+                turns = now;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(ServeError::new("a shard ended before it began", "see the log"));
+            }
+        }
+    }
+    Ok(wakers)
+}
+
+/// Gives every shard its listener: the first one that of the reception, so that nobody who waits in it is lost.
+fn open_doors(reception: Reception, address: SocketAddr, go: Vec<Sender<TcpListener>>) -> Result<(), ServeError> {
+    let describe = |error: std::io::Error| ServeError::new("cannot listen", format!("{address}: {error}"));
+    let mut listeners = vec![reception.close().map_err(describe)?];
+    for _ in 1..go.len() {
+        listeners.push(bind_reuseport(address, LISTEN_BACKLOG).map_err(describe)?);
+    }
+    for (go, listener) in go.into_iter().zip(listeners) {
+        go.send(listener)
+            .map_err(|_| ServeError::new("a shard ended before it began", "see the log"))?;
+    }
+    Ok(())
 }
 
 fn signals_watch(shared: &Arc<Shared>, wakers: Vec<Waker>) -> Result<signals::SignalWatch, ServeError> {
@@ -297,71 +245,4 @@ fn watch_store(shared: &Arc<Shared>, store: &Store, wakers: Vec<Waker>) -> std::
             watchdog.stop();
         }
     })
-}
-
-fn shard_main(begin: Begin) {
-    let Begin {
-        index,
-        shards,
-        incarnation,
-        config,
-        shared,
-        clock,
-        mail,
-        store,
-        ..
-    } = begin;
-    let net_config = NetConfig {
-        sq_entries: limits::NET_SQ_ENTRIES,
-        cq_entries: limits::NET_CQ_ENTRIES,
-        fixed_files: begin.connections,
-        recv_buffers: config.recv_buffers,
-        recv_buffer_bytes: config.recv_buffer_bytes,
-        output_bytes_max: config.output_queue_bytes_max as usize,
-    };
-    let net = match Net::new(&net_config) {
-        Ok(net) => net,
-        Err(error) => {
-            drop(begin.imaged.send(Err(error.to_string())));
-            return;
-        }
-    };
-    let waker = net.waker();
-    let handle = {
-        let waker = waker.clone();
-        store.attach(index, Box::new(move || waker.wake()))
-    };
-    drop(store);
-    let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
-        .expect("checked settings make a sound geometry");
-    let writer = Writer::new(
-        Owner {
-            incarnation,
-            shard: index,
-        },
-        geometry,
-    );
-    let incarnation = incarnation.get();
-    let (journal_dir, orders) = (begin.journal_dir, begin.orders);
-    let parts = Parts {
-        index,
-        shards,
-        incarnation,
-        config,
-        shared,
-        clock,
-        mail,
-        net,
-        store: handle,
-        writer,
-        journal_dir,
-        orders,
-    };
-    let mut shard = Shard::new(parts);
-    let adopted = shard.adopt_all(begin.requests, begin.off_shift);
-    shard.rebind_all(begin.bindings);
-    drop(begin.imaged.send(Ok(waker)));
-    // Blocks this thread on purpose: nobody is served before every shard is ready and the old journals are gone.
-    begin.go.wait();
-    shard.serve(begin.listener, adopted);
 }

@@ -1,28 +1,91 @@
 //! From journals back to requests, and what the store has to hear of them.
 
 use super::ServeError;
-use crate::cold::{Commit, EndedRequest, FromStore, Source, Store, Waker};
+use crate::cold::{Commit, EndedRequest, FromStore, Source, Store, StoreConfig, Surroundings, Waker};
+use crate::config::Config;
 use crate::fsm::fold::{self, Fold};
-use crate::fsm::ids::RequestId;
+use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::Request;
 use crate::fsm::types::{LogEntry, Record, RequestLog, UnixMs};
-use crate::journal::{Fed, Replay, recover_dir};
+use crate::journal::{Fed, Incarnation, Replay, recover_dir};
+use crate::ops::notify::StartTime;
+use crate::shard::Clock;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-/// What the old journals said.
-pub(super) struct Recovered {
-    /// For the store, in the order of the journals.
-    pub(super) feed: Vec<Commit>,
+/// What is there before the shards start.
+pub(super) struct Recovery {
+    /// The node's clock, not behind anything that the journals hold.
+    pub(super) clock: Clock,
+    /// The store, which has everything that was committed.
+    pub(super) store: Arc<Store>,
+    /// This boot.
+    pub(super) incarnation: Incarnation,
     /// Requests that are not over.
     pub(super) live: Vec<Request>,
+    /// Drivers off shift on purpose, and since when.
+    pub(super) off_shift: Vec<(DriverId, UnixMs)>,
+}
+
+/// Reads the old journals, opens the store and feeds it what it lacks of them.
+pub(super) fn recover(config: &Config, start: &mut StartTime) -> Result<Recovery, ServeError> {
+    let Recovered { feed, live, newest_ms } = read(&config.data_dir)?;
+    let clock = Clock::start(newest_ms);
+    start.enters("opening the store");
+    let store = open_store(config, clock)?;
+    let sources = store.watermarks();
+    let highest = sources.iter().map(|(source, _)| source.incarnation).max().unwrap_or(0);
+    let incarnation = Incarnation::next(&config.data_dir, highest)
+        .map_err(|error| ServeError::new("cannot begin a new incarnation of the journal", error))?;
+    start.enters("feeding the store");
+    feed_store(&store, feed, start)?;
+    let off_shift = store
+        .off_shift_since(clock.now_ms().saturating_sub(config.off_shift_memory_ms))
+        .map_err(|error| ServeError::new("cannot read the store", error))?;
+    start.enters("resuming requests");
+    let (number, shards) = (incarnation.get(), config.shard_count());
+    tracing::info!(incarnation = number, shards, requests = live.len(), "recovered");
+    Ok(Recovery {
+        clock,
+        store: Arc::new(store),
+        incarnation,
+        live,
+        off_shift,
+    })
+}
+
+fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
+    let dir = config.data_dir.join("store");
+    let surroundings = Surroundings {
+        now_ms: Arc::new(move || clock.now_ms()),
+        ..Surroundings::of_machine(&config.data_dir)
+    };
+    let store_config = StoreConfig {
+        records_retention_days: config.records_retention_days,
+        idempotency_retention_days: config.idempotency_retention_days,
+        events_retention_ms: config.events_retention_ms,
+        events_bytes_max: config.events_bytes_max,
+        disk_reserve_bytes: config.disk_reserve_bytes,
+        surroundings,
+        ..StoreConfig::new(&dir)
+    };
+    Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))
+}
+
+/// What the old journals said.
+struct Recovered {
+    /// For the store, in the order of the journals.
+    feed: Vec<Commit>,
+    /// Requests that are not over.
+    live: Vec<Request>,
     /// The newest time in any of them.
-    pub(super) newest_ms: UnixMs,
+    newest_ms: UnixMs,
 }
 
 /// Reads every journal under `data_dir`.
-pub(super) fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
+fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
     let shards = recover_dir(data_dir).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
     let replay = Replay::merge(shards).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
     let feed = consequences(replay.feed)?;
@@ -46,7 +109,7 @@ pub(super) fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
 /// What each record meant to the store when it was committed. Made again in the same order, so that the store, which
 /// knows how far it came, takes exactly what it lacks.
 fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
-    let mut logs: HashMap<RequestId, Vec<LogEntry>> = HashMap::new();
+    let mut known: HashMap<RequestId, Known> = HashMap::new();
     let mut commits = Vec::new();
     for Fed {
         incarnation,
@@ -65,10 +128,11 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
         match record {
             Record::DriverSeen { driver_id, at_ms } => commit.driver_seen = Some((driver_id, at_ms)),
             Record::OffShift { driver_id, at_ms, off } => commit.off_shift = Some((driver_id, at_ms, off)),
-            Record::Image(RequestLog { request_id, log }) => {
-                let known = logs.entry(request_id).or_default();
-                if log.len() > known.len() {
-                    *known = log;
+            Record::Image(image) => {
+                let request = known.entry(image.request_id.clone()).or_default();
+                if image.log.len() > request.log.len() {
+                    let news = image.log.into_iter().skip(request.log.len()).collect();
+                    request.extend(&image.request_id, news)?;
                 }
                 continue;
             }
@@ -77,16 +141,19 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
                 first_seq,
                 entries,
             } => {
-                let log = logs.entry(request_id.clone()).or_default();
-                let from = first_seq as usize - 1;
-                if from > log.len() {
+                let request = known.entry(request_id.clone()).or_default();
+                let (first, from) = (first_seq as usize - 1, request.log.len());
+                if first > from {
                     // The beginning was dropped: the store had the whole of it before that.
-                    logs.remove(&request_id);
+                    known.remove(&request_id);
                     continue;
                 }
-                log.truncate(from);
-                log.extend(entries);
-                derive(&request_id, log, from, &mut commit)?;
+                // What was told before (the rest of an image too long for one record) means nothing new.
+                request.extend(&request_id, entries.into_iter().skip(from - first).collect())?;
+                if request.log.len() == from {
+                    continue;
+                }
+                request.derive(&request_id, from, &mut commit);
             }
         }
         commits.push(commit);
@@ -94,33 +161,53 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
     Ok(commits)
 }
 
-fn derive(request_id: &RequestId, log: &[LogEntry], from: usize, commit: &mut Commit) -> Result<(), ServeError> {
-    let fold = Fold::of(log).map_err(|error| {
-        ServeError::new(
-            "the journal holds a request that does not fold",
-            format!("{request_id}: {error}"),
-        )
-    })?;
-    fold::published(request_id, log, from, &fold, &mut commit.published);
-    fold::rows(request_id, log, from, &fold, &mut commit.rows);
-    if fold.is_closed() {
-        commit.ended = Some(EndedRequest {
-            log: RequestLog {
-                request_id: request_id.clone(),
-                log: log.to_vec(),
-            },
-            trip_id: fold.trip.map(|trip| trip.trip_id),
-            ended_at_ms: log.last().map_or(0, |entry| entry.at_ms),
-        });
+/// A request as far as the records have told.
+#[derive(Default)]
+struct Known {
+    log: Vec<LogEntry>,
+    fold: Option<Fold>,
+}
+
+impl Known {
+    fn extend(&mut self, request_id: &RequestId, news: Vec<LogEntry>) -> Result<(), ServeError> {
+        for entry in news {
+            let folded = match &mut self.fold {
+                Some(fold) => fold.apply(&entry),
+                None => Fold::begin(&entry)
+                    .map(|fold| self.fold = Some(fold))
+                    .map_err(|error| error.why),
+            };
+            folded.map_err(|why| {
+                let at = format!("{request_id}, step {}: {why}", self.log.len() + 1);
+                ServeError::new("the journal holds a request that does not fold", at)
+            })?;
+            self.log.push(entry);
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn derive(&self, request_id: &RequestId, from: usize, commit: &mut Commit) {
+        let Some(fold) = &self.fold else { return };
+        fold::published(request_id, &self.log, from, fold, &mut commit.published);
+        fold::rows(request_id, &self.log, from, fold, &mut commit.rows);
+        if fold.is_closed() {
+            commit.ended = Some(EndedRequest {
+                log: RequestLog {
+                    request_id: request_id.clone(),
+                    log: self.log.clone(),
+                },
+                trip_id: fold.trip.as_ref().map(|trip| trip.trip_id.clone()),
+                ended_at_ms: self.log.last().map_or(0, |entry| entry.at_ms),
+            });
+        }
+    }
 }
 
 /// Commits handed over at once.
 const FEED_BATCH: usize = 1_024;
 
 /// Feeds the store and waits until it has everything, durably.
-pub(super) fn feed_store(store: &Store, mut feed: Vec<Commit>) -> Result<(), ServeError> {
+fn feed_store(store: &Store, mut feed: Vec<Commit>, start: &mut StartTime) -> Result<(), ServeError> {
     feed.retain(|commit| commit.lsn > store.watermark(commit.source));
     let mut missing: HashMap<Source, u64> = HashMap::new();
     for commit in &feed {
@@ -133,6 +220,7 @@ pub(super) fn feed_store(store: &Store, mut feed: Vec<Commit>) -> Result<(), Ser
     let mut batch: Vec<Commit> = waiting.by_ref().take(FEED_BATCH).collect();
     let mut heard = Vec::new();
     while !missing.is_empty() {
+        start.goes_on("feeding the store");
         match handle.try_commit(std::mem::take(&mut batch)) {
             Ok(()) => batch = waiting.by_ref().take(FEED_BATCH).collect(),
             Err(back) => batch = back,

@@ -151,27 +151,6 @@ const ALL_KINDS: [LogKind; KINDS] = [
     LogKind::Socket,
 ];
 
-/// Logs a line that a peer caused, if the limiter lets it through; returns whether it did.
-///
-/// `limited!(limiter, LogKind::BadFrame, now_ms, warn, peer = %addr, "unmasked frame")`: the level is the name of a
-/// `tracing` macro, the rest is its arguments. `suppressed` is added when lines were left out before it.
-#[macro_export]
-macro_rules! limited {
-    ($limiter:expr, $kind:expr, $now_ms:expr, $level:ident, $($line:tt)+) => {
-        match $limiter.admit($kind, $now_ms) {
-            None => false,
-            Some(0) => {
-                ::tracing::$level!($($line)+);
-                true
-            }
-            Some(suppressed) => {
-                ::tracing::$level!(suppressed, $($line)+);
-                true
-            }
-        }
-    };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,13 +188,5 @@ mod tests {
                 .enumerate()
                 .all(|(place, kind)| *kind as usize == place)
         );
-    }
-
-    #[test]
-    fn the_macro_says_whether_it_wrote() {
-        let mut limiter = LogLimiter::new(1);
-        assert!(limited!(limiter, LogKind::Overload, 0, warn, shard = 3, "too many"));
-        assert!(!limited!(limiter, LogKind::Overload, 0, warn, "too many"));
-        assert!(limited!(limiter, LogKind::Overload, 1000, warn, "too many: {}", 7));
     }
 }

@@ -6,7 +6,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How much more time a start asks for, counted from when it asks.
+const START_MORE: Duration = Duration::from_secs(300);
+/// How often it asks while a phase goes on.
+const START_ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// The node takes work.
 pub fn ready(status: &str) {
@@ -18,10 +23,38 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Asks for `more` time to start, counted from now: recovery goes on.
-pub fn extend_start(more: Duration, status: &str) {
-    let more_us = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
-    tell(&[NotifyState::ExtendTimeoutUsec(more_us), NotifyState::Status(status)]);
+/// The time that the service manager gives the node to start: asked for anew while recovery goes on, so that a long
+/// journal is no reason to start over, and one that stands still is.
+#[derive(Debug)]
+pub struct StartTime {
+    asked_at: Instant,
+}
+
+impl StartTime {
+    /// The start begins with this phase.
+    pub fn begin(phase: &str) -> Self {
+        ask_for_time(phase);
+        Self {
+            asked_at: Instant::now(),
+        }
+    }
+
+    /// The next phase begins.
+    pub fn enters(&mut self, phase: &str) {
+        *self = Self::begin(phase);
+    }
+
+    /// The phase goes on. Costs nothing when called often.
+    pub fn goes_on(&mut self, phase: &str) {
+        if self.asked_at.elapsed() >= START_ASK_EVERY {
+            self.enters(phase);
+        }
+    }
+}
+
+fn ask_for_time(phase: &str) {
+    let more_us = START_MORE.as_micros() as u32;
+    tell(&[NotifyState::ExtendTimeoutUsec(more_us), NotifyState::Status(phase)]);
 }
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -104,7 +137,7 @@ mod tests {
 
     #[test]
     fn one_stuck_shard_fails_the_probe() {
-        let registry = Arc::new(Registry::new(2));
+        let registry = Arc::new(Registry::new(2, Arc::default()));
         let wakes = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let counted = Arc::clone(&wakes);
         let mut probe = turn_probe(Arc::clone(&registry), 2, move || {

@@ -6,7 +6,7 @@ use super::{Letter, Shard, home_of_driver};
 use crate::cold::port::EndedRequest;
 use crate::fsm::fold::Outcome;
 use crate::fsm::ids::RequestId;
-use crate::fsm::request::{ApiAnswer, Asker, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::request::{ApiAnswer, Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::RequestLog;
 use crate::wire::api::{self, RequestView, ResponseOutcome};
 use crate::wire::respond::{Problem, Reply};
@@ -26,7 +26,7 @@ impl Shard {
         };
         for letter in letters {
             let event = match letter {
-                Letter::Offer { offer, reply } => RequestEvent::Reposted { offer, reply },
+                Letter::Offer { offer, reply, .. } => RequestEvent::Reposted { offer, reply },
                 Letter::Request { event, .. } => event,
                 Letter::TripMoved {
                     trip_id,
@@ -49,9 +49,9 @@ impl Shard {
             request.step(event, self.now_ms, &mut effects);
             for effect in effects {
                 match effect {
-                    RequestEffect::Reply { reply, answer } => self.answer(reply, encode(request.id(), answer)),
+                    RequestEffect::Reply { reply, answer } => self.answer_call(request.id(), reply, answer),
                     RequestEffect::Driver { driver_id, message } => {
-                        self.post_to_driver(driver_id, request.id().clone(), message);
+                        self.post_to_driver(driver_id, request.id().clone(), message, None);
                     }
                     RequestEffect::Arm { .. } => {}
                     RequestEffect::Persist { .. } | RequestEffect::Closed => {
@@ -62,10 +62,18 @@ impl Shard {
         }
     }
 
+    /// Answers a call as the request's actor says.
+    pub(super) fn answer_call(&mut self, request_id: &RequestId, reply: ReplyTo, answer: ApiAnswer) {
+        if matches!(answer, ApiAnswer::Offer { duplicate: true, .. }) {
+            self.metrics().requests_repeated.inc();
+        }
+        self.answer(reply, encode(request_id, answer));
+    }
+
     /// Answers a letter for a request or trip that nobody knows.
     pub(super) fn unknown(&mut self, letter: Letter) {
         match letter {
-            Letter::Request { request_id, event } => match event {
+            Letter::Request { request_id, event, .. } => match event {
                 RequestEvent::Answered {
                     asker: Asker::Api(reply),
                     ..
@@ -73,10 +81,10 @@ impl Shard {
                     self.answer(reply, Problem::no_such_offer().into_reply());
                 }
                 RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
-                    self.post_to_driver(driver_id, request_id, ToDriver::NoSuchOffer);
+                    self.post_to_driver(driver_id, request_id, ToDriver::NoSuchOffer, None);
                 }
                 RequestEvent::Reserved { driver_id } => {
-                    self.post_to_driver(driver_id, request_id, ToDriver::Release);
+                    self.post_to_driver(driver_id, request_id, ToDriver::Release, None);
                 }
                 RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
                 // Late echoes of a request that is over.
@@ -120,7 +128,7 @@ impl Shard {
     }
 }
 
-pub(super) fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
+fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
     match answer {
         ApiAnswer::Offer {
             state,

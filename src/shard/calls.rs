@@ -5,6 +5,7 @@ use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
 use crate::fsm::ids::home_shard;
 use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent};
+use crate::limits;
 use crate::ops::health;
 use crate::ops::metrics::BadInput;
 use crate::ops::process::ProcessStats;
@@ -71,7 +72,8 @@ impl Shard {
             return Err(Problem::draining());
         }
         let home = home_of_request(&offer.request_id, self.shards);
-        self.post(home, Letter::Offer { offer, reply });
+        let at_us = self.now_us;
+        self.post(home, Letter::Offer { offer, reply, at_us });
         Ok(())
     }
 
@@ -118,7 +120,9 @@ impl Shard {
             consumer,
         } = asked;
         // A node that drains keeps nobody waiting.
-        let wait_ms = if self.draining.is_some() { 0 } else { wait_ms };
+        let may_wait = self.draining.is_none() && self.polls < limits::EVENT_POLLS_MAX;
+        let wait_ms = if may_wait { wait_ms } else { 0 };
+        self.polls += 1;
         let query = Query::Events {
             after,
             wait_ms,
@@ -166,7 +170,11 @@ impl Shard {
     /// The store answers.
     pub(super) fn store_answered(&mut self, token: u64, answer: port::Answer) {
         use port::Answer as From;
-        match (self.asks.remove(token as usize), answer) {
+        let ask = self.asks.remove(token as usize);
+        if matches!(ask, Ask::Events(_)) {
+            self.polls -= 1;
+        }
+        match (ask, answer) {
             (Ask::Request(request_id), From::Request(ended)) => self.request_looked_up(&request_id, ended),
             (Ask::Request(request_id), _) => self.request_lookup_failed(&request_id),
             (Ask::Trip(trip_id), From::Trip(ended)) => self.trip_looked_up(&trip_id, Ok(ended)),

@@ -8,7 +8,7 @@ use crate::cold::port::{Commit, EndedRequest, Source};
 use crate::fsm::fold;
 use crate::fsm::request::Durability;
 use crate::fsm::types::{Record, RequestLog};
-use crate::journal::{Lsn, Writer};
+use crate::journal::{Lsn, Writer, image_records};
 use crate::ops::metrics::RequestEnd;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -51,6 +51,9 @@ pub(super) struct Durable {
     creating: bool,
     write_started_us: u64,
     imaging: Option<usize>,
+    /// Last record of an image, 0 for none. Until it is durable the records that it repeats stay; and so they do until
+    /// the store has everything before it, which recovery cannot tell it without the log's beginning.
+    imaged: Lsn,
     source: Source,
 }
 
@@ -67,6 +70,7 @@ impl Durable {
             creating: false,
             write_started_us: 0,
             imaging: None,
+            imaged: 0,
             source,
         }
     }
@@ -87,7 +91,8 @@ impl Shard {
     pub(super) fn append(&mut self, record: &Record, after: After) -> Lsn {
         let lsn = match self.durable.writer.append(record) {
             Ok(lsn) => lsn,
-            // Bodies and logs are bounded far below the longest record: this is our bug, and going on would lie.
+            // Bodies are bounded far below the longest record, and long logs are cut: this is our bug, and going on
+            // would lie.
             Err(error) => self.fail("cannot encode a journal record", &error),
         };
         debug_assert!(self.durable.awaiting.back().is_none_or(|(last, _)| *last < lsn));
@@ -197,6 +202,9 @@ impl Shard {
             };
             self.post(to, letter);
         }
+        if (1..=committed.through).contains(&self.durable.imaged) {
+            self.drop_segments();
+        }
     }
 
     fn steps_committed(&mut self, lsn: Lsn, key: u32, from: usize, to: usize, wait: bool) {
@@ -226,7 +234,7 @@ impl Shard {
             self.requests.slab[key as usize]
                 .request
                 .durable(Durability::Committed, self.now_ms, &mut effects);
-            self.apply_request(key, effects);
+            self.apply_request(key, effects, self.now_us);
         }
     }
 
@@ -293,11 +301,12 @@ impl Shard {
 
     /// Lets segments go in which nothing is open, unread by the store, or uncommitted.
     fn drop_segments(&mut self) {
-        if self.durable.writer.segments().len() < 2 {
-            return;
-        }
         let committed = self.durable.writer.committed();
         let needed = self.durable.unstored.front().map_or(committed, |lsn| lsn - 1);
+        if self.durable.writer.segments().len() < 2 || self.durable.imaged > needed {
+            return;
+        }
+        self.durable.imaged = 0;
         let Some(oldest) = self
             .durable
             .writer
@@ -348,12 +357,17 @@ impl Shard {
         self.durable.imaging = Some(next);
     }
 
-    /// Writes a request's whole log as one record.
+    /// Writes a request's whole log again: one record, or a few when it is too long for one.
     pub(super) fn image(&mut self, key: u32) {
         let request = &self.requests.slab[key as usize].request;
         let (request_id, log) = (request.id().clone(), request.persisted_log().to_vec());
-        let lsn = self.append(&Record::Image(RequestLog { request_id, log }), After::Nothing);
-        self.requests.slab[key as usize].first_lsn = lsn;
+        let records = image_records(&RequestLog { request_id, log }, self.durable.writer.record_bytes_max());
+        let mut first_lsn = Lsn::MAX;
+        for record in records {
+            self.durable.imaged = self.append(&record, After::Nothing);
+            first_lsn = first_lsn.min(self.durable.imaged);
+        }
+        self.requests.slab[key as usize].first_lsn = first_lsn;
     }
 
     /// The process cannot go on without lying about what is stored.

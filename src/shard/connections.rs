@@ -26,7 +26,14 @@ pub(super) enum Conn {
     /// On its way to another shard.
     Leaving(Box<Leaving>),
     /// Closed on our side; what the peer still sends is dropped.
-    Lingering(Box<(ConnId, TimerId)>),
+    Lingering(Box<Lingering>),
+}
+
+pub(super) struct Lingering {
+    id: ConnId,
+    pub(super) timer: TimerId,
+    /// Has as long as it takes output at all: an answer may be long, and is owed.
+    patient: bool,
 }
 
 pub(super) struct Leaving {
@@ -77,6 +84,12 @@ impl Connections {
             Conn::Socket(socket) if socket.id == conn => Some(socket),
             _ => None,
         }
+    }
+
+    /// Takes a connection out of the table, without its HTTP timer.
+    pub(super) fn cut(&mut self, conn: ConnId, wheel: &mut Wheel) -> Conn {
+        self.cancel_timer(conn, wheel);
+        self.take(conn)
     }
 
     pub(super) fn cancel_timer(&mut self, conn: ConnId, wheel: &mut Wheel) {
@@ -133,8 +146,7 @@ impl Shard {
                     "more connections without a request than allowed: the oldest is cut"
                 );
             });
-            self.connections.cancel_timer(oldest, &mut self.wheel);
-            self.connections.set(oldest, Conn::None);
+            self.connections.cut(oldest, &mut self.wheel);
             self.count_closed(ConnectionKind::Http, CloseCause::Admission);
             self.net.abort(oldest);
         }
@@ -172,7 +184,15 @@ impl Shard {
     }
 
     /// The connection is gone.
-    pub(super) fn closed(&mut self, conn: ConnId) {
+    pub(super) fn closed(&mut self, conn: ConnId, why: net::CloseCause) {
+        if let net::CloseCause::Error(errno) = why
+            && tracing::enabled!(tracing::Level::DEBUG)
+        {
+            self.log(LogKind::Socket, |suppressed| {
+                let error = std::io::Error::from_raw_os_error(errno);
+                tracing::debug!(%error, suppressed, "a socket failed");
+            });
+        }
         match self.connections.take(conn) {
             Conn::None => {}
             Conn::Http(http) => {
@@ -186,7 +206,7 @@ impl Shard {
                 self.driver_disconnected(socket.driver, conn);
             }
             Conn::Leaving(_) => self.count_closed(ConnectionKind::Http, CloseCause::Peer),
-            Conn::Lingering(lingering) => self.wheel.cancel(lingering.1),
+            Conn::Lingering(lingering) => self.wheel.cancel(lingering.timer),
         }
     }
 
@@ -202,7 +222,12 @@ impl Shard {
         let timer = self
             .wheel
             .arm(self.now_ms + LINGER_MS, Timer::Conn(conn.slot()).owner());
-        self.connections.set(conn, Conn::Lingering(Box::new((conn, timer))));
+        let lingering = Lingering {
+            id: conn,
+            timer,
+            patient: kind == ConnectionKind::Http,
+        };
+        self.connections.set(conn, Conn::Lingering(Box::new(lingering)));
         self.net.shutdown_write_after_output(conn);
         self.net.start_recv(conn);
     }
@@ -210,7 +235,7 @@ impl Shard {
     /// Both sides are done.
     fn end(&mut self, conn: ConnId, cause: CloseCause) {
         match self.connections.take(conn) {
-            Conn::Lingering(lingering) => self.wheel.cancel(lingering.1),
+            Conn::Lingering(lingering) => self.wheel.cancel(lingering.timer),
             Conn::Socket(_) => self.count_closed(ConnectionKind::Driver, cause),
             _ => {}
         }
@@ -225,7 +250,13 @@ impl Shard {
                 self.http_timed_out(conn);
             }
             Some(Conn::Lingering(lingering)) => {
-                let conn = lingering.0;
+                let conn = lingering.id;
+                if lingering.patient && self.net.output_len(conn) > 0 {
+                    // A socket that takes nothing is found by the sweep.
+                    let again = self.wheel.arm(self.now_ms + LINGER_MS, Timer::Conn(slot).owner());
+                    lingering.timer = again;
+                    return;
+                }
                 self.connections.set(conn, Conn::None);
                 self.net.abort(conn);
             }
@@ -233,7 +264,7 @@ impl Shard {
         }
     }
 
-    fn count_closed(&self, kind: ConnectionKind, cause: CloseCause) {
+    pub(super) fn count_closed(&self, kind: ConnectionKind, cause: CloseCause) {
         self.metrics().connections.of(kind).dec();
         self.metrics().connections_closed.of(cause).inc();
     }

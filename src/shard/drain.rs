@@ -3,15 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::Shard;
+use crate::limits;
 use crate::wire::ws::close_code;
 use std::sync::atomic::Ordering;
 
 /// How often a draining shard closes a few drivers.
 const STEP_MS: u64 = 20;
-/// How long answers and close handshakes may take after the last driver was sent away.
-const ANSWERS_MS: u64 = 2_000;
-/// How long the store may take to confirm what it was fed, after which the journal keeps it for the next start.
-const STORE_MS: u64 = 5_000;
 
 /// A drain under way.
 pub(super) struct Drain {
@@ -20,6 +17,12 @@ pub(super) struct Drain {
     left: Vec<u32>,
     total: usize,
     next_ms: u64,
+    /// This shard has sent its drivers away, and said so.
+    is_away: bool,
+    /// When all shards had.
+    all_away_ms: Option<u64>,
+    /// This shard has nothing left to do of its own, and said so.
+    is_done: bool,
 }
 
 impl Shard {
@@ -37,6 +40,9 @@ impl Shard {
                 left,
                 total,
                 next_ms: started_ms,
+                is_away: false,
+                all_away_ms: None,
+                is_done: false,
             });
         }
         let drain_ms = self.config.drain_ms;
@@ -64,26 +70,40 @@ impl Shard {
             return;
         };
         // Spread by the driver's own hash: no two waves, and no dice needed.
-        let spread = self.drivers.slab[key as usize].driver.id().hash64() % self.config.drain_ms.clamp(1_000, 60_000);
-        let reason = format!("retry_after_ms={}", 1_000 + spread);
+        let spread_ms = limits::RETRY_AFTER_MS_MAX - limits::RETRY_AFTER_MS_MIN + 1;
+        let after_ms = self.drivers.slab[key as usize].driver.id().hash64() % spread_ms;
+        let reason = format!("retry_after_ms={}", limits::RETRY_AFTER_MS_MIN + after_ms);
         self.close_socket(conn, close_code::SERVICE_RESTART, &reason);
     }
 
-    /// Whether this shard has nothing left to do for the node that ends.
+    /// Whether this shard has nothing left to do for the node that ends. Its requests and drivers are spoken to by the
+    /// drivers and callers of all shards, so none ends before every one has sent its drivers away and is done.
     pub(super) fn is_finished(&mut self) -> bool {
         if self.shared.stop.load(Ordering::Relaxed) {
             return true;
         }
-        let Some(drain) = &self.draining else { return false };
+        let (shards, now_ms) = (usize::from(self.shards), self.now_ms);
+        let Some(drain) = &mut self.draining else { return false };
         if !drain.left.is_empty() {
             return false;
         }
-        let after_ms = self
-            .now_ms
-            .saturating_sub(drain.started_ms)
-            .saturating_sub(if drain.total == 0 { 0 } else { self.config.drain_ms });
-        let answered = !self.connections.is_talking() || after_ms >= ANSWERS_MS;
-        let stored = self.durable.is_settled() || (self.durable.writer.is_idle() && after_ms >= STORE_MS);
-        answered && stored
+        if !std::mem::replace(&mut drain.is_away, true) {
+            self.shared.away.fetch_add(1, Ordering::AcqRel);
+        }
+        if self.shared.away.load(Ordering::Acquire) < shards {
+            return false;
+        }
+        let after_ms = now_ms - *drain.all_away_ms.get_or_insert(now_ms);
+        let answered = after_ms >= limits::DRAIN_ANSWERS_MS || !self.connections.is_talking();
+        let stored = self.durable.is_settled()
+            || (after_ms >= limits::DRAIN_STORE_MS && self.durable.writer.is_idle())
+            || after_ms >= limits::DRAIN_JOURNAL_MS;
+        if !answered || !stored {
+            return false;
+        }
+        if !std::mem::replace(&mut drain.is_done, true) {
+            self.shared.done.fetch_add(1, Ordering::AcqRel);
+        }
+        self.shared.done.load(Ordering::Acquire) == shards
     }
 }

@@ -3,14 +3,16 @@
 
 use super::commit::After;
 use super::index::KeyIndex;
+use super::latency::{Begun, Stopwatch};
 use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
-use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent};
+use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent, ToSocket};
 use crate::fsm::ids::{DriverId, home_shard};
-use crate::fsm::request::{ReplyTo, ToDriver};
+use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
 use crate::fsm::types::{DriverState, Record};
 use crate::fsm::wheel::TimerId;
 use crate::net::ConnId;
+use crate::ops::log::LogKind;
 use crate::ops::metrics::MessageOut;
 use crate::pages::Pages;
 use crate::wire::api::{self, DriverView, OfferView};
@@ -24,6 +26,8 @@ pub(super) struct Entry {
     pub(super) driver: Driver,
     pub(super) conn: Option<ConnId>,
     timer: Option<TimerId>,
+    /// Until what was sent last is written.
+    watch: Stopwatch,
 }
 
 /// The table.
@@ -34,6 +38,8 @@ pub(super) struct Drivers {
     /// Drivers that are not in memory and went off shift on purpose, and when.
     off_shift: HashMap<DriverId, u64>,
     connects: u64,
+    /// Bytes that the actors keep on the heap.
+    heap_bytes: usize,
 }
 
 impl Drivers {
@@ -48,6 +54,7 @@ impl Drivers {
             driver,
             conn: None,
             timer: None,
+            watch: Stopwatch::default(),
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
@@ -56,9 +63,9 @@ impl Drivers {
         key
     }
 
-    /// Bytes that the table has allocated, the actors' heap left out.
+    /// Bytes of the table, its index, and what the actors keep beside it.
     pub(super) fn bytes(&self) -> usize {
-        self.slab.bytes() + self.by_id.bytes()
+        self.slab.bytes() + self.by_id.bytes() + self.heap_bytes
     }
 }
 
@@ -87,8 +94,13 @@ impl Shard {
         }
         self.drivers.connects += 1;
         let session = (self.incarnation << 32) | self.drivers.connects;
-        let displaced = self.drivers.slab[key as usize].conn.replace(conn);
+        let entry = &mut self.drivers.slab[key as usize];
+        entry.watch = Stopwatch::default();
+        let displaced = entry.conn.replace(conn);
         if let Some(old) = displaced {
+            self.log(LogKind::Displaced, |suppressed| {
+                tracing::info!(suppressed, "a driver connected again: 4001 to its older socket");
+            });
             self.close_socket(old, close_code::DISPLACED, "displaced");
         }
         self.step_driver(key, DriverEvent::Connected { session });
@@ -106,16 +118,19 @@ impl Shard {
             return;
         };
         entry.conn = None;
+        entry.watch = Stopwatch::default();
         if let Some(session) = entry.driver.session() {
             self.step_driver(key, DriverEvent::Disconnected { session });
         }
     }
 
     /// A request speaks to a driver.
-    pub(super) fn driver_letter(&mut self, driver_id: &DriverId, event: DriverEvent) {
+    pub(super) fn driver_letter(&mut self, driver_id: &DriverId, event: DriverEvent, begun: Option<Begun>) {
         // A driver that nobody ever saw is told nothing, but a request must hear that it is offline.
         let key = self.driver_key(driver_id);
+        self.begun = begun;
         self.step_driver(key, event);
+        self.begun = None;
         self.forget_if_idle(key);
     }
 
@@ -136,9 +151,10 @@ impl Shard {
     pub(super) fn step_driver(&mut self, key: u32, event: DriverEvent) {
         let mut effects = std::mem::take(&mut self.driver_effects);
         let driver = &mut self.drivers.slab[key as usize].driver;
-        let before = driver.state();
+        let (before, heap_before) = (driver.state(), driver.heap_bytes());
         driver.step(event, self.now_ms, &self.driver_limits, &mut effects);
-        let after = driver.state();
+        let (after, heap_after) = (driver.state(), driver.heap_bytes());
+        self.drivers.heap_bytes = self.drivers.heap_bytes + heap_after - heap_before;
         if before != after {
             let metrics = self.metrics();
             metrics.drivers.of(before).dec();
@@ -153,7 +169,11 @@ impl Shard {
     fn apply_driver(&mut self, key: u32, effect: DriverEffect) {
         match effect {
             DriverEffect::Send(message) => {
-                if let Some(conn) = self.drivers.slab[key as usize].conn {
+                let entry = &mut self.drivers.slab[key as usize];
+                if matches!(message, ToSocket::Offer { .. } | ToSocket::Confirmed { .. }) {
+                    entry.watch = Stopwatch::start(self.begun);
+                }
+                if let Some(conn) = entry.conn {
                     self.send(conn, key, &message);
                 }
             }
@@ -166,13 +186,16 @@ impl Shard {
                 ..
             } => {
                 if let Some(conn) = self.drivers.slab[key as usize].conn.take() {
-                    self.log(crate::ops::log::LogKind::HeartbeatLost, |suppressed| {
+                    self.log(LogKind::HeartbeatLost, |suppressed| {
                         tracing::info!(suppressed, "a driver's heartbeat was lost: 4004");
                     });
                     self.close_socket(conn, close_code::HEARTBEAT_LOST, "heartbeat lost");
                 }
             }
             DriverEffect::Request { request_id, event } => {
+                if matches!(event, RequestEvent::Delivered { .. }) {
+                    self.stop_watch(key);
+                }
                 self.post_to_request(request_id, event);
             }
             DriverEffect::TripMoved { trip_id, what } => {
@@ -216,6 +239,13 @@ impl Shard {
         }
     }
 
+    /// What was sent last has arrived.
+    pub(super) fn stop_watch(&mut self, key: u32) {
+        if let Some(entry) = self.drivers.slab.get_mut(key as usize) {
+            entry.watch.stop(self.now_us, self.shared.registry.shard(self.index));
+        }
+    }
+
     fn remember_driver(&mut self, driver_id: DriverId, at_ms: u64) {
         let mut commit = Commit::empty(self.source(), 0);
         commit.driver_seen = Some((driver_id.clone(), at_ms));
@@ -232,6 +262,7 @@ impl Shard {
     fn forget_driver(&mut self, key: u32) {
         let entry = self.drivers.slab.remove(key as usize);
         debug_assert!(entry.conn.is_none());
+        self.drivers.heap_bytes -= entry.driver.heap_bytes();
         if let Some(timer) = entry.timer {
             self.wheel.cancel(timer);
         }
@@ -311,7 +342,7 @@ impl Shard {
 
     /// Hands a request's message to the driver before anybody is served (start of the node).
     pub(super) fn rebind(&mut self, driver_id: &DriverId, request_id: crate::fsm::ids::RequestId, message: ToDriver) {
-        self.driver_letter(driver_id, DriverEvent::Request { request_id, message });
+        self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, None);
     }
 
     pub(super) fn source(&self) -> Source {

@@ -1,7 +1,7 @@
 //! HTTP connections of this shard: requests in, answers out in the order of the requests.
 //!
 //! A connection stays on the shard that accepted it; the calls travel. Bounded: head, body, calls under way
-//! (`http_pipeline_max`, beyond which reading pauses), output, and time for each of them.
+//! (`http_pipeline_max`) and output (`output_queue_bytes_max`), beyond which reading pauses, and time for each of them.
 #![forbid(unsafe_code)]
 
 use super::connections::{Conn, Linger};
@@ -43,7 +43,7 @@ enum Waiting {
     Body,
     /// The next request.
     Next,
-    /// Answers, for which the shard has all the time they need.
+    /// Answers, or that the client reads them: not for the client to send.
     Answers,
 }
 
@@ -110,13 +110,14 @@ impl Shard {
     fn http_advance(&mut self, conn: ConnId) {
         loop {
             let pipeline_max = self.config.http_pipeline_max as usize;
+            let is_full = self.net.output_len(conn) >= self.config.output_queue_bytes_max as usize;
             let Some(http) = self.connections.http(conn) else {
                 return;
             };
             if http.last {
                 break;
             }
-            if http.calls.len() >= pipeline_max {
+            if is_full || http.calls.len() >= pipeline_max {
                 if !http.paused {
                     http.paused = true;
                     self.net.pause_recv(conn);
@@ -150,12 +151,14 @@ impl Shard {
         let Some(http) = self.connections.http(conn) else {
             return;
         };
-        if http.calls.is_empty() && (http.last || http.peer_closed) {
+        if http.calls.is_empty() && (http.last || (http.peer_closed && !http.paused)) {
             return self.linger(conn, Linger::Finished);
         }
-        let waiting_for = if http.body.is_some() {
+        let waiting_for = if http.paused {
+            Waiting::Answers
+        } else if http.body.is_some() {
             Waiting::Body
-        } else if !http.input.is_empty() && !http.paused {
+        } else if !http.input.is_empty() {
             Waiting::Head
         } else if http.calls.is_empty() {
             if http.waiting_for == Waiting::Head && http.timer.is_some() {
@@ -213,7 +216,8 @@ impl Shard {
             return;
         };
         http.peer_closed = true;
-        http.last |= http.calls.is_empty();
+        // What waits in the input while reading pauses is still to be understood.
+        http.last |= http.calls.is_empty() && !http.paused;
         self.http_settle(conn);
     }
 
@@ -330,6 +334,13 @@ impl Shard {
         let room = self.config.http_pipeline_max as usize;
         let resume = http.paused && http.calls.len() < room;
         if resume || http.calls.is_empty() {
+            self.http_again.push(conn);
+        }
+    }
+
+    /// All answers so far are written.
+    pub(super) fn http_drained(&mut self, conn: ConnId) {
+        if self.connections.http(conn).is_some_and(|http| http.paused) {
             self.http_again.push(conn);
         }
     }

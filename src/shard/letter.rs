@@ -1,6 +1,11 @@
-//! What travels between shards. A letter to oneself goes the same way, without the ring.
+//! What travels between shards, how it is sent and who reads it. A letter to oneself goes the same way, without the
+//! ring.
 #![forbid(unsafe_code)]
 
+use super::latency::Begun;
+use super::sockets::Arrival;
+use super::{Shard, home_of_driver, home_of_request};
+use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::OfferRequest;
@@ -12,9 +17,19 @@ use crate::wire::ws::AcceptKey;
 #[allow(missing_docs, reason = "the fields are the events' own")]
 pub(crate) enum Letter {
     /// `POST /v1/dispatch/offer`, to the request's home.
-    Offer { offer: Box<OfferRequest>, reply: ReplyTo },
+    Offer {
+        offer: Box<OfferRequest>,
+        reply: ReplyTo,
+        /// When it was received, Unix microseconds.
+        at_us: u64,
+    },
     /// Something happens to a request.
-    Request { request_id: RequestId, event: RequestEvent },
+    Request {
+        request_id: RequestId,
+        event: RequestEvent,
+        /// When the sender saw it happen, Unix microseconds.
+        at_us: u64,
+    },
     /// A driver speaks of a trip, to the home of the trip's request.
     TripMoved {
         trip_id: TripId,
@@ -38,6 +53,8 @@ pub(crate) enum Letter {
         driver_id: DriverId,
         request_id: RequestId,
         message: ToDriver,
+        /// What is measured until the message is written.
+        begun: Option<Begun>,
     },
     /// Nobody knows the trip that the driver spoke of.
     NoSuchTrip { driver_id: DriverId },
@@ -51,6 +68,23 @@ pub(crate) enum Letter {
     HandOverFailed { token: u64 },
 }
 
+impl Letter {
+    /// Whether this is a driver's home's answer to what a request told it: nobody waits for an answer to that.
+    pub(super) fn is_echo(&self) -> bool {
+        match self {
+            Self::Request { event, .. } => matches!(
+                event,
+                RequestEvent::Delivered { .. }
+                    | RequestEvent::Refused { .. }
+                    | RequestEvent::Reserved { .. }
+                    | RequestEvent::Busy { .. }
+                    | RequestEvent::Unavailable { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// A handshake that was checked on one shard and is completed on the driver's home shard.
 #[derive(Debug)]
 pub(crate) struct Handshake {
@@ -60,4 +94,87 @@ pub(crate) struct Handshake {
     pub key: AcceptKey,
     /// What the client sent after its head.
     pub bytes: Vec<u8>,
+}
+
+impl Shard {
+    pub(super) fn read_own_letters(&mut self) {
+        while let Some(letter) = self.local.pop_front() {
+            self.open_letter(letter);
+        }
+    }
+
+    /// Sends a letter to a shard, this one included.
+    pub(super) fn post(&mut self, to: u16, letter: Letter) {
+        if to == self.index {
+            self.local.push_back(letter);
+        } else {
+            let fits = self.mail.post(to, Box::new(letter));
+            let metrics = self.metrics();
+            metrics.mailbox_letters.inc();
+            if !fits {
+                metrics.mailbox_overflows.inc();
+            }
+        }
+    }
+
+    /// Something happens to a request, wherever it is.
+    pub(super) fn post_to_request(&mut self, request_id: RequestId, event: RequestEvent) {
+        let home = home_of_request(&request_id, self.shards);
+        let letter = Letter::Request {
+            request_id,
+            event,
+            at_us: self.now_us,
+        };
+        self.post(home, letter);
+    }
+
+    /// A request speaks to a driver, wherever it is.
+    pub(super) fn post_to_driver(
+        &mut self,
+        driver_id: DriverId,
+        request_id: RequestId,
+        message: ToDriver,
+        begun: Option<Begun>,
+    ) {
+        let home = home_of_driver(&driver_id, self.shards);
+        let letter = Letter::Driver {
+            driver_id,
+            request_id,
+            message,
+            begun,
+        };
+        self.post(home, letter);
+    }
+
+    pub(super) fn open_letter(&mut self, letter: Letter) {
+        match letter {
+            Letter::Offer { ref offer, .. } => {
+                let request_id = offer.request_id.clone();
+                self.request_letter(request_id, letter);
+            }
+            Letter::Request { ref request_id, .. } | Letter::View { ref request_id, .. } => {
+                let request_id = request_id.clone();
+                self.request_letter(request_id, letter);
+            }
+            Letter::TripMoved { ref trip_id, .. } | Letter::TripCancelled { ref trip_id, .. } => {
+                let trip_id = trip_id.clone();
+                self.trip_letter(trip_id, letter);
+            }
+            Letter::Driver {
+                driver_id,
+                request_id,
+                message,
+                begun,
+            } => {
+                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message }, begun);
+            }
+            Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
+            Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
+            Letter::Reply { call, reply } => self.reply_arrived(call, reply),
+            Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),
+            Letter::HandOverFailed { token } => {
+                self.arrivals.remove(&token);
+            }
+        }
+    }
 }

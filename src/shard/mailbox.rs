@@ -88,24 +88,29 @@ impl<T: Send> Mailbox<T> {
         (fd >= 0).then_some(fd)
     }
 
-    /// Posts a letter to another shard; it is taken there in its next turn.
-    pub fn post(&mut self, to: u16, letter: T) {
+    /// Posts a letter to another shard; it is taken there in its next turn. False: the ring is full, and the letter
+    /// waits here for room.
+    pub fn post(&mut self, to: u16, letter: T) -> bool {
         assert_ne!(to, self.index, "a shard keeps its own letters");
         let receiver = usize::from(to);
         if !self.overflow[receiver].is_empty() {
             self.overflow[receiver].push_back(letter);
-            return;
+            return false;
         }
         match self.to[receiver]
             .as_mut()
             .expect("a ring to every other shard")
             .push(letter)
         {
-            Ok(()) => self.ring_bell(receiver),
+            Ok(()) => {
+                self.ring_bell(receiver);
+                true
+            }
             Err(letter) => {
                 self.overflow[receiver].push_back(letter);
                 self.overflowing += 1;
                 self.ring_bell(receiver);
+                false
             }
         }
     }

@@ -7,6 +7,7 @@
 //! Must never: block (what blocks is in `cold` or in the housekeeping task), touch another shard's data, or send
 //! what is not durable yet.
 
+mod account;
 mod answers;
 mod calls;
 mod clock;
@@ -16,6 +17,7 @@ mod drain;
 mod drivers;
 mod http;
 mod index;
+mod latency;
 mod letter;
 mod mailbox;
 mod messages;
@@ -23,18 +25,20 @@ mod requests;
 mod runtime;
 mod sockets;
 mod spsc;
+mod stalls;
 
 pub use clock::Clock;
 pub(crate) use letter::Letter;
 pub(crate) use mailbox::{Mailbox, mesh};
 pub(crate) use runtime::{Orders, spawn, start_housekeeping};
 
+use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
 use crate::cold::port::FromStore;
 use crate::config::Config;
-use crate::fsm::driver::{DriverEffect, DriverEvent, DriverLimits};
+use crate::fsm::driver::{DriverEffect, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
-use crate::fsm::request::{ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::request::{ReplyTo, Request, RequestEffect, ToDriver};
 use crate::fsm::wheel::Wheel;
 use crate::journal::Writer;
 use crate::limits;
@@ -46,6 +50,7 @@ use commit::Durable;
 use compact_str::CompactString;
 use connections::Connections;
 use drivers::Drivers;
+use latency::Begun;
 use requests::Requests;
 use runtime::Housekeeper;
 use slab::Slab;
@@ -53,7 +58,7 @@ use sockets::Arrival;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 /// Longest sleep while letters wait for room in a mailbox, or the store's queue is full.
@@ -77,6 +82,10 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     /// All shards are to end now.
     pub(crate) stop: AtomicBool,
+    /// Shards that have sent their drivers away.
+    pub(crate) away: AtomicUsize,
+    /// Shards that have nothing left to do of their own.
+    pub(crate) done: AtomicUsize,
 }
 
 /// What a question to the store is for.
@@ -98,6 +107,8 @@ enum Timer {
     Request(u32),
     Driver(u32),
     Conn(u32),
+    /// Sockets that take nothing of their output are looked for.
+    Sweep,
     /// Only wakes the shard.
     Turn,
 }
@@ -108,7 +119,8 @@ impl Timer {
             Self::Request(key) => u64::from(key),
             Self::Driver(key) => 1 << 32 | u64::from(key),
             Self::Conn(slot) => 2 << 32 | u64::from(slot),
-            Self::Turn => 3 << 32,
+            Self::Sweep => 3 << 32,
+            Self::Turn => 4 << 32,
         }
     }
 
@@ -118,8 +130,18 @@ impl Timer {
             0 => Self::Request(key),
             1 => Self::Driver(key),
             2 => Self::Conn(key),
+            3 => Self::Sweep,
             _ => Self::Turn,
         }
+    }
+}
+
+fn driver_limits(config: &Config) -> DriverLimits {
+    DriverLimits {
+        heartbeat_ms: config.heartbeat_ms as u32,
+        driver_ttl_ms: config.driver_ttl_ms,
+        off_shift_memory_ms: config.off_shift_memory_ms,
+        age_step_ms: config.ingress_age_step_ms,
     }
 }
 
@@ -134,6 +156,7 @@ pub(crate) struct Parts {
     pub(crate) mail: Mailbox<Box<Letter>>,
     pub(crate) net: Net,
     pub(crate) store: StoreHandle,
+    pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) writer: Writer,
     pub(crate) journal_dir: PathBuf,
     pub(crate) orders: Orders,
@@ -149,10 +172,13 @@ pub(crate) struct Shard {
     shared: Arc<Shared>,
     clock: Clock,
     now_ms: u64,
+    /// The time of this turn; `now_ms` is its milliseconds.
+    now_us: u64,
     net: Net,
     mail: Mailbox<Box<Letter>>,
     wheel: Wheel,
     store: StoreHandle,
+    store_health: Arc<StoreHealth>,
     housekeeper: Housekeeper,
     durable: Durable,
     segment_retry_at_ms: u64,
@@ -162,7 +188,13 @@ pub(crate) struct Shard {
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
     http_again: Vec<ConnId>,
+    /// The timer of the sweep is armed.
+    sweeping: bool,
+    /// When the account of memory is due.
+    account_at_ms: u64,
     asks: Slab<Ask>,
+    /// Those of them that are for `GET /v1/events`.
+    polls: usize,
     unasked: VecDeque<(u64, crate::cold::port::Query)>,
     arrivals: HashMap<u64, Arrival>,
     handovers: u64,
@@ -176,6 +208,8 @@ pub(crate) struct Shard {
     from_store: Vec<FromStore>,
     request_effects: Vec<RequestEffect>,
     driver_effects: Vec<DriverEffect>,
+    /// What is measured of the letter that a driver is reading.
+    begun: Option<Begun>,
     scratch: Vec<u8>,
 }
 
@@ -192,18 +226,14 @@ impl Shard {
             mail,
             net,
             store,
+            store_health,
             writer,
             journal_dir,
             orders,
         } = parts;
         let waker = net.waker();
-        let now_ms = clock.now_ms();
-        let driver_limits = DriverLimits {
-            heartbeat_ms: config.heartbeat_ms as u32,
-            driver_ttl_ms: config.driver_ttl_ms,
-            off_shift_memory_ms: config.off_shift_memory_ms,
-            age_step_ms: config.ingress_age_step_ms,
-        };
+        let now_us = clock.now_us();
+        let now_ms = now_us / 1_000;
         mail.open(net.ring_fd());
         let source = crate::cold::port::Source {
             incarnation,
@@ -213,17 +243,19 @@ impl Shard {
             index,
             shards,
             incarnation,
-            driver_limits,
+            driver_limits: driver_limits(&config),
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
             config,
             shared,
             clock,
             now_ms,
+            now_us,
             net,
             mail,
             wheel: Wheel::new(now_ms),
             store,
+            store_health,
             housekeeper: Housekeeper::new(orders, journal_dir, waker),
             durable: Durable::new(writer, source),
             segment_retry_at_ms: 0,
@@ -231,7 +263,10 @@ impl Shard {
             drivers: Drivers::default(),
             calls: Slab::new(),
             http_again: Vec::new(),
+            sweeping: false,
+            account_at_ms: 0,
             asks: Slab::new(),
+            polls: 0,
             unasked: VecDeque::new(),
             arrivals: HashMap::new(),
             handovers: 0,
@@ -243,6 +278,7 @@ impl Shard {
             from_store: Vec::new(),
             request_effects: Vec::new(),
             driver_effects: Vec::new(),
+            begun: None,
             scratch: Vec::new(),
         }
     }
@@ -300,9 +336,15 @@ impl Shard {
             self.mail.awake();
             self.metrics().ring_sleeps.inc();
         }
-        self.metrics().turns.inc();
-        self.metrics().ring_completions.add(events.len() as u64);
-        self.now_ms = self.clock.now_ms();
+        let counts = self.net.take_counts();
+        let metrics = self.metrics();
+        metrics.turns.inc();
+        metrics.ring_completions.add(events.len() as u64);
+        metrics.bytes_sent.add(counts.bytes_sent);
+        metrics.recv_buffers_exhausted.add(counts.recv_buffers_exhausted);
+        self.now_us = self.clock.now_us();
+        self.now_ms = self.now_us / 1_000;
+        self.watch_output();
         for event in events.drain(..) {
             self.net_event(event);
         }
@@ -334,8 +376,8 @@ impl Shard {
             NetEvent::HandOverFailed { token, conn, errno } => self.stayed(conn, token, errno),
             NetEvent::Received { conn, buffer } => self.received(conn, buffer),
             NetEvent::PeerClosed { conn } => self.peer_closed(conn),
-            NetEvent::OutputDrained { conn } => self.socket_drained(conn),
-            NetEvent::Closed { conn, .. } => self.closed(conn),
+            NetEvent::OutputDrained { conn } => self.drained(conn),
+            NetEvent::Closed { conn, cause } => self.closed(conn, cause),
             NetEvent::Woken => {}
             NetEvent::FileWritten { buffer, result, .. } => self.written(buffer, result),
         }
@@ -349,15 +391,21 @@ impl Shard {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(self.now_ms, &mut fired);
         self.metrics().timers_fired.add(fired.len() as u64);
+        let mut sweep = false;
         for owner in fired.drain(..) {
             match Timer::of(owner) {
                 Timer::Request(key) => self.request_timer(key),
                 Timer::Driver(key) => self.driver_timer(key),
                 Timer::Conn(slot) => self.conn_timer(slot),
+                Timer::Sweep => sweep = true,
                 Timer::Turn => {}
             }
         }
         self.fired = fired;
+        if sweep {
+            // After all that fired: it cancels timers of others, and one that fired already must not be cancelled.
+            self.sweep_output();
+        }
         self.hear_store();
         let mut inbox = std::mem::take(&mut self.inbox);
         self.mail.collect(&mut inbox);
@@ -378,6 +426,7 @@ impl Shard {
             self.net.wake_ring(fd);
         }
         self.metrics().timers_armed.set(self.wheel.len() as u64);
+        self.account_memory();
     }
 
     fn hear_store(&mut self) {
@@ -397,75 +446,12 @@ impl Shard {
         self.ask_again();
     }
 
-    fn read_own_letters(&mut self) {
-        while let Some(letter) = self.local.pop_front() {
-            self.open_letter(letter);
-        }
-    }
-
-    /// Sends a letter to a shard, this one included.
-    fn post(&mut self, to: u16, letter: Letter) {
-        if to == self.index {
-            self.local.push_back(letter);
-        } else {
-            self.metrics().mailbox_letters.inc();
-            self.mail.post(to, Box::new(letter));
-        }
-    }
-
-    /// Something happens to a request, wherever it is.
-    fn post_to_request(&mut self, request_id: RequestId, event: RequestEvent) {
-        let home = home_of_request(&request_id, self.shards);
-        self.post(home, Letter::Request { request_id, event });
-    }
-
-    /// A request speaks to a driver, wherever it is.
-    fn post_to_driver(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver) {
-        let home = home_of_driver(&driver_id, self.shards);
-        let letter = Letter::Driver {
-            driver_id,
-            request_id,
-            message,
-        };
-        self.post(home, letter);
-    }
-
-    fn open_letter(&mut self, letter: Letter) {
-        match letter {
-            Letter::Offer { ref offer, .. } => {
-                let request_id = offer.request_id.clone();
-                self.request_letter(request_id, letter);
-            }
-            Letter::Request { ref request_id, .. } | Letter::View { ref request_id, .. } => {
-                let request_id = request_id.clone();
-                self.request_letter(request_id, letter);
-            }
-            Letter::TripMoved { ref trip_id, .. } | Letter::TripCancelled { ref trip_id, .. } => {
-                let trip_id = trip_id.clone();
-                self.trip_letter(trip_id, letter);
-            }
-            Letter::Driver {
-                driver_id,
-                request_id,
-                message,
-            } => {
-                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message });
-            }
-            Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
-            Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
-            Letter::Reply { call, reply } => self.reply_arrived(call, reply),
-            Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),
-            Letter::HandOverFailed { token } => {
-                self.arrivals.remove(&token);
-            }
-        }
-    }
-
     /// Whether new work may be promised durability.
     fn is_durable(&self) -> bool {
         // In-flight requests must still be able to end when no further segment can be made.
         self.durable.writer.room_bytes() > self.config.journal_segment_bytes / 4
             && self.durable.backlog() < limits::STORE_BACKLOG_MAX
+            && self.store_health.is_healthy()
     }
 
     /// Whether the journal takes more at its present pace.

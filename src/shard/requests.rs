@@ -1,9 +1,10 @@
 //! Requests at home on this shard: the table, the way in (idempotency check, admission, class queue), and the effects.
 #![forbid(unsafe_code)]
 
-use super::answers::{encode, view};
+use super::answers::view;
 use super::commit::After;
 use super::index::KeyIndex;
+use super::latency::{self, Begun};
 use super::{Letter, Shard, Timer};
 use crate::cold::port::{EndedRequest, Query};
 use crate::fsm::ids::{RequestId, TripId};
@@ -23,6 +24,12 @@ pub(super) struct Entry {
     timer: Option<(TimerId, u64)>,
     /// First record of it that recovery needs; the greatest number while nothing is journaled.
     pub(super) first_lsn: Lsn,
+    /// When the POST came that the request is at work on, Unix microseconds.
+    posted_us: u64,
+    /// What the last decision began.
+    begun: Option<Begun>,
+    /// Waits for a driver who is offered to another request.
+    waits: bool,
 }
 
 /// The table.
@@ -55,19 +62,27 @@ impl Requests {
             .find(id.hash64(), |key| self.slab[key as usize].request.id() == id)
     }
 
-    fn insert(&mut self, request: Request) -> u32 {
+    fn insert(&mut self, request: Request, posted_us: u64) -> u32 {
         let hash = request.id().hash64();
         debug_assert!(self.find(request.id()).is_none());
         let entry = Entry {
             request,
             timer: None,
             first_lsn: Lsn::MAX,
+            posted_us,
+            begun: None,
+            waits: false,
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
         self.by_id
             .insert(hash, key, |key| slab[key as usize].request.id().hash64());
         key
+    }
+
+    /// Bytes of the table and its index.
+    pub(super) fn bytes(&self) -> usize {
+        self.slab.bytes() + self.by_id.bytes()
     }
 }
 
@@ -89,10 +104,17 @@ impl Shard {
         if let Some(parked) = self.requests.parked.get_mut(&request_id) {
             return parked.push_back(letter);
         }
-        if let Letter::Offer { offer, reply } = &letter
+        if let Letter::Offer { offer, reply, .. } = &letter
             && let Err(problem) = self.admit(offer.priority)
         {
             return self.answer(*reply, problem.into_reply());
+        }
+        if letter.is_echo() {
+            // Of a request that was in memory when the driver was asked: it is over, whatever the store says.
+            return self.unknown(letter);
+        }
+        if !matches!(letter, Letter::Offer { .. }) && self.requests.parked.len() >= limits::LOOKUPS_MAX {
+            return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
         }
         self.requests
             .parked
@@ -176,8 +198,8 @@ impl Shard {
             };
             self.metrics().ingress_queue.of(class).dec();
             let mut letters = self.requests.parked.remove(&request_id).unwrap_or_default();
-            if let Some(Letter::Offer { offer, reply }) = letters.pop_front() {
-                self.begin(*offer, reply);
+            if let Some(Letter::Offer { offer, reply, at_us }) = letters.pop_front() {
+                self.begin(*offer, reply, at_us);
             }
             for letter in letters {
                 self.request_letter(request_id.clone(), letter);
@@ -185,22 +207,22 @@ impl Shard {
         }
     }
 
-    fn begin(&mut self, offer: OfferRequest, reply: ReplyTo) {
+    fn begin(&mut self, offer: OfferRequest, reply: ReplyTo, posted_us: u64) {
         let defaults = Defaults {
             offer_timeout_ms: self.config.offer_timeout_ms,
             deadline_ms: self.config.deadline_ms,
         };
         let mut effects = std::mem::take(&mut self.request_effects);
         let request = Request::received(offer, reply, defaults, self.now_ms, &mut effects);
-        let key = self.requests.insert(request);
+        let key = self.requests.insert(request, posted_us);
         self.metrics().requests_open.inc();
-        self.apply_request(key, effects);
+        self.apply_request(key, effects, self.now_us);
     }
 
     /// A request that was open when the node stopped. Its drivers know already.
     pub(super) fn adopt(&mut self, request: Request) -> u32 {
         let trip_id = request.fold().trip.as_ref().map(|trip| trip.trip_id.clone());
-        let key = self.requests.insert(request);
+        let key = self.requests.insert(request, self.now_us);
         if let Some(trip_id) = trip_id {
             self.requests.trips.insert(trip_id, key);
         }
@@ -214,13 +236,13 @@ impl Shard {
         self.requests.slab[key as usize]
             .request
             .resume(self.now_ms, &mut effects);
-        self.apply_request(key, effects);
+        self.apply_request(key, effects, self.now_us);
     }
 
     /// The time of a request has come.
     pub(super) fn request_timer(&mut self, key: u32) {
         self.requests.slab[key as usize].timer = None;
-        self.step_request(key, RequestEvent::Timer);
+        self.step_request(key, RequestEvent::Timer, self.now_us);
     }
 
     /// A letter for a trip: to its request, wherever that is kept.
@@ -230,6 +252,9 @@ impl Shard {
         }
         if let Some(parked) = self.requests.parked_trips.get_mut(&trip_id) {
             return parked.push_back(letter);
+        }
+        if self.requests.parked_trips.len() >= limits::LOOKUPS_MAX {
+            return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
         }
         self.requests
             .parked_trips
@@ -251,8 +276,15 @@ impl Shard {
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
         match letter {
-            Letter::Offer { offer, reply } => self.step_request(key, RequestEvent::Reposted { offer, reply }),
-            Letter::Request { event, .. } => self.step_request(key, event),
+            Letter::Offer { offer, reply, at_us } => {
+                let entry = &mut self.requests.slab[key as usize];
+                if entry.request.fold().exhausted {
+                    // What it waits for; further ones before that is decided change nothing.
+                    entry.posted_us = at_us;
+                }
+                self.step_request(key, RequestEvent::Reposted { offer, reply }, at_us);
+            }
+            Letter::Request { event, at_us, .. } => self.step_request(key, event, at_us),
             Letter::TripMoved {
                 trip_id,
                 driver_id,
@@ -265,10 +297,11 @@ impl Shard {
                         trip_id,
                         what,
                     },
+                    self.now_us,
                 );
             }
             Letter::TripCancelled { reason, reply, .. } => {
-                self.step_request(key, RequestEvent::TripCancelled { reason, reply });
+                self.step_request(key, RequestEvent::TripCancelled { reason, reply }, self.now_us);
             }
             Letter::View { audit, reply, .. } => {
                 let answer = view(&self.requests.slab[key as usize].request, audit, &self.config.node_id);
@@ -290,33 +323,54 @@ impl Shard {
         }
     }
 
-    fn step_request(&mut self, key: u32, event: RequestEvent) {
+    /// `at_us`: when the event happened.
+    fn step_request(&mut self, key: u32, event: RequestEvent, at_us: u64) {
         let mut effects = std::mem::take(&mut self.request_effects);
         self.requests.slab[key as usize]
             .request
             .step(event, self.now_ms, &mut effects);
-        self.apply_request(key, effects);
+        self.apply_request(key, effects, at_us);
     }
 
-    /// Does what the actor wants, in order. `effects` is the shard's buffer and goes back to it.
-    pub(super) fn apply_request(&mut self, key: u32, mut effects: Vec<RequestEffect>) {
+    /// Does what the actor wants, in order. `effects` is the shard's buffer and goes back to it; `event_us` is when
+    /// that happened which it is about.
+    pub(super) fn apply_request(&mut self, key: u32, mut effects: Vec<RequestEffect>, event_us: u64) {
         for effect in effects.drain(..) {
             match effect {
-                RequestEffect::Persist { from, to, wait } => self.persist(key, from, to, wait),
+                RequestEffect::Persist { from, to, wait } => {
+                    if wait {
+                        self.begin_measuring(key, from, to, event_us);
+                    }
+                    self.persist(key, from, to, wait);
+                }
                 RequestEffect::Driver { driver_id, message } => {
-                    let request_id = self.requests.slab[key as usize].request.id().clone();
-                    self.post_to_driver(driver_id, request_id, message);
+                    let entry = &self.requests.slab[key as usize];
+                    let begun = entry.begun.filter(|begun| latency::ends(&message, begun.span));
+                    let request_id = entry.request.id().clone();
+                    self.post_to_driver(driver_id, request_id, message, begun);
                 }
                 RequestEffect::Reply { reply, answer } => {
-                    let request = &self.requests.slab[key as usize].request;
-                    let reply_with = encode(request.id(), answer);
-                    self.answer(reply, reply_with);
+                    let request_id = self.requests.slab[key as usize].request.id().clone();
+                    self.answer_call(&request_id, reply, answer);
                 }
                 RequestEffect::Arm { at_ms } => self.arm_request(key, at_ms),
                 RequestEffect::Closed => self.metrics().requests_open.dec(),
             }
         }
         self.request_effects = effects;
+        let entry = &mut self.requests.slab[key as usize];
+        let waits = entry.request.is_waiting();
+        if waits != entry.waits {
+            entry.waits = waits;
+            let waiting = &self.metrics().requests_waiting;
+            if waits { waiting.inc() } else { waiting.dec() }
+        }
+    }
+
+    fn begin_measuring(&mut self, key: u32, from: usize, to: usize, event_us: u64) {
+        let entry = &mut self.requests.slab[key as usize];
+        let decided = &entry.request.log()[from..to];
+        entry.begun = latency::begun(decided, entry.posted_us, event_us, entry.begun);
     }
 
     fn persist(&mut self, key: u32, from: usize, to: usize, wait: bool) {

@@ -7,7 +7,7 @@ use super::{Letter, Shard, home_of_driver};
 use crate::fsm::driver::DriverEvent;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
-use crate::ops::metrics::{BadInput, ConnectionKind, MessageIn, MessageOut};
+use crate::ops::metrics::{BadInput, ConnectionKind, MessageIn, MessageOut, StatusClass};
 use crate::wire::http::Head;
 use crate::wire::respond::Problem;
 use crate::wire::route::{Route, route};
@@ -133,6 +133,7 @@ impl Shard {
         if self.connections.http(conn).is_some() {
             self.metrics().connections.of(ConnectionKind::Http).dec();
         }
+        self.metrics().http_requests.of(StatusClass::Switching).inc();
         self.metrics().connections.of(ConnectionKind::Driver).inc();
         self.connections.set(
             conn,
@@ -224,11 +225,14 @@ impl Shard {
         }
     }
 
-    /// Everything sent to this socket was written.
-    pub(super) fn socket_drained(&mut self, conn: ConnId) {
-        let Some(key) = self.connections.socket(conn).map(|socket| socket.driver) else {
-            return;
+    /// Everything sent to this connection was written.
+    pub(super) fn drained(&mut self, conn: ConnId) {
+        let key = match self.connections.get(conn) {
+            Some(Conn::Socket(socket)) if socket.id == conn => socket.driver,
+            Some(Conn::Http(_)) => return self.http_drained(conn),
+            _ => return,
         };
+        self.stop_watch(key);
         if self
             .drivers
             .slab

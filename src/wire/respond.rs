@@ -208,6 +208,16 @@ impl Problem {
         Self::new(503, "draining", "this node is stopping and takes no new work")
     }
 
+    /// `503 recovering` with `Retry-After` in seconds: this node has just started and takes work soon.
+    pub fn recovering(retry_after_s: u32) -> Self {
+        Self::new(
+            503,
+            "recovering",
+            "this node reads its journal and takes work when it is done",
+        )
+        .with_header("retry-after", retry_after_s.to_string())
+    }
+
     /// `503 not_durable`: the journal or store cannot take it now.
     pub fn not_durable() -> Self {
         Self::new(503, "not_durable", "this cannot be stored durably now")

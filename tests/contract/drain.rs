@@ -9,6 +9,11 @@ async fn readiness(node: &Node) -> u16 {
     asked.map_or(0, |answer| answer.status().as_u16())
 }
 
+async fn server_time_ms(driver: &mut Driver) -> u64 {
+    driver.send(&json!({"type": "PING"})).await;
+    number(&driver.expect("PONG").await, "server_time_ms")
+}
+
 fn retry_after_ms(reason: &str) -> u64 {
     let digits = reason.strip_prefix("retry_after_ms=").expect("retry_after_ms=N");
     digits.parse().expect("milliseconds")
@@ -75,6 +80,36 @@ async fn nothing_is_lost(setup: Setup) {
     assert!(number(&again, "ttl_ms") <= number(&open, "ttl_ms"));
     driver.accept(&again).await;
     assert_eq!(node.driver("bound").await.welcome["trip_id"], trip_id.as_str());
+}
+
+/// H10.5: while drivers are sent away, callers and drivers are still answered, wherever a request is at home: no part of
+/// the node ends because it has no drivers of its own.
+async fn serves_while_it_drains(setup: Setup) {
+    let mut node = setup.set("drain_ms", 4000).start().await;
+    node.http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let mut driver = node.driver("d1").await;
+    let ids: Vec<String> = (0..8).map(|number| format!("r{number}")).collect();
+    for id in &ids {
+        node.offer(id, &["nobody"], &json!({})).await;
+    }
+    node.offer("open", &["d1"], &json!({"offer_timeout_ms": 60_000})).await;
+    let offer = driver.expect("OFFER").await;
+    node.terminate();
+    eventually("readyz to be 503", || async {
+        (readiness(&node).await == 503).then_some(())
+    })
+    .await;
+    // Again and again over the first half of the drain, by the node's own clock.
+    let begun_ms = server_time_ms(&mut driver).await;
+    while server_time_ms(&mut driver).await < begun_ms + 2_000 {
+        for id in &ids {
+            node.cancel(id).await.ok(200);
+            assert_eq!(node.view(id).await["state"], "CANCELLED");
+        }
+    }
+    driver.accept(&offer).await;
+    assert_eq!(driver.closed().await.0, 1012);
+    assert!(node.exit().await.success());
 }
 
 /// H10.5: a second SIGTERM ends it at once, long before `drain_ms`.
@@ -146,6 +181,7 @@ async fn post(node: &Node, number: usize) -> Option<Answer> {
 shards_1_and_4!(
     drains_and_exits_0,
     nothing_is_lost,
+    serves_while_it_drains,
     second_signal_ends_it_at_once,
     under_load
 );

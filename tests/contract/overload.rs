@@ -55,6 +55,24 @@ async fn beyond_the_queue_is_429(setup: Setup) {
     );
 }
 
+/// H9.3, H2.21: readers who wait for events, however many, keep no new request waiting.
+#[tokio::test]
+async fn waiting_readers_hold_nobody_up() {
+    const READERS: usize = 80;
+    const POLLS: usize = 64;
+    let node = Setup::shards(1).start().await;
+    let poll = "GET /v1/events?wait_ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut reader = Raw::connect(node.address).await;
+        reader.send(poll.repeat(POLLS)).await;
+        readers.push(reader);
+    }
+    for number in 0..20 {
+        node.offer(&format!("r{number}"), &["nobody"], &json!({})).await;
+    }
+}
+
 /// Pipelined POSTs of one connection, every fifth of them premium; their answers.
 async fn pour(
     address: std::net::SocketAddr,

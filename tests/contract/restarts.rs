@@ -1,6 +1,6 @@
 //! `kill -9` and a restart on the same data: what was open goes on.
 
-use crate::support::{Driver, Node, Setup, Value, json, number, shape, shards_1_and_4};
+use crate::support::{Driver, Node, Setup, Value, api, eventually, json, number, shape, shards_1_and_4};
 
 async fn offered(node: &Node, driver: &mut Driver, request_id: &str, more: &Value) -> Value {
     node.offer(request_id, &[&driver.id.clone()], more).await;
@@ -167,6 +167,66 @@ async fn shards_may_change() {
     }
 }
 
+/// V.1, V.2, V.4: many requests for one driver at the moment of the crash, some of them posted, offered or accepted, none
+/// of them told: afterwards it has one offer or one trip, and the others are refused.
+async fn one_offer_or_trip_after_a_crash(setup: Setup) {
+    const ROUNDS: usize = 8;
+    const REQUESTS: usize = 20;
+    let mut node = setup.start().await;
+    for round in 0..ROUNDS {
+        let id = format!("d{round}");
+        let requests: Vec<String> = (0..REQUESTS).map(|number| format!("r{round}-{number}")).collect();
+        let mut driver = node.driver(&id).await;
+        let trip_id = tokio::select! {
+            biased;
+            trip_id = offered_or_confirmed(&mut driver, round % 2 == 1) => trip_id,
+            () = post_all(&node, &requests, &id) => panic!("the posts go on"),
+        };
+        node.crash_and_restart().await;
+        let mut driver = node.driver(&id).await;
+        let said = driver.drain().await;
+        let offers = said.iter().filter(|message| message["type"] == "OFFER").count();
+        if let Some(trip_id) = trip_id {
+            assert_eq!(driver.welcome["trip_id"], trip_id.as_str());
+            assert_eq!(offers, 0, "{said:?}");
+        }
+        assert!(offers <= 1, "{said:?}");
+        eventually("the others to be refused", || async {
+            let mut held = 0;
+            for request_id in &requests {
+                let view = node.get(&format!("/v1/dispatch/request/{request_id}")).await;
+                // Not answered before the crash: it may not be there.
+                held += usize::from(view.status == 200 && view.json()["state"] != "PENDING_MATCH");
+            }
+            (held <= 1).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Waits for the first offer and, if `accept`, for its trip.
+async fn offered_or_confirmed(driver: &mut Driver, accept: bool) -> Option<String> {
+    let offer = driver.expect("OFFER").await;
+    if !accept {
+        return None;
+    }
+    driver.answer("ACCEPT", &offer).await;
+    let confirmed = driver.expect("CONFIRMED").await;
+    Some(crate::support::text(&confirmed, "trip_id").to_owned())
+}
+
+/// Posts all of them at once, whatever comes of it, and never returns.
+async fn post_all(node: &Node, requests: &[String], driver_id: &str) {
+    let posting = requests.iter().map(|request_id| async {
+        let body = api::offer(request_id, &[driver_id], &json!({"offer_timeout_ms": 600_000}));
+        let request = node.http.post(node.url("/v1/dispatch/offer")).json(&body);
+        // Most of them are cut off by the crash.
+        let _ = request.send().await;
+    });
+    futures_util::future::join_all(posting).await;
+    std::future::pending::<()>().await;
+}
+
 /// V.3: two processes never share a data directory: the second gives up, the first is unharmed.
 #[tokio::test]
 async fn a_directory_has_one_owner() {
@@ -185,5 +245,6 @@ shards_1_and_4!(
     offers_time_out_across_a_restart,
     deadline_passes_across_a_restart,
     searches_go_on,
+    one_offer_or_trip_after_a_crash,
     answers_are_kept,
 );

@@ -3,7 +3,6 @@
 use crate::support::*;
 use dispatchd::cold::{Answer, Commit, Query, Source};
 use dispatchd::fsm::ids::TripId;
-use std::sync::atomic::Ordering;
 
 fn seen(source: Source, lsn: u64, who: &str, at_ms: u64) -> Commit {
     Commit {
@@ -38,7 +37,7 @@ fn what_is_fed_again_after_a_restart_changes_nothing() {
     // A recovery that starts too early: 3 to 5 are there, 6 and 7 are new. Then nothing but repeats.
     shard.store((3..=7).map(life).collect());
     shard.store((1..=7).map(life).collect());
-    assert_eq!(store.metrics().commits_repeated_total.load(Ordering::Relaxed), 3 + 7);
+    assert_eq!(store.metrics().commits_repeated.get(), 3 + 7);
     let events = all_events(&mut shard, 0);
     assert_eq!(
         events.iter().map(|(cursor, _)| *cursor).collect::<Vec<_>>(),

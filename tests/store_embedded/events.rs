@@ -3,7 +3,6 @@
 use crate::support::*;
 use dispatchd::cold::Answer;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 #[test]
 fn cursors_have_no_gaps_and_keep_each_sources_order() {
@@ -196,7 +195,7 @@ fn long_polls_are_bounded() {
     // The second answer comes from a later turn than the one that counted the polls.
     other.ask(ack_query("barrier", 0));
     other.ask(ack_query("barrier", 0));
-    assert_eq!(store.metrics().polls_parked.load(Ordering::Relaxed) as usize, per_shard);
+    assert_eq!(store.metrics().polls_parked.get() as usize, per_shard);
     assert_eq!(per_shard, dispatchd::cold::embedded::POLLS_PARKED_MAX);
     let one_more = other.ask(events_query(None, 30_000, 1, None));
     assert_eq!(cursors_of(one_more), [0; 0], "answered at once");

@@ -2,7 +2,6 @@
 
 use crate::support::*;
 use dispatchd::cold::{Answer, Commit, FromStore, Query, Store};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 fn seconds_of(clock: rustix::time::ClockId) -> f64 {
@@ -70,7 +69,7 @@ fn feed(shard: &mut Shard, first: u64, last: u64, ahead: u64, per_second: Option
 }
 
 fn report(what: &str, store: &Store, commits: u64, batches_before: u64, fed: &Fed) {
-    let batches = store.metrics().batches_total.load(Ordering::Relaxed) - batches_before;
+    let batches = store.metrics().batches.get() - batches_before;
     let seconds = fed.wall.as_secs_f64();
     println!(
         "{what}: {:.0} commits/s, {:.1} us CPU per commit, {:.0} batches/s of {:.0} commits",
@@ -111,7 +110,7 @@ fn writer_and_lookups_with_a_million_ended_requests() {
     world.config.events_bytes_max = 4 << 30;
     let store = world.open();
     let mut shard = Shard::attach(&store);
-    let batches = |store: &Store| store.metrics().batches_total.load(Ordering::Relaxed);
+    let batches = |store: &Store| store.metrics().batches.get();
     for (rate, commits) in [(2_000, 20_000), (10_000, 200_000)] {
         let before = batches(&store);
         let first = store.watermark(source(1, 0)) + 1;

@@ -14,7 +14,7 @@ fn sweep(world: &World, shard: &mut Shard) {
 }
 
 fn dropped(store: &Store) -> u64 {
-    store.metrics().partitions_dropped_total.load(Ordering::Relaxed)
+    store.metrics().partitions_dropped.get()
 }
 
 #[test]
@@ -147,12 +147,12 @@ fn events_stay_within_their_bytes() {
         );
     }
     sweep(&world, &mut shard);
-    let bytes = store.metrics().events_kept_bytes.load(Ordering::Relaxed);
+    let bytes = store.metrics().events_kept_bytes.get();
     assert!(bytes <= 1 << 20, "{bytes}");
     assert!(bytes >= (1 << 20) / 2, "{bytes}");
     let kept = all_events(&mut shard, 0);
     assert_eq!(kept.last().unwrap().0, 400 * 40);
-    assert_eq!(kept.len() as u64, store.metrics().events_kept.load(Ordering::Relaxed));
+    assert_eq!(kept.len() as u64, store.metrics().events_kept.get());
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn events_that_every_consumer_acknowledged_go() {
     shard.ask(events_query(None, 0, 1, Some("two")));
     // More than one chunk, so that there is one to drop.
     let mut lsn = 0;
-    while store.metrics().events_kept_bytes.load(Ordering::Relaxed) < 4 << 20 {
+    while store.metrics().events_kept_bytes.get() < 4 << 20 {
         let commits = (0..2_000)
             .map(|part| event_commit(source(1, 0), lsn + part + 1, 4, START_MS))
             .collect();

@@ -53,6 +53,11 @@ impl Raw {
         let stream = within("a connection", TcpStream::connect(address)).await;
         let stream = stream.expect("a connection");
         stream.set_nodelay(true).expect("TCP_NODELAY");
+        Self::over(stream)
+    }
+
+    /// Takes over a connection.
+    pub fn over(stream: TcpStream) -> Self {
         Self {
             stream,
             received: Vec::new(),

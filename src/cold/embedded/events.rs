@@ -109,6 +109,7 @@ pub struct EventLog {
     chunks: VecDeque<Chunk>,
     consumers: BTreeMap<CompactString, Consumer>,
     bytes: u64,
+    dropped: u64,
 }
 
 impl EventLog {
@@ -131,6 +132,7 @@ impl EventLog {
             bytes: chunks.iter().map(|chunk| chunk.bytes).sum(),
             chunks,
             consumers,
+            dropped: 0,
         }
     }
 
@@ -238,7 +240,16 @@ impl EventLog {
         assert!(self.chunks.len() > 1, "the last chunk carries the next cursor");
         if let Some(chunk) = self.chunks.pop_front() {
             self.bytes -= chunk.bytes;
+            let acked = self.consumers.values().map(|consumer| consumer.acked).min();
+            // Without consumers nobody misses anything.
+            let wanted = acked.map_or(chunk.next, |acked| chunk.first.max(acked + 1));
+            self.dropped += chunk.next.saturating_sub(wanted);
         }
+    }
+
+    /// Events that have gone, since the log was opened, before every consumer had acknowledged them.
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Forgets a consumer that nobody has heard of for long, and returns its name.

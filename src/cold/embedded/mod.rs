@@ -26,7 +26,7 @@ mod writer;
 pub use config::{EVENTS_BYTES_MIN, IDEMPOTENCY_RETENTION_DAYS_MIN, RETENTION_DAYS_MAX, StoreConfig, Surroundings};
 pub use events::CONSUMERS_MAX;
 pub use polls::POLLS_PARKED_MAX;
-pub use status::{StoreHealth, StoreMetrics};
+pub use status::StoreHealth;
 pub use tables::FORMAT_VERSION;
 pub use writer::SWEEP_PERIOD_MS;
 
@@ -34,6 +34,7 @@ use super::handle::{StoreHandle, ToLookup, ToStore, Waker};
 use super::port::{Source, StoreError};
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
+use crate::ops::metrics::StoreMetrics;
 use crossbeam::channel::{Sender, unbounded};
 use events::{Chunk, Consumer, EventLog};
 use fjall::PersistMode;

@@ -5,7 +5,6 @@
 use super::codec::{Decoder, events_of};
 use super::keys::{self, RowPlace};
 use super::polls::Poll;
-use super::status::{StoreMetrics, count};
 use super::tables::{Tables, broken};
 use crate::cold::handle::{Ask, Inbox, ToLookup};
 use crate::cold::port::{
@@ -14,6 +13,7 @@ use crate::cold::port::{
 };
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::types::RecordRow;
+use crate::ops::metrics::StoreMetrics;
 use crossbeam::channel::Receiver;
 use fjall::Keyspace;
 use std::ops::Bound;
@@ -67,7 +67,7 @@ pub fn run_lookups(tables: &Tables, metrics: &StoreMetrics, asked: &Receiver<ToL
                 unreachable!("ordered queries go to the writer")
             }
         };
-        count(&metrics.lookups_total, 1);
+        metrics.lookups.inc();
         inbox.answer(token, answer.unwrap_or_else(Answer::Failed));
     }
 }
@@ -79,13 +79,13 @@ pub fn run_pages(tables: &Tables, metrics: &StoreMetrics, asked: &Receiver<ToPag
         match message {
             ToPages::Events { poll, oldest, newest } => {
                 let page = read_events(tables, &mut decoder, poll.from.max(oldest), newest, poll.limit);
-                count(&metrics.pages_total, 1);
+                metrics.pages.inc();
                 poll.inbox
                     .answer(poll.token, page.map_or_else(Answer::Failed, Answer::Events));
             }
             ToPages::Records(ask) => {
                 let page = read_records(tables, &mut decoder, &ask);
-                count(&metrics.pages_total, 1);
+                metrics.pages.inc();
                 ask.inbox
                     .answer(ask.token, page.map_or_else(Answer::Failed, Answer::Records));
             }

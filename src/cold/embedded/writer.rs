@@ -17,11 +17,12 @@ use super::queries::{Due, first_wanted, read_or_wait, settle};
 use super::readers::ToPages;
 use super::retention::{Swept, sweep};
 use super::round::{Counts, Round, Tools};
-use super::status::{StoreHealth, StoreMetrics, count, set};
+use super::status::StoreHealth;
 use super::tables::Tables;
 use crate::cold::handle::{Ask, Inbox, ToStore};
 use crate::cold::port::{Answer, Commit, EventsPage, Query, Source, StoreError};
 use crate::fsm::types::UnixMs;
+use crate::ops::metrics::StoreMetrics;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -197,6 +198,7 @@ impl State {
             if self.stalled || self.needs_disk() {
                 if let Err(error) = self.check_disk() {
                     self.stalled = true;
+                    self.writer.metrics.failures.inc();
                     self.writer.health.stall(&error);
                     return self.answer_stalled(&error);
                 }
@@ -204,6 +206,7 @@ impl State {
                 self.writer.health.recover();
             }
             if let Err(error) = self.round() {
+                self.writer.metrics.failures.inc();
                 self.writer.health.fail(&error);
                 self.failed = Some(error);
             } else if self.queue.is_empty() {
@@ -234,8 +237,8 @@ impl State {
 
     /// One batch. Queries are settled with the last of the queue, so that each sees what was committed before it.
     fn round(&mut self) -> Result<(), StoreError> {
-        let now = self.now();
-        self.round_started = (!self.queue.is_empty()).then(Instant::now).or(self.round_started);
+        let (now, round_began) = (self.now(), Instant::now());
+        self.round_started = (!self.queue.is_empty()).then_some(round_began).or(self.round_started);
         let Writer {
             tables, config, events, ..
         } = &mut self.writer;
@@ -262,6 +265,10 @@ impl State {
             }
         }
         let written = round.commit();
+        if matches!(&written, Ok(Some(counts)) if counts.batches > 0) {
+            let took = round_began.elapsed();
+            self.writer.metrics.commit_latency.record_us(took.as_micros() as u64);
+        }
         if let Err(error) = &written {
             // The queries are out of the list already: they get their refusal here.
             for due in due.drain(..) {
@@ -278,12 +285,12 @@ impl State {
     /// Everything in `receipts` is durable: says so.
     fn report(&mut self, counts: Counts, receipts: Vec<Receipt>) {
         let metrics = &self.writer.metrics;
-        count(&metrics.batches_total, counts.batches);
-        count(&metrics.commits_total, counts.commits);
-        count(&metrics.commits_repeated_total, counts.repeated);
-        count(&metrics.rows_total, counts.rows);
-        count(&metrics.events_total, counts.events);
-        count(&metrics.ended_total, counts.ended);
+        metrics.batches.add(counts.batches);
+        metrics.commits.add(counts.commits);
+        metrics.commits_repeated.add(counts.repeated);
+        metrics.rows.add(counts.rows);
+        metrics.events.add(counts.events);
+        metrics.ended.add(counts.ended);
         self.writer
             .shared_watermarks
             .lock()
@@ -374,10 +381,16 @@ impl State {
             tables, config, events, ..
         } = &mut self.writer;
         match sweep(tables, config, events, now) {
-            Ok(Swept::Nothing) => self.sweep_at_ms = now + SWEEP_PERIOD_MS,
+            Ok(Swept::Nothing) => {
+                self.sweep_at_ms = now + SWEEP_PERIOD_MS;
+                // Files that are being replaced at this moment make it fail; the next sweep asks again.
+                if let Ok(bytes) = self.writer.tables.db.disk_space() {
+                    self.writer.metrics.disk_bytes.set(bytes);
+                }
+            }
             Ok(Swept::Partition(keyspace)) => {
                 tracing::info!(partition = %keyspace.name(), "a partition is out of retention and dropped");
-                count(&self.writer.metrics.partitions_dropped_total, 1);
+                self.writer.metrics.partitions_dropped.inc();
                 self.send_page(ToPages::Discard(keyspace));
             }
             Ok(Swept::Entry) => {}
@@ -391,11 +404,15 @@ impl State {
 
     fn publish_gauges(&self) {
         let (metrics, events) = (&self.writer.metrics, &self.writer.events);
-        set(&metrics.backlog, self.queue.len() as u64);
-        set(&metrics.polls_parked, self.polls.len() as u64);
-        set(&metrics.events_newest, events.newest());
-        set(&metrics.events_kept, events.newest() + 1 - events.oldest());
-        set(&metrics.events_kept_bytes, events.bytes());
+        metrics.queue.set(self.queue.len() as u64);
+        metrics.polls_parked.set(self.polls.len() as u64);
+        metrics.events_newest.set(events.newest());
+        metrics.events_kept.set(events.newest() + 1 - events.oldest());
+        metrics.events_kept_bytes.set(events.bytes());
+        // The log counts from the opening on.
+        metrics
+            .events_dropped
+            .add(events.dropped() - metrics.events_dropped.get());
     }
 
     fn finish(mut self) -> Result<(), StoreError> {

@@ -99,6 +99,11 @@ impl Histogram {
         self.sum_us.add(duration_us);
     }
 
+    /// All durations together, microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(Counter::get).sum()

@@ -1,6 +1,6 @@
 //! What metrics are told apart by. Every label has few values that are known when the program is built: never an id.
 
-use crate::fsm::types::{DriverState, Priority, RequestState};
+use crate::fsm::types::{DriverState, Priority};
 
 /// The values of one label.
 pub trait Label: Copy + 'static {
@@ -45,9 +45,7 @@ macro_rules! label {
 label!(
     /// What a connection is for.
     ConnectionKind, "kind" {
-        /// Its first head is not whole yet.
-        Pending = "pending",
-        /// Speaks HTTP.
+        /// Speaks HTTP, or has not said yet what it speaks.
         Http = "http",
         /// A driver's WebSocket.
         Driver = "driver",
@@ -191,6 +189,24 @@ label!(
 );
 
 label!(
+    /// What a shard's memory is for.
+    MemoryKind, "kind" {
+        /// Drivers: the table, its index, and what actors keep beside it.
+        Drivers = "drivers",
+        /// Requests in memory: the table and its index; their logs are not counted.
+        Requests = "requests",
+        /// Connections: both tables, and what HTTP connections keep beside them but their input.
+        Connections = "connections",
+        /// The timer wheel.
+        Timers = "timers",
+        /// Output buffers that wait for the next connection with output.
+        OutputBuffers = "output_buffers",
+        /// Receive buffers, mapped whole and taken from the machine as they are used.
+        ReceiveBuffers = "receive_buffers",
+    }
+);
+
+label!(
     /// The state that a request ended in.
     RequestEnd, "state" {
         /// A driver has the trip.
@@ -201,18 +217,6 @@ label!(
         Unfulfilled = "unfulfilled",
     }
 );
-
-impl RequestEnd {
-    /// The end that `state` is, if it is one.
-    pub const fn of(state: RequestState) -> Option<Self> {
-        match state {
-            RequestState::Accepted => Some(Self::Accepted),
-            RequestState::Cancelled => Some(Self::Cancelled),
-            RequestState::Unfulfilled => Some(Self::Unfulfilled),
-            RequestState::PendingMatch | RequestState::OfferSent => None,
-        }
-    }
-}
 
 impl Label for DriverState {
     const KEY: &'static str = "state";

@@ -10,32 +10,33 @@ mod text;
 
 pub use instruments::{BUCKET_BOUNDS_US, Counter, Family, Gauge, Histogram};
 pub use labels::{
-    BadInput, CloseCause, ConnectionKind, Label, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
+    BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
 pub use table::{Counters, Gauges, ShardMetrics, StoreMetrics};
 
 use super::health::{Health, Readiness};
 use super::process::ProcessStats;
 use crossbeam::utils::CachePadded;
+use std::sync::Arc;
 use text::Encoder;
 
 /// All metrics of a node. Padded, so that no two writers share a cache line.
 #[derive(Debug)]
 pub struct Registry {
     shards: Box<[CachePadded<ShardMetrics>]>,
-    store: CachePadded<StoreMetrics>,
+    store: Arc<StoreMetrics>,
 }
 
 impl Registry {
-    /// Metrics of a node with `shards` shards, all 0.
+    /// Metrics of a node with `shards` shards, all 0, and of its store, which owns its own.
     ///
     /// # Panics
     /// When `shards` is 0.
-    pub fn new(shards: u16) -> Self {
+    pub fn new(shards: u16, store: Arc<StoreMetrics>) -> Self {
         assert!(shards > 0);
         Self {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
-            store: CachePadded::default(),
+            store,
         }
     }
 
@@ -47,9 +48,9 @@ impl Registry {
         &self.shards[usize::from(shard)]
     }
 
-    /// The set of the store; only its thread may write it.
-    pub fn store(&self) -> &StoreMetrics {
-        &self.store
+    /// Turns of all shards: while it grows, some shard lives.
+    pub fn turns(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.turns.get()).sum()
     }
 
     /// The body of `GET /metrics`; its type is [`PROMETHEUS_TEXT`](crate::wire::respond::PROMETHEUS_TEXT).
@@ -71,7 +72,7 @@ impl Registry {
         }
         let shards: Vec<&ShardMetrics> = self.shards.iter().map(|set| &**set).collect();
         ShardMetrics::encode(&shards, &mut out);
-        StoreMetrics::encode(&[self.store()], &mut out);
+        StoreMetrics::encode(&[&*self.store], &mut out);
         if let Some(bytes) = super::heap::allocated_bytes() {
             let name = "dispatchd_allocated_bytes";
             out.family(
@@ -158,7 +159,8 @@ mod tests {
 
     #[test]
     fn shards_are_summed_and_read_by_another_library() {
-        let (registry, health) = (Registry::new(3), Health::new());
+        let (store, health) = (Arc::<StoreMetrics>::default(), Health::new());
+        let registry = Registry::new(3, Arc::clone(&store));
         health.advance(Phase::Recovering);
         for shard in 0..3 {
             let metrics = registry.shard(shard);
@@ -168,7 +170,7 @@ mod tests {
             metrics.offer_latency.record_us(100 * (u64::from(shard) + 1));
         }
         registry.shard(1).offer_latency.record_us(60_000_000);
-        registry.store().commits.inc();
+        store.commits.inc();
         let scrape = scrape(&registry.render(&health, Some(&PROCESS)));
         let check = |name: &str, label: Option<(&str, &str)>, expect: f64| {
             assert!((number(&scrape, name, label) - expect).abs() < 1e-9, "{name} {label:?}");
@@ -202,7 +204,7 @@ mod tests {
     /// What promtool would say of the text.
     #[test]
     fn names_types_and_labels_follow_the_rules() {
-        let text = Registry::new(1).render(&Health::new(), Some(&PROCESS));
+        let text = Registry::new(1, Arc::default()).render(&Health::new(), Some(&PROCESS));
         assert!(text.ends_with('\n') && text.is_ascii());
         let mut families = BTreeSet::new();
         let mut lines = text.lines().peekable();

@@ -2,7 +2,7 @@
 
 use super::instruments::{Counter, Family, Gauge, Histogram, Instrument};
 use super::labels::{
-    BadInput, CloseCause, ConnectionKind, Label, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
+    BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
 use super::text::Encoder;
 use crate::fsm::types::{DriverState, Priority};
@@ -68,7 +68,7 @@ metrics! {
         requests_received: Counters<Priority, PRIORITIES>, "dispatchd_requests_received_total",
             "Dispatch requests made durable.";
         requests_repeated: Counter, "dispatchd_requests_repeated_total",
-            "Repeated dispatch requests that changed nothing.";
+            "Repeated dispatch requests, answered as duplicates.";
         requests_ended: Counters<RequestEnd, { RequestEnd::COUNT }>, "dispatchd_requests_ended_total",
             "Dispatch requests ended.";
         requests_open: Gauge, "dispatchd_requests_open",
@@ -104,6 +104,8 @@ metrics! {
         store_backlog: Gauge, "dispatchd_store_backlog_records",
             "Committed records that the store has not confirmed.";
 
+        memory: Gauges<MemoryKind, { MemoryKind::COUNT }>, "dispatchd_memory_bytes",
+            "Memory that the shards' tables and buffers take.";
         timers_armed: Gauge, "dispatchd_timers_armed",
             "Timers armed.";
         timers_fired: Counter, "dispatchd_timers_fired_total",
@@ -126,23 +128,43 @@ metrics! {
 }
 
 metrics! {
-    /// What the store counts. Written by the store's thread alone.
+    /// What the store counts since it was opened. Each is written by one of its threads.
     StoreMetrics {
-        records: Counter, "dispatchd_store_records_total",
-            "Journal records taken into the store.";
         commits: Counter, "dispatchd_store_commits_total",
-            "Batches made durable in the store.";
+            "Commits of shards taken into the store.";
+        commits_repeated: Counter, "dispatchd_store_commits_repeated_total",
+            "Commits that the store had already.";
+        rows: Counter, "dispatchd_store_records_total",
+            "Dispatch records stored.";
+        events: Counter, "dispatchd_store_events_total",
+            "Events stored.";
+        ended: Counter, "dispatchd_store_ended_requests_total",
+            "Ended requests stored.";
+        batches: Counter, "dispatchd_store_batches_total",
+            "Batches made durable, each with one fdatasync.";
         commit_latency: Histogram, "dispatchd_store_commit_latency_seconds",
             "From the start of a batch to its durability.";
-        events_kept: Gauge, "dispatchd_store_events",
+        failures: Counter, "dispatchd_store_failures_total",
+            "Times that the store could not write: the disk is full and asked again, or it failed for good.";
+        queue: Gauge, "dispatchd_store_queue_commits",
+            "Commits that the store has taken and not stored.";
+        lookups: Counter, "dispatchd_store_lookups_total",
+            "Lookups of requests, trips and drivers answered.";
+        pages: Counter, "dispatchd_store_pages_total",
+            "Pages of records and events answered.";
+        polls_parked: Gauge, "dispatchd_store_polls_parked",
+            "Readers of events that wait for the next one.";
+        events_kept: Gauge, "dispatchd_store_events_kept",
             "Events kept for consumers.";
-        events_bytes: Gauge, "dispatchd_store_events_bytes",
+        events_kept_bytes: Gauge, "dispatchd_store_events_kept_bytes",
             "Size of the events kept for consumers.";
+        events_newest: Gauge, "dispatchd_store_events_newest_cursor",
+            "Cursor of the newest event.";
         events_dropped: Counter, "dispatchd_store_events_dropped_total",
             "Events that left by age or size before every consumer had acknowledged them.";
+        partitions_dropped: Counter, "dispatchd_store_partitions_dropped_total",
+            "Partitions that fell out of retention and were dropped whole.";
         disk_bytes: Gauge, "dispatchd_store_disk_bytes",
-            "Disk space of the store.";
-        failures: Counter, "dispatchd_store_failures_total",
-            "Batches that the store could not take and tried again.";
+            "Disk space of the store, looked at once a minute.";
     }
 }

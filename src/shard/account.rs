@@ -1,0 +1,33 @@
+//! The account of a shard's memory: what its tables take, by kind. Looked at once a second, since sums over tables are
+//! no work for every turn.
+#![forbid(unsafe_code)]
+
+use super::Shard;
+use super::http::Http;
+use crate::ops::metrics::{ConnectionKind, MemoryKind};
+
+/// Time between two looks; an idle shard wakes as often for other reasons.
+const EVERY_MS: u64 = 1_000;
+
+impl Shard {
+    /// Writes the account, when it is time.
+    pub(super) fn account_memory(&mut self) {
+        if self.now_ms < self.account_at_ms {
+            return;
+        }
+        self.account_at_ms = self.now_ms + EVERY_MS;
+        let (metrics, net) = (self.metrics(), self.net.bytes());
+        let https = metrics.connections.of(ConnectionKind::Http).get() as usize;
+        let connections = self.connections.bytes() + net.slots + https * size_of::<Http>();
+        for (kind, bytes) in [
+            (MemoryKind::Drivers, self.drivers.bytes()),
+            (MemoryKind::Requests, self.requests.bytes()),
+            (MemoryKind::Connections, connections),
+            (MemoryKind::Timers, self.wheel.bytes()),
+            (MemoryKind::OutputBuffers, net.output),
+            (MemoryKind::ReceiveBuffers, net.recv),
+        ] {
+            metrics.memory.of(kind).set(bytes as u64);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Clients that stop reading: `output_stall_ms`, and the bound on answers that wait for an HTTP client.
+
+use crate::support::raw::{client_frame, upgrade};
+use crate::support::{Node, Raw, Setup, eventually};
+use std::fmt::Write as _;
+
+/// Beyond what the kernel takes for a socket whose peer does not read (4 MiB where nothing was tuned).
+const MORE_THAN_SOCKETS_TAKE: usize = 12 << 20;
+
+/// A connection whose receiving side takes as little as the kernel allows.
+async fn narrow(node: &Node) -> Raw {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    Raw::over(socket.connect(node.address).await.unwrap())
+}
+
+async fn cut_as_slow(node: &Node) -> usize {
+    let metrics = node.get("/metrics").await.body;
+    let name = "dispatchd_connections_closed_total{cause=\"slow_consumer\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    value.expect("the counter of slow consumers").parse().unwrap()
+}
+
+/// A driver's socket that takes nothing for `output_stall_ms` is closed, however little of its queue is used.
+#[tokio::test]
+async fn stalled_driver_is_closed() {
+    let setup = Setup::shards(1).set("output_queue_bytes_max", 64 << 20);
+    let node = setup.set("output_stall_ms", 300).start().await;
+    let mut other = node.driver("other").await;
+    let mut raw = narrow(&node).await;
+    raw.send(upgrade("stalled")).await;
+    let ping = client_frame(0x89, &[7; 120]);
+    let pings = ping.repeat(1_000);
+    for _ in 0..MORE_THAN_SOCKETS_TAKE / pings.len() {
+        // It may be closed before the last of them.
+        if !raw.try_send(&pings).await {
+            break;
+        }
+    }
+    eventually("the stalled driver to be closed", || async {
+        (cut_as_slow(&node).await == 1).then_some(())
+    })
+    .await;
+    other.fence().await;
+    assert_eq!(
+        node.driver_view("stalled").await["state"],
+        "available",
+        "within its TTL"
+    );
+}
+
+/// An HTTP client that does not read its answers is cut.
+#[tokio::test]
+async fn stalled_http_client_is_cut() {
+    let node = Setup::shards(1).set("output_stall_ms", 300).start().await;
+    let mut raw = narrow(&node).await;
+    let asked = "GET /openapi.json HTTP/1.1\r\nHost: node\r\n\r\n".repeat(64);
+    // Each answer is tens of kilobytes; reading stops long before all are asked for.
+    for _ in 0..8 {
+        if !raw.try_send(&asked).await {
+            break;
+        }
+    }
+    eventually("the stalled client to be cut", || async {
+        (cut_as_slow(&node).await == 1).then_some(())
+    })
+    .await;
+}
+
+/// A client that asks for more than may wait for it gets everything, in order, when it reads.
+#[tokio::test]
+async fn answers_wait_for_a_client_that_reads_late() {
+    const ASKED: usize = 300;
+    let setup = Setup::shards(1).set("output_queue_bytes_max", 64 << 10);
+    let node = setup.start().await;
+    let mut raw = narrow(&node).await;
+    let mut asked = String::new();
+    for number in 0..ASKED {
+        let path = if number % 3 == 0 { "/healthz" } else { "/openapi.json" };
+        write!(asked, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+    }
+    raw.send(&asked).await;
+    raw.half_close().await;
+    for number in 0..ASKED {
+        let answer = raw.expect_answer().await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.body.len() < 100, number % 3 == 0, "answer {number}");
+    }
+    raw.expect_end().await;
+}
