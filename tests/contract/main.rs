@@ -26,6 +26,7 @@ mod races;
 mod records;
 mod reposts;
 mod responses;
+mod restart_conflicts;
 mod restarts;
 mod smoke;
 mod stalls;
