@@ -419,8 +419,9 @@ impl Driver {
         if self.decline_off_shift(effects) {
             return;
         }
-        if self.state() == DriverState::Offline {
-            self.refuse_queue(RefuseReason::Offline, effects);
+        if self.held.is_some() && !available {
+            // Reserved, not offered yet: the state follows in a moment, when the offer is refused.
+            return;
         }
         self.tell_state(true, effects);
     }
@@ -610,15 +611,19 @@ impl Driver {
     /// about to be refused, and no journal says so. It is not one of them that reached the socket.
     fn resumed(&mut self, offer: Held, effects: &mut Vec<DriverEffect>) {
         assert!(self.session == 0, "drivers are bound before anybody is served");
-        if let Some(reason) = self.refusal().filter(|_| self.bound.is_some()) {
+        let refusal = match (&self.bound, &self.held) {
+            (Some(_), _) => self.refusal(),
+            (None, Some(_)) if !offer.delivered => Some(RefuseReason::Offered),
+            (None, None) if !offer.delivered && self.off_shift_since_ms != 0 => Some(RefuseReason::Offline),
+            (None, _) => None,
+        };
+        if let Some(reason) = refusal {
             return self.refuse(offer, reason, effects);
-        }
-        if self.held.is_some() && !offer.delivered {
-            return self.refuse(offer, RefuseReason::Offered, effects);
         }
         if let Some(other) = self.held.replace(Box::new(offer)) {
             self.refuse(*other, RefuseReason::Offered, effects);
         }
+        // Gone off shift with the offer in hand, when no journal said so yet.
         self.decline_off_shift(effects);
     }
 

@@ -377,7 +377,11 @@ pub fn trip_json(log: &[LogEntry]) -> &str {
     }
 }
 
-/// What the steps `log[from..]` publish; `fold` is the state after the whole log.
+/// What the steps `log[from..]` publish; `fold` is the state after the whole log, or after more steps than those.
+///
+/// It is the same whenever it is asked: what is taken from `fold` (the trip, whom an ended request tried) stays as it
+/// is from the step on that needs it, and `REDISPATCH_REQUESTED`, whose drivers and attempts do grow with later
+/// steps, is made from the log up to its own step. So what the store is told at a commit is what recovery tells it.
 ///
 /// # Panics
 /// When the log does not fold.
@@ -442,7 +446,8 @@ pub fn published(request_id: &RequestId, log: &[LogEntry], from: usize, fold: &F
     }
 }
 
-/// The dispatch records that the steps `log[from..]` complete; `fold` is the state after the whole log.
+/// The dispatch records that the steps `log[from..]` complete; `fold` is the state after the whole log, or after more
+/// steps than those: an attempt's driver and time stay, and the trip's id follows from the request.
 pub fn rows(request_id: &RequestId, log: &[LogEntry], from: usize, fold: &Fold, out: &mut Vec<RecordRow>) {
     for entry in &log[from..] {
         let (number, response_type) = match &entry.step {

@@ -349,10 +349,14 @@ impl Request {
         }
     }
 
-    /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on. Events (an
-    /// offer that its driver refused, say) may have come before.
+    /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on. A driver
+    /// on another shard may have been heard before.
     pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        self.step(RequestEvent::Timer, now_ms, effects);
+        if self.pending.is_some() || self.is_asking() {
+            return self.step(RequestEvent::Timer, now_ms, effects);
+        }
+        self.time_out(now_ms, effects);
+        self.advance(now_ms, effects);
     }
 
     /// The id.
@@ -409,7 +413,16 @@ impl Request {
     pub fn durable(&mut self, outcome: Durability, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
         let pending = *self.pending.take().expect("an answer to a Persist that waits");
         match outcome {
-            Durability::Committed => self.announce(&pending, effects),
+            Durability::Committed => {
+                self.announce(&pending, effects);
+                if pending
+                    .replies
+                    .iter()
+                    .any(|(_, question)| matches!(question, Question::Posted))
+                {
+                    self.answer_twins(effects);
+                }
+            }
             Durability::Fenced => return self.give_up(pending, effects),
         }
         if !self.closed && self.fold.is_closed() && self.persisted == self.log.len() {
@@ -674,8 +687,12 @@ impl Request {
             RequestState::Cancelled | RequestState::Unfulfilled => ApiAnswer::Ended { state, trip_id: None },
             RequestState::PendingMatch => {
                 let known = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
-                let fresh = |driver_id: &DriverId| !known(driver_id) && self.fold.attempt_of(driver_id).is_none();
-                let candidates: Vec<_> = offer.candidates.iter().filter(|id| fresh(id)).cloned().collect();
+                let candidates: Vec<_> = offer
+                    .candidates
+                    .iter()
+                    .filter(|id| self.is_fresh(id))
+                    .cloned()
+                    .collect();
                 if !candidates.is_empty() {
                     let OfferRequest {
                         offer_timeout_ms,
@@ -708,6 +725,11 @@ impl Request {
             }
         };
         effects.push(RequestEffect::Reply { reply, answer });
+    }
+
+    /// Neither tried nor a candidate.
+    fn is_fresh(&self, driver_id: &DriverId) -> bool {
+        !self.fold.candidates.contains(driver_id) && self.fold.attempt_of(driver_id).is_none()
     }
 
     fn duplicate(&self) -> ApiAnswer {
@@ -1070,6 +1092,23 @@ impl Request {
         }
         for index in pending.from..self.log.len() {
             self.announce_step(index, effects);
+        }
+    }
+
+    /// Of several `POST`s at once one is 202: those that came while it was decided and bring nobody new are repeats
+    /// of it, also when all its drivers have refused meanwhile.
+    fn answer_twins(&mut self, effects: &mut Vec<RequestEffect>) {
+        if self.fold.state() != RequestState::PendingMatch {
+            return;
+        }
+        for event in std::mem::take(&mut self.deferred) {
+            match event {
+                RequestEvent::Reposted { offer, reply } if !offer.candidates.iter().any(|id| self.is_fresh(id)) => {
+                    let answer = self.duplicate();
+                    effects.push(RequestEffect::Reply { reply, answer });
+                }
+                other => self.deferred.push_back(other),
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! served. A crash anywhere in between repeats the same steps.
 #![forbid(unsafe_code)]
 
+mod identity;
 mod reception;
 mod recovery;
 mod start;
@@ -13,7 +14,7 @@ mod start;
 use crate::cold::Store;
 use crate::config::Config;
 use crate::journal::{DataDirLock, Incarnation};
-use crate::net::{Waker, bind_reuseport};
+use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::Registry;
 use crate::ops::notify::{self, StartTime};
@@ -29,6 +30,12 @@ use std::time::Duration;
 
 /// Connections that wait in a listener's backlog.
 const LISTEN_BACKLOG: i32 = 4_096;
+/// Locked memory without which glommio aborts, in bytes.
+const LOCKED_MEMORY_MIN: u64 = 512 << 10;
+/// How often, and after what pauses, a port in use is looked at again.
+const PORT_LOOKS: u32 = 60;
+/// See [`PORT_LOOKS`].
+const PORT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the node looks whether its store has failed.
 const STORE_PROBE: Duration = Duration::from_millis(200);
 
@@ -64,11 +71,12 @@ impl std::error::Error for ServeError {}
 /// # Panics
 /// When a shard has ended and still holds the store: our bug.
 pub fn serve(config: Config) -> Result<(), ServeError> {
-    let config = Arc::new(config);
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| ServeError::new("cannot make the data directory", error))?;
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
+    let config = Arc::new(identity::settle(config)?);
     let open_files = process::raise_open_files();
+    check_rings()?;
     let health = Arc::new(Health::new());
     let (listener, address) = listen(&config)?;
     let reception = Reception::open(listener).map_err(|error| ServeError::new("cannot answer", error))?;
@@ -115,9 +123,43 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::new("the store did not end well", error))
 }
 
+/// Whether this machine lets a process have rings, before glommio asks and aborts.
+fn check_rings() -> Result<(), ServeError> {
+    let locked = process::raise_locked_memory();
+    if locked < LOCKED_MEMORY_MIN {
+        let cause =
+            format!("{locked} bytes of locked memory are allowed and {LOCKED_MEMORY_MIN} are needed (ulimit -l)");
+        return Err(ServeError::new("cannot make rings", cause));
+    }
+    match Net::new(&NetConfig {
+        fixed_files: 64,
+        recv_buffers: 16,
+        ..NetConfig::default()
+    }) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ServeError::new(
+            "cannot make an io_uring",
+            format!("{error}; the kernel is too old, or forbids it (kernel.io_uring_disabled, seccomp of a container)"),
+        )),
+    }
+}
+
+/// The shards share their port among each other, which would let another node of the same user in unnoticed: so the
+/// port must be free first. The kernel closes the sockets of a killed node's rings a moment after its death.
+fn wait_for_port(address: SocketAddr) -> std::io::Result<()> {
+    for _ in 0..PORT_LOOKS {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::thread::sleep(PORT_PAUSE),
+            other => return other.map(drop),
+        }
+    }
+    TcpListener::bind(address).map(drop)
+}
+
 /// Binds the first listener.
 fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), ServeError> {
     let describe = |error: std::io::Error| ServeError::new("cannot listen", format!("{}: {error}", config.listen));
+    wait_for_port(config.listen).map_err(describe)?;
     let listener = bind_reuseport(config.listen, LISTEN_BACKLOG).map_err(describe)?;
     let address = listener.local_addr().map_err(describe)?;
     tracing::info!(%address, "listening");

@@ -109,7 +109,7 @@ fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
 /// What each record meant to the store when it was committed. Made again in the same order, so that the store, which
 /// knows how far it came, takes exactly what it lacks.
 fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
-    let mut logs: HashMap<RequestId, Vec<LogEntry>> = HashMap::new();
+    let mut known: HashMap<RequestId, Known> = HashMap::new();
     let mut commits = Vec::new();
     for Fed {
         incarnation,
@@ -128,10 +128,11 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
         match record {
             Record::DriverSeen { driver_id, at_ms } => commit.driver_seen = Some((driver_id, at_ms)),
             Record::OffShift { driver_id, at_ms, off } => commit.off_shift = Some((driver_id, at_ms, off)),
-            Record::Image(RequestLog { request_id, log }) => {
-                let known = logs.entry(request_id).or_default();
-                if log.len() > known.len() {
-                    *known = log;
+            Record::Image(image) => {
+                let request = known.entry(image.request_id.clone()).or_default();
+                if image.log.len() > request.log.len() {
+                    let news = image.log.into_iter().skip(request.log.len()).collect();
+                    request.extend(&image.request_id, news)?;
                 }
                 continue;
             }
@@ -140,19 +141,19 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
                 first_seq,
                 entries,
             } => {
-                let log = logs.entry(request_id.clone()).or_default();
-                let (first, known) = (first_seq as usize - 1, log.len());
-                if first > known {
+                let request = known.entry(request_id.clone()).or_default();
+                let (first, from) = (first_seq as usize - 1, request.log.len());
+                if first > from {
                     // The beginning was dropped: the store had the whole of it before that.
-                    logs.remove(&request_id);
+                    known.remove(&request_id);
                     continue;
                 }
                 // What was told before (the rest of an image too long for one record) means nothing new.
-                log.extend(entries.into_iter().skip(known - first));
-                if log.len() == known {
+                request.extend(&request_id, entries.into_iter().skip(from - first).collect())?;
+                if request.log.len() == from {
                     continue;
                 }
-                derive(&request_id, log, known, &mut commit)?;
+                request.derive(&request_id, from, &mut commit);
             }
         }
         commits.push(commit);
@@ -160,26 +161,46 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
     Ok(commits)
 }
 
-fn derive(request_id: &RequestId, log: &[LogEntry], from: usize, commit: &mut Commit) -> Result<(), ServeError> {
-    let fold = Fold::of(log).map_err(|error| {
-        ServeError::new(
-            "the journal holds a request that does not fold",
-            format!("{request_id}: {error}"),
-        )
-    })?;
-    fold::published(request_id, log, from, &fold, &mut commit.published);
-    fold::rows(request_id, log, from, &fold, &mut commit.rows);
-    if fold.is_closed() {
-        commit.ended = Some(EndedRequest {
-            log: RequestLog {
-                request_id: request_id.clone(),
-                log: log.to_vec(),
-            },
-            trip_id: fold.trip.map(|trip| trip.trip_id),
-            ended_at_ms: log.last().map_or(0, |entry| entry.at_ms),
-        });
+/// A request as far as the records have told.
+#[derive(Default)]
+struct Known {
+    log: Vec<LogEntry>,
+    fold: Option<Fold>,
+}
+
+impl Known {
+    fn extend(&mut self, request_id: &RequestId, news: Vec<LogEntry>) -> Result<(), ServeError> {
+        for entry in news {
+            let folded = match &mut self.fold {
+                Some(fold) => fold.apply(&entry),
+                None => Fold::begin(&entry)
+                    .map(|fold| self.fold = Some(fold))
+                    .map_err(|error| error.why),
+            };
+            folded.map_err(|why| {
+                let at = format!("{request_id}, step {}: {why}", self.log.len() + 1);
+                ServeError::new("the journal holds a request that does not fold", at)
+            })?;
+            self.log.push(entry);
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn derive(&self, request_id: &RequestId, from: usize, commit: &mut Commit) {
+        let Some(fold) = &self.fold else { return };
+        fold::published(request_id, &self.log, from, fold, &mut commit.published);
+        fold::rows(request_id, &self.log, from, fold, &mut commit.rows);
+        if fold.is_closed() {
+            commit.ended = Some(EndedRequest {
+                log: RequestLog {
+                    request_id: request_id.clone(),
+                    log: self.log.clone(),
+                },
+                trip_id: fold.trip.as_ref().map(|trip| trip.trip_id.clone()),
+                ended_at_ms: self.log.last().map_or(0, |entry| entry.at_ms),
+            });
+        }
+    }
 }
 
 /// Commits handed over at once.

@@ -100,17 +100,23 @@ pub(super) fn begins(
             go: receive_go,
         });
     }
-    distribute(&mut begins, live, off_shift, shards);
+    distribute(&mut begins, live, off_shift, clock.now_ms());
     Ok((begins, Starts { images, go }))
 }
 
 /// Gives every shard the requests at home there, and what its drivers have to know.
-fn distribute(begins: &mut [Begin], live: Vec<Request>, off_shift: Vec<(DriverId, u64)>, shards: u16) {
+fn distribute(begins: &mut [Begin], live: Vec<Request>, off_shift: Vec<(DriverId, u64)>, now_ms: u64) {
+    let shards = begins.len() as u16;
     for request in live {
         let mut effects = Vec::new();
         request.rebind(&mut effects);
         for effect in effects {
-            if let RequestEffect::Driver { driver_id, message } = effect {
+            let RequestEffect::Driver { driver_id, message } = effect else {
+                continue;
+            };
+            // An offer whose time ended while nobody ran is shown to nobody again: its request times it out.
+            let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= now_ms);
+            if !is_over {
                 let home = usize::from(home_shard(driver_id.hash64(), shards));
                 begins[home].bindings.push((driver_id, request.id().clone(), message));
             }

@@ -64,6 +64,22 @@ fn read_boot_time() -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("/proc/stat has no btime"))
 }
 
+/// Raises the soft limit of locked memory to the hard one and returns what it is then, in bytes. Rings count against
+/// it on kernels before 5.12, glommio's buffers on all.
+pub fn raise_locked_memory() -> u64 {
+    let limit = getrlimit(Resource::Memlock);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Memlock, raised)
+    {
+        tracing::warn!(%error, "cannot raise the limit of locked memory");
+    }
+    getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
+}
+
 /// Raises the soft limit of open files to the hard one and returns what it is then. A refusal changes nothing.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);

@@ -136,6 +136,15 @@ impl Timer {
     }
 }
 
+fn driver_limits(config: &Config) -> DriverLimits {
+    DriverLimits {
+        heartbeat_ms: config.heartbeat_ms as u32,
+        driver_ttl_ms: config.driver_ttl_ms,
+        off_shift_memory_ms: config.off_shift_memory_ms,
+        age_step_ms: config.ingress_age_step_ms,
+    }
+}
+
 /// What a shard is made of; see [`Shard::new`].
 pub(crate) struct Parts {
     pub(crate) index: u16,
@@ -225,12 +234,6 @@ impl Shard {
         let waker = net.waker();
         let now_us = clock.now_us();
         let now_ms = now_us / 1_000;
-        let driver_limits = DriverLimits {
-            heartbeat_ms: config.heartbeat_ms as u32,
-            driver_ttl_ms: config.driver_ttl_ms,
-            off_shift_memory_ms: config.off_shift_memory_ms,
-            age_step_ms: config.ingress_age_step_ms,
-        };
         mail.open(net.ring_fd());
         let source = crate::cold::port::Source {
             incarnation,
@@ -240,7 +243,7 @@ impl Shard {
             index,
             shards,
             incarnation,
-            driver_limits,
+            driver_limits: driver_limits(&config),
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
             config,

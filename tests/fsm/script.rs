@@ -1,5 +1,6 @@
 //! `check(scenario, expect)`: a small world and the transcript of what happens in it. Lines of the transcript that
-//! begin with `>` are events, the lines after each are what the actors make of it, until nothing moves any more.
+//! begin with `>` are events, the lines after each are what the actors make of it, until nothing moves any more. After
+//! `>>` that is left out: what leads to the situation, and is shown elsewhere.
 //!
 //! The API:      `POST r1 d1,d2 parallel=2 busy=5000 premium …`, `ACCEPT r1 d1 [attempt]`, `DECLINE r1 d1 [attempt]`,
 //!               `CANCEL r1 [reason]`, `END r1 [reason]` (its trip)
@@ -7,13 +8,14 @@
 //!               `DECLINE r1/1 [reason]`, `STATE offline`, `TRIP r1 pickup`
 //! Time:         `at 8000` (each timer at its time), `late 8000` (no timer fires), `timers` (those that are late do)
 //! Durability:   `hold commits`, `commit` (one record), `free commits`, `fence r1`, `crash [records that survive]`
-//! Channels:     `hold r1>d1`, `pass r1>d1` (one letter), `free r1>d1`
+//! Channels:     `hold r1>d1`, `pass r1>d1` (one letter), `free r1>d1`, `stray d1>r1 busy` (a letter that nobody sent)
 
 use crate::world::{BEGIN_MS, Node, Show, World};
 use dispatchd::fsm::driver::{DriverEvent, DriverLimits};
+use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
-use dispatchd::fsm::request::{Answer, Asker, RequestEvent, TripMove};
-use dispatchd::fsm::types::{OfferRequest, Priority};
+use dispatchd::fsm::request::{Answer, Asker, RequestEvent, ToDriver, TripMove};
+use dispatchd::fsm::types::{OfferRequest, Priority, RefuseReason, TripOutcome};
 use std::collections::BTreeSet;
 
 /// Timers that fire for one event, at most: more is an actor that wakes itself for ever.
@@ -31,8 +33,15 @@ pub const LIMITS: DriverLimits = DriverLimits {
 pub fn check(scenario: &str, expect: &str) {
     let mut stage = Stage::new(scenario);
     for line in expect.lines().map(str::trim) {
-        if let Some(event) = line.strip_prefix("> ") {
+        if let Some(event) = line.strip_prefix(">> ") {
             stage.play(event);
+            stage.lines.truncate(stage.shown);
+            stage.lines.push(line.to_owned());
+            stage.shown += 1;
+        } else if let Some(event) = line.strip_prefix("> ") {
+            stage.lines.push(line.to_owned());
+            stage.play(event);
+            stage.shown = stage.lines.len();
         }
     }
     let expect: Vec<_> = expect.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -52,6 +61,8 @@ struct Stage {
     world: World,
     show: Show,
     lines: Vec<String>,
+    /// How many of the lines stay.
+    shown: usize,
     /// Channels (`from>to`) and `commits` that wait for the script.
     held: BTreeSet<String>,
 }
@@ -62,6 +73,7 @@ impl Stage {
             world: World::new(LIMITS),
             show: Show::default(),
             lines: Vec::new(),
+            shown: 0,
             held: BTreeSet::new(),
         };
         for name in scenario.split_whitespace() {
@@ -73,7 +85,6 @@ impl Stage {
     }
 
     fn play(&mut self, event: &str) {
-        self.lines.push(format!("> {event}"));
         let words: Vec<&str> = event.split_whitespace().collect();
         match words[..] {
             ["hold", what] => {
@@ -81,13 +92,11 @@ impl Stage {
             }
             ["free", what] => assert!(self.held.remove(what), "{what} was not held"),
             ["pass", channel] => self.pass(channel),
+            ["stray", channel, what] => self.stray(channel, what),
             ["commit"] => self.commit(),
             ["fence", request] => self.world.fence(&id(request)),
-            ["crash"] => self.world.crash(|_| 0, |_| {}),
-            ["crash", survivors] => {
-                let survivors = number(survivors) as usize;
-                self.world.crash(|_| survivors, |_| {});
-            }
+            ["crash"] => self.crash(0),
+            ["crash", survivors] => self.crash(number(survivors) as usize),
             ["at", ms] => self.advance(BEGIN_MS + number(ms)),
             ["late", ms] => self.world.now_ms = BEGIN_MS + number(ms),
             ["timers"] => self.advance(self.world.now_ms),
@@ -110,6 +119,11 @@ impl Stage {
             _ => panic!("not an event: {event}"),
         }
         self.settle();
+    }
+
+    fn crash(&mut self, survivors: usize) {
+        self.show = Show::default();
+        self.world.crash(|_| survivors, |_| {}, false);
     }
 
     fn driver(&mut self, name: &DriverId, verb: &str, rest: &[&str]) {
@@ -225,6 +239,17 @@ impl Stage {
         }
     }
 
+    fn stray(&mut self, channel: &str, what: &str) {
+        let (from, to) = channel.split_once('>').expect("from>to");
+        if from.starts_with('r') {
+            let (request_id, message) = (id(from), to_driver(what));
+            self.world
+                .step_driver(&driver(to), DriverEvent::Request { request_id, message });
+        } else {
+            self.world.step_request(&id(to), to_request(driver(from), what));
+        }
+    }
+
     fn advance(&mut self, until_ms: u64) {
         for _ in 0..FIRED_MAX {
             self.settle();
@@ -280,6 +305,44 @@ fn reason(words: &[&str]) -> Option<Box<str>> {
 fn attempt(text: &str) -> (RequestId, u32) {
     let (request, attempt) = text.split_once('/').expect("request/attempt");
     (id(request), number(attempt) as u32)
+}
+
+/// A letter of a driver, of attempt 1.
+fn to_request(driver_id: DriverId, what: &str) -> RequestEvent {
+    let (attempt, reason) = (1, RefuseReason::Offered);
+    match what {
+        "reserved" => RequestEvent::Reserved { driver_id },
+        "busy" => RequestEvent::Busy { driver_id },
+        "unavailable" => RequestEvent::Unavailable { driver_id, reason },
+        "refused" => RequestEvent::Refused {
+            attempt,
+            driver_id,
+            reason,
+        },
+        "delivered" => RequestEvent::Delivered { attempt, driver_id },
+        "timer" => RequestEvent::Timer,
+        other => panic!("not a driver's letter: {other}"),
+    }
+}
+
+/// A letter of a request, of attempt 1.
+fn to_driver(what: &str) -> ToDriver {
+    match what {
+        "release" => ToDriver::Release,
+        "timed-out" => ToDriver::Outcome {
+            attempt: 1,
+            outcome: Outcome::TimedOut,
+            trip_id: None,
+            again: false,
+        },
+        "trip-ended" => ToDriver::Trip {
+            trip_id: TripId::for_request(&id("r9"), BEGIN_MS),
+            phase: TripPhase::Ended(TripOutcome::Cancelled),
+            reason: None,
+            again: false,
+        },
+        other => panic!("not a request's letter: {other}"),
+    }
 }
 
 fn offer(request: &str, candidates: &str, rest: &[&str]) -> OfferRequest {

@@ -18,7 +18,7 @@ pub fn check(world: &World, witness: &Witness) {
         }
         offers_are_held(world, id, slot);
         if is_idle(world, id) {
-            timer_is_armed(world, witness, id, slot);
+            timer_is_armed(witness, id, slot);
             waiters_are_queued(witness, id);
         }
     }
@@ -159,7 +159,7 @@ fn offers_are_held(world: &World, id: &RequestId, slot: &RequestSlot) {
     }
 }
 
-fn timer_is_armed(world: &World, witness: &Witness, id: &RequestId, slot: &RequestSlot) {
+fn timer_is_armed(witness: &Witness, id: &RequestId, slot: &RequestSlot) {
     let fold = slot.actor.fold();
     if fold.end.is_some() {
         assert_eq!(slot.armed, None, "{id} is over and wakes");

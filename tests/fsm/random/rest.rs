@@ -209,6 +209,7 @@ impl Run {
     }
 
     fn crash(&mut self, survivors: u8, order: u8) {
+        let early = order % 2 == 1;
         let survivors = |id: &RequestId| usize::from(survivors >> (id.hash64() % 3)) & 3;
         let order = |ids: &mut Vec<RequestId>| {
             let first = usize::from(order) % ids.len().max(1);
@@ -218,7 +219,7 @@ impl Run {
             }
         };
         self.witness.crashed();
-        self.world.crash(survivors, order);
+        self.world.crash(survivors, order, early);
     }
 
     fn deliver(&mut self, which: u8) {
@@ -230,7 +231,7 @@ impl Run {
         }
         let index = usize::from(which) % channels;
         if let Some((from, to)) = to_drivers.get(index) {
-            self.to_driver(from, to);
+            self.hand_to_driver(from, to);
         } else {
             let (from, to) = &to_requests[index - to_drivers.len()];
             self.world.deliver_to_request(from, to);
@@ -238,7 +239,7 @@ impl Run {
         }
     }
 
-    fn to_driver(&mut self, from: &RequestId, to: &DriverId) {
+    fn hand_to_driver(&mut self, from: &RequestId, to: &DriverId) {
         let message = self.world.to_drivers[&(from.clone(), to.clone())][0].letter.clone();
         let found = self
             .world

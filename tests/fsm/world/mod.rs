@@ -5,7 +5,7 @@ mod port;
 mod show;
 
 pub use port::{Consequences, Port};
-pub use show::Show;
+pub use show::{Show, step};
 
 use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, DriverLimits, ToSocket};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
@@ -185,7 +185,7 @@ impl World {
 
     /// Hands over the oldest letter from a request to a driver.
     pub fn deliver_to_driver(&mut self, from: &RequestId, to: &DriverId) {
-        let Some(message) = take(&mut self.to_drivers, (from.clone(), to.clone())) else {
+        let Some(message) = take(&mut self.to_drivers, &(from.clone(), to.clone())) else {
             return;
         };
         let request_id = from.clone();
@@ -194,7 +194,7 @@ impl World {
 
     /// Hands over the oldest letter from a driver to a request.
     pub fn deliver_to_request(&mut self, from: &DriverId, to: &RequestId) {
-        if let Some(event) = take(&mut self.to_requests, (from.clone(), to.clone())) {
+        if let Some(event) = take(&mut self.to_requests, &(from.clone(), to.clone())) {
             self.step_request(to, event);
         }
     }
@@ -261,8 +261,9 @@ impl World {
     }
 
     /// The process ends and begins again with what the journal kept: everything committed, and of what was only
-    /// written as many records as `survivors` says. `order` is the order in which requests bind their drivers.
-    pub fn crash(&mut self, survivors: impl Fn(&RequestId) -> usize, order: impl Fn(&mut Vec<RequestId>)) {
+    /// written as many records as `survivors` says. `order` is the order in which requests bind their drivers; with
+    /// `early` a request hears its drivers before it goes on, as it may when its shard starts later than theirs.
+    pub fn crash(&mut self, survivors: impl Fn(&RequestId) -> usize, order: impl Fn(&mut Vec<RequestId>), early: bool) {
         self.to_drivers.clear();
         self.to_requests.clear();
         self.drivers.clear();
@@ -301,6 +302,10 @@ impl World {
                 let request_id = id.clone();
                 self.step_driver(&driver_id, DriverEvent::Request { request_id, message });
             }
+        }
+        let letters: Vec<_> = self.to_requests.keys().filter(|_| early).cloned().collect();
+        for (from, to) in letters {
+            self.deliver_to_request(&from, &to);
         }
         for id in &open {
             let mut effects = Vec::new();
@@ -409,10 +414,10 @@ impl World {
     }
 }
 
-fn take<A: Ord, B: Ord, T>(channels: &mut Channels<A, B, T>, key: (A, B)) -> Option<T> {
-    let mail = channels.get_mut(&key)?.pop_front();
-    if channels.get(&key).is_some_and(VecDeque::is_empty) {
-        channels.remove(&key);
+fn take<A: Ord, B: Ord, T>(channels: &mut Channels<A, B, T>, key: &(A, B)) -> Option<T> {
+    let mail = channels.get_mut(key)?.pop_front();
+    if channels.get(key).is_some_and(VecDeque::is_empty) {
+        channels.remove(key);
     }
     mail.map(|mail| mail.letter)
 }

@@ -1,0 +1,56 @@
+//! The figures of `/metrics` follow what happens.
+
+use crate::support::{Node, Setup, eventually, json, shards_1_and_4};
+
+/// The sum over the samples of a metric in whole numbers, labels aside; `filter` is a part of the sample's labels.
+async fn total(node: &Node, name: &str, filter: &str) -> u64 {
+    let body = node.get("/metrics").await.body;
+    let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name) && line.contains(filter);
+    let samples: Vec<&str> = body.lines().filter(of_name).collect();
+    assert!(!samples.is_empty(), "{name} is not shown");
+    let value = |sample: &&str| sample.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
+    samples.iter().map(value).sum()
+}
+
+async fn until(node: &Node, name: &str, filter: &str, is: impl Fn(u64) -> bool) {
+    let what = format!("{name} {filter}");
+    eventually(&what, || async { is(total(node, name, filter).await).then_some(()) }).await;
+}
+
+async fn figures_follow_a_request(setup: Setup) {
+    let node = setup.start().await;
+    let (mut first, mut second) = (node.driver("first").await, node.driver("second").await);
+    node.offer("r1", &["first", "second"], &json!({})).await;
+    let offer = first.expect("OFFER").await;
+    until(&node, "dispatchd_offer_latency_seconds_count", "", |count| count == 1).await;
+    node.post_offer("r1", &["first"], &json!({})).await.ok(200);
+    assert_eq!(total(&node, "dispatchd_requests_repeated_total", "").await, 1);
+    // Another request waits for a driver who is offered to the first.
+    node.offer("r2", &["first"], &json!({"busy_wait_ms": 60_000})).await;
+    until(&node, "dispatchd_requests_waiting", "", |waiting| waiting == 1).await;
+    first.decline(&offer).await;
+    let other = first.expect("OFFER").await;
+    until(&node, "dispatchd_requests_waiting", "", |waiting| waiting == 0).await;
+    first.decline(&other).await;
+    let offer = second.expect("OFFER").await;
+    until(&node, "dispatchd_redispatch_latency_seconds_count", "", |count| {
+        count == 1
+    })
+    .await;
+    second.accept(&offer).await;
+    until(&node, "dispatchd_confirm_latency_seconds_count", "", |count| count == 1).await;
+    // The one that waited for a driver is in none of them.
+    assert_eq!(total(&node, "dispatchd_offer_latency_seconds_count", "").await, 1);
+    assert!(total(&node, "dispatchd_sent_bytes_total", "").await > 1_000);
+    for kind in ["drivers", "connections", "timers", "requests", "receive_buffers"] {
+        let kind = format!("kind=\"{kind}\"");
+        until(&node, "dispatchd_memory_bytes", &kind, |bytes| bytes > 0).await;
+    }
+    until(&node, "dispatchd_store_commits_total", "", |commits| commits > 0).await;
+    assert!(total(&node, "dispatchd_store_commit_latency_seconds_count", "").await > 0);
+    assert!(total(&node, "dispatchd_store_events_kept_bytes", "").await > 0);
+    assert!(total(&node, "dispatchd_store_disk_bytes", "").await > 0);
+    assert_eq!(total(&node, "dispatchd_store_failures_total", "").await, 0);
+}
+
+shards_1_and_4!(figures_follow_a_request);

@@ -1,0 +1,111 @@
+//! Confirmed faults, each by a test that fails until it is mended.
+
+use crate::support::{Setup, json};
+use std::time::Duration;
+
+/// A second node (another data directory) on the port of a running one must not start: the kernel would deal the
+/// connections out between the two, so that a request that one took is 404 at the other.
+#[tokio::test]
+async fn a_port_has_one_owner() {
+    let first = Setup::shards(1).start().await;
+    let mut second = Setup::shards(1).prepare();
+    second.address = first.address;
+    second.spawn();
+    let ended = tokio::time::timeout(Duration::from_secs(5), second.exit()).await;
+    assert!(
+        ended.is_ok_and(|status| !status.success()),
+        "two nodes serve {}",
+        first.address
+    );
+}
+
+/// W2.3, V.4: after a restart, an offer whose time was up while nobody ran is timed out; no driver is shown it again.
+#[tokio::test]
+async fn an_expired_offer_is_not_offered_after_a_restart() {
+    const DRIVERS: usize = 40;
+    let mut node = Setup::shards(4).start().await;
+    let mut drivers = Vec::new();
+    for number in 0..DRIVERS {
+        let mut driver = node.driver(&format!("d{number}")).await;
+        let more = json!({"offer_timeout_ms": 500});
+        node.offer(&format!("r{number}"), &[&driver.id.clone()], &more).await;
+        driver.expect("OFFER").await;
+        drivers.push(driver);
+    }
+    node.kill_9();
+    drop(drivers);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.spawn();
+    let address = node.address;
+    let connects = (0..DRIVERS).map(|number| {
+        tokio::spawn(async move {
+            let id = format!("d{number}");
+            loop {
+                if let Ok(driver) = crate::support::Driver::try_connect(address, &id).await {
+                    return driver.welcome["state"].clone();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    });
+    let mut offered = 0;
+    for connect in connects.collect::<Vec<_>>() {
+        offered += usize::from(connect.await.unwrap() == "offered");
+    }
+    assert_eq!(
+        offered, 0,
+        "of {DRIVERS} drivers were welcomed as `offered`, half a second after their offers' end"
+    );
+}
+
+/// Kills the node while offers are on their way to drivers who already hold `z-*`, and starts it again. Ids before
+/// `z-` in the alphabet, since recovery goes by id.
+async fn crash_under_offers_to_taken_drivers(accept: bool) {
+    const DRIVERS: usize = 10;
+    let mut node = Setup::shards(4).start().await;
+    for round in 0..20 {
+        let mut drivers = Vec::new();
+        for number in 0..DRIVERS {
+            let id = format!("d{round}-{number}");
+            let mut driver = node.driver(&id).await;
+            let first = format!("z-{id}");
+            node.offer(&first, &[&id], &json!({"offer_timeout_ms": 600_000})).await;
+            let offer = driver.expect("OFFER").await;
+            if accept {
+                driver.accept(&offer).await;
+            }
+            drivers.push(driver);
+        }
+        for number in 0..DRIVERS * 20 {
+            let id = format!("d{round}-{}", number % DRIVERS);
+            let body = crate::support::api::offer(&format!("a{number}-{id}"), &[&id], &json!({}));
+            let post = node.http.post(node.url("/v1/dispatch/offer")).json(&body);
+            tokio::spawn(post.send());
+        }
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        node.kill_9();
+        node.spawn();
+        node.until_ready().await;
+        for driver in drivers {
+            let view = node.driver_view(&driver.id).await;
+            if accept {
+                assert_eq!(view["state"], "en_route_to_pickup", "round {round}: {view}");
+            } else {
+                let held = format!("z-{}", driver.id);
+                assert_eq!(view["offer"]["request_id"], held, "round {round}: {view}");
+            }
+        }
+    }
+}
+
+/// V.3: a node always starts again, and a driver keeps its trip.
+#[tokio::test]
+async fn a_crash_under_offers_to_drivers_on_a_trip() {
+    crash_under_offers_to_taken_drivers(true).await;
+}
+
+/// V.4: the offer that the driver holds is the one that is resumed, not one that was about to be refused.
+#[tokio::test]
+async fn a_crash_under_offers_to_offered_drivers() {
+    crash_under_offers_to_taken_drivers(false).await;
+}
