@@ -303,6 +303,10 @@ impl Shard {
             Letter::TripCancelled { reason, reply, .. } => {
                 self.step_request(key, RequestEvent::TripCancelled { reason, reply }, self.now_us);
             }
+            // Its drivers are being asked and nothing of it is on its way to the disk: it may never have been.
+            Letter::View { .. } if self.requests.slab[key as usize].request.persisted_log().is_empty() => {
+                self.unknown(letter);
+            }
             Letter::View { audit, reply, .. } => {
                 let answer = view(&self.requests.slab[key as usize].request, audit, &self.config.node_id);
                 let call = reply.call;

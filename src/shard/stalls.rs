@@ -49,7 +49,8 @@ impl Shard {
             }
             Some(Conn::Http(_) | Conn::Leaving(_)) => Some(ConnectionKind::Http),
             Some(Conn::Lingering(_)) => None,
-            Some(Conn::None) | None => return,
+            // Its peer sends no more, and it was to close once its output was taken.
+            Some(Conn::None) | None => return self.net.abort(conn),
         };
         self.log(LogKind::SlowConsumer, |suppressed| {
             tracing::info!(suppressed, "an HTTP connection takes nothing of its answers: cut");

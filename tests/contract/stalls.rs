@@ -49,6 +49,21 @@ async fn stalled_driver_is_closed() {
     );
 }
 
+/// One that says that it sends no more, and then reads nothing, is not waited for for ever.
+#[tokio::test]
+async fn stalled_driver_that_half_closed_is_cut() {
+    let setup = Setup::shards(1).set("output_queue_bytes_max", 64 << 20);
+    let node = setup.set("output_stall_ms", 2_000).start().await;
+    let mut raw = narrow(&node).await;
+    raw.send(upgrade("stalled")).await;
+    let pings = client_frame(0x89, &[7; 120]).repeat(1_000);
+    for _ in 0..MORE_THAN_SOCKETS_TAKE / pings.len() {
+        raw.send(&pings).await;
+    }
+    raw.half_close().await;
+    raw.expect_reset().await;
+}
+
 /// An HTTP client that does not read its answers is cut.
 #[tokio::test]
 async fn stalled_http_client_is_cut() {

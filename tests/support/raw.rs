@@ -73,6 +73,12 @@ impl Raw {
         sent.expect("an open connection");
     }
 
+    /// Waits until the server has cut the connection with a reset; reads nothing meanwhile.
+    pub async fn expect_reset(&mut self) {
+        let reset = within("a reset", self.stream.ready(tokio::io::Interest::ERROR)).await;
+        assert!(reset.expect("the state of a connection").is_error());
+    }
+
     /// Sends bytes to a server that may have cut the connection already; whether it had room for all of them.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let sent = within("room for bytes", self.stream.write_all(bytes.as_ref())).await;
