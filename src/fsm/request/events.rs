@@ -1,0 +1,427 @@
+//! What each event means to a request, one function each.
+
+use super::{Answer, ApiAnswer, Asker, Question, ReplyTo, Request, RequestEffect, ToDriver, TripMove};
+use crate::fsm::fold::{Outcome, Trip, TripPhase};
+use crate::fsm::ids::{DriverId, TripId};
+use crate::fsm::types::{Channel, OfferRequest, RefuseReason, RequestState, RevokeReason, Step, TripOutcome, UnixMs};
+
+impl Request {
+    pub(super) fn reposted(
+        &mut self,
+        offer: &OfferRequest,
+        reply: ReplyTo,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        let state = self.fold.state();
+        let answer = match state {
+            RequestState::OfferSent | RequestState::Accepted => self.duplicate(),
+            RequestState::Cancelled | RequestState::Unfulfilled => ApiAnswer::Ended { state, trip_id: None },
+            RequestState::PendingMatch => {
+                let known = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
+                let candidates: Vec<_> = offer
+                    .candidates
+                    .iter()
+                    .filter(|id| self.is_fresh(id))
+                    .cloned()
+                    .collect();
+                if !candidates.is_empty() {
+                    let OfferRequest {
+                        offer_timeout_ms,
+                        parallel,
+                        busy_wait_ms,
+                        ..
+                    } = *offer;
+                    self.push(
+                        now_ms,
+                        Step::Redispatched {
+                            candidates,
+                            offer_timeout_ms,
+                            parallel,
+                            busy_wait_ms,
+                        },
+                    );
+                    self.wait_until_ms = None;
+                    self.restart_wait(now_ms);
+                    self.questions.push((Asker::Api(reply), Question::Posted));
+                    return;
+                }
+                if offer.candidates.iter().any(known) {
+                    self.duplicate()
+                } else {
+                    ApiAnswer::Excluded {
+                        state,
+                        excluded: self.fold.excluded().cloned().collect(),
+                    }
+                }
+            }
+        };
+        effects.push(RequestEffect::Reply { reply, answer });
+    }
+
+    /// Neither tried nor a candidate.
+    pub(super) fn is_fresh(&self, driver_id: &DriverId) -> bool {
+        !self.fold.candidates.contains(driver_id) && self.fold.attempt_of(driver_id).is_none()
+    }
+
+    pub(super) fn duplicate(&self) -> ApiAnswer {
+        let (attempt, driver_id) = self.fold.current();
+        ApiAnswer::Offer {
+            state: self.fold.state(),
+            attempt,
+            driver_id: driver_id.cloned(),
+            duplicate: true,
+        }
+    }
+
+    /// Drivers that are still waited for get the (possibly new) wait from now on.
+    pub(super) fn restart_wait(&mut self, now_ms: UnixMs) {
+        if !self.waiting.is_empty() {
+            self.wait_until_ms = Some(now_ms + u64::from(self.fold.busy_wait_ms));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    pub(super) fn answered(
+        &mut self,
+        driver_id: &DriverId,
+        attempt: Option<u32>,
+        answer: Answer,
+        reason: Option<Box<str>>,
+        asker: Asker,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        let found = self
+            .fold
+            .attempt_of(driver_id)
+            .filter(|(number, _)| attempt.is_none_or(|asked| asked == *number));
+        let Some((number, outcome)) = found.map(|(number, attempt)| (number, attempt.outcome)) else {
+            return no_such_offer(driver_id, asker, effects);
+        };
+        let channel = match asker {
+            Asker::Api(_) => Channel::Http,
+            Asker::Driver => Channel::WebSocket,
+        };
+        match (outcome, answer) {
+            (Outcome::Open, Answer::Accept) => {
+                let attempt = number;
+                effects.push(RequestEffect::Driver {
+                    driver_id: driver_id.clone(),
+                    message: ToDriver::Accept { attempt, asker },
+                });
+            }
+            (Outcome::Open, Answer::AcceptHeld) => {
+                let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != number).collect();
+                self.push(
+                    now_ms,
+                    Step::Accepted {
+                        attempt: number,
+                        channel,
+                    },
+                );
+                for attempt in rivals {
+                    self.push(
+                        now_ms,
+                        Step::Revoked {
+                            attempt,
+                            reason: RevokeReason::Taken,
+                        },
+                    );
+                }
+                let trip_id = TripId::for_request(&self.id, self.fold.received_at_ms);
+                self.push(
+                    now_ms,
+                    Step::TripCreated {
+                        trip_id,
+                        driver_id: driver_id.clone(),
+                    },
+                );
+                self.questions.push((asker, Question::Answered { attempt: number }));
+            }
+            (Outcome::Open, Answer::Decline) => {
+                self.push(
+                    now_ms,
+                    Step::Declined {
+                        attempt: number,
+                        channel,
+                        reason,
+                    },
+                );
+                self.questions.push((asker, Question::Answered { attempt: number }));
+            }
+            (Outcome::Refused(_), _) => no_such_offer(driver_id, asker, effects),
+            (Outcome::Declined, Answer::Accept | Answer::AcceptHeld) => {
+                self.outcome(
+                    number,
+                    driver_id,
+                    Outcome::Revoked(RevokeReason::Superseded),
+                    asker,
+                    effects,
+                );
+            }
+            (over, _) => self.outcome(number, driver_id, over, asker, effects),
+        }
+    }
+
+    pub(super) fn outcome(
+        &self,
+        attempt: u32,
+        driver_id: &DriverId,
+        outcome: Outcome,
+        asker: Asker,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        let trip_id = if outcome == Outcome::Accepted {
+            self.trip_id()
+        } else {
+            None
+        };
+        effects.push(match asker {
+            Asker::Api(reply) => RequestEffect::Reply {
+                reply,
+                answer: ApiAnswer::Outcome { outcome, trip_id },
+            },
+            Asker::Driver => RequestEffect::Driver {
+                driver_id: driver_id.clone(),
+                message: ToDriver::Outcome {
+                    attempt,
+                    outcome,
+                    trip_id,
+                    again: true,
+                },
+            },
+        });
+    }
+
+    pub(super) fn noted(
+        &mut self,
+        attempt: u32,
+        driver_id: &DriverId,
+        acked: bool,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        let Some(made) = self.fold.attempt(attempt).filter(|made| made.driver_id == *driver_id) else {
+            // The app is told, since it believes in an offer that does not exist.
+            if acked {
+                no_such_offer(driver_id, Asker::Driver, effects);
+            }
+            return;
+        };
+        let outcome = made.outcome;
+        if outcome != Outcome::Open {
+            if acked {
+                self.answered(
+                    driver_id,
+                    Some(attempt),
+                    Answer::Decline,
+                    None,
+                    Asker::Driver,
+                    now_ms,
+                    effects,
+                );
+            }
+            return;
+        }
+        if if acked { made.acked } else { made.delivered } {
+            return;
+        }
+        self.push(
+            now_ms,
+            if acked {
+                Step::Acked { attempt }
+            } else {
+                Step::Delivered { attempt }
+            },
+        );
+        let from = self.persisted;
+        self.persisted = self.log.len();
+        effects.push(RequestEffect::Persist {
+            from,
+            to: self.log.len(),
+            wait: false,
+        });
+    }
+
+    pub(super) fn reserved(&mut self, driver_id: DriverId, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        if !self.wait_is_over(&driver_id) {
+            return effects.push(RequestEffect::Driver {
+                driver_id,
+                message: ToDriver::Release,
+            });
+        }
+        let full = self.fold.open_count() >= usize::from(self.fold.parallel);
+        let used_up = self
+            .fold
+            .max_attempts
+            .is_some_and(|most| self.fold.counted() >= most as usize);
+        if self.fold.end.is_some() || full || used_up || now_ms >= self.fold.deadline_at_ms {
+            return effects.push(RequestEffect::Driver {
+                driver_id,
+                message: ToDriver::Release,
+            });
+        }
+        self.offer(driver_id, now_ms);
+        if self.fold.open_count() >= usize::from(self.fold.parallel) {
+            // Those still waited for stay candidates, for the case that this offer comes to nothing.
+            self.stop_waiting(effects);
+        }
+    }
+
+    pub(super) fn busy(&mut self, driver_id: &DriverId, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        let Some(index) = self.waiting.iter().position(|waiting| waiting.driver_id == *driver_id) else {
+            return;
+        };
+        let until_ms = *self
+            .wait_until_ms
+            .get_or_insert(now_ms + u64::from(self.fold.busy_wait_ms));
+        if until_ms <= now_ms {
+            self.waiting.remove(index);
+            return self.refuse(driver_id.clone(), RefuseReason::Offered, now_ms);
+        }
+        self.waiting[index].queued = true;
+        let message = ToDriver::Wait {
+            priority: self.fold.priority,
+        };
+        effects.push(RequestEffect::Driver {
+            driver_id: driver_id.clone(),
+            message,
+        });
+    }
+
+    pub(super) fn unavailable(&mut self, driver_id: DriverId, reason: RefuseReason, now_ms: UnixMs) {
+        if self.wait_is_over(&driver_id) {
+            self.refuse(driver_id, reason, now_ms);
+        }
+    }
+
+    /// The answer of a driver who is asked or waited for has come; says whether it is one. A later wait begins anew.
+    pub(super) fn wait_is_over(&mut self, driver_id: &DriverId) -> bool {
+        let Some(index) = self.waiting.iter().position(|waiting| waiting.driver_id == *driver_id) else {
+            return false;
+        };
+        self.waiting.remove(index);
+        if !self.waiting.iter().any(|waiting| waiting.queued) {
+            self.wait_until_ms = None;
+        }
+        true
+    }
+
+    pub(super) fn cancelled(
+        &mut self,
+        reason: Option<Box<str>>,
+        reply: ReplyTo,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        match self.fold.end {
+            None => {
+                for attempt in self.fold.open().collect::<Vec<_>>() {
+                    self.push(
+                        now_ms,
+                        Step::Revoked {
+                            attempt,
+                            reason: RevokeReason::Cancelled,
+                        },
+                    );
+                }
+                self.push(now_ms, Step::Cancelled { reason });
+                self.questions.push((Asker::Api(reply), Question::Cancelled));
+            }
+            Some(end) => effects.push(RequestEffect::Reply {
+                reply,
+                answer: self.cancel_answer(end),
+            }),
+        }
+    }
+
+    pub(super) fn cancel_answer(&self, state: RequestState) -> ApiAnswer {
+        match state {
+            RequestState::Cancelled => ApiAnswer::Cancelled,
+            _ => ApiAnswer::Ended {
+                state,
+                trip_id: self.trip_id(),
+            },
+        }
+    }
+
+    pub(super) fn trip_moved(
+        &mut self,
+        driver_id: DriverId,
+        trip_id: TripId,
+        what: TripMove,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        let own = |trip: &&Trip| trip.trip_id == trip_id && trip.driver_id == driver_id;
+        let Some(phase) = self.fold.trip.as_ref().filter(own).map(|trip| trip.phase) else {
+            return effects.push(RequestEffect::Driver {
+                driver_id,
+                message: ToDriver::NoSuchTrip { trip_id },
+            });
+        };
+        let ended = |outcome| Some(Step::TripEnded { outcome, reason: None });
+        let step = match (phase, what) {
+            (TripPhase::EnRoute, TripMove::Pickup) => Some(Step::PickedUp),
+            (TripPhase::EnRoute | TripPhase::OnTrip, TripMove::Complete) => ended(TripOutcome::Completed),
+            (TripPhase::EnRoute | TripPhase::OnTrip, TripMove::Cancel) => ended(TripOutcome::CancelledByDriver),
+            // Changes no state, so there is nothing to tell.
+            (TripPhase::EnRoute | TripPhase::OnTrip | TripPhase::Ended(_), TripMove::Arrived) => return,
+            (TripPhase::OnTrip | TripPhase::Ended(_), TripMove::Pickup)
+            | (TripPhase::Ended(_), TripMove::Complete | TripMove::Cancel) => None,
+        };
+        match step {
+            Some(step) => self.push(now_ms, step),
+            None => effects.push(RequestEffect::Driver {
+                driver_id,
+                message: ToDriver::Trip {
+                    trip_id,
+                    phase,
+                    reason: None,
+                    again: true,
+                },
+            }),
+        }
+    }
+
+    pub(super) fn trip_cancelled(
+        &mut self,
+        reason: Option<Box<str>>,
+        reply: ReplyTo,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        let answer = match self.fold.trip.as_ref().map(|trip| trip.phase) {
+            None => ApiAnswer::NoSuchTrip,
+            Some(TripPhase::Ended(_)) => ApiAnswer::Ended {
+                state: self.fold.state(),
+                trip_id: self.trip_id(),
+            },
+            Some(TripPhase::EnRoute | TripPhase::OnTrip) => {
+                self.push(
+                    now_ms,
+                    Step::TripEnded {
+                        outcome: TripOutcome::Cancelled,
+                        reason,
+                    },
+                );
+                return self.questions.push((Asker::Api(reply), Question::TripCancelled));
+            }
+        };
+        effects.push(RequestEffect::Reply { reply, answer });
+    }
+}
+
+fn no_such_offer(driver_id: &DriverId, asker: Asker, effects: &mut Vec<RequestEffect>) {
+    effects.push(match asker {
+        Asker::Api(reply) => RequestEffect::Reply {
+            reply,
+            answer: ApiAnswer::NoSuchOffer,
+        },
+        Asker::Driver => RequestEffect::Driver {
+            driver_id: driver_id.clone(),
+            message: ToDriver::NoSuchOffer,
+        },
+    });
+}

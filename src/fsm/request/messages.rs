@@ -1,0 +1,206 @@
+//! What a request hears and says. Data only.
+
+use crate::fsm::fold::{Outcome, TripPhase};
+use crate::fsm::ids::{DriverId, TripId};
+use crate::fsm::types::{OfferRequest, Priority, RefuseReason, RequestState, UnixMs};
+use std::sync::Arc;
+
+/// Where an API answer goes; made and understood by the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReplyTo {
+    /// Shard that holds the caller's connection.
+    pub shard: u16,
+    /// The call, as that shard numbers it.
+    pub call: u64,
+}
+
+/// Who asked, and so who is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// An API call.
+    Api(ReplyTo),
+    /// The driver's socket.
+    Driver,
+}
+
+/// A driver's answer to an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Takes it. Not known yet: whether the offer has reached the driver, or ever will.
+    Accept,
+    /// Takes it, and the driver's home says that the driver holds it.
+    AcceptHeld,
+    /// Does not.
+    Decline,
+}
+
+/// What a driver says of its trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TripMove {
+    /// At the pickup.
+    Arrived,
+    /// On board.
+    Pickup,
+    /// Done.
+    Complete,
+    /// Given up.
+    Cancel,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub enum RequestEvent {
+    /// The same request again.
+    Reposted { offer: Box<OfferRequest>, reply: ReplyTo },
+    /// A driver answers; `attempt` is optional over HTTP.
+    Answered {
+        driver_id: DriverId,
+        attempt: Option<u32>,
+        answer: Answer,
+        reason: Option<Box<str>>,
+        asker: Asker,
+    },
+    /// The offer was written to the socket.
+    Delivered { attempt: u32, driver_id: DriverId },
+    /// The app has the offer.
+    Acked { attempt: u32, driver_id: DriverId },
+    /// The driver cannot take the offer of this attempt.
+    Refused {
+        attempt: u32,
+        driver_id: DriverId,
+        reason: RefuseReason,
+    },
+    /// Asked or waited for: the driver is now reserved for this request.
+    Reserved { driver_id: DriverId },
+    /// Asked: the driver holds an offer of another request.
+    Busy { driver_id: DriverId },
+    /// Asked or waited for: the driver cannot be had.
+    Unavailable { driver_id: DriverId, reason: RefuseReason },
+    /// The caller takes it back.
+    Cancelled { reason: Option<Box<str>>, reply: ReplyTo },
+    /// The driver reports.
+    TripMoved {
+        driver_id: DriverId,
+        trip_id: TripId,
+        what: TripMove,
+    },
+    /// The caller ends the trip.
+    TripCancelled { reason: Option<Box<str>>, reply: ReplyTo },
+    /// The time that was armed has come.
+    Timer,
+}
+
+/// The durability port's answers to [`RequestEffect::Persist`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Stored.
+    Committed,
+    /// Another owner has the request: forget it.
+    Fenced,
+}
+
+/// Whether an offer was this driver's before a restart of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It is new.
+    No,
+    /// It was sent, and was perhaps about to be refused.
+    Sent,
+    /// It had reached the driver's socket, so the driver held it.
+    Delivered,
+}
+
+/// What the request's driver is told; the shard carries it to the driver's home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub enum ToDriver {
+    /// Are you free? Be reserved, if so. Answered with `Reserved`, `Busy` or `Unavailable`.
+    Ask { priority: Priority },
+    /// Be reserved for me when your present offer ends without a trip. Answered with `Reserved` or `Unavailable`.
+    Wait { priority: Priority },
+    /// I wait no longer, and a reservation without an offer is void.
+    Release,
+    /// The offer. Answered with `Refused` when the driver is not free.
+    Offer {
+        attempt: u32,
+        priority: Priority,
+        expires_at_ms: UnixMs,
+        trip: Arc<str>,
+        resumed: Resumed,
+    },
+    /// Somebody says that the driver takes the offer. Answered with [`Answer::AcceptHeld`], after the `Refused` of an
+    /// offer that the driver could not be given: so a driver who has another offer or a trip wins nothing.
+    Accept { attempt: u32, asker: Asker },
+    /// How the attempt stands now: `Accepted`, `Declined`, `TimedOut` or `Revoked`. `again`: only an answer.
+    Outcome {
+        attempt: u32,
+        outcome: Outcome,
+        trip_id: Option<TripId>,
+        again: bool,
+    },
+    /// The driver asked about an offer that was never made to it.
+    NoSuchOffer,
+    /// The trip moved on (or the driver repeated itself, `again`).
+    Trip {
+        trip_id: TripId,
+        phase: TripPhase,
+        reason: Option<Box<str>>,
+        again: bool,
+    },
+    /// The driver spoke of a trip that is not its own.
+    NoSuchTrip { trip_id: TripId },
+    /// After a restart: the driver has this trip.
+    Bound { trip_id: TripId, phase: TripPhase },
+}
+
+/// What an API caller is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub enum ApiAnswer {
+    /// 202 (`duplicate` false) or 200.
+    Offer {
+        state: RequestState,
+        attempt: u32,
+        driver_id: Option<DriverId>,
+        duplicate: bool,
+    },
+    /// 409 `excluded`.
+    Excluded {
+        state: RequestState,
+        excluded: Vec<DriverId>,
+    },
+    /// 409 `ended`.
+    Ended {
+        state: RequestState,
+        trip_id: Option<TripId>,
+    },
+    /// 200 of `POST /v1/dispatch/response`.
+    Outcome { outcome: Outcome, trip_id: Option<TripId> },
+    /// 404 `no_such_offer`.
+    NoSuchOffer,
+    /// 200 of a cancel.
+    Cancelled,
+    /// 200 of a trip cancel.
+    TripCancelled { trip_id: TripId },
+    /// 404 `no_such_trip`.
+    NoSuchTrip,
+    /// 503 `not_durable`: another owner has the request; whoever asks again finds it.
+    Fenced,
+}
+
+/// What the shard does for the actor, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub enum RequestEffect {
+    /// Store `log[from..to]`; answer with [`Durability`] when `wait`.
+    Persist { from: usize, to: usize, wait: bool },
+    /// Tell a driver.
+    Driver { driver_id: DriverId, message: ToDriver },
+    /// Answer a call.
+    Reply { reply: ReplyTo, answer: ApiAnswer },
+    /// Wake me with [`RequestEvent::Timer`] at this time instead of any earlier one; `None`: never.
+    Arm { at_ms: Option<UnixMs> },
+    /// Nothing can change any more and all of it is stored.
+    Closed,
+}

@@ -1,0 +1,484 @@
+//! The request actor: decides, alone, which attempt stands.
+//!
+//! Events in, effects out. Every decision is a run of [`Step`]s that goes to the durability port with
+//! [`RequestEffect::Persist`]; what others may hear of it (offers, answers, outcomes) leaves only on
+//! [`Durability::Committed`]. While a decision is on its way to the disk, or a driver is being asked whether it is
+//! free, later events wait in `deferred` in the order in which they came.
+//!
+//! Must never: answer before the commit, change an attempt that is over, or try a driver twice.
+
+mod announce;
+mod events;
+mod messages;
+
+pub use messages::{
+    Answer, ApiAnswer, Asker, Durability, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove,
+};
+
+use super::fold::{self, Fold, Outcome, TripPhase};
+use super::ids::{DriverId, RequestId, TripId};
+use super::types::{LogEntry, OfferRequest, RefuseReason, RequestLog, Step, UnixMs};
+use announce::turn_away;
+use std::collections::VecDeque;
+
+/// A driver who is asked or waited for (`busy_wait_ms`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Waiting {
+    driver_id: DriverId,
+    /// In the driver's queue, rather than being asked.
+    queued: bool,
+}
+
+/// A decision on its way to the disk.
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    from: usize,
+    replies: Vec<(Asker, Question)>,
+}
+
+/// What the asker of a pending decision wants to hear once it is durable.
+#[derive(Clone, Debug)]
+enum Question {
+    Posted,
+    Answered { attempt: u32 },
+    Cancelled,
+    TripCancelled,
+}
+
+/// The actor.
+#[derive(Clone, Debug)]
+pub struct Request {
+    id: RequestId,
+    log: Vec<LogEntry>,
+    fold: Fold,
+    /// Steps `..persisted` were handed to the durability port.
+    persisted: usize,
+    pending: Option<Box<Pending>>,
+    questions: Vec<(Asker, Question)>,
+    deferred: VecDeque<RequestEvent>,
+    waiting: Vec<Waiting>,
+    wait_until_ms: Option<UnixMs>,
+    closed: bool,
+    /// Another owner has the request: nothing is decided here any more.
+    fenced: bool,
+}
+
+/// Defaults that the node's configuration gives to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// `offer_timeout_ms`
+    pub offer_timeout_ms: u32,
+    /// `deadline_ms`
+    pub deadline_ms: u32,
+}
+
+impl Request {
+    /// A request that was never seen before. The reply leaves once it is durable.
+    ///
+    /// # Panics
+    /// Never: a log of one `REQUEST_RECEIVED` always folds.
+    pub fn received(
+        offer: OfferRequest,
+        reply: ReplyTo,
+        defaults: Defaults,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) -> Self {
+        let step = Step::Received {
+            priority: offer.priority,
+            deadline_at_ms: now_ms + u64::from(offer.deadline_ms.unwrap_or(defaults.deadline_ms)),
+            offer_timeout_ms: offer.offer_timeout_ms.unwrap_or(defaults.offer_timeout_ms),
+            max_attempts: offer.max_attempts,
+            parallel: offer.parallel.unwrap_or(1),
+            busy_wait_ms: offer.busy_wait_ms.unwrap_or(0),
+            candidates: offer.candidates,
+            trip: offer.trip,
+        };
+        let log = vec![LogEntry { at_ms: now_ms, step }];
+        let mut request = Self::with(offer.request_id, log).expect("a log of one REQUEST_RECEIVED");
+        request.persisted = 0;
+        request.questions.push((Asker::Api(reply), Question::Posted));
+        request.advance(now_ms, effects);
+        request
+    }
+
+    /// A request read back from the journal or the store.
+    ///
+    /// # Errors
+    /// When the log is not one that a gateway writes.
+    pub fn restored(log: RequestLog) -> Result<Self, fold::FoldError> {
+        Self::with(log.request_id, log.log)
+    }
+
+    fn with(id: RequestId, log: Vec<LogEntry>) -> Result<Self, fold::FoldError> {
+        let fold = Fold::of(&log)?;
+        let closed = fold.is_closed();
+        Ok(Self {
+            id,
+            persisted: log.len(),
+            log,
+            fold,
+            pending: None,
+            questions: Vec::new(),
+            deferred: VecDeque::new(),
+            waiting: Vec::new(),
+            wait_until_ms: None,
+            closed,
+            fenced: false,
+        })
+    }
+
+    /// After a restart, first: what the drivers have to know before anybody is served. Offers that were open go out
+    /// again with the time they have left, and a trip is bound to its driver.
+    ///
+    /// # Panics
+    /// When the request has lived on since it was restored.
+    pub fn rebind(&self, effects: &mut Vec<RequestEffect>) {
+        assert!(self.pending.is_none() && self.persisted == self.log.len());
+        if let Some(trip) = &self.fold.trip
+            && !matches!(trip.phase, TripPhase::Ended(_))
+        {
+            let message = ToDriver::Bound {
+                trip_id: trip.trip_id.clone(),
+                phase: trip.phase,
+            };
+            effects.push(RequestEffect::Driver {
+                driver_id: trip.driver_id.clone(),
+                message,
+            });
+        }
+        for number in self.fold.open() {
+            let delivered = self.fold.attempt(number).is_some_and(|made| made.delivered);
+            let resumed = if delivered { Resumed::Delivered } else { Resumed::Sent };
+            self.send_offer(number, resumed, effects);
+        }
+    }
+
+    /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on. A driver
+    /// on another shard may have been heard before.
+    pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        if self.pending.is_some() || self.is_asking() {
+            return self.step(RequestEvent::Timer, now_ms, effects);
+        }
+        self.time_out(now_ms, effects);
+        self.advance(now_ms, effects);
+    }
+
+    /// The id.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// All steps; those after the last commit are included.
+    pub fn log(&self) -> &[LogEntry] {
+        &self.log
+    }
+
+    /// The steps that were handed to the durability port.
+    pub fn persisted_log(&self) -> &[LogEntry] {
+        &self.log[..self.persisted]
+    }
+
+    /// The state that the log folds to.
+    pub fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// Whether the request stands in the queue of a driver who is offered to another.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.queued)
+    }
+
+    /// Whether nothing can change any more and all of it is stored.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// One event.
+    pub fn step(&mut self, event: RequestEvent, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        if self.fenced {
+            return turn_away(event, effects);
+        }
+        let asked = matches!(
+            event,
+            RequestEvent::Reserved { .. } | RequestEvent::Busy { .. } | RequestEvent::Unavailable { .. }
+        );
+        if self.pending.is_some() || (self.is_asking() && !asked) {
+            self.deferred.push_back(event);
+            return;
+        }
+        self.decide(event, now_ms, effects);
+        self.drain(now_ms, effects);
+    }
+
+    /// The durability port's answer.
+    ///
+    /// # Panics
+    /// When nothing was asked of the port.
+    pub fn durable(&mut self, outcome: Durability, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        let pending = *self.pending.take().expect("an answer to a Persist that waits");
+        match outcome {
+            Durability::Committed => {
+                self.announce(&pending, effects);
+                if pending
+                    .replies
+                    .iter()
+                    .any(|(_, question)| matches!(question, Question::Posted))
+                {
+                    self.answer_twins(effects);
+                }
+            }
+            Durability::Fenced => return self.give_up(pending, effects),
+        }
+        if !self.closed && self.fold.is_closed() && self.persisted == self.log.len() {
+            self.closed = true;
+            effects.push(RequestEffect::Arm { at_ms: None });
+            effects.push(RequestEffect::Closed);
+        }
+        self.drain(now_ms, effects);
+    }
+
+    fn drain(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        while self.pending.is_none() && !self.is_asking() {
+            let Some(event) = self.deferred.pop_front() else { break };
+            self.decide(event, now_ms, effects);
+        }
+    }
+
+    fn is_asking(&self) -> bool {
+        self.waiting.iter().any(|waiting| !waiting.queued)
+    }
+
+    fn decide(&mut self, event: RequestEvent, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        debug_assert!(self.pending.is_none());
+        if !self.is_asking() {
+            // Time first: whatever it ended is stored before the event is looked at, so that everybody is
+            // answered from what is durable.
+            debug_assert_eq!(self.persisted, self.log.len());
+            self.time_out(now_ms, effects);
+            if self.persisted < self.log.len() {
+                if event != RequestEvent::Timer {
+                    self.deferred.push_front(event);
+                }
+                return self.advance(now_ms, effects);
+            }
+        }
+        match event {
+            RequestEvent::Reposted { offer, reply } => self.reposted(&offer, reply, now_ms, effects),
+            RequestEvent::Answered {
+                driver_id,
+                attempt,
+                answer,
+                reason,
+                asker,
+            } => {
+                self.answered(&driver_id, attempt, answer, reason, asker, now_ms, effects);
+            }
+            RequestEvent::Delivered { attempt, driver_id } => self.noted(attempt, &driver_id, false, now_ms, effects),
+            RequestEvent::Acked { attempt, driver_id } => self.noted(attempt, &driver_id, true, now_ms, effects),
+            RequestEvent::Refused {
+                attempt,
+                driver_id,
+                reason,
+            } => {
+                if self.is_open(attempt, &driver_id) {
+                    self.push(
+                        now_ms,
+                        Step::Refused {
+                            attempt,
+                            driver_id,
+                            reason,
+                        },
+                    );
+                }
+            }
+            RequestEvent::Reserved { driver_id } => self.reserved(driver_id, now_ms, effects),
+            RequestEvent::Busy { driver_id } => self.busy(&driver_id, now_ms, effects),
+            RequestEvent::Unavailable { driver_id, reason } => self.unavailable(driver_id, reason, now_ms),
+            RequestEvent::Cancelled { reason, reply } => self.cancelled(reason, reply, now_ms, effects),
+            RequestEvent::TripMoved {
+                driver_id,
+                trip_id,
+                what,
+            } => {
+                self.trip_moved(driver_id, trip_id, what, now_ms, effects);
+            }
+            RequestEvent::TripCancelled { reason, reply } => self.trip_cancelled(reason, reply, now_ms, effects),
+            RequestEvent::Timer => {}
+        }
+        self.advance(now_ms, effects);
+    }
+
+    /// Ends what time has ended: offers, the search, the wait for busy drivers.
+    fn time_out(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        if self.fold.end.is_some() {
+            return;
+        }
+        let due = |number: &u32| self.fold.attempts[*number as usize - 1].expires_at_ms <= now_ms;
+        for attempt in self.fold.open().filter(due).collect::<Vec<_>>() {
+            self.push(now_ms, Step::TimedOut { attempt });
+        }
+        if self.wait_until_ms.is_some_and(|until| until <= now_ms) {
+            self.wait_until_ms = None;
+            // Not those who are still being asked: they may be free.
+            let waited_for = self
+                .waiting
+                .extract_if(.., |waiting| waiting.queued)
+                .collect::<Vec<_>>();
+            for Waiting { driver_id, .. } in waited_for {
+                effects.push(RequestEffect::Driver {
+                    driver_id: driver_id.clone(),
+                    message: ToDriver::Release,
+                });
+                self.refuse(driver_id, RefuseReason::Offered, now_ms);
+            }
+        }
+        if now_ms >= self.fold.deadline_at_ms {
+            debug_assert_eq!(self.fold.open_count(), 0, "no offer outlives the deadline");
+            self.push(now_ms, Step::Unfulfilled { by_deadline: true });
+        }
+    }
+
+    fn stop_waiting(&mut self, effects: &mut Vec<RequestEffect>) {
+        self.wait_until_ms = None;
+        for Waiting { driver_id, .. } in std::mem::take(&mut self.waiting) {
+            effects.push(RequestEffect::Driver {
+                driver_id,
+                message: ToDriver::Release,
+            });
+        }
+    }
+
+    /// Goes on with the search as far as it can, persists what was decided, and arms the timer.
+    fn advance(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        if self.fold.end.is_none() {
+            self.search(now_ms, effects);
+        }
+        if self.fold.end.is_some() {
+            self.stop_waiting(effects);
+        }
+        if self.is_asking() {
+            return;
+        }
+        if self.persisted < self.log.len() {
+            let from = self.persisted;
+            self.persisted = self.log.len();
+            let replies = std::mem::take(&mut self.questions);
+            self.pending = Some(Box::new(Pending { from, replies }));
+            effects.push(RequestEffect::Persist {
+                from,
+                to: self.log.len(),
+                wait: true,
+            });
+        }
+        if !self.closed {
+            effects.push(RequestEffect::Arm {
+                at_ms: self.next_time(),
+            });
+        }
+    }
+
+    fn next_time(&self) -> Option<UnixMs> {
+        if self.fold.end.is_some() {
+            return None;
+        }
+        let offers = self
+            .fold
+            .open()
+            .map(|number| self.fold.attempts[number as usize - 1].expires_at_ms)
+            .min();
+        [offers, self.wait_until_ms, Some(self.fold.deadline_at_ms)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Fills the free places with the next candidates, or says that there are none.
+    fn search(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        if now_ms >= self.fold.deadline_at_ms {
+            return self.time_out(now_ms, effects);
+        }
+        loop {
+            let held = self.fold.open_count() + self.waiting.iter().filter(|waiting| !waiting.queued).count();
+            if held >= usize::from(self.fold.parallel) {
+                return;
+            }
+            if self
+                .fold
+                .max_attempts
+                .is_some_and(|most| self.fold.counted() >= most as usize)
+            {
+                if self.fold.open_count() == 0 {
+                    self.push(now_ms, Step::Unfulfilled { by_deadline: false });
+                }
+                return;
+            }
+            let untried = |candidate: &&DriverId| !self.waiting.iter().any(|w| w.driver_id == **candidate);
+            match self.fold.candidates.iter().find(untried).cloned() {
+                Some(driver_id) if self.fold.busy_wait_ms == 0 => self.offer(driver_id, now_ms),
+                Some(driver_id) => {
+                    let message = ToDriver::Ask {
+                        priority: self.fold.priority,
+                    };
+                    effects.push(RequestEffect::Driver {
+                        driver_id: driver_id.clone(),
+                        message,
+                    });
+                    self.waiting.push(Waiting {
+                        driver_id,
+                        queued: false,
+                    });
+                }
+                None => {
+                    if held == 0 && self.waiting.is_empty() && !self.fold.exhausted {
+                        self.push(now_ms, Step::Exhausted);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn offer(&mut self, driver_id: DriverId, now_ms: UnixMs) {
+        let attempt = self.fold.attempts.len() as u32 + 1;
+        let expires_at_ms = (now_ms + u64::from(self.fold.offer_timeout_ms)).min(self.fold.deadline_at_ms);
+        self.push(
+            now_ms,
+            Step::OfferSent {
+                attempt,
+                driver_id,
+                expires_at_ms,
+            },
+        );
+    }
+
+    fn refuse(&mut self, driver_id: DriverId, reason: RefuseReason, now_ms: UnixMs) {
+        let attempt = self.fold.attempts.len() as u32 + 1;
+        self.push(
+            now_ms,
+            Step::Refused {
+                attempt,
+                driver_id,
+                reason,
+            },
+        );
+    }
+
+    fn push(&mut self, now_ms: UnixMs, step: Step) {
+        let at_ms = self.log.last().map_or(now_ms, |last| last.at_ms.max(now_ms));
+        let entry = LogEntry { at_ms, step };
+        self.fold
+            .apply(&entry)
+            .expect("a step that the actor decided fits its log");
+        self.log.push(entry);
+    }
+
+    fn is_open(&self, number: u32, driver_id: &DriverId) -> bool {
+        let attempt = self.fold.attempt(number);
+        attempt.is_some_and(|attempt| attempt.outcome == Outcome::Open && attempt.driver_id == *driver_id)
+    }
+
+    fn trip_id(&self) -> Option<TripId> {
+        self.fold.trip.as_ref().map(|trip| trip.trip_id.clone())
+    }
+}
