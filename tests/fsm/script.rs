@@ -4,7 +4,7 @@
 //!
 //! The API:      `POST r1 d1,d2 parallel=2 busy=5000 premium …`, `ACCEPT r1 d1 [attempt]`, `DECLINE r1 d1 [attempt]`,
 //!               `CANCEL r1 [reason]`, `END r1 [reason]` (its trip)
-//! A driver:     `d1 connects`, `drops`, `reads` (all was written to its socket), `speaks`, `ACK r1/1`, `ACCEPT r1/1`,
+//! A driver:     `d1 connects`, `drops` (or `drops 1`: that session), `reads` (all was written to its socket), `speaks`, `ACK r1/1`, `ACCEPT r1/1`,
 //!               `DECLINE r1/1 [reason]`, `STATE offline`, `TRIP r1 pickup`
 //! Time:         `at 8000` (each timer at its time), `late 8000` (no timer fires), `timers` (those that are late do)
 //! Durability:   `hold commits`, `commit` (one record), `free commits`, `fence r1`, `crash [records that survive]`
@@ -130,6 +130,9 @@ impl Stage {
         let event = match (verb, rest) {
             ("connects", []) => return self.world.connect(name),
             ("drops", []) => return self.world.disconnect(name),
+            ("drops", [session]) => DriverEvent::Disconnected {
+                session: number(session),
+            },
             ("reads", []) => DriverEvent::Written,
             ("speaks", []) => DriverEvent::Heard,
             ("ACK", [offer]) => {

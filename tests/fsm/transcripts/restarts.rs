@@ -43,7 +43,6 @@ fn an_offer_whose_time_ended_meanwhile() {
             r1 wakes at 17000
             r1 -> d1: 1 is timed out
             r1 -> d2: offer 2
-            d1 is forgotten
             d2 -> r1: refused 2: offline
             r1 writes OFFER_REFUSED 2 d2 offline, CANDIDATES_EXHAUSTED
             r1 wakes at 120000
@@ -66,7 +65,6 @@ fn a_deadline_that_passed_meanwhile() {
             r1 writes OFFER_TIMED_OUT 1, REQUEST_UNFULFILLED by deadline
             r1 -> d1: 1 is timed out
             r1 closes
-            d1 is forgotten
         ",
     );
 }

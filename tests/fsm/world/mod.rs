@@ -299,8 +299,12 @@ impl World {
                 let RequestEffect::Driver { driver_id, message } = effect else {
                     panic!("rebind only speaks to drivers: {effect:?}")
                 };
+                // As the node does it: an offer whose time ended while nobody ran is shown to nobody again.
+                let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= self.now_ms);
                 let request_id = id.clone();
-                self.step_driver(&driver_id, DriverEvent::Request { request_id, message });
+                if !is_over {
+                    self.step_driver(&driver_id, DriverEvent::Request { request_id, message });
+                }
             }
         }
         let letters: Vec<_> = self.to_requests.keys().filter(|_| early).cloned().collect();
