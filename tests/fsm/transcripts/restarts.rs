@@ -296,6 +296,38 @@ fn off_shift_with_an_offer() {
     );
 }
 
+/// The driver is heard first, the deadline passes before that is durable: it ends the search after it.
+#[test]
+fn heard_before_it_goes_on() {
+    check(
+        "d1 d2",
+        "
+        >> POST r1 d1,d2 deadline=5000
+        >> d1 reads
+        >> hold commits
+        > d1 STATE offline
+            d1 is off shift
+            d1 -> r1: decline 1 (off shift)
+            r1 writes OFFER_DECLINED 1 websocket (off shift), OFFER_SENT 2 d2 until 5000
+        > crash early 5000
+            r1 -> d1: offer 1 again, it was delivered
+            d1 -> r1: decline 1 (off shift)
+            r1 writes OFFER_DECLINED 1 websocket (off shift), OFFER_SENT 2 d2 until 5000
+            r1 wakes at 5000
+        > commit
+            r1 -> d1: 1 is declined
+            r1 -> d2: offer 2
+            r1 writes OFFER_TIMED_OUT 2, REQUEST_UNFULFILLED by deadline
+            r1 sleeps
+            d1 is forgotten
+            d2 -> r1: refused 2: offline
+        > commit
+            r1 -> d2: 2 is timed out
+            r1 closes
+        ",
+    );
+}
+
 #[test]
 fn off_shift_before_the_offer() {
     check(
