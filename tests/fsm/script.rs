@@ -4,10 +4,11 @@
 //!
 //! The API:      `POST r1 d1,d2 parallel=2 busy=5000 premium …`, `ACCEPT r1 d1 [attempt]`, `DECLINE r1 d1 [attempt]`,
 //!               `CANCEL r1 [reason]`, `END r1 [reason]` (its trip)
-//! A driver:     `d1 connects`, `drops`, `reads` (all was written to its socket), `speaks`, `ACK r1/1`, `ACCEPT r1/1`,
+//! A driver:     `d1 connects`, `drops` (or `drops 1`: that session), `reads` (all was written to its socket), `speaks`, `ACK r1/1`, `ACCEPT r1/1`,
 //!               `DECLINE r1/1 [reason]`, `STATE offline`, `TRIP r1 pickup`
 //! Time:         `at 8000` (each timer at its time), `late 8000` (no timer fires), `timers` (those that are late do)
-//! Durability:   `hold commits`, `commit` (one record), `free commits`, `fence r1`, `crash [records that survive]`
+//! Durability:   `hold commits`, `commit` (one record), `free commits`, `fence r1`, `crash [records that survive]`,
+//!               `crash early 50` (drivers are heard so long before their requests go on)
 //! Channels:     `hold r1>d1`, `pass r1>d1` (one letter), `free r1>d1`, `stray d1>r1 busy` (a letter that nobody sent)
 
 use crate::world::{BEGIN_MS, Node, Show, World};
@@ -95,8 +96,9 @@ impl Stage {
             ["stray", channel, what] => self.stray(channel, what),
             ["commit"] => self.commit(),
             ["fence", request] => self.world.fence(&id(request)),
-            ["crash"] => self.crash(0),
-            ["crash", survivors] => self.crash(number(survivors) as usize),
+            ["crash"] => self.crash(0, None),
+            ["crash", "early", ms] => self.crash(0, Some(number(ms))),
+            ["crash", survivors] => self.crash(number(survivors) as usize, None),
             ["at", ms] => self.advance(BEGIN_MS + number(ms)),
             ["late", ms] => self.world.now_ms = BEGIN_MS + number(ms),
             ["timers"] => self.advance(self.world.now_ms),
@@ -121,15 +123,18 @@ impl Stage {
         self.settle();
     }
 
-    fn crash(&mut self, survivors: usize) {
+    fn crash(&mut self, survivors: usize, early: Option<u64>) {
         self.show = Show::default();
-        self.world.crash(|_| survivors, |_| {}, false);
+        self.world.crash(|_| survivors, |_| {}, early);
     }
 
     fn driver(&mut self, name: &DriverId, verb: &str, rest: &[&str]) {
         let event = match (verb, rest) {
             ("connects", []) => return self.world.connect(name),
             ("drops", []) => return self.world.disconnect(name),
+            ("drops", [session]) => DriverEvent::Disconnected {
+                session: number(session),
+            },
             ("reads", []) => DriverEvent::Written,
             ("speaks", []) => DriverEvent::Heard,
             ("ACK", [offer]) => {

@@ -99,3 +99,18 @@ fn time_does_not_run_out() {
     wheel.cancel(far);
     assert_eq!(wheel.next_ms(), None);
 }
+
+/// The next time to wake is exact within a turn: a slot that is empty again wakes nobody.
+#[test]
+fn nobody_wakes_for_nothing() {
+    let mut wheel = Wheel::new(0);
+    let soon = wheel.arm(100, 1);
+    wheel.arm(200, 2);
+    wheel.arm(4_000, 3);
+    assert_eq!(wheel.next_ms(), Some(100));
+    wheel.cancel(soon);
+    assert_eq!(wheel.next_ms(), Some(200));
+    let mut fired = Vec::new();
+    wheel.advance(200, &mut fired);
+    assert_eq!((fired.as_slice(), wheel.next_ms()), ([2].as_slice(), Some(4_000)));
+}

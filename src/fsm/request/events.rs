@@ -41,7 +41,6 @@ impl Request {
                             busy_wait_ms,
                         },
                     );
-                    self.wait_until_ms = None;
                     self.restart_wait(now_ms);
                     self.questions.push((Asker::Api(reply), Question::Posted));
                     return;

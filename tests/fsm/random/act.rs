@@ -139,6 +139,34 @@ impl std::fmt::Debug for History {
     }
 }
 
+/// Requests of a crowd.
+const CROWD: u8 = 8;
+
+/// Many requests for two drivers who decline one after the other: the queues of drivers.
+pub fn crowds() -> impl Strategy<Value = History> {
+    let post = (0..CROWD, 1u8..4, 0u8..3, 500u16..4_000).prop_map(|(request, candidates, priority, busy_wait_ms)| {
+        Act::Post(Post {
+            request,
+            candidates,
+            priority,
+            parallel: 1,
+            busy_wait_ms,
+            max_attempts: None,
+            deadline_ms: 20_000,
+        })
+    });
+    let act = prop_oneof![
+        6 => post,
+        4 => (0u8..2).prop_map(|driver| Act::Answer { driver, accept: false }),
+        1 => (0..CROWD).prop_map(Act::Cancel),
+        4 => (0u16..600).prop_map(Act::Pass),
+        8 => Just(Act::Settle),
+        4 => any::<u8>().prop_map(Act::Deliver),
+    ];
+    let begin = [Act::Connect(0), Act::Connect(1)];
+    vec(act, 1..ACTS_MAX).prop_map(move |acts| History([&begin[..], &acts].concat()))
+}
+
 /// A history; `with_ends`: with crashes and fences.
 pub fn histories(with_ends: bool) -> impl Strategy<Value = History> {
     let ends = |act: &Act| matches!(act, Act::Fence(_) | Act::Crash { .. });

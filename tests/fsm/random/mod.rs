@@ -11,7 +11,7 @@ mod invariants;
 mod rest;
 mod witness;
 
-pub use act::{History, histories};
+pub use act::{History, crowds, histories};
 pub use rest::Run;
 
 use proptest::prelude::*;
@@ -21,6 +21,11 @@ proptest! {
 
     #[test]
     fn invariants_hold_in_every_history(history in histories(true)) {
+        let _ = played(&history);
+    }
+
+    #[test]
+    fn queues_are_served_in_order(history in crowds()) {
         let _ = played(&history);
     }
 

@@ -209,7 +209,7 @@ impl Run {
     }
 
     fn crash(&mut self, survivors: u8, order: u8) {
-        let early = order % 2 == 1;
+        let early = (order % 2 == 1).then_some(u64::from(order) * 10);
         let survivors = |id: &RequestId| usize::from(survivors >> (id.hash64() % 3)) & 3;
         let order = |ids: &mut Vec<RequestId>| {
             let first = usize::from(order) % ids.len().max(1);

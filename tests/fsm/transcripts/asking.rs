@@ -103,6 +103,37 @@ fn the_deadline_passes_while_others_are_asked() {
     );
 }
 
+/// Who was waited for is refused, who is asked is let go.
+#[test]
+fn the_wait_ends_while_others_are_asked() {
+    check(
+        "d1 d2 d3",
+        "
+        >> POST r9 d1
+        >> hold d2>r1
+        >> hold d3>r1
+        > POST r1 d1,d2,d3 busy=1000 parallel=2 deadline=1000
+            r1 -> d1: are you free (standard)
+            r1 -> d2: are you free (standard)
+            d1 -> r1: busy
+            d2 -> r1: reserved
+            r1 -> d1: I wait (standard)
+            r1 -> d3: are you free (standard)
+            d3 -> r1: reserved
+        > late 1000
+        > free d3>r1
+            r1 -> d3: release
+            r1 -> d1: release
+            r1 -> d2: release
+            r1 writes REQUEST_RECEIVED, OFFER_REFUSED 1 d1 offered, REQUEST_UNFULFILLED by deadline
+            call 2: 202 UNFULFILLED 1
+            r1 closes
+        > free d2>r1
+            r1 -> d2: release
+        ",
+    );
+}
+
 #[test]
 fn a_place_is_filled_while_others_are_asked() {
     check(

@@ -279,6 +279,45 @@ fn classes_are_served_in_order() {
 }
 
 #[test]
+fn a_class_goes_before_one_that_came_earlier() {
+    check(
+        "d1",
+        "
+        >> POST r1 d1
+        >> POST r2 d1 economy busy=50000
+        >> at 1000
+        >> POST r3 d1 busy=50000
+        >> at 2000
+        >> POST r4 d1 premium busy=50000
+        >> d1 reads
+        > d1 DECLINE r1/1
+            d1 -> r1: decline 1
+            r1 writes OFFER_DECLINED 1 websocket, CANDIDATES_EXHAUSTED
+            r1 wakes at 120000
+            r1 -> d1: 1 is declined
+            d1 hears DECLINED r1/1
+            d1 -> r4: reserved
+            r4 writes OFFER_SENT 1 d1 until 10000
+            r4 wakes at 10000
+            r4 -> d1: offer 1
+            d1 hears OFFER r4/1 until 10000
+        >> d1 reads
+        > d1 DECLINE r4/1
+            d1 -> r4: decline 1
+            r4 writes OFFER_DECLINED 1 websocket, CANDIDATES_EXHAUSTED
+            r4 wakes at 122000
+            r4 -> d1: 1 is declined
+            d1 hears DECLINED r4/1
+            d1 -> r3: reserved
+            r3 writes OFFER_SENT 1 d1 until 10000
+            r3 wakes at 10000
+            r3 -> d1: offer 1
+            d1 hears OFFER r3/1 until 10000
+        ",
+    );
+}
+
+#[test]
 fn no_class_waits_for_ever() {
     check(
         "d1",

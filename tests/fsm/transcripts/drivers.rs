@@ -2,6 +2,7 @@
 
 use crate::script::check;
 
+/// The end of the displaced socket is not the end of the driver's.
 #[test]
 fn connects_and_is_displaced() {
     check(
@@ -13,6 +14,9 @@ fn connects_and_is_displaced() {
         > d1 connects
             d1 closes session 1: displaced
             d1 hears WELCOME 2 available
+        > d1 drops 1
+        > d1 STATE available
+            d1 hears STATE available
         > d1 drops
         ",
     );

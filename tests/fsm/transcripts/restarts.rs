@@ -43,7 +43,6 @@ fn an_offer_whose_time_ended_meanwhile() {
             r1 wakes at 17000
             r1 -> d1: 1 is timed out
             r1 -> d2: offer 2
-            d1 is forgotten
             d2 -> r1: refused 2: offline
             r1 writes OFFER_REFUSED 2 d2 offline, CANDIDATES_EXHAUSTED
             r1 wakes at 120000
@@ -66,7 +65,6 @@ fn a_deadline_that_passed_meanwhile() {
             r1 writes OFFER_TIMED_OUT 1, REQUEST_UNFULFILLED by deadline
             r1 -> d1: 1 is timed out
             r1 closes
-            d1 is forgotten
         ",
     );
 }
@@ -294,6 +292,38 @@ fn off_shift_with_an_offer() {
         > d1 STATE available
             d1 is on shift
             d1 hears STATE available
+        ",
+    );
+}
+
+/// The driver is heard first, the deadline passes before that is durable: it ends the search after it.
+#[test]
+fn heard_before_it_goes_on() {
+    check(
+        "d1 d2",
+        "
+        >> POST r1 d1,d2 deadline=5000
+        >> d1 reads
+        >> hold commits
+        > d1 STATE offline
+            d1 is off shift
+            d1 -> r1: decline 1 (off shift)
+            r1 writes OFFER_DECLINED 1 websocket (off shift), OFFER_SENT 2 d2 until 5000
+        > crash early 5000
+            r1 -> d1: offer 1 again, it was delivered
+            d1 -> r1: decline 1 (off shift)
+            r1 writes OFFER_DECLINED 1 websocket (off shift), OFFER_SENT 2 d2 until 5000
+            r1 wakes at 5000
+        > commit
+            r1 -> d1: 1 is declined
+            r1 -> d2: offer 2
+            r1 writes OFFER_TIMED_OUT 2, REQUEST_UNFULFILLED by deadline
+            r1 sleeps
+            d1 is forgotten
+            d2 -> r1: refused 2: offline
+        > commit
+            r1 -> d2: 2 is timed out
+            r1 closes
         ",
     );
 }

@@ -114,6 +114,10 @@ fn at_an_offered_driver() {
         > stray r9>d1 timed-out
         > stray r9>d1 trip-ended
         > stray r1>d1 release
+        > d1 connects
+            d1 closes session 1: displaced
+            d1 hears WELCOME 2 offered
+            d1 hears OFFER r1/1 until 8000
         ",
     );
 }

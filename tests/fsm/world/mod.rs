@@ -262,8 +262,14 @@ impl World {
 
     /// The process ends and begins again with what the journal kept: everything committed, and of what was only
     /// written as many records as `survivors` says. `order` is the order in which requests bind their drivers; with
-    /// `early` a request hears its drivers before it goes on, as it may when its shard starts later than theirs.
-    pub fn crash(&mut self, survivors: impl Fn(&RequestId) -> usize, order: impl Fn(&mut Vec<RequestId>), early: bool) {
+    /// `early` requests hear their drivers so many milliseconds before they go on, as they may when their shard starts
+    /// later than the drivers'.
+    pub fn crash(
+        &mut self,
+        survivors: impl Fn(&RequestId) -> usize,
+        order: impl Fn(&mut Vec<RequestId>),
+        early: Option<UnixMs>,
+    ) {
         self.to_drivers.clear();
         self.to_requests.clear();
         self.drivers.clear();
@@ -299,14 +305,19 @@ impl World {
                 let RequestEffect::Driver { driver_id, message } = effect else {
                     panic!("rebind only speaks to drivers: {effect:?}")
                 };
+                // As the node does it: an offer whose time ended while nobody ran is shown to nobody again.
+                let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= self.now_ms);
                 let request_id = id.clone();
-                self.step_driver(&driver_id, DriverEvent::Request { request_id, message });
+                if !is_over {
+                    self.step_driver(&driver_id, DriverEvent::Request { request_id, message });
+                }
             }
         }
-        let letters: Vec<_> = self.to_requests.keys().filter(|_| early).cloned().collect();
+        let letters: Vec<_> = self.to_requests.keys().filter(|_| early.is_some()).cloned().collect();
         for (from, to) in letters {
             self.deliver_to_request(&from, &to);
         }
+        self.now_ms += early.unwrap_or(0);
         for id in &open {
             let mut effects = Vec::new();
             let slot = self.requests.get_mut(id).expect("it was open a line before");
