@@ -342,6 +342,8 @@ impl Shard {
         metrics.ring_completions.add(events.len() as u64);
         metrics.bytes_sent.add(counts.bytes_sent);
         metrics.recv_buffers_exhausted.add(counts.recv_buffers_exhausted);
+        self.mail.collect(&mut self.inbox);
+        // After everything that this turn acts on has arrived: no effect on one shard is dated before its cause on another.
         self.now_us = self.clock.now_us();
         self.now_ms = self.now_us / 1_000;
         self.watch_output();
@@ -408,7 +410,6 @@ impl Shard {
         }
         self.hear_store();
         let mut inbox = std::mem::take(&mut self.inbox);
-        self.mail.collect(&mut inbox);
         for letter in inbox.drain(..) {
             self.open_letter(*letter);
         }

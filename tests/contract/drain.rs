@@ -9,11 +9,6 @@ async fn readiness(node: &Node) -> u16 {
     asked.map_or(0, |answer| answer.status().as_u16())
 }
 
-async fn server_time_ms(driver: &mut Driver) -> u64 {
-    driver.send(&json!({"type": "PING"})).await;
-    number(&driver.expect("PONG").await, "server_time_ms")
-}
-
 fn retry_after_ms(reason: &str) -> u64 {
     let digits = reason.strip_prefix("retry_after_ms=").expect("retry_after_ms=N");
     digits.parse().expect("milliseconds")
@@ -100,8 +95,8 @@ async fn serves_while_it_drains(setup: Setup) {
     })
     .await;
     // Again and again over the first half of the drain, by the node's own clock.
-    let begun_ms = server_time_ms(&mut driver).await;
-    while server_time_ms(&mut driver).await < begun_ms + 2_000 {
+    let begun_ms = driver.server_time_ms().await;
+    while driver.server_time_ms().await < begun_ms + 2_000 {
         for id in &ids {
             node.cancel(id).await.ok(200);
             assert_eq!(node.view(id).await["state"], "CANCELLED");

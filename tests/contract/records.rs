@@ -2,7 +2,9 @@
 
 use crate::support::{Driver, Node, Setup, Value, api, is_unix_ms, json, number, shards_1_and_4, text};
 
+/// Offers to a driver, later by the node's clock than whatever came before: records are ordered by that time.
 async fn offered(node: &Node, driver: &mut Driver, request_id: &str, more: &Value) -> Value {
+    driver.next_ms().await;
     node.offer(request_id, &[&driver.id.clone()], more).await;
     driver.expect("OFFER").await
 }
@@ -25,6 +27,7 @@ async fn one_of_each(node: &Node, driver: &mut Driver) -> String {
     driver.expect_revoked(&offer, "cancelled").await;
     let offer = offered(node, driver, "ACCEPTED", &json!({})).await;
     let trip_id = driver.accept(&offer).await;
+    driver.next_ms().await;
     node.offer("REFUSED", &[&driver.id.clone()], &json!({})).await;
     node.until_audit("REFUSED", &format!("OFFER_REFUSED 1 {}", driver.id))
         .await;

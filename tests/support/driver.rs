@@ -1,6 +1,6 @@
 //! A driver's app: a WebSocket client (tokio-tungstenite) that speaks the contract's messages.
 
-use super::{Node, Value, json, text, within};
+use super::{Node, Value, json, number, text, within};
 use futures_util::{SinkExt, StreamExt};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
@@ -110,7 +110,7 @@ impl Driver {
 
     /// The `session` of its `WELCOME`.
     pub fn session(&self) -> u64 {
-        super::number(&self.welcome, "session")
+        number(&self.welcome, "session")
     }
 
     /// The next thing from the server, however long it takes. Pings are answered by the client library.
@@ -293,6 +293,24 @@ impl Driver {
     pub async fn fence(&mut self) {
         self.send(&json!({"type": "PING"})).await;
         self.expect("PONG").await;
+    }
+
+    /// The node's time, as a `PONG` tells it.
+    ///
+    /// # Panics
+    /// When another message comes first.
+    pub async fn server_time_ms(&mut self) -> u64 {
+        self.send(&json!({"type": "PING"})).await;
+        number(&self.expect("PONG").await, "server_time_ms")
+    }
+
+    /// Waits until the node's clock shows a later millisecond than now: what comes next is newer by its time, too.
+    ///
+    /// # Panics
+    /// When another message comes first.
+    pub async fn next_ms(&mut self) {
+        let begun_ms = self.server_time_ms().await;
+        while self.server_time_ms().await == begun_ms {}
     }
 
     /// Everything before the answer to a `PING` sent now.
