@@ -54,6 +54,14 @@ struct Held {
     delivered: bool,
 }
 
+/// A request in the queue.
+#[derive(Clone, Debug)]
+struct Waiter {
+    request_id: RequestId,
+    /// Number of the ask that is answered when its turn comes.
+    ask: u32,
+}
+
 #[derive(Clone, Debug)]
 struct Bound {
     trip_id: TripId,
@@ -71,7 +79,7 @@ pub struct Driver {
     off_shift_since_ms: UnixMs,
     held: Option<Box<Held>>,
     bound: Option<Box<Bound>>,
-    queue: Option<Box<ClassQueue<RequestId>>>,
+    queue: Option<Box<ClassQueue<Waiter>>>,
     location: Option<Box<Location>>,
     /// Within the TTL after the loss of the socket (or connected).
     present: bool,

@@ -1,6 +1,6 @@
 //! What requests want of a driver: reservations, offers, outcomes, trips.
 
-use super::{Bound, Driver, DriverEffect, DriverLimits, Held, ToSocket};
+use super::{Bound, Driver, DriverEffect, DriverLimits, Held, ToSocket, Waiter};
 use crate::fsm::fold::{Outcome, TripPhase};
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::queue::ClassQueue;
@@ -17,8 +17,10 @@ impl Driver {
         effects: &mut Vec<DriverEffect>,
     ) {
         match message {
-            ToDriver::Ask { priority } => self.reserve(request_id, priority, None, effects),
-            ToDriver::Wait { priority } => self.reserve(request_id, priority, Some((now_ms, limits)), effects),
+            ToDriver::Ask { ask, priority } => self.reserve(Waiter { request_id, ask }, priority, None, effects),
+            ToDriver::Wait { ask, priority } => {
+                self.reserve(Waiter { request_id, ask }, priority, Some((now_ms, limits)), effects);
+            }
             ToDriver::Release => self.release(&request_id, effects),
             ToDriver::Offer {
                 attempt,
@@ -59,33 +61,41 @@ impl Driver {
                 self.trip(request_id, trip_id, phase, reason, again, effects);
             }
             ToDriver::NoSuchTrip { trip_id } => self.send(ToSocket::NoSuchTrip { trip_id }, effects),
-            ToDriver::Bound { trip_id, phase } => {
-                assert!(self.bound.is_none(), "one trip for each driver");
-                let on_trip = phase == TripPhase::OnTrip;
-                self.bound = Some(Box::new(Bound { trip_id, on_trip }));
-                self.told = self.state();
-                // An offer that was about to be refused, when no journal said so yet.
-                if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal()) {
-                    self.refuse(*offer, reason, effects);
-                }
-            }
+            ToDriver::Bound { trip_id, phase } => self.rebound(trip_id, phase, effects),
+        }
+    }
+
+    /// After a restart: the driver has this trip. No history of a sound node has two; should a directory hold them
+    /// all the same, the one with somebody on board stands, else the one that was heard of first. The other stays with
+    /// its request: it can be ended there, by the driver too, and binds nobody.
+    fn rebound(&mut self, trip_id: TripId, phase: TripPhase, effects: &mut Vec<DriverEffect>) {
+        assert!(self.session == 0, "drivers are bound before anybody is served");
+        let on_trip = phase == TripPhase::OnTrip;
+        if self.bound.as_ref().is_some_and(|other| other.on_trip || !on_trip) {
+            return;
+        }
+        self.bound = Some(Box::new(Bound { trip_id, on_trip }));
+        self.told = self.state();
+        // An offer that was about to be refused, when no journal said so yet.
+        if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal()) {
+            self.refuse(*offer, reason, effects);
         }
     }
 
     /// Reserves a free driver; a driver who holds another offer is busy, or gets the request into its queue.
     pub(super) fn reserve(
         &mut self,
-        request_id: RequestId,
+        waiter: Waiter,
         priority: Priority,
         wait: Option<(UnixMs, &DriverLimits)>,
         effects: &mut Vec<DriverEffect>,
     ) {
-        let driver_id = self.id.clone();
+        let (driver_id, ask) = (self.id.clone(), waiter.ask);
         let event = match self.refusal() {
             None => {
                 let expires_at_ms = 0;
                 let held = Held {
-                    request_id: request_id.clone(),
+                    request_id: waiter.request_id.clone(),
                     attempt: 0,
                     priority,
                     expires_at_ms,
@@ -93,25 +103,28 @@ impl Driver {
                     delivered: false,
                 };
                 self.held = Some(Box::new(held));
-                RequestEvent::Reserved { driver_id }
+                RequestEvent::Reserved { driver_id, ask }
             }
             Some(RefuseReason::Offered) => match wait {
-                None => RequestEvent::Busy { driver_id },
+                None => RequestEvent::Busy { driver_id, ask },
                 Some((now_ms, limits)) => {
                     let queue = self
                         .queue
                         .get_or_insert_with(|| Box::new(ClassQueue::new(limits.age_step_ms)));
-                    return queue.push(priority, now_ms, request_id);
+                    return queue.push(priority, now_ms, waiter);
                 }
             },
-            Some(reason) => RequestEvent::Unavailable { driver_id, reason },
+            Some(reason) => RequestEvent::Unavailable { driver_id, ask, reason },
         };
-        effects.push(DriverEffect::Request { request_id, event });
+        effects.push(DriverEffect::Request {
+            request_id: waiter.request_id,
+            event,
+        });
     }
 
     pub(super) fn release(&mut self, request_id: &RequestId, effects: &mut Vec<DriverEffect>) {
         if let Some(queue) = &mut self.queue {
-            queue.remove(|waiting| waiting == request_id);
+            queue.remove(|waiting| waiting.request_id == *request_id);
         }
         if self
             .held
@@ -251,11 +264,11 @@ impl Driver {
         self.tell_state(false, effects);
         match self.refusal() {
             None => {
-                let Some((priority, request_id)) = self.queue.as_mut().and_then(|queue| queue.pop()) else {
+                let Some((priority, waiter)) = self.queue.as_mut().and_then(|queue| queue.pop()) else {
                     self.queue = None;
                     return;
                 };
-                self.reserve(request_id, priority, None, effects);
+                self.reserve(waiter, priority, None, effects);
             }
             Some(reason) => {
                 self.refuse_queue(reason, effects);
@@ -266,9 +279,10 @@ impl Driver {
 
     pub(super) fn refuse_queue(&mut self, reason: RefuseReason, effects: &mut Vec<DriverEffect>) {
         let Some(mut queue) = self.queue.take() else { return };
-        while let Some((_, request_id)) = queue.pop() {
+        while let Some((_, Waiter { request_id, ask })) = queue.pop() {
             let event = RequestEvent::Unavailable {
                 driver_id: self.id.clone(),
+                ask,
                 reason,
             };
             effects.push(DriverEffect::Request { request_id, event });
