@@ -200,6 +200,7 @@ impl Shard {
                     self.wheel.cancel(timer);
                 }
                 self.count_closed(ConnectionKind::Http, CloseCause::Peer);
+                self.end_waits(&http.calls_under_way());
             }
             Conn::Socket(socket) => {
                 self.count_closed(ConnectionKind::Driver, CloseCause::Peer);

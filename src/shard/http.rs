@@ -87,6 +87,12 @@ impl Http {
         self.calls.is_empty() && self.waiting_for == Waiting::Head && self.fresh
     }
 
+    /// Calls that have no answer yet.
+    pub(super) fn calls_under_way(&self) -> Vec<u64> {
+        let waits = |call: &&Call| call.reply.is_none();
+        self.calls.iter().filter(waits).map(|call| call.id).collect()
+    }
+
     /// What was received and not yet understood.
     pub(super) fn take_input(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.input)
@@ -218,6 +224,8 @@ impl Shard {
         http.peer_closed = true;
         // What waits in the input while reading pauses is still to be understood.
         http.last |= http.calls.is_empty() && !http.paused;
+        let calls = http.calls_under_way();
+        self.end_waits(&calls);
         self.http_settle(conn);
     }
 
