@@ -26,6 +26,7 @@ mod runtime;
 mod sockets;
 mod spsc;
 mod stalls;
+mod throttle;
 
 pub use clock::Clock;
 pub(crate) use letter::Letter;
@@ -190,6 +191,7 @@ pub(crate) struct Shard {
     http_again: Vec<ConnId>,
     /// The timer of the sweep is armed.
     sweeping: bool,
+    paused: throttle::Paused,
     /// When the account of memory is due.
     account_at_ms: u64,
     asks: Slab<Ask>,
@@ -264,6 +266,7 @@ impl Shard {
             calls: Slab::new(),
             http_again: Vec::new(),
             sweeping: false,
+            paused: VecDeque::new(),
             account_at_ms: 0,
             asks: Slab::new(),
             polls: 0,
@@ -408,6 +411,7 @@ impl Shard {
             // After all that fired: it cancels timers of others, and one that fired already must not be cancelled.
             self.sweep_output();
         }
+        self.resume_drivers();
         self.hear_store();
         let mut inbox = std::mem::take(&mut self.inbox);
         for letter in inbox.drain(..) {
