@@ -1,0 +1,4 @@
+//! `dispatchd-sim`: see the library.
+#![forbid(unsafe_code)]
+
+fn main() {}
