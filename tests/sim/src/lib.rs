@@ -6,7 +6,13 @@
 //! plan.
 #![forbid(unsafe_code)]
 
+pub mod checks;
 pub mod client;
+pub mod codec;
+pub mod ids;
 pub mod plan;
 pub mod rng;
+pub mod trips;
+pub mod witness;
+pub mod words;
 pub mod world;
