@@ -61,11 +61,6 @@ impl Witness {
         days
     }
 
-    /// Forgets records that were read before an audit was interrupted.
-    pub fn forget_records(&mut self, driver: Driver) {
-        self.last_read.records.remove(&driver);
-    }
-
     /// The auditor has read everything: the last checks.
     pub fn audit_done(&mut self) {
         self.audited = true;

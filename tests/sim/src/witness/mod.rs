@@ -18,7 +18,7 @@ mod state;
 mod texts;
 
 pub use calls::{Ask, Next};
-pub use state::{Board, Request, Socket, TripSeen};
+pub use state::{Board, Request, Socket, TripSeen, Wish};
 
 use crate::checks::{About, Check, Counts, Violation};
 use crate::client::{NodeEvent, Observer};
@@ -80,6 +80,7 @@ pub struct NodeSeen {
 }
 
 /// See the module.
+#[derive(Debug)]
 pub struct Witness {
     /// The ids of the run.
     pub ids: Ids,
@@ -98,6 +99,7 @@ pub struct Witness {
     violation: Option<Violation>,
     lines: Vec<Line>,
     now_us: u64,
+    messages: u64,
     audited: bool,
 }
 
@@ -119,6 +121,7 @@ impl Witness {
             violation: None,
             lines: Vec::new(),
             now_us: 0,
+            messages: 0,
             audited: false,
             expect,
         }
@@ -159,6 +162,16 @@ impl Witness {
     /// How many calls were made.
     pub fn calls_made(&self) -> u64 {
         self.calls.len() as u64
+    }
+
+    /// How many messages drivers sent.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// At the end, when the auditor has not come through: who was not answered.
+    pub fn check_open_calls(&mut self) {
+        self.check_calls_answered();
     }
 
     /// Numbers of requests known so far are below this.
@@ -250,6 +263,7 @@ impl Witness {
 }
 
 /// Tells the witness what happens to the node.
+#[derive(Debug)]
 pub struct Reporter(pub Shared);
 
 impl Observer for Reporter {

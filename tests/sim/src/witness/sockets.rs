@@ -61,6 +61,7 @@ impl Witness {
 
     /// A driver says something.
     pub fn said(&mut self, driver: Driver, conn: u32, say: Say) {
+        self.messages += 1;
         let now_us = self.now_us;
         let about = match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => About::both(offer.request, driver),
