@@ -71,7 +71,8 @@ pub fn twice(case: &Case) -> Outcome {
     first
 }
 
-fn cast(case: &Case, witness: &Shared) -> Vec<Box<dyn Actor>> {
+/// The actors of a case.
+pub fn cast(case: &Case, witness: &Shared) -> Vec<Box<dyn Actor>> {
     let mut actors: Vec<Box<dyn Actor>> = Vec::new();
     // The stream of an actor does not hang on how many others there are, so that a shrunk run resembles the whole one.
     let rng = |kind: u64, number: u32| Rng::stream(case.seed, STREAM_ACTORS + kind * 1_000 + u64::from(number));

@@ -77,6 +77,8 @@ impl Case {
             habits,
             hours: Hours {
                 close_us: length_us,
+                give_up_us: 0,
+                rest_us: 0,
                 audit_us: 0,
             },
         };
@@ -91,7 +93,9 @@ impl Case {
         // Some work is left for the calm after the faults.
         self.plan.faults_over_us = close_us - close_us / 5;
         let deadline_ms = self.habits.deadline_ms.max(u64::from(self.plan.config.deadline_ms));
-        self.hours.audit_us = close_us + (deadline_ms + 9_000) * 1_000;
+        self.hours.give_up_us = close_us + 3 * SECOND_US;
+        self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000;
+        self.hours.audit_us = self.hours.rest_us + 5 * SECOND_US;
         self.plan.end_us = self.hours.audit_us + 40 * SECOND_US;
     }
 

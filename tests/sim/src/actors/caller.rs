@@ -32,7 +32,7 @@ enum Deed {
     Again(Job, u32),
 }
 
-/// Times that a call without an answer is repeated; an offer is repeated as long as the node is asked for anything.
+/// Times that a call without an answer is repeated; an offer is repeated as long as there is time.
 const REPEATS_MAX: u32 = 8;
 
 /// See the module.
@@ -236,7 +236,7 @@ impl Caller {
     fn deed(&mut self, out: &mut Vec<Action>) {
         self.errands(out);
         if self.now_us >= self.hours.close_us {
-            if self.now_us < self.hours.audit_us {
+            if self.now_us < self.hours.give_up_us {
                 let at_us = self.now_us + self.rng.between(50_000, 400_000);
                 self.todo.at(at_us, Deed::Next, out);
             }
@@ -390,12 +390,11 @@ impl Caller {
                 continue;
             };
             let (_, job, repeats) = self.flying.swap_remove(index);
-            // An offer is repeated until it is answered: its caller has to know.
-            let wanted = matches!(job, Job::Post(_)) && repeats < REPEATS_MAX;
-            if again && self.now_us < self.hours.audit_us && (wanted || repeats < REPEATS_MAX) {
-                let repeats = if wanted { repeats.min(REPEATS_MAX - 2) } else { repeats };
-                let at_us = self.now_us + self.rng.between(5_000, 600_000);
-                self.todo.at(at_us, Deed::Again(job, repeats + 1), out);
+            let at_us = self.now_us + self.rng.between(5_000, 600_000);
+            if again && at_us < self.hours.give_up_us && repeats < REPEATS_MAX {
+                // An offer is repeated until it is answered: its caller has to know.
+                let repeats = if matches!(job, Job::Post(_)) { repeats } else { repeats + 1 };
+                self.todo.at(at_us, Deed::Again(job, repeats), out);
             }
         }
     }

@@ -440,7 +440,10 @@ impl Actor for Driver {
             Input::Refused(conn) => self.over(conn, "refused", out),
             Input::Closed(conn) => self.over(conn, "closed", out),
             Input::Timer(token) => {
-                if let Some(deed) = self.todo.take(token) {
+                let rests = now_us >= self.hours.rest_us;
+                let deed = self.todo.take(token);
+                let deed = deed.filter(|deed| !rests || matches!(deed, Deed::Connect | Deed::Beat(_) | Deed::ReadAgain(_)));
+                if let Some(deed) = deed {
                     self.timer(deed, out);
                 }
             }

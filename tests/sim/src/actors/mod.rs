@@ -19,6 +19,10 @@ pub use driver::Driver;
 pub struct Hours {
     /// No new requests and no new mischief from here on.
     pub close_us: u64,
+    /// Callers repeat nothing any more.
+    pub give_up_us: u64,
+    /// Drivers do nothing but beat from here on, so that the auditor reads what stays.
+    pub rest_us: u64,
     /// The auditor begins to read.
     pub audit_us: u64,
 }
