@@ -6,6 +6,7 @@
 
 use super::connections::{Conn, Linger};
 use super::{Letter, Shard, Timer};
+use super::{Platform, Ring};
 use crate::fsm::request::ReplyTo;
 use crate::fsm::wheel::TimerId;
 use crate::net::ConnId;
@@ -93,7 +94,7 @@ impl Http {
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Bytes on a connection that speaks HTTP.
     pub(super) fn http_received(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(http) = self.connections.http(conn) else {

@@ -4,6 +4,7 @@
 use super::connections::{Conn, Leaving, Linger};
 use super::letter::Handshake;
 use super::{Letter, Shard, home_of_driver};
+use super::{Platform, Ring};
 use crate::fsm::driver::DriverEvent;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
@@ -37,7 +38,7 @@ pub(super) enum Arrival {
     Handshake(Box<Handshake>),
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Checks a handshake and takes the connection over, here or on the driver's home shard.
     pub(super) fn open_socket(&mut self, conn: ConnId, head: &Head, idle: bool) -> Opened {
         let Ok(Route::DriverSocket(driver_id)) = route(head.method, &head.target) else {
