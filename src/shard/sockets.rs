@@ -160,7 +160,7 @@ impl Shard {
         };
         let key = socket.driver;
         let mut decoder = std::mem::take(&mut socket.decoder);
-        let result = decoder.feed(WsPolicy { accept_binary: false }, bytes, &mut |input| {
+        let result = decoder.feed(WsPolicy::DRIVERS, bytes, &mut |input| {
             self.socket_input(conn, key, input);
             match self.connections.socket(conn) {
                 Some(_) => ControlFlow::Continue(()),
