@@ -332,13 +332,14 @@ fn has_token(list: &[u8], token: &str) -> bool {
 }
 
 /// RFC 9112 §6.1: only `chunked`; 501 for another coding before it, 400 when it is not the last (§6.3) or there twice.
+/// Empty elements are to be ignored (RFC 9110 §5.6.1.2); here they are refused, as only smugglers send them (§11.2).
 fn check_codings(codings: &[u8]) -> Result<(), HttpError> {
     if codings.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
     let mut last = true;
     for coding in codings.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-        if coding.eq_ignore_ascii_case(b"chunked") != last {
+        if coding.is_empty() || coding.eq_ignore_ascii_case(b"chunked") != last {
             return Err(HttpError::invalid("Transfer-Encoding must be chunked"));
         }
         last = false;
