@@ -108,7 +108,8 @@ fn paths_of_nothing() {
         check_fails("GET", target, 404, "not_found", "");
         check_fails("POST", target, 404, "not_found", "");
     }
-    check_fails("OPTIONS", "*", 404, "not_found", "");
+    // RFC 9112 §3.2.4.
+    check_fails("OPTIONS", "*", 405, "method_not_allowed", "");
 }
 
 #[test]
