@@ -33,6 +33,8 @@ pub(super) struct Http {
     peer_closed: bool,
     /// No whole request has come yet.
     fresh: bool,
+    /// The client waits for `100 Continue`, and nothing of the body has come.
+    owes_continue: bool,
 }
 
 /// What the connection's timer is about.
@@ -74,6 +76,7 @@ impl Http {
             last: false,
             peer_closed: false,
             fresh: true,
+            owes_continue: false,
         }
     }
 
@@ -111,6 +114,8 @@ impl Shard {
         loop {
             let pipeline_max = self.config.http_pipeline_max as usize;
             let is_full = self.net.output_len(conn) >= self.config.output_queue_bytes_max as usize;
+        // A client that sends the body does not wait (any more).
+        http.owes_continue = false;
             let Some(http) = self.connections.http(conn) else {
                 return;
             };
@@ -133,12 +138,7 @@ impl Shard {
             };
             match http_next(http) {
                 Ok(Next::More) => break,
-                Ok(Next::Continue) => {
-                    let idle = http.calls.is_empty();
-                    if let Some(out) = self.net.output(conn).filter(|_| idle) {
-                        out.extend_from_slice(CONTINUE_100);
-                    }
-                }
+                Ok(Next::Continue) => http.owes_continue = true,
                 Ok(Next::Request(head, body)) => self.http_request(conn, &head, &body),
                 Err(error) => self.http_broken(conn, &error),
             }
@@ -152,9 +152,23 @@ impl Shard {
             return;
         };
         if http.calls.is_empty() && (http.last || (http.peer_closed && !http.paused)) {
+        self.http_continue(conn);
             return self.linger(conn, Linger::Finished);
         }
         let waiting_for = if http.paused {
+    /// Asks for the body that a client holds back (RFC 9110 §10.1.1), once the requests before it are answered.
+    fn http_continue(&mut self, conn: ConnId) {
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        if http.owes_continue && http.calls.is_empty() {
+            http.owes_continue = false;
+            if let Some(out) = self.net.output(conn) {
+                out.extend_from_slice(CONTINUE_100);
+            }
+        }
+    }
+
             Waiting::Answers
         } else if http.body.is_some() {
             Waiting::Body
@@ -252,6 +266,7 @@ impl Shard {
         self.reply_arrived(id, Box::new(reply));
     }
 
+        http.owes_continue = false;
     fn http_request(&mut self, conn: ConnId, head: &Head, body: &[u8]) {
         let idle = self.connections.http(conn).is_some_and(|http| http.calls.is_empty());
         match self.open_socket(conn, head, idle) {
