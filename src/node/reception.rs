@@ -189,7 +189,7 @@ fn answer(input: &[u8]) -> Option<Vec<u8>> {
     let (reply, head_only) = match parse_head(input) {
         Ok(None) => return None,
         Ok(Some((head, _))) => (reply_to(&head), head.method == Method::Head),
-        Err(error) => (error.into(), false),
+        Err(error) => (error.into(), input.starts_with(b"HEAD ")),
     };
     let mut bytes = Vec::new();
     reply.write(&mut bytes, false, head_only);

@@ -90,6 +90,15 @@ impl Http {
         self.calls.is_empty() && self.waiting_for == Waiting::Head && self.fresh
     }
 
+    /// Whether the request that is coming is a `HEAD`, as far as can be told: even its refusal has no content then (RFC 9110
+    /// §9.3.2).
+    fn is_head(&self) -> bool {
+        match &self.body {
+            Some(body) => body.head.method == Method::Head,
+            None => self.input.trim_ascii_start().starts_with(b"HEAD "),
+        }
+    }
+
     /// What was received and not yet understood.
     pub(super) fn take_input(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.input)
@@ -254,13 +263,14 @@ impl Shard {
         let Some(http) = self.connections.http(conn) else {
             return;
         };
+        let head_only = http.is_head();
         http.body = None;
         http.input = Vec::new();
         http.last = true;
         http.calls.push_back(Call {
             id,
             keep_alive: false,
-            head_only: false,
+            head_only,
             reply: None,
         });
         self.reply_arrived(id, Box::new(reply));
