@@ -114,6 +114,8 @@ impl Shard {
         if http.last {
             return; // After `Connection: close` nothing counts.
         }
+        // A client that sends the body does not wait (any more).
+        http.owes_continue = false;
         http.input.extend_from_slice(bytes);
         self.http_advance(conn);
     }
@@ -123,8 +125,6 @@ impl Shard {
         loop {
             let pipeline_max = self.config.http_pipeline_max as usize;
             let is_full = self.net.output_len(conn) >= self.config.output_queue_bytes_max as usize;
-        // A client that sends the body does not wait (any more).
-        http.owes_continue = false;
             let Some(http) = self.connections.http(conn) else {
                 return;
             };
@@ -152,19 +152,10 @@ impl Shard {
                 Err(error) => self.http_broken(conn, &error),
             }
         }
+        self.http_continue(conn);
         self.http_settle(conn);
     }
 
-    /// Sets the timer to what the connection waits for now, and closes what is finished.
-    fn http_settle(&mut self, conn: ConnId) {
-        let Some(http) = self.connections.http(conn) else {
-            return;
-        };
-        if http.calls.is_empty() && (http.last || (http.peer_closed && !http.paused)) {
-        self.http_continue(conn);
-            return self.linger(conn, Linger::Finished);
-        }
-        let waiting_for = if http.paused {
     /// Asks for the body that a client holds back (RFC 9110 §10.1.1), once the requests before it are answered.
     fn http_continue(&mut self, conn: ConnId) {
         let Some(http) = self.connections.http(conn) else {
@@ -178,6 +169,15 @@ impl Shard {
         }
     }
 
+    /// Sets the timer to what the connection waits for now, and closes what is finished.
+    fn http_settle(&mut self, conn: ConnId) {
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        if http.calls.is_empty() && (http.last || (http.peer_closed && !http.paused)) {
+            return self.linger(conn, Linger::Finished);
+        }
+        let waiting_for = if http.paused {
             Waiting::Answers
         } else if http.body.is_some() {
             Waiting::Body
@@ -266,6 +266,7 @@ impl Shard {
         let head_only = http.is_head();
         http.body = None;
         http.input = Vec::new();
+        http.owes_continue = false;
         http.last = true;
         http.calls.push_back(Call {
             id,
@@ -276,7 +277,6 @@ impl Shard {
         self.reply_arrived(id, Box::new(reply));
     }
 
-        http.owes_continue = false;
     fn http_request(&mut self, conn: ConnId, head: &Head, body: &[u8]) {
         let idle = self.connections.http(conn).is_some_and(|http| http.calls.is_empty());
         match self.open_socket(conn, head, idle) {
@@ -342,6 +342,7 @@ impl Shard {
             return;
         };
         waiting.reply = Some(reply);
+        self.http_date.advance(self.now_ms);
         while http.calls.front().is_some_and(|call| call.reply.is_some()) {
             let Some(Call {
                 keep_alive,
@@ -353,7 +354,7 @@ impl Shard {
                 break;
             };
             if let Some(out) = self.net.output(conn) {
-                reply.write(out, keep_alive && !http.peer_closed, head_only);
+                reply.write(out, &self.http_date, keep_alive && !http.peer_closed, head_only);
             }
         }
         let room = self.config.http_pipeline_max as usize;

@@ -46,6 +46,7 @@ use crate::net::{ConnId, Net, NetEvent};
 use crate::ops::health::Health;
 use crate::ops::log::{LogKind, LogLimiter};
 use crate::ops::metrics::{Registry, ShardMetrics};
+use crate::wire::respond::HttpDate;
 use commit::Durable;
 use compact_str::CompactString;
 use connections::Connections;
@@ -188,6 +189,8 @@ pub(crate) struct Shard {
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
     http_again: Vec<ConnId>,
+    /// The `Date` of answers that are written now.
+    http_date: HttpDate,
     /// The timer of the sweep is armed.
     sweeping: bool,
     /// When the account of memory is due.
@@ -263,6 +266,7 @@ impl Shard {
             drivers: Drivers::default(),
             calls: Slab::new(),
             http_again: Vec::new(),
+            http_date: HttpDate::at(now_ms),
             sweeping: false,
             account_at_ms: 0,
             asks: Slab::new(),

@@ -7,7 +7,7 @@
 
 use dispatchd::net::{ConnId, Net, NetConfig, NetEvent, bind_reuseport};
 use dispatchd::wire::http::parse_head;
-use dispatchd::wire::respond::Reply;
+use dispatchd::wire::respond::{HttpDate, Reply};
 use dispatchd::wire::ws::{self, WsDecoder, WsInput, WsPolicy, close_code};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -126,7 +126,7 @@ impl Server {
             Err(error) => error.into(),
         };
         if let Some(out) = self.net.output(conn) {
-            answer.write(out, false, false);
+            answer.write(out, &HttpDate::at(0), false, false);
         }
         self.linger(conn);
     }
