@@ -459,14 +459,25 @@ fn messages_as_long_as_the_policy_allows() {
     let halves = [frame(TEXT, &long.as_bytes()[1..]), frame(FIN | CONTINUATION, b"x")];
     check(policy, &halves, (&[text(&long)], None));
     let bytes = Seen::Binary(long.clone().into_bytes());
-    check(policy, &[frame(FIN | BINARY, long.as_bytes())], (&[bytes.clone()], None));
-    check(policy, &[frame(TEXT, long.as_bytes()), frame(CONTINUATION, b"x")], (&[], Some(1009)));
+    check(
+        policy,
+        &[frame(FIN | BINARY, long.as_bytes())],
+        (&[bytes.clone()], None),
+    );
+    check(
+        policy,
+        &[frame(TEXT, long.as_bytes()), frame(CONTINUATION, b"x")],
+        (&[], Some(1009)),
+    );
     check(policy, &[frame(FIN | TEXT, &vec![b'x'; LEN + 1])], (&[], Some(1009)));
     let mut out = Vec::new();
     for len in [0, 125, 126, 65_535, 65_536, LEN] {
         out.clear();
         ws::write_text_whole(&mut out, &long[..len]);
-        assert_eq!(reference_up_to(LEN, &out, Role::Client), (vec![text(&long[..len])], None));
+        assert_eq!(
+            reference_up_to(LEN, &out, Role::Client),
+            (vec![text(&long[..len])], None)
+        );
     }
     out.clear();
     ws::write_binary(&mut out, long.as_bytes());
