@@ -51,6 +51,7 @@ use crate::limits;
 use crate::net::{ConnId, NetEvent};
 use crate::ops::log::{LogKind, LogLimiter};
 use crate::ops::metrics::ShardMetrics;
+use crate::wire::respond::HttpDate;
 use commit::Durable;
 use compact_str::CompactString;
 use connections::Connections;
@@ -131,6 +132,8 @@ pub struct Shard<P: Platform> {
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
     http_again: Vec<ConnId>,
+    /// The `Date` of answers that are written now.
+    http_date: HttpDate,
     /// The timer of the sweep is armed.
     sweeping: bool,
     /// When the account of memory is due.
@@ -208,6 +211,7 @@ impl<P: Platform> Shard<P> {
             drivers: Drivers::default(),
             calls: Slab::new(),
             http_again: Vec::new(),
+            http_date: HttpDate::at(now_ms),
             sweeping: false,
             account_at_ms: 0,
             asks: Slab::new(),

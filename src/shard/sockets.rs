@@ -161,7 +161,7 @@ impl<P: Platform> Shard<P> {
         };
         let key = socket.driver;
         let mut decoder = std::mem::take(&mut socket.decoder);
-        let result = decoder.feed(WsPolicy { accept_binary: false }, bytes, &mut |input| {
+        let result = decoder.feed(WsPolicy::DRIVERS, bytes, &mut |input| {
             self.socket_input(conn, key, input);
             match self.connections.socket(conn) {
                 Some(_) => ControlFlow::Continue(()),
