@@ -316,6 +316,16 @@ fn persistence_and_expectations() {
     assert!(!parse("1.0", "Content-Length: 1\r\nExpect: 100-continue\r\n").expect_continue);
     assert!(!parse("1.0", "Content-Length: 1\r\nExpect: teapot\r\n").expect_continue);
 
+    // A handshake has no body; what else may ask for an upgrade may have one.
+    let shake = |method: &str, more: &str| {
+        format!("{method} /ws/driver/d HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{more}\r\n")
+    };
+    check(shake("GET", ""), NONE);
+    check(shake("GET", "Content-Length: 0\r\n"), NONE);
+    check(shake("GET", "Content-Length: 1\r\n"), Err(400));
+    check(shake("GET", "Transfer-Encoding: chunked\r\n"), Err(400));
+    check(shake("POST", "Content-Length: 1\r\n"), Ok(BodyKind::Length(1)));
+
     let both = parse(
         "1.1",
         "Upgrade: h2c, WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: k\r\n",

@@ -100,6 +100,12 @@ impl Http {
         }
     }
 
+    /// Calls that have no answer yet.
+    pub(super) fn calls_under_way(&self) -> Vec<u64> {
+        let waits = |call: &&Call| call.reply.is_none();
+        self.calls.iter().filter(waits).map(|call| call.id).collect()
+    }
+
     /// What was received and not yet understood.
     pub(super) fn take_input(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.input)
@@ -242,6 +248,8 @@ impl<P: Platform> Shard<P> {
         http.peer_closed = true;
         // What waits in the input while reading pauses is still to be understood.
         http.last |= http.calls.is_empty() && !http.paused;
+        let calls = http.calls_under_way();
+        self.end_waits(&calls);
         self.http_settle(conn);
     }
 

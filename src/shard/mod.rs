@@ -28,6 +28,7 @@ mod runtime;
 mod sockets;
 mod spsc;
 mod stalls;
+mod throttle;
 mod timer;
 
 pub use clock::Clock;
@@ -136,6 +137,7 @@ pub struct Shard<P: Platform> {
     http_date: HttpDate,
     /// The timer of the sweep is armed.
     sweeping: bool,
+    paused: throttle::Paused,
     /// When the account of memory is due.
     account_at_ms: u64,
     asks: Slab<Ask>,
@@ -213,6 +215,7 @@ impl<P: Platform> Shard<P> {
             http_again: Vec::new(),
             http_date: HttpDate::at(now_ms),
             sweeping: false,
+            paused: VecDeque::new(),
             account_at_ms: 0,
             asks: Slab::new(),
             polls: 0,
@@ -381,6 +384,7 @@ impl<P: Platform> Shard<P> {
             // After all that fired: it cancels timers of others, and one that fired already must not be cancelled.
             self.sweep_output();
         }
+        self.resume_drivers();
         self.hear_store();
         let mut inbox = std::mem::take(&mut self.inbox);
         for letter in inbox.drain(..) {

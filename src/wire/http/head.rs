@@ -165,18 +165,25 @@ fn parse_whole(head: &[u8]) -> Result<Head, HttpError> {
     fields.check_host(version)?;
     let body = fields.body(version)?;
     let expect_continue = fields.expect_continue(version)? && body != BodyKind::None;
+    let method = parse_method(method);
+    // RFC 9110 §7.8: an upgrade in HTTP/1.0 is ignored.
+    let upgrade = fields
+        .upgrade
+        .take()
+        .filter(|_| fields.upgrade_given && version == Version::Http11);
+    // RFC 6455 §4.1: a handshake is a GET, and frames follow its head. One that announces a body is not waited for.
+    let is_handshake = method == Method::Get && upgrade.as_ref().is_some_and(|upgrade| upgrade.websocket);
+    if is_handshake && body != BodyKind::None {
+        return Err(HttpError::invalid("a WebSocket handshake has no body"));
+    }
     Ok(Head {
-        method: parse_method(method),
+        method,
         target,
         version,
         keep_alive: fields.keep_alive(version),
         body,
         expect_continue,
-        // RFC 9110 §7.8: an upgrade in HTTP/1.0 is ignored.
-        upgrade: fields
-            .upgrade
-            .take()
-            .filter(|_| fields.upgrade_given && version == Version::Http11),
+        upgrade,
         content_type: fields.content_type,
     })
 }
