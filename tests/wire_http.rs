@@ -63,7 +63,14 @@ fn request_lines() {
     check("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Err(505));
     check("GET / HTTP/3.0\r\nHost: a\r\n\r\n", Err(505));
     check("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Err(505));
-    check("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Err(505));
+    // RFC 9110 §2.5: taken for HTTP/1.1.
+    check("GET / HTTP/1.2\r\nHost: a\r\n\r\n", NONE);
+    check(
+        "GET / HTTP/1.9\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        CHUNKED,
+    );
+    check("GET / HTTP/1.2\r\nHost : a\r\n\r\n", Err(400));
+    check("GET  / HTTP/1.2\r\nHost: a\r\n\r\n", Err(400));
     check("GET /\r\n\r\n", Err(400));
     check("GET\r\n\r\n", Err(400));
     check("GET / HTTP/1.1x\r\nHost: a\r\n\r\n", Err(400));
@@ -241,6 +248,8 @@ fn framing() {
         "chunked, gzip",
         "chunked, chunked",
         "chunked,",
+        ",chunked",
+        ", gzip, chunked",
         "xchunked",
         "chunked;q=1",
         "\"chunked\"",

@@ -31,7 +31,7 @@ impl std::error::Error for Full {}
 
 /// What a store's threads receive. Commits and ordered queries share one channel, so that a query sees what the same
 /// shard committed before it.
-pub(crate) enum ToStore {
+pub enum ToStore {
     /// Commits of one shard, in order.
     Commits(Arc<Inbox>, Vec<Commit>),
     /// A query that must see the commits before it.
@@ -45,7 +45,7 @@ pub(crate) enum ToStore {
 }
 
 /// What the lookup thread receives.
-pub(crate) enum ToLookup {
+pub enum ToLookup {
     /// A point query.
     Ask(Ask),
     /// End.
@@ -53,14 +53,17 @@ pub(crate) enum ToLookup {
 }
 
 /// A query and where its answer goes.
-pub(crate) struct Ask {
+pub struct Ask {
+    /// Where.
     pub inbox: Arc<Inbox>,
+    /// Comes back with the answer.
     pub token: u64,
+    /// The question.
     pub query: Query,
 }
 
 /// The store's end of a shard's inbox.
-pub(crate) struct Inbox {
+pub struct Inbox {
     sender: Sender<FromStore>,
     waker: Waker,
     /// Whether the waker has been called since the shard last polled.
@@ -79,20 +82,26 @@ impl Inbox {
     }
 
     /// Answers a query of this shard.
-    pub(crate) fn answer(&self, token: u64, answer: Answer) {
+    ///
+    /// # Panics
+    /// When the shard waits for no answer: the store's bug.
+    pub fn answer(&self, token: u64, answer: Answer) {
         let before = self.queries_waiting.fetch_sub(1, Ordering::AcqRel);
         assert!(before > 0, "an answer without a query");
         self.send(FromStore::Answer { token, answer });
     }
 
     /// `count` commits of this shard have left the queue.
-    pub(crate) fn release(&self, count: usize) {
+    ///
+    /// # Panics
+    /// When there were not so many: the store's bug.
+    pub fn release(&self, count: usize) {
         let before = self.commits_waiting.fetch_sub(count, Ordering::AcqRel);
         assert!(before >= count, "more commits released than taken");
     }
 
     /// Reports durability.
-    pub(crate) fn stored(&self, source: super::port::Source, through: u64) {
+    pub fn stored(&self, source: super::port::Source, through: u64) {
         self.send(FromStore::Stored { source, through });
     }
 }
@@ -107,7 +116,8 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
-    pub(crate) fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
+    /// One shard's handle, made by the store that receives at the other ends of `writer` and `lookup`.
+    pub fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
         let (sender, received) = unbounded();
         let inbox = Inbox {
             sender,

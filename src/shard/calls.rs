@@ -1,6 +1,7 @@
 //! The HTTP API: each call goes as a letter to the home of what it names, or is answered here.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
 use crate::fsm::ids::home_shard;
@@ -15,7 +16,7 @@ use crate::wire::http::Head;
 use crate::wire::respond::{PROMETHEUS_TEXT, Problem, Reply};
 use crate::wire::route::{EventsQuery, RecordsQuery, Route, route};
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// One call.
     pub(super) fn call(&mut self, head: &Head, body: &[u8], reply: ReplyTo) {
         if let Err(problem) = self.dispatch(head, body, reply) {

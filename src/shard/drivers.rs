@@ -1,6 +1,7 @@
 //! Drivers at home on this shard: the table and the effects.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::commit::After;
 use super::index::KeyIndex;
 use super::latency::{Begun, Stopwatch};
@@ -69,7 +70,7 @@ impl Drivers {
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// What the store remembers of drivers who went off shift.
     pub(super) fn remember_off_shift(&mut self, drivers: Vec<(DriverId, u64)>) {
         self.drivers.off_shift.extend(drivers);

@@ -7,7 +7,7 @@
 //! peer feels that as a full TCP window: nothing that it said is lost or answered otherwise, and nothing else is touched.
 #![forbid(unsafe_code)]
 
-use super::Shard;
+use super::{Platform, Ring, Shard};
 use crate::fsm::driver::DriverEvent;
 use crate::limits::{DRIVER_COMMANDS_BURST, DRIVER_COMMANDS_PER_S, DRIVER_DEBT_MS_MAX, DRIVER_PAUSE_MS};
 use crate::net::ConnId;
@@ -64,7 +64,7 @@ impl Pace {
 /// Sockets that are not read at present, in the order in which they are looked at again.
 pub(super) type Paused = VecDeque<(u64, ConnId)>;
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// A driver said something that others have to deal with.
     pub(super) fn charge_driver(&mut self, conn: ConnId) {
         let now_ms = self.now_ms;
