@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const SLOWER_MAX: u32 = 10;
 /// And so long at least, for busy machines.
 const TIMEOUT_MIN: Duration = Duration::from_secs(20);
+/// Mutants between two lines that say how far it has come.
+const PROGRESS: usize = 50;
 /// How often a run is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -24,14 +26,16 @@ struct Step<'a> {
 }
 
 /// The mutants that no test notices.
-pub fn hunt<'a>(set: &Set, tests: &Tests, mutants: &[&'a Mutant], jobs: usize) -> Result<Vec<&'a Mutant>, String> {
-    let unit = Run {
-        arguments: &[],
-        environment: &[],
-    };
+pub fn hunt<'a>(
+    set: &Set,
+    tests: &Tests,
+    mutants: &[&'a Mutant],
+    jobs: usize,
+    runs: usize,
+) -> Result<Vec<&'a Mutant>, String> {
     let mut steps = Vec::new();
-    let all = std::iter::once((&tests.unit, &unit)).chain(set.runs.iter().map(|run| (&tests.integration, run)));
-    for (executable, run) in all {
+    for run in set.runs.iter().take(runs) {
+        let executable = if run.unit { &tests.unit } else { &tests.integration };
         let started = Instant::now();
         let mut step = Step {
             executable,
@@ -48,8 +52,13 @@ pub fn hunt<'a>(set: &Set, tests: &Tests, mutants: &[&'a Mutant], jobs: usize) -
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match survives(&steps, tests, mutant.id) {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(mutant) = mutants.get(index) else { break };
+                    if index > 0 && index.is_multiple_of(PROGRESS) {
+                        println!("{index} of {}", mutants.len());
+                    }
+                    match survives(&steps, tests, mutant) {
                         Ok(false) => {}
                         Ok(true) => {
                             let (line, column) = mutant.place();
@@ -70,9 +79,9 @@ pub fn hunt<'a>(set: &Set, tests: &Tests, mutants: &[&'a Mutant], jobs: usize) -
     Ok(survivors)
 }
 
-fn survives(steps: &[Step<'_>], tests: &Tests, id: u32) -> Result<bool, String> {
-    for step in steps {
-        if step.notices(tests, id)? {
+fn survives(steps: &[Step<'_>], tests: &Tests, mutant: &Mutant) -> Result<bool, String> {
+    for step in steps.iter().filter(|step| step.is_for(mutant)) {
+        if step.notices(tests, mutant.id)? {
             return Ok(false);
         }
     }
@@ -80,6 +89,10 @@ fn survives(steps: &[Step<'_>], tests: &Tests, id: u32) -> Result<bool, String> 
 }
 
 impl Step<'_> {
+    fn is_for(&self, mutant: &Mutant) -> bool {
+        self.run.files.is_empty() || self.run.files.iter().any(|name| mutant.file().ends_with(name))
+    }
+
     /// Whether the tests fail, or hang.
     fn notices(&self, tests: &Tests, id: u32) -> Result<bool, String> {
         let shown = |error: std::io::Error| format!("{}: {error}", self.executable.display());

@@ -14,7 +14,7 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: dispatchd-mutants list|run fsm|journal [--jobs N] [--only NUMBER]";
+const USAGE: &str = "usage: dispatchd-mutants list|run fsm|journal [--jobs N] [--only NUMBER] [--runs N]";
 /// What must be caught at least, in percent.
 const CAUGHT_PERCENT_MIN: usize = 95;
 
@@ -36,6 +36,8 @@ struct Asked {
     set: &'static sets::Set,
     jobs: usize,
     only: Option<u32>,
+    /// How many of a set's runs a mutant has to pass, the quick ones first.
+    runs: usize,
 }
 
 fn parse(arguments: &[String]) -> Result<Asked, String> {
@@ -48,16 +50,27 @@ fn parse(arguments: &[String]) -> Result<Asked, String> {
         _ => return Err(USAGE.to_owned()),
     };
     let set = sets::find(set).ok_or(USAGE)?;
-    let (mut jobs, mut only) = (std::thread::available_parallelism().map_or(1, usize::from), None);
+    let (mut jobs, mut only, mut runs) = (
+        std::thread::available_parallelism().map_or(1, usize::from),
+        None,
+        usize::MAX,
+    );
     for pair in options.chunks(2) {
         let number = |text: &String| text.parse::<u32>().map_err(|_| USAGE.to_owned());
         match pair {
             [option, count] if option == "--jobs" => jobs = number(count)?.max(1) as usize,
             [option, id] if option == "--only" => only = Some(number(id)?),
+            [option, count] if option == "--runs" => runs = number(count)? as usize,
             _ => return Err(USAGE.to_owned()),
         }
     }
-    Ok(Asked { lists, set, jobs, only })
+    Ok(Asked {
+        lists,
+        set,
+        jobs,
+        only,
+        runs,
+    })
 }
 
 /// Says whether enough was caught, and every survivor is explained.
@@ -77,7 +90,7 @@ fn run(asked: &Asked) -> Result<bool, String> {
     let wanted = mutants
         .iter()
         .filter(|mutant| asked.only.is_none_or(|only| only == mutant.id));
-    let survivors = hunt::hunt(asked.set, &tests, &wanted.collect::<Vec<_>>(), asked.jobs)?;
+    let survivors = hunt::hunt(asked.set, &tests, &wanted.collect::<Vec<_>>(), asked.jobs, asked.runs)?;
     let explained = explanations(&repository.join("tests/mutants").join(asked.set.survivors))?;
     let unexplained: Vec<_> = survivors
         .iter()

@@ -30,6 +30,11 @@ impl fmt::Display for Mutant {
 }
 
 impl Mutant {
+    /// Where it is: the file, from the repository's root.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Where it is: line and column, from 1.
     pub fn place(&self) -> (usize, usize) {
         (self.line, self.column)

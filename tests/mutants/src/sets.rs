@@ -14,17 +14,45 @@ pub struct Set {
     pub dependencies: &'static [&'static str],
     /// The test target, in `tests/`.
     pub tests: &'static str,
-    /// Arguments and environment of the runs that a mutant has to pass, the quick one first. The unit tests beside the
-    /// code run before them.
+    /// The runs that notice a mutant or not, in this order: what is quick and notices much comes first.
     pub runs: &'static [Run],
     /// Functions that stay `const`, as constants call them.
     pub keep_const: &'static [&'static str],
 }
 
-/// One run of the test target.
+/// One run of tests.
 pub struct Run {
+    /// The tests beside the code, not the test target.
+    pub unit: bool,
+    /// Only for mutants in files whose names end so; for all when there is none.
+    pub files: &'static [&'static str],
     pub arguments: &'static [&'static str],
     pub environment: &'static [(&'static str, &'static str)],
+}
+
+/// A failure is enough: nobody reads the history.
+const SHRINK_NOTHING: (&str, &str) = ("PROPTEST_MAX_SHRINK_ITERS", "0");
+
+const fn unit(files: &'static [&'static str]) -> Run {
+    Run {
+        unit: true,
+        files,
+        arguments: &[],
+        environment: &[],
+    }
+}
+
+const fn target(
+    files: &'static [&'static str],
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+) -> Run {
+    Run {
+        unit: false,
+        files,
+        arguments,
+        environment,
+    }
 }
 
 const SETS: &[Set] = &[FSM, JOURNAL];
@@ -42,22 +70,12 @@ const FSM: Set = Set {
     dependencies: &["compact_str", "rkyv", "xxhash-rust", "proptest"],
     tests: "fsm",
     runs: &[
-        Run {
-            arguments: &["transcripts"],
-            environment: &[],
-        },
-        Run {
-            arguments: &["--skip", "transcripts", "--skip", "random"],
-            environment: &[("PROPTEST_CASES", "20")],
-        },
-        Run {
-            arguments: &["random"],
-            environment: &[("PROPTEST_CASES", "60"), ("PROPTEST_MAX_SHRINK_ITERS", "0")],
-        },
-        Run {
-            arguments: &["random"],
-            environment: &[("PROPTEST_CASES", "400"), ("PROPTEST_MAX_SHRINK_ITERS", "0")],
-        },
+        target(&[], &["transcripts", "views"], &[]),
+        unit(&["wheel.rs", "queue.rs", "ids.rs"]),
+        target(&["wheel.rs"], &["wheel"], &[]),
+        target(&["fold.rs"], &["fold"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
+        target(&[], &["random"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
+        target(&[], &["random"], &[("PROPTEST_CASES", "150"), SHRINK_NOTHING]),
     ],
     keep_const: &[],
 };
@@ -74,6 +92,7 @@ const JOURNAL: Set = Set {
         "compact_str",
         "crc32c",
         "glommio",
+        "libc",
         "rkyv",
         "rustix",
         "tempfile",
@@ -82,9 +101,13 @@ const JOURNAL: Set = Set {
         "proptest",
     ],
     tests: "journal",
-    runs: &[Run {
-        arguments: &[],
-        environment: &[("PROPTEST_MAX_SHRINK_ITERS", "0")],
-    }],
+    runs: &[
+        target(&[], &["writer", "replay", "record", "files"], &[SHRINK_NOTHING]),
+        target(&[], &["damage", "--skip", "a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
+        unit(&["lock.rs", "layout.rs"]),
+        target(&[], &["model"], &[SHRINK_NOTHING]),
+        target(&[], &["crash"], &[SHRINK_NOTHING]),
+        target(&[], &["a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
+    ],
     keep_const: &["new"],
 };
