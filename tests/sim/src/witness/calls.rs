@@ -2,7 +2,7 @@
 
 use super::Witness;
 use super::audits;
-use super::state::{Winner, Wish, ways};
+use super::state::{Winner, ways};
 use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers, audit};
@@ -439,11 +439,6 @@ impl Witness {
         if let Some(ask) = found {
             self.violate(Check::Answered, self.about(ask), format!("{ask:?} was never answered"));
         }
-    }
-
-    /// What a wish asks for, with the run's default.
-    pub(crate) fn deadline_ms_of(&self, wish: &Wish) -> u64 {
-        wish.deadline_ms.unwrap_or(self.expect.deadline_ms)
     }
 }
 

@@ -32,6 +32,9 @@ pub type Shared = Rc<RefCell<Witness>>;
 /// Times the node may take beyond what the contract says, once faults are over, in simulated microseconds.
 pub const SLACK_US: u64 = 5_000_000;
 
+/// How a violation's line of the timeline begins.
+pub const VIOLATION: &str = "VIOLATION";
+
 /// A line of the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -203,7 +206,7 @@ impl Witness {
 
     pub(crate) fn violate(&mut self, check: Check, about: About, text: impl Into<String>) {
         let text = text.into();
-        self.note(about, || format!("VIOLATION {}: {text}", check.as_str()));
+        self.note(about, || format!("{VIOLATION} {}: {text}", check.as_str()));
         if self.violation.is_none() {
             self.violation = Some(Violation {
                 check,
@@ -227,6 +230,10 @@ impl Witness {
 
     /// The node's time is at most this, whichever boot a message comes from, Unix milliseconds.
     pub(crate) fn node_ms_max(&self) -> u64 {
+        if !self.node.up {
+            // A boot that serves before it has been reported.
+            return u64::MAX;
+        }
         let offset_us = self.node.boots.iter().map(|boot| boot.0).max().unwrap_or(0);
         (self.now_us + offset_us) / 1_000
     }

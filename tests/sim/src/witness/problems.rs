@@ -99,7 +99,7 @@ impl Witness {
                 if !self.holds(Check::Caused, ok) {
                     self.violate(Check::Caused, self.about(call.ask), format!("trip {trip} ended by nobody: {seen:?}"));
                 }
-                self.trip_mut(trip).ended = true;
+                self.note_trip_over(trip);
                 Ok(())
             }
             _ => Err(Bad::new("409 ended for what cannot end")),
