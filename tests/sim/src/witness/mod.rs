@@ -246,7 +246,11 @@ impl Witness {
             }
             NodeEvent::RefusedToStart(why) => {
                 if !self.holds(Check::NodeLives, self.expect.may_refuse) {
-                    self.violate(Check::NodeLives, About::default(), format!("it refuses to start: {why}"));
+                    self.violate(
+                        Check::NodeLives,
+                        About::default(),
+                        format!("it refuses to start: {why}"),
+                    );
                 }
             }
             NodeEvent::Failed(what) => {
