@@ -154,7 +154,10 @@ pub fn repeat(seed: u64, all: bool) -> bool {
     quiet_panics();
     let case = Case::draw(seed);
     let outcome = run::once(&case, true);
-    let about = outcome.violation.as_ref().map_or_else(About::default, |found| found.about);
+    let about = outcome
+        .violation
+        .as_ref()
+        .map_or_else(About::default, |found| found.about);
     print_lines(&outcome.lines, about, all);
     match &outcome.violation {
         None => {
@@ -269,7 +272,9 @@ mod tests {
 
     #[test]
     fn the_list_of_regressions_is_one() {
-        let lines = REGRESSIONS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = REGRESSIONS
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         assert_eq!(lines.count(), regressions().count());
     }
 }

@@ -56,7 +56,11 @@ impl Witness {
             self.requests[request as usize].end = Some(state);
             return;
         }
-        let text = format!("r{request} is {} and was {}", state.as_str(), end.map_or("", State::as_str));
+        let text = format!(
+            "r{request} is {} and was {}",
+            state.as_str(),
+            end.map_or("", State::as_str)
+        );
         self.violate(Check::OneOutcome, About::request(request), text);
     }
 
@@ -195,7 +199,11 @@ impl Witness {
             let text = if same {
                 format!("{offer} ended in two ways: {}", describe(ways))
             } else {
-                format!("{offer} went to d{} and to d{}", whose.unwrap_or(0), driver.unwrap_or(0))
+                format!(
+                    "{offer} went to d{} and to d{}",
+                    whose.unwrap_or(0),
+                    driver.unwrap_or(0)
+                )
             };
             return self.violate(Check::OneOutcome, about, text);
         }

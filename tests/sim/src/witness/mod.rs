@@ -65,8 +65,6 @@ pub struct Expect {
     pub order_margin_ms: u64,
     /// `ingress_age_step_ms`.
     pub age_step_ms: u64,
-    /// `deadline_ms` of requests that give none.
-    pub deadline_ms: u64,
     /// Keep a timeline.
     pub trace: bool,
 }
@@ -243,6 +241,12 @@ impl Witness {
         self.node.boots.last().map_or(0, |boot| (at_us + boot.0) / 1_000)
     }
 
+    /// Since when faults are over and the node runs, simulated microseconds.
+    pub(crate) fn calm_since_us(&self) -> Option<u64> {
+        let begun_us = self.node.boots.last().map_or(0, |boot| boot.1);
+        self.node.faults_over_us.map(|over_us| over_us.max(begun_us))
+    }
+
     /// What happens to the node.
     pub fn node_event(&mut self, event: NodeEvent<'_>) {
         self.note(About::default(), || format!("node: {event:?}"));
@@ -253,7 +257,11 @@ impl Witness {
             }
             NodeEvent::RefusedToStart(why) => {
                 if !self.holds(Check::NodeLives, self.expect.may_refuse) {
-                    self.violate(Check::NodeLives, About::default(), format!("it refuses to start: {why}"));
+                    self.violate(
+                        Check::NodeLives,
+                        About::default(),
+                        format!("it refuses to start: {why}"),
+                    );
                 }
             }
             NodeEvent::Failed(what) => {

@@ -1,7 +1,7 @@
 //! What is known of requests, attempts, trips, drivers and sockets. Data, and what follows from it alone.
 
-use crate::codec::audit::Audit;
 use crate::codec::answers::View;
+use crate::codec::audit::Audit;
 use crate::ids::{self, Driver as DriverNo, Offer, Trip};
 use crate::words::{Class, DriverState, State};
 use std::collections::VecDeque;
