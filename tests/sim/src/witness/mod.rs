@@ -272,7 +272,9 @@ impl Witness {
             }
             NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node.up = false,
             NodeEvent::Draining | NodeEvent::Fault(_) => {}
-            NodeEvent::FaultsOver => self.node.faults_over_us = Some(self.now_us),
+            NodeEvent::FaultsOver => {
+                self.node.faults_over_us.get_or_insert(self.now_us);
+            }
         }
     }
 }
