@@ -36,6 +36,8 @@ pub enum ToStore {
     Commits(Arc<Inbox>, Vec<Commit>),
     /// A query that must see the commits before it.
     Query(Ask),
+    /// Nobody waits any more for the answer to this shard's query of that token: answer it with what there is.
+    EndWait(Arc<Inbox>, u64),
     /// Forget watermarks of boots before this one.
     ForgetBefore(u64),
     /// Flush and end.
@@ -153,7 +155,9 @@ impl StoreHandle {
                 self.inbox.release(count);
                 match refused.into_inner() {
                     ToStore::Commits(_, commits) => Err(commits),
-                    ToStore::Query(_) | ToStore::ForgetBefore(_) | ToStore::Shutdown => unreachable!("sent commits"),
+                    ToStore::Query(_) | ToStore::EndWait(..) | ToStore::ForgetBefore(_) | ToStore::Shutdown => {
+                        unreachable!("sent commits")
+                    }
                 }
             }
         }
@@ -182,6 +186,13 @@ impl StoreHandle {
         }
         self.inbox.queries_waiting.fetch_sub(1, Ordering::AcqRel);
         Err(Full)
+    }
+
+    /// Ends the wait of a [`Query::Events`] that was asked with this token: it is answered now, with what there is. Of no
+    /// effect on other queries, or when the answer is on its way.
+    pub fn end_wait(&self, token: u64) {
+        // A store that has shut down has answered everything.
+        let _ = self.writer.send(ToStore::EndWait(Arc::clone(&self.inbox), token));
     }
 
     /// Takes everything out of the inbox, without waiting, and appends it to `out`.

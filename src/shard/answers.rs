@@ -84,7 +84,7 @@ impl<P: Platform> Shard<P> {
                 RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
                     self.post_to_driver(driver_id, request_id, ToDriver::NoSuchOffer, None);
                 }
-                RequestEvent::Reserved { driver_id } => {
+                RequestEvent::Reserved { driver_id, .. } => {
                     self.post_to_driver(driver_id, request_id, ToDriver::Release, None);
                 }
                 RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),

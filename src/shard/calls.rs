@@ -158,6 +158,21 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// The client of these calls sends no more, and may be gone: none of them waits for events any longer.
+    pub(super) fn end_waits(&mut self, calls: &[u64]) {
+        if self.polls == 0 || calls.is_empty() {
+            return;
+        }
+        let waits = |ask: &Ask| matches!(ask, Ask::Events(reply) if calls.contains(&reply.call));
+        for (token, _) in self.asks.iter().filter(|(_, ask)| waits(ask)) {
+            let unasked = self.unasked.iter_mut().find(|(unasked, _)| *unasked == token as u64);
+            match unasked {
+                Some((_, Query::Events { wait_ms, .. })) => *wait_ms = 0,
+                _ => self.store.end_wait(token as u64),
+            }
+        }
+    }
+
     /// Asks again what the store's full queue did not take.
     pub(super) fn ask_again(&mut self) {
         while let Some((token, query)) = self.unasked.pop_front() {

@@ -201,6 +201,7 @@ impl<P: Platform> Shard<P> {
                     self.wheel.cancel(timer);
                 }
                 self.count_closed(ConnectionKind::Http, CloseCause::Peer);
+                self.end_waits(&http.calls_under_way());
             }
             Conn::Socket(socket) => {
                 self.count_closed(ConnectionKind::Driver, CloseCause::Peer);

@@ -42,6 +42,9 @@ impl<P: Platform> Shard<P> {
             let now_ms = self.now_ms;
             return self.send_text(conn, |out| messages::pong(out, now_ms));
         };
+        if !matches!(event, DriverEvent::At(_)) {
+            self.charge_driver(conn);
+        }
         self.step_driver(key, event);
     }
 

@@ -28,6 +28,7 @@ mod runtime;
 mod sockets;
 mod spsc;
 mod stalls;
+mod throttle;
 mod timer;
 
 pub use clock::Clock;
@@ -51,6 +52,7 @@ use crate::limits;
 use crate::net::{ConnId, NetEvent};
 use crate::ops::log::{LogKind, LogLimiter};
 use crate::ops::metrics::ShardMetrics;
+use crate::wire::respond::HttpDate;
 use commit::Durable;
 use compact_str::CompactString;
 use connections::Connections;
@@ -131,8 +133,11 @@ pub struct Shard<P: Platform> {
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
     http_again: Vec<ConnId>,
+    /// The `Date` of answers that are written now.
+    http_date: HttpDate,
     /// The timer of the sweep is armed.
     sweeping: bool,
+    paused: throttle::Paused,
     /// When the account of memory is due.
     account_at_ms: u64,
     asks: Slab<Ask>,
@@ -208,7 +213,9 @@ impl<P: Platform> Shard<P> {
             drivers: Drivers::default(),
             calls: Slab::new(),
             http_again: Vec::new(),
+            http_date: HttpDate::at(now_ms),
             sweeping: false,
+            paused: VecDeque::new(),
             account_at_ms: 0,
             asks: Slab::new(),
             polls: 0,
@@ -377,6 +384,7 @@ impl<P: Platform> Shard<P> {
             // After all that fired: it cancels timers of others, and one that fired already must not be cancelled.
             self.sweep_output();
         }
+        self.resume_drivers();
         self.hear_store();
         let mut inbox = std::mem::take(&mut self.inbox);
         for letter in inbox.drain(..) {

@@ -188,10 +188,26 @@ impl SimStore {
                     self.queue.commits.extend(commits);
                 }
                 ToStore::Query(ask) => self.queue.asks.push(ask),
+                ToStore::EndWait(inbox, token) => self.end_wait(&inbox, token),
                 ToStore::ForgetBefore(incarnation) => self.queue.forget_before = incarnation,
                 ToStore::Shutdown => {}
             }
         }
+    }
+
+    /// A long poll whose caller went away: it waits no longer, wherever it stands.
+    fn end_wait(&mut self, inbox: &Arc<Inbox>, token: u64) {
+        let is_own = |one: &Arc<Inbox>, its: u64| its == token && Arc::ptr_eq(one, inbox);
+        for poll in self.polls.iter_mut().filter(|poll| is_own(&poll.inbox, poll.token)) {
+            poll.until_us = 0;
+        }
+        let asked = self.batch.iter_mut().flat_map(|batch| &mut batch.asks);
+        for ask in asked.chain(&mut self.queue.asks).filter(|ask| is_own(&ask.inbox, ask.token)) {
+            if let Query::Events { wait_ms, .. } = &mut ask.query {
+                *wait_ms = 0;
+            }
+        }
+        self.answer_polls();
     }
 
     fn is_full(&self) -> bool {
