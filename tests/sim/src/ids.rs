@@ -160,7 +160,10 @@ mod tests {
             assert_eq!(ids.read_request(&ids.request(0)), Ok(0));
             assert!(ids.read_driver("x1").is_err());
             assert!(ids.read_request(&format!("{}x", ids.request(1))).is_err());
-            assert_eq!((ids.read_trip("t-a"), ids.read_trip("t-b"), ids.read_trip("t-a")), (0, 1, 0));
+            assert_eq!(
+                (ids.read_trip("t-a"), ids.read_trip("t-b"), ids.read_trip("t-a")),
+                (0, 1, 0)
+            );
             assert_eq!(ids.trip(1), "t-b");
         }
     }

@@ -4,7 +4,7 @@ use crate::checks::{About, Check, Counts, Violation};
 use crate::run::{self, Outcome};
 use crate::shrink;
 use crate::swarm::Case;
-use crate::witness::Line;
+use crate::witness::{Line, VIOLATION};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,7 +154,10 @@ pub fn repeat(seed: u64, all: bool) -> bool {
     quiet_panics();
     let case = Case::draw(seed);
     let outcome = run::once(&case, true);
-    let about = outcome.violation.as_ref().map_or_else(About::default, |found| found.about);
+    let about = outcome
+        .violation
+        .as_ref()
+        .map_or_else(About::default, |found| found.about);
     print_lines(&outcome.lines, about, all);
     match &outcome.violation {
         None => {
@@ -225,6 +228,9 @@ fn print_lines(lines: &[Line], about: About, all: bool) {
     };
     for line in lines.iter().filter(of_interest) {
         println!("{}  {}", time(line.at_us), line.text);
+        if line.text.starts_with(VIOLATION) && !all {
+            break;
+        }
     }
 }
 
@@ -266,7 +272,9 @@ mod tests {
 
     #[test]
     fn the_list_of_regressions_is_one() {
-        let lines = REGRESSIONS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = REGRESSIONS
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         assert_eq!(lines.count(), regressions().count());
     }
 }

@@ -38,7 +38,11 @@ pub fn once(case: &Case, trace: bool) -> Outcome {
         witness.broken(Check::NodeLives, About::default(), bug.clone());
     } else if !witness.is_audited() {
         witness.check_open_calls();
-        witness.broken(Check::Answered, About::default(), "the auditor did not get all its answers");
+        witness.broken(
+            Check::Answered,
+            About::default(),
+            "the auditor did not get all its answers",
+        );
     }
     Outcome {
         violation: witness.violation().cloned(),

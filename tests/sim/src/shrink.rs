@@ -19,7 +19,9 @@ pub fn shrink(case: &Case, check: Check, most: Duration) -> (Case, u32) {
                 return (best, tried);
             }
             tried += 1;
-            let fails = run::once(&smaller, false).violation.is_some_and(|found| found.check == check);
+            let fails = run::once(&smaller, false)
+                .violation
+                .is_some_and(|found| found.check == check);
             if fails {
                 best = smaller;
                 better = true;

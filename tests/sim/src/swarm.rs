@@ -111,7 +111,6 @@ impl Case {
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
             age_step_ms: self.plan.config.ingress_age_step_ms,
-            deadline_ms: u64::from(self.plan.config.deadline_ms),
             trace,
         }
     }
@@ -162,11 +161,21 @@ fn draw_config(rng: &mut Rng, habits: &Habits, temper: &Temper) -> Config {
 }
 
 fn draw_habits(rng: &mut Rng) -> Habits {
-    let mut often = |permille: u32, most: u64| if rng.chance(permille) { rng.between(1, most) as u32 } else { 0 };
+    let mut often = |permille: u32, most: u64| {
+        if rng.chance(permille) {
+            rng.between(1, most) as u32
+        } else {
+            0
+        }
+    };
     let (twins, repeats, cancels) = (often(600, 300), often(600, 300), often(600, 200));
     let (trip_cancels, responses, views) = (often(500, 200), often(500, 400), often(600, 400));
     let (busy_wait, parallel, rude) = (often(700, 1_000), often(600, 800), often(300, 60));
-    let single = if rng.chance(400) { rng.between(300, 1_000) as u32 } else { 100 };
+    let single = if rng.chance(400) {
+        rng.between(300, 1_000) as u32
+    } else {
+        100
+    };
     Habits {
         requests: rng.between(5, 120) as u32,
         pause_ms: *rng.pick(&[20, 150, 800]),
@@ -191,7 +200,13 @@ fn draw_habits(rng: &mut Rng) -> Habits {
 fn draw_temper(rng: &mut Rng) -> Temper {
     let accept = rng.between(50, 950) as u32;
     let decline = rng.between(0, 1_000 - u64::from(accept)) as u32;
-    let mut often = |permille: u32, most: u64| if rng.chance(permille) { rng.between(1, most) as u32 } else { 0 };
+    let mut often = |permille: u32, most: u64| {
+        if rng.chance(permille) {
+            rng.between(1, most) as u32
+        } else {
+            0
+        }
+    };
     let (by_http, vanish, double) = (often(400, 500), often(400, 200), often(500, 300));
     let (stray, off_shift, displace) = (often(500, 400), often(400, 150), often(400, 200));
     let (stall, drop, garbage) = (often(150, 100), often(400, 300), often(200, 150));

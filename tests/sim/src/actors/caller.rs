@@ -207,7 +207,10 @@ impl Caller {
                 http::request(bytes, "POST", "/v1/dispatch/response", Some(body.as_bytes()));
             }
             Ask::Cancel(request) => {
-                let body = format!("{{\"request_id\":\"{}\",\"reason\":\"no \\\"need\\\"\"}}", ids.request(request));
+                let body = format!(
+                    "{{\"request_id\":\"{}\",\"reason\":\"no \\\"need\\\"\"}}",
+                    ids.request(request)
+                );
                 http::request(bytes, "POST", "/v1/dispatch/cancel", Some(body.as_bytes()));
             }
             Ask::TripCancel(trip) => {
@@ -393,7 +396,11 @@ impl Caller {
             let at_us = self.now_us + self.rng.between(5_000, 600_000);
             if again && at_us < self.hours.give_up_us && repeats < REPEATS_MAX {
                 // An offer is repeated until it is answered: its caller has to know.
-                let repeats = if matches!(job, Job::Post(_)) { repeats } else { repeats + 1 };
+                let repeats = if matches!(job, Job::Post(_)) {
+                    repeats
+                } else {
+                    repeats + 1
+                };
                 self.todo.at(at_us, Deed::Again(job, repeats), out);
             }
         }

@@ -184,7 +184,10 @@ impl Driver {
                     }
                     Opcode::Close => {
                         socket.closing = true;
-                        let code = frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                        let code = frame
+                            .payload
+                            .first_chunk()
+                            .map_or(1005, |code| u16::from_be_bytes(*code));
                         self.witness
                             .borrow_mut()
                             .at(self.now_us)
@@ -338,7 +341,10 @@ impl Driver {
             self.connect(out);
         }
         if self.rng.chance(temper.stall) {
-            self.witness.borrow_mut().at(self.now_us).socket_stalled(self.me, conn.0);
+            self.witness
+                .borrow_mut()
+                .at(self.now_us)
+                .socket_stalled(self.me, conn.0);
             out.push(Action::Stall(conn, true));
             self.later(temper.mischief_ms, Deed::ReadAgain(conn), out);
         }
@@ -410,7 +416,11 @@ impl Driver {
                 }
             }
             Deed::Answer { conn, offer, accept } => {
-                let say = if accept { Say::Accept(offer) } else { Say::Decline(offer) };
+                let say = if accept {
+                    Say::Accept(offer)
+                } else {
+                    Say::Decline(offer)
+                };
                 if self.sockets.iter().any(|socket| socket.conn == conn && !socket.closing) {
                     self.say(conn, say, out);
                 }
@@ -442,7 +452,8 @@ impl Actor for Driver {
             Input::Timer(token) => {
                 let rests = now_us >= self.hours.rest_us;
                 let deed = self.todo.take(token);
-                let deed = deed.filter(|deed| !rests || matches!(deed, Deed::Connect | Deed::Beat(_) | Deed::ReadAgain(_)));
+                let deed =
+                    deed.filter(|deed| !rests || matches!(deed, Deed::Connect | Deed::Beat(_) | Deed::ReadAgain(_)));
                 if let Some(deed) = deed {
                     self.timer(deed, out);
                 }

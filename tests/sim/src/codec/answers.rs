@@ -365,7 +365,10 @@ mod tests {
         assert_eq!((read.state, read.offer), (DriverState::Offered, Some(expect)));
         let text = r#"{"driver_id":"d1","date":"2026-01-01","records":[{"request_id":"r1","trip_id":null,"attempt":1,"offer_sent_at_ms":5,"response_type":"TIMEOUT","response_at_ms":9,"gateway_node_id":"n"}],"next_before":"5:x"}"#;
         let (rows, next) = records(text, &mut ids()).unwrap();
-        assert_eq!((rows.len(), rows[0].response, next), (1, Response::Timeout, Some("5:x")));
+        assert_eq!(
+            (rows.len(), rows[0].response, next),
+            (1, Response::Timeout, Some("5:x"))
+        );
     }
 
     #[test]
@@ -378,6 +381,13 @@ mod tests {
             event(line, &mut ids(), |_, _| false).unwrap().outcome,
             Some(TripEnd::Completed)
         );
-        assert!(event(r#"{"cursor":3,"type":"TRIP_CREATED","request_id":"r1"}"#, &mut ids(), |_, _| true).is_err());
+        assert!(
+            event(
+                r#"{"cursor":3,"type":"TRIP_CREATED","request_id":"r1"}"#,
+                &mut ids(),
+                |_, _| true
+            )
+            .is_err()
+        );
     }
 }

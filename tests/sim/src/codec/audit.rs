@@ -194,9 +194,15 @@ mod tests {
     #[test]
     fn an_audit() {
         let audit = read(TEXT, &mut Ids::new(Style::ALL[0])).unwrap();
-        assert_eq!((audit.request, audit.state, audit.entries.len()), (1, State::OfferSent, 2));
+        assert_eq!(
+            (audit.request, audit.state, audit.entries.len()),
+            (1, State::OfferSent, 2)
+        );
         let asked = audit.entries[0].asked.as_ref().unwrap();
-        assert_eq!((asked.candidates.as_slice(), asked.class), (&[1, 2][..], Some(Class::Premium)));
+        assert_eq!(
+            (asked.candidates.as_slice(), asked.class),
+            (&[1, 2][..], Some(Class::Premium))
+        );
         assert_eq!((audit.entries[1].expires_at_ms, audit.entries[1].driver), (8, Some(1)));
     }
 

@@ -124,7 +124,10 @@ impl<'a> Reader<'a> {
     }
 
     fn skip_blanks(&mut self) {
-        while self.byte().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
+        while self
+            .byte()
+            .is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+        {
             self.at += 1;
         }
     }
@@ -170,7 +173,10 @@ impl<'a> Reader<'a> {
             Some(b'[') => self.nested(from).map(Value::List),
             Some(b'-' | b'0'..=b'9') => {
                 let digits = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
-                let length = self.text.as_bytes()[from..].iter().take_while(|byte| digits(byte)).count();
+                let length = self.text.as_bytes()[from..]
+                    .iter()
+                    .take_while(|byte| digits(byte))
+                    .count();
                 self.at += length;
                 Ok(Value::Number(&self.text[from..self.at]))
             }

@@ -153,7 +153,14 @@ mod tests {
 
     #[test]
     fn frames_that_a_server_must_not_send() {
-        for bad in [&[0x82, 0][..], &[0x01, 0], &[0x81, 0x83], &[0x81, 127], &[0x89, 126, 0, 200], &[0xc1, 0]] {
+        for bad in [
+            &[0x82, 0][..],
+            &[0x01, 0],
+            &[0x81, 0x83],
+            &[0x81, 127],
+            &[0x89, 126, 0, 200],
+            &[0xc1, 0],
+        ] {
             assert!(frame(bad).is_err(), "{bad:?}");
         }
     }

@@ -100,7 +100,11 @@ impl Life {
             return Err(format!("the last events lack {:?}", life.owed));
         }
         if audit.state != life.state() {
-            return Err(format!("it says {} and is {}", audit.state.as_str(), life.state().as_str()));
+            return Err(format!(
+                "it says {} and is {}",
+                audit.state.as_str(),
+                life.state().as_str()
+            ));
         }
         Ok(life)
     }
@@ -195,7 +199,11 @@ impl Life {
             }
             Owed::TripCreated(attempt) => entry.step == Step::TripCreated && entry.attempt == *attempt,
         };
-        if paid { Ok(()) } else { Err(format!("{owed:?} belongs here")) }
+        if paid {
+            Ok(())
+        } else {
+            Err(format!("{owed:?} belongs here"))
+        }
     }
 
     fn held(&mut self, entry: &Entry) -> Result<&mut Tried, String> {
@@ -353,7 +361,10 @@ impl Life {
         let (Some(trip), Some(driver), None) = (entry.trip, entry.driver, self.trip) else {
             return Err("no trip that could begin".to_owned());
         };
-        let won = self.tried.iter().any(|tried| tried.driver == driver && tried.way == ways::ACCEPTED);
+        let won = self
+            .tried
+            .iter()
+            .any(|tried| tried.driver == driver && tried.way == ways::ACCEPTED);
         if !won {
             return Err(format!("d{driver} did not accept"));
         }
@@ -374,9 +385,15 @@ pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
     let request = audit.request;
     let about = About::request(request);
     let known = witness.requests[request as usize].audit.clone();
-    let (known_len, len) = (known.as_ref().map_or(0, |known| known.entries.len()), audit.entries.len());
+    let (known_len, len) = (
+        known.as_ref().map_or(0, |known| known.entries.len()),
+        audit.entries.len(),
+    );
     let common = known_len.min(len);
-    let grows = len >= len_min && known.as_ref().is_none_or(|known| known.entries[..common] == audit.entries[..common]);
+    let grows = len >= len_min
+        && known
+            .as_ref()
+            .is_none_or(|known| known.entries[..common] == audit.entries[..common]);
     if !witness.holds(Check::AuditGrows, grows) {
         let differs = known
             .as_ref()
@@ -420,7 +437,10 @@ fn learn(witness: &mut Witness, audit: &Audit, life: &Life) {
     let deadline = witness.requests[request as usize].deadline_at_ms;
     let same = deadline.is_none_or(|deadline| deadline == life.deadline_at_ms);
     if !witness.holds(Check::AuditComplete, same) {
-        let text = format!("the deadline of r{request} was {deadline:?} and is {}", life.deadline_at_ms);
+        let text = format!(
+            "the deadline of r{request} was {deadline:?} and is {}",
+            life.deadline_at_ms
+        );
         witness.violate(Check::AuditComplete, About::request(request), text);
     }
     witness.requests[request as usize].deadline_at_ms = Some(life.deadline_at_ms);

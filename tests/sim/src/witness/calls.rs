@@ -2,7 +2,7 @@
 
 use super::Witness;
 use super::audits;
-use super::state::{Winner, Wish, ways};
+use super::state::{Winner, ways};
 use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers, audit};
@@ -77,7 +77,9 @@ impl Witness {
     pub fn called(&mut self, who: &str, ask: Ask, candidates: u64) -> u32 {
         let number = self.calls.len() as u32;
         let about = self.about(ask);
-        self.note(about, || format!("{who} call {number}: {ask:?} candidates {candidates:#x}"));
+        self.note(about, || {
+            format!("{who} call {number}: {ask:?} candidates {candidates:#x}")
+        });
         let now_us = self.now_us;
         match ask {
             Ask::Offer(request) => {
@@ -239,7 +241,11 @@ impl Witness {
                 same(answers::trip_cancelled(body, &mut self.ids)?, trip)?;
                 let again = self.trip_seen(trip).cancelled;
                 if !self.holds(Check::SameAnswer, !again) {
-                    self.violate(Check::SameAnswer, self.about(call.ask), format!("trip {trip} cancelled twice"));
+                    self.violate(
+                        Check::SameAnswer,
+                        self.about(call.ask),
+                        format!("trip {trip} cancelled twice"),
+                    );
                 }
                 self.learn_trip_ended(trip, Some(crate::words::TripEnd::Cancelled));
                 self.trip_mut(trip).cancelled = true;
@@ -285,7 +291,11 @@ impl Witness {
         if read.duplicate {
             let posts = self.requests[request as usize].posts;
             if !self.holds(Check::OneDispatch, posts > 1) {
-                self.violate(Check::OneDispatch, about, format!("the only POST of r{request} is a duplicate"));
+                self.violate(
+                    Check::OneDispatch,
+                    about,
+                    format!("the only POST of r{request} is a duplicate"),
+                );
             }
         } else {
             self.requests[request as usize].taken += 1;
@@ -297,7 +307,11 @@ impl Witness {
         // 200 of an ended search is `ACCEPTED`; other ends are 409.
         let ok = !matches!(read.state, State::Cancelled | State::Unfulfilled) || !read.duplicate;
         if !self.holds(Check::SameAnswer, ok) {
-            self.violate(Check::SameAnswer, about, format!("r{request} is a duplicate in {}", read.state.as_str()));
+            self.violate(
+                Check::SameAnswer,
+                about,
+                format!("r{request} is a duplicate in {}", read.state.as_str()),
+            );
         }
         self.state_shown(call, request, read.state, read.attempt);
         if let (Some(driver), true) = (read.driver, read.attempt > 0) {
@@ -347,7 +361,9 @@ impl Witness {
             return Ok(());
         };
         if (read.outcome == Outcome::Confirmed) != read.trip.is_some() {
-            return Err(Bad::new(format!("a trip without a confirmation, or none with one: {read:?}")));
+            return Err(Bad::new(format!(
+                "a trip without a confirmation, or none with one: {read:?}"
+            )));
         }
         self.learn_exists(request);
         match read.outcome {
@@ -380,11 +396,20 @@ impl Witness {
         self.state_shown(call, request, view.state, view.attempt);
         let seen = &self.requests[request as usize];
         let ok = view.class == seen.wish.class
-            && seen.deadline_at_ms.is_none_or(|deadline| deadline == view.deadline_at_ms)
+            && seen
+                .deadline_at_ms
+                .is_none_or(|deadline| deadline == view.deadline_at_ms)
             && (view.trip.is_some() == (view.state == State::Accepted))
             && view.excluded.iter().all(|driver| seen.posted & (1 << driver) != 0);
         if !self.holds(Check::SameAnswer, ok) {
-            self.violate(Check::SameAnswer, about, format!("r{request} is shown wrong: {view:?}, {seen:?}", seen = self.requests[request as usize]));
+            self.violate(
+                Check::SameAnswer,
+                about,
+                format!(
+                    "r{request} is shown wrong: {view:?}, {seen:?}",
+                    seen = self.requests[request as usize]
+                ),
+            );
         }
         self.requests[request as usize].deadline_at_ms = Some(view.deadline_at_ms);
         if let (Some(driver), true) = (view.driver, view.attempt > 0) {
@@ -415,7 +440,11 @@ impl Witness {
                     .is_some_and(|seen| seen.posted & (1 << driver) != 0)
             });
         if !self.holds(Check::ViewsMatch, ok) {
-            return self.violate(Check::ViewsMatch, About::driver(driver), format!("d{driver} is shown wrong: {view:?}"));
+            return self.violate(
+                Check::ViewsMatch,
+                About::driver(driver),
+                format!("d{driver} is shown wrong: {view:?}"),
+            );
         }
         if let Some(trip) = view.trip {
             let ended = self.trip_seen(trip).cancelled;
@@ -429,9 +458,13 @@ impl Witness {
 
     /// After faults: calls are answered in time.
     pub(crate) fn check_calls_answered(&mut self) {
-        let Some(over_us) = self.node.faults_over_us else { return };
+        let Some(over_us) = self.calm_since_us() else { return };
         let late = |call: &Call| {
-            let waits_us = if matches!(call.ask, Ask::Events { .. }) { 60_000_000 } else { 0 };
+            let waits_us = if matches!(call.ask, Ask::Events { .. }) {
+                60_000_000
+            } else {
+                0
+            };
             call.open && call.sent_us.max(over_us) + waits_us + 6 * super::SLACK_US < self.now_us
         };
         let found = self.calls.iter().find(|call| late(call)).map(|call| call.ask);
@@ -439,11 +472,6 @@ impl Witness {
         if let Some(ask) = found {
             self.violate(Check::Answered, self.about(ask), format!("{ask:?} was never answered"));
         }
-    }
-
-    /// What a wish asks for, with the run's default.
-    pub(crate) fn deadline_ms_of(&self, wish: &Wish) -> u64 {
-        wish.deadline_ms.unwrap_or(self.expect.deadline_ms)
     }
 }
 

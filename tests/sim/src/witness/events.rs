@@ -4,8 +4,8 @@ use super::Witness;
 use super::calls::{Ask, Call, Next};
 use super::state::Winner;
 use crate::checks::{About, Check};
-use crate::codec::answers::{self, Event};
 use crate::codec::Bad;
+use crate::codec::answers::{self, Event};
 use crate::trips;
 use crate::words::{EventType, State};
 
@@ -84,22 +84,19 @@ impl Witness {
         }
         // What somebody had read before is not missing now.
         let after = match call.ask {
-            Ask::Events {
-                after: Some(after), ..
-            } => Some(after),
+            Ask::Events { after: Some(after), .. } => Some(after),
             Ask::Events {
                 consumer: Some(consumer),
                 ..
             } => Some(self.events.said(consumer)),
             _ => None,
         };
-        let ok = count > 0
-            || after
-                .unwrap_or(0)
-                .max(self.events.may_be_gone())
-                >= call.cursor_max;
+        let ok = count > 0 || after.unwrap_or(0).max(self.events.may_be_gone()) >= call.cursor_max;
         if !self.holds(Check::EventKept, ok) {
-            let text = format!("{:?} has nothing, and there were events up to {}", call.ask, call.cursor_max);
+            let text = format!(
+                "{:?} has nothing, and there were events up to {}",
+                call.ask, call.cursor_max
+            );
             self.violate(Check::EventKept, About::default(), text);
         }
         Ok(Next::Page(count, last))
@@ -126,7 +123,11 @@ impl Witness {
         }
         let about = About::request(request);
         if !self.holds(Check::Protocol, event.trip_intact) {
-            self.violate(Check::Protocol, about, format!("event {cursor} has another trip object"));
+            self.violate(
+                Check::Protocol,
+                about,
+                format!("event {cursor} has another trip object"),
+            );
         }
         let known = self.events.at(cursor).clone();
         match known {
@@ -186,9 +187,14 @@ impl Witness {
     /// An acknowledgement is answered with where it stands.
     pub(super) fn ack_answered(&mut self, call: &Call, consumer: u32, cursor: u64) {
         let said = self.events.said(consumer);
-        let ok = cursor >= call.acked && cursor <= said && matches!(call.ask, Ask::Acknowledge { cursor: asked, .. } if cursor >= asked);
+        let ok = cursor >= call.acked
+            && cursor <= said
+            && matches!(call.ask, Ask::Acknowledge { cursor: asked, .. } if cursor >= asked);
         if !self.holds(Check::AnswerKept, ok) {
-            let text = format!("consumer {consumer} is at {cursor}, was at {} and said {said}", call.acked);
+            let text = format!(
+                "consumer {consumer} is at {cursor}, was at {} and said {said}",
+                call.acked
+            );
             self.violate(Check::AnswerKept, About::default(), text);
         }
         if let Some(ack) = self.events.acks.get_mut(consumer as usize) {

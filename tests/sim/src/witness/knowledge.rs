@@ -56,7 +56,11 @@ impl Witness {
             self.requests[request as usize].end = Some(state);
             return;
         }
-        let text = format!("r{request} is {} and was {}", state.as_str(), end.map_or("", State::as_str));
+        let text = format!(
+            "r{request} is {} and was {}",
+            state.as_str(),
+            end.map_or("", State::as_str)
+        );
         self.violate(Check::OneOutcome, About::request(request), text);
     }
 
@@ -160,8 +164,18 @@ impl Witness {
             let text = format!("trip {trip} ended as {outcome:?}, and its cancellation was answered 200");
             return self.violate(Check::AnswerKept, about, text);
         }
-        self.trip_mut(trip).ended = true;
+        self.note_trip_over(trip);
         self.trip_may_end(trip);
+    }
+
+    /// The trip is over from now on at the latest.
+    pub(crate) fn note_trip_over(&mut self, trip: Trip) {
+        let now_us = self.now_us;
+        let seen = self.trip_mut(trip);
+        if !seen.ended {
+            seen.ended = true;
+            seen.ended_us = now_us;
+        }
     }
 
     /// The attempt went to this driver.
@@ -185,7 +199,11 @@ impl Witness {
             let text = if same {
                 format!("{offer} ended in two ways: {}", describe(ways))
             } else {
-                format!("{offer} went to d{} and to d{}", whose.unwrap_or(0), driver.unwrap_or(0))
+                format!(
+                    "{offer} went to d{} and to d{}",
+                    whose.unwrap_or(0),
+                    driver.unwrap_or(0)
+                )
             };
             return self.violate(Check::OneOutcome, about, text);
         }

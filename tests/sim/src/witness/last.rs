@@ -105,7 +105,11 @@ impl Witness {
         let nothing = seen.posts == seen.posts_refused;
         let (taken, posts) = (seen.taken, seen.posts);
         if !self.holds(Check::OneDispatch, !nothing) {
-            self.violate(Check::OneDispatch, about, format!("r{request} lives, and every POST was turned away"));
+            self.violate(
+                Check::OneDispatch,
+                about,
+                format!("r{request} lives, and every POST was turned away"),
+            );
         }
         let rounds = 1 + life.redispatched;
         if !self.holds(Check::OneDispatch, taken <= rounds && rounds <= posts) {
@@ -136,13 +140,16 @@ impl Witness {
 
     /// Once faults are over, offers end at their time, and the search at its deadline.
     fn check_in_time(&mut self, request: Request, life: &Life) {
-        let Some(over_us) = self.node.faults_over_us else { return };
+        let Some(over_us) = self.calm_since_us() else { return };
         let (over_ms, slack_ms) = (self.node_ms_at(over_us), SLACK_US / 1_000);
         let about = About::request(request);
         for (attempt, tried) in (1..).zip(&life.tried).filter(|(_, tried)| tried.expires_at_ms > 0) {
             let late = tried.ended_at_ms > tried.expires_at_ms.max(over_ms) + slack_ms;
             if !self.holds(Check::OfferInTime, !late) {
-                let text = format!("r{request}#{attempt} ended at {} and expired at {}", tried.ended_at_ms, tried.expires_at_ms);
+                let text = format!(
+                    "r{request}#{attempt} ended at {} and expired at {}",
+                    tried.ended_at_ms, tried.expires_at_ms
+                );
                 return self.violate(Check::OfferInTime, about, text);
             }
         }
@@ -164,7 +171,11 @@ impl Witness {
                 _ => true,
             };
             if !self.holds(Check::Caused, ok) {
-                let text = format!("{offer} is {}, and d{} did not say so", describe(tried.way), tried.driver);
+                let text = format!(
+                    "{offer} is {}, and d{} did not say so",
+                    describe(tried.way),
+                    tried.driver
+                );
                 return self.violate(Check::Caused, About::both(request, tried.driver), text);
             }
             // A socket that says ACCEPT has had the offer.
@@ -190,7 +201,11 @@ impl Witness {
         }
         let kept = !seen.cancelled || trip.ended.is_some_and(|ended| ended.1 == TripEnd::Cancelled);
         if !self.holds(Check::AnswerKept, kept) {
-            self.violate(Check::AnswerKept, about, format!("the cancelled trip of r{request} is {trip:?}"));
+            self.violate(
+                Check::AnswerKept,
+                about,
+                format!("the cancelled trip of r{request} is {trip:?}"),
+            );
         }
     }
 
@@ -242,7 +257,11 @@ impl Witness {
         for (request, life) in (0..).zip(lives) {
             let Some(life) = life else { continue };
             for tried in &life.tried {
-                let end_ms = if tried.way == ways::OPEN { u64::MAX } else { tried.ended_at_ms };
+                let end_ms = if tried.way == ways::OPEN {
+                    u64::MAX
+                } else {
+                    tried.ended_at_ms
+                };
                 if let Some(from_ms) = tried.delivered_at_ms {
                     of_driver
                         .entry(tried.driver)
@@ -262,7 +281,11 @@ impl Witness {
             intervals.sort_unstable();
             for pair in intervals.windows(2) {
                 let ((_, end_ms, first, trip), (from_ms, _, second, next_trip)) = (pair[0], pair[1]);
-                let check = if trip || next_trip { Check::OneTrip } else { Check::OneOffer };
+                let check = if trip || next_trip {
+                    Check::OneTrip
+                } else {
+                    Check::OneOffer
+                };
                 let ok = from_ms >= end_ms || first == second;
                 if !self.holds(check, ok) {
                     let about = About {
@@ -325,7 +348,11 @@ impl Witness {
             }
         }
         if !self.holds(Check::EventsInOrder, gap.is_none()) {
-            return self.violate(Check::EventsInOrder, About::default(), format!("nobody read event {gap:?}"));
+            return self.violate(
+                Check::EventsInOrder,
+                About::default(),
+                format!("nobody read event {gap:?}"),
+            );
         }
         for (request, (life, events)) in (0..).zip(lives.iter().zip(by_request)) {
             let audit = self.requests[request as usize].audit.clone();
@@ -376,7 +403,11 @@ fn events_of(request: Request, life: &Life, entries: &[crate::codec::audit::Entr
             _ => continue,
         };
         let tells = matches!(kind, EventType::RedispatchRequested | EventType::RequestUnfulfilled);
-        let excluded = tried.iter().filter(|tried| tells && tried.1).map(|tried| tried.0).collect();
+        let excluded = tried
+            .iter()
+            .filter(|tried| tells && tried.1)
+            .map(|tried| tried.0)
+            .collect();
         let attempts = if tells { tried.len() as u32 } else { 0 };
         all.push((kind, entry.at_ms, attempts, excluded, outcome));
     }

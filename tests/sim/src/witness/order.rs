@@ -48,7 +48,10 @@ impl Witness {
         let margin_ms = self.expect.order_margin_ms;
         let mut waiters = Vec::new();
         for (request, life) in (0..).zip(lives) {
-            let Some(life) = life.as_ref().filter(|life| life.redispatched == 0 && life.busy_wait_ms > 0) else {
+            let Some(life) = life
+                .as_ref()
+                .filter(|life| life.redispatched == 0 && life.busy_wait_ms > 0)
+            else {
                 continue;
             };
             let only = self.requests[request as usize].posted == 1 << driver;

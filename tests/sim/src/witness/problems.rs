@@ -30,7 +30,11 @@ impl Witness {
                 let ok = problem.code != Code::Draining || self.expect.may_drain;
                 self.counts.add(Check::Caused);
                 if !ok {
-                    self.violate(Check::Caused, self.about(call.ask), "the node drains, and nobody told it to");
+                    self.violate(
+                        Check::Caused,
+                        self.about(call.ask),
+                        "the node drains, and nobody told it to",
+                    );
                 }
                 Ok(Next::Again)
             }
@@ -66,7 +70,10 @@ impl Witness {
         let excluded: u64 = problem.excluded.iter().fold(0, |set, driver| set | (1 << driver));
         let ok = call.candidates & !excluded == 0 && self.requests[request as usize].posts > 1 && call.end.is_none();
         if !self.holds(Check::SameAnswer, ok) {
-            let text = format!("r{request} excludes {excluded:#x}, and was offered {:#x}", call.candidates);
+            let text = format!(
+                "r{request} excludes {excluded:#x}, and was offered {:#x}",
+                call.candidates
+            );
             self.violate(Check::SameAnswer, About::request(request), text);
         }
         self.learn_exists(request);
@@ -97,9 +104,13 @@ impl Witness {
                 let seen = self.trip_seen(trip);
                 let ok = seen.may_have_ended();
                 if !self.holds(Check::Caused, ok) {
-                    self.violate(Check::Caused, self.about(call.ask), format!("trip {trip} ended by nobody: {seen:?}"));
+                    self.violate(
+                        Check::Caused,
+                        self.about(call.ask),
+                        format!("trip {trip} ended by nobody: {seen:?}"),
+                    );
                 }
-                self.trip_mut(trip).ended = true;
+                self.note_trip_over(trip);
                 Ok(())
             }
             _ => Err(Bad::new("409 ended for what cannot end")),

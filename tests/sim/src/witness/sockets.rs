@@ -12,10 +12,12 @@ impl Witness {
     /// A driver opens a socket.
     pub fn socket_opened(&mut self, driver: Driver, conn: u32) {
         self.note(About::driver(driver), || format!("d{driver} opens socket {conn}"));
+        let now_us = self.now_us;
         let seen = &mut self.drivers[driver as usize];
         seen.opened += 1;
         let socket = Socket {
             conn,
+            opened_us: now_us,
             session_floor: seen.session_max,
             live_at_open: seen.live,
             ..Socket::default()
@@ -26,12 +28,16 @@ impl Witness {
     /// A socket is over, whoever ended it.
     pub fn socket_over(&mut self, driver: Driver, conn: u32, why: &str) {
         self.note(About::driver(driver), || format!("d{driver} socket {conn} over: {why}"));
-        self.drivers[driver as usize].sockets.retain(|socket| socket.conn != conn);
+        self.drivers[driver as usize]
+            .sockets
+            .retain(|socket| socket.conn != conn);
     }
 
     /// The node closes a socket with this code.
     pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16) {
-        self.note(About::driver(driver), || format!("d{driver} socket {conn} closed by the node: {code}"));
+        self.note(About::driver(driver), || {
+            format!("d{driver} socket {conn} closed by the node: {code}")
+        });
         let ok = match code {
             4001 => self.drivers[driver as usize].opened > 1,
             1012 => self.expect.may_drain,
@@ -46,7 +52,9 @@ impl Witness {
 
     /// The driver stops reading, or reads again; from then on nothing is owed to this socket in time.
     pub fn socket_stalled(&mut self, driver: Driver, conn: u32) {
-        self.note(About::driver(driver), || format!("d{driver} socket {conn} stalls or reads again"));
+        self.note(About::driver(driver), || {
+            format!("d{driver} socket {conn} stalls or reads again")
+        });
         if let Some(socket) = self.socket(driver, conn) {
             socket.stalled = true;
         }
@@ -95,27 +103,28 @@ impl Witness {
                 .is_some_and(|seen| seen.was_shown(offer.attempt, driver)),
             _ => false,
         };
-        let Some(socket) = self.socket(driver, conn) else { return };
+        let seen = &mut self.drivers[driver as usize];
         match say {
-            Say::Accept(offer) | Say::Decline(offer) => {
-                socket.awaited.push(Awaited { offer, at_us: now_us });
-                spoken(socket, offer, shown);
-            }
-            Say::Ack(offer) => spoken(socket, offer, shown),
-            Say::Trip(trip, _) => {
-                if !socket.trips_spoken.contains(&trip) {
-                    socket.trips_spoken.push(trip);
-                }
-            }
+            Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
+            Say::Trip(trip, _) if !seen.trips_spoken.contains(&trip) => seen.trips_spoken.push(trip),
+            _ => {}
+        }
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        match say {
+            Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(Awaited { offer, at_us: now_us }),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
-            Say::Shift(_) | Say::Location => {}
+            Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
         }
     }
 
     /// Somebody answers for a driver, by socket or HTTP.
     pub(crate) fn answer_said(&mut self, driver: Driver, request: Request, attempt: Option<u32>, accept: bool) {
-        let Some(seen) = self.requests.get_mut(request as usize) else { return };
+        let Some(seen) = self.requests.get_mut(request as usize) else {
+            return;
+        };
         let bit = 1u64 << driver;
         let said = match attempt {
             None if accept => &mut seen.http_accept_said,
@@ -137,7 +146,10 @@ impl Witness {
         let (by_number, by_http) = if accept {
             (attempt.map_or(0, |attempt| attempt.accept_said), seen.http_accept_said)
         } else {
-            (attempt.map_or(0, |attempt| attempt.decline_said), seen.http_decline_said)
+            (
+                attempt.map_or(0, |attempt| attempt.decline_said),
+                seen.http_decline_said,
+            )
         };
         (by_number | by_http) & bit != 0 || (!accept && self.drivers[driver as usize].off_said)
     }
@@ -190,14 +202,18 @@ impl Witness {
         let has_trip = matches!(state, DriverState::EnRoute | DriverState::OnTrip);
         let ok = named == driver && has_trip == trip.is_some() && server_ms <= self.node_ms_max();
         if !self.holds(Check::Protocol, ok) {
-            return self.violate(Check::Protocol, About::driver(driver), format!("d{driver} welcomed as {heard:?}"));
+            return self.violate(
+                Check::Protocol,
+                About::driver(driver),
+                format!("d{driver} welcomed as {heard:?}"),
+            );
         }
         let seen = &mut self.drivers[driver as usize];
         seen.known = true;
         let Some(socket) = seen.sockets.iter_mut().find(|socket| socket.conn == conn) else {
             return;
         };
-        let (floor, live) = (socket.session_floor, socket.live_at_open);
+        let (floor, live, opened_us) = (socket.session_floor, socket.live_at_open, socket.opened_us);
         socket.session = Some(session);
         socket.trip = trip;
         socket.state = Some(state);
@@ -215,11 +231,18 @@ impl Witness {
                 format!("d{driver} is offline, and never said so"),
             );
         }
-        self.check_trip_kept(driver, live, trip, state);
+        self.check_trip_kept(driver, live, trip, state, opened_us);
     }
 
     /// A trip that the driver had for certain, and that nobody ended, is there; one that is over is not.
-    fn check_trip_kept(&mut self, driver: Driver, live: Option<Request>, trip: Option<Trip>, state: DriverState) {
+    fn check_trip_kept(
+        &mut self,
+        driver: Driver,
+        live: Option<Request>,
+        trip: Option<Trip>,
+        state: DriverState,
+        opened_us: u64,
+    ) {
         if let Some(request) = live.filter(|request| !self.trip_may_be_over(*request)) {
             let expect = self.requests[request as usize].winner.and_then(|winner| winner.trip);
             if !self.holds(Check::ConfirmedKept, trip == expect) {
@@ -229,7 +252,9 @@ impl Witness {
         }
         let Some(trip) = trip else { return };
         let seen = self.trip_seen(trip);
-        let ok = !seen.ended && seen.driver.is_none_or(|whose| whose == driver);
+        // That it ended may still be on its way inside the node when the driver connects.
+        let over = seen.ended && seen.ended_us + self.expect.order_margin_ms * 1_000 < opened_us;
+        let ok = !over && seen.driver.is_none_or(|whose| whose == driver);
         if !self.holds(Check::ConfirmedKept, ok) {
             let text = format!("d{driver} is welcomed to trip {trip}: {seen:?}");
             self.violate(Check::ConfirmedKept, About::driver(driver), text);
@@ -252,7 +277,9 @@ impl Witness {
             return;
         };
         let about = About::both(offer.request, driver);
-        let Some(socket) = self.socket(driver, conn) else { return };
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
         let (held, trip) = (socket.offer, socket.trip);
         socket.offer = Some((offer, expires_at_ms));
         if !self.holds(Check::OneOffer, held.is_none()) {
@@ -271,7 +298,11 @@ impl Witness {
             && ttl_ms <= 600_000
             && expires_at_ms - ttl_ms.min(expires_at_ms) <= self.node_ms_max();
         if !self.holds(Check::Protocol, ok) {
-            return self.violate(Check::Protocol, about, format!("d{driver} got a wrong offer: {heard:?}"));
+            return self.violate(
+                Check::Protocol,
+                about,
+                format!("d{driver} got a wrong offer: {heard:?}"),
+            );
         }
         self.learn_exists(offer.request);
         self.learn_attempt(offer, driver);
@@ -299,9 +330,15 @@ impl Witness {
             },
         );
         if !self.holds(Check::Caused, self.was_said(driver, offer, true)) {
-            return self.violate(Check::Caused, about, format!("{offer} CONFIRMED without an ACCEPT of d{driver}"));
+            return self.violate(
+                Check::Caused,
+                about,
+                format!("{offer} CONFIRMED without an ACCEPT of d{driver}"),
+            );
         }
-        let Some(socket) = self.socket(driver, conn) else { return };
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
         if socket.offer.is_some_and(|(held, _)| held == offer) {
             socket.offer = None;
             socket.trip = Some(trip);
@@ -338,7 +375,9 @@ impl Witness {
             Some(Revoke::Taken) => self.learn_state(offer.request, State::Accepted),
             _ => {}
         }
-        let Some(socket) = self.socket(driver, conn) else { return };
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
         if socket.offer.is_some_and(|(held, _)| held == offer) {
             socket.offer = None;
         }
@@ -348,7 +387,9 @@ impl Witness {
     fn told_state(&mut self, driver: Driver, conn: u32, state: DriverState, trip: Option<Trip>) {
         let has_trip = matches!(state, DriverState::EnRoute | DriverState::OnTrip);
         let off_said = self.drivers[driver as usize].off_said;
-        let Some(socket) = self.socket(driver, conn) else { return };
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
         let before = socket.trip;
         socket.trip = trip;
         socket.state = Some(state);
@@ -357,7 +398,10 @@ impl Witness {
             && (state != DriverState::Offline || off_said)
             && (trip.is_none() || trip == before);
         if !self.holds(Check::Caused, ok) {
-            let text = format!("d{driver} is told {} with trip {trip:?}, before {before:?}", state.as_str());
+            let text = format!(
+                "d{driver} is told {} with trip {trip:?}, before {before:?}",
+                state.as_str()
+            );
             return self.violate(Check::Caused, About::driver(driver), text);
         }
         if let (Some(over), None) = (before, trip) {
@@ -394,7 +438,9 @@ impl Witness {
 
     fn ponged(&mut self, driver: Driver, conn: u32, server_ms: u64) {
         let most = self.node_ms_max();
-        let Some(socket) = self.socket(driver, conn) else { return };
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
         let ok = socket.pings > 0 && server_ms >= socket.server_ms && server_ms <= most;
         socket.pings = socket.pings.saturating_sub(1);
         socket.server_ms = server_ms;
@@ -407,7 +453,9 @@ impl Witness {
     fn told_error(&mut self, driver: Driver, conn: u32, code: ErrorCode, request: Option<Request>) {
         let ok = match code {
             ErrorCode::Invalid | ErrorCode::UnknownType => {
-                let Some(socket) = self.socket(driver, conn) else { return };
+                let Some(socket) = self.socket(driver, conn) else {
+                    return;
+                };
                 let ok = socket.garbage > 0;
                 socket.garbage = socket.garbage.saturating_sub(1);
                 ok
@@ -417,10 +465,9 @@ impl Witness {
                 Some(request) => return self.denied(driver, conn, request),
             },
             ErrorCode::NoSuchTrip => {
-                let Some(socket) = self.socket(driver, conn) else { return };
-                let spoken = socket.trips_spoken.clone();
                 // An own trip is never denied, whether it is over or not.
-                spoken.iter().any(|trip| self.trip_seen(*trip).driver != Some(driver))
+                let foreign = |trip: &Trip| self.trip_seen(*trip).driver != Some(driver);
+                self.drivers[driver as usize].trips_spoken.iter().any(foreign)
             }
         };
         if !self.holds(Check::SameAnswer, ok) {
@@ -431,16 +478,21 @@ impl Witness {
 
     /// `no_such_offer`: the driver spoke of an offer that was not made to it, or of one that was refused.
     fn denied(&mut self, driver: Driver, conn: u32, request: Request) {
-        let Some(socket) = self.socket(driver, conn) else { return };
         let of_request = |spoken: &&(Offer, bool)| spoken.0.request == request;
-        let any = socket.spoken.iter().find(of_request).copied();
-        let unshown = socket.spoken.iter().find(|spoken| of_request(spoken) && !spoken.1).copied();
-        let is_it = |awaited: &Awaited| awaited.offer.request == request && unshown.is_none_or(|it| it.0 == awaited.offer);
-        let index = socket
-            .awaited
-            .iter()
-            .position(is_it)
-            .or_else(|| socket.awaited.iter().position(|awaited| awaited.offer.request == request));
+        let spoken = &self.drivers[driver as usize].spoken;
+        let any = spoken.iter().find(of_request).copied();
+        let unshown = spoken.iter().find(|spoken| of_request(spoken) && !spoken.1).copied();
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let is_it =
+            |awaited: &Awaited| awaited.offer.request == request && unshown.is_none_or(|it| it.0 == awaited.offer);
+        let index = socket.awaited.iter().position(is_it).or_else(|| {
+            socket
+                .awaited
+                .iter()
+                .position(|awaited| awaited.offer.request == request)
+        });
         if let Some(index) = index {
             socket.awaited.remove(index);
         }
@@ -457,11 +509,14 @@ impl Witness {
 
     /// After faults: sockets that live have been answered, and hold no offer beyond its time.
     pub(crate) fn check_sockets_answered(&mut self) {
-        let Some(over_us) = self.node.faults_over_us else { return };
+        let Some(over_us) = self.calm_since_us() else { return };
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         for driver in 0..self.drivers.len() {
             let sockets = std::mem::take(&mut self.drivers[driver].sockets);
-            for socket in sockets.iter().filter(|socket| socket.session.is_some() && !socket.stalled) {
+            for socket in sockets
+                .iter()
+                .filter(|socket| socket.session.is_some() && !socket.stalled)
+            {
                 let driver = driver as Driver;
                 let late = |awaited: &&Awaited| awaited.at_us.max(over_us) + SLACK_US < now_us;
                 if let Some(awaited) = socket.awaited.iter().find(late) {
@@ -481,10 +536,10 @@ impl Witness {
     }
 }
 
-fn spoken(socket: &mut Socket, offer: Offer, shown: bool) {
-    match socket.spoken.iter_mut().find(|spoken| spoken.0 == offer) {
+fn spoken(all: &mut Vec<(Offer, bool)>, offer: Offer, shown: bool) {
+    match all.iter_mut().find(|spoken| spoken.0 == offer) {
         Some(spoken) => spoken.1 &= shown,
-        None => socket.spoken.push((offer, shown)),
+        None => all.push((offer, shown)),
     }
 }
 

@@ -32,7 +32,10 @@ pub(super) fn heard_text(heard: Heard) -> String {
             ttl_ms,
             ..
         } => {
-            format!("OFFER {offer} {} ttl {ttl_ms} ms, until {expires_at_ms}", class.as_str())
+            format!(
+                "OFFER {offer} {} ttl {ttl_ms} ms, until {expires_at_ms}",
+                class.as_str()
+            )
         }
         Heard::Confirmed { offer, trip } => format!("CONFIRMED {offer} trip{trip}"),
         Heard::Declined { offer } => format!("DECLINED {offer}"),
