@@ -4,6 +4,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod cli;
+pub mod peers;
 pub mod scenarios;
 
 pub mod session;
@@ -14,6 +15,8 @@ pub mod message;
 pub mod ring;
 pub mod ws;
 
+pub mod chart;
+pub mod html;
 pub mod measure;
 pub mod raw;
 pub mod report;

@@ -197,7 +197,10 @@ fn log_path(data: &Path) -> PathBuf {
 }
 
 /// A loopback address that was free a moment ago.
-fn free_port() -> io::Result<SocketAddrV4> {
+///
+/// # Errors
+/// The kernel's.
+pub fn free_port() -> io::Result<SocketAddrV4> {
     ipv4(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
@@ -212,25 +215,31 @@ pub fn ipv4(address: SocketAddr) -> io::Result<SocketAddrV4> {
     }
 }
 
-/// This program's raw-ring server in a process of its own. See [`crate::raw`].
+/// A server in a process of its own that prints its address as its first line: the raw ring's (see [`crate::raw`]) and most
+/// of the peers'.
 pub struct RawServer {
     child: OwnedChild,
     address: SocketAddrV4,
 }
 
 impl RawServer {
-    /// Starts `program raw-server` on the server's core; it prints its address as its first line.
+    /// Starts `program raw-server` on the server's core.
     ///
     /// # Errors
     /// It cannot be started or does not print an address.
     pub fn start(program: &Path, cores: Cores, arguments: &[String]) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command
-            .arg("raw-server")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut child = OwnedChild::spawn(&mut command, cores.server)?;
+        command.arg("raw-server").args(arguments);
+        Self::start_command(&mut command, cores)
+    }
+
+    /// Starts a program on the server's core and reads its address from the first line that it prints.
+    ///
+    /// # Errors
+    /// It cannot be started or does not print an address.
+    pub fn start_command(command: &mut Command, cores: Cores) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = OwnedChild::spawn(command, cores.server)?;
         let stdout = child
             .0
             .stdout
@@ -243,6 +252,26 @@ impl RawServer {
             .parse()
             .map_err(|_| io::Error::other(format!("no address in {line:?}")))?;
         Ok(Self { child, address })
+    }
+
+    /// Starts a program on the server's core that was told to listen on `address`, and waits until it does.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or does not listen within 30 s.
+    pub fn start_at(command: &mut Command, cores: Cores, address: SocketAddrV4) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = OwnedChild::spawn(command, cores.server)?;
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(status) = child.0.try_wait()? {
+                return Err(io::Error::other(format!("ended with {status} before it listened")));
+            }
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Ok(Self { child, address });
+            }
+            std::thread::sleep(POLL);
+        }
+        Err(io::Error::other(format!("does not listen after {READY_TIMEOUT:?}")))
     }
 
     /// What scenarios need.
