@@ -8,8 +8,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::compare;
+use crate::harness;
 use crate::html;
 use crate::peers;
+use crate::plan;
 use crate::raw;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
@@ -87,6 +90,17 @@ enum Scenario {
     All,
     /// Push and acknowledgement beside other WebSocket servers, which are built from the package registries
     Peers(peers::Options),
+    /// Scenarios from files: ramps, faults, several load processes (see bench/scenarios)
+    Run(harness::Options),
+    /// Say what became faster or slower between two files of results, and what is noise
+    Compare(compare::Options),
+    /// Make the page with charts again from a file of results
+    Html(html::Options),
+    /// What hardware a city needs, from measured costs
+    Plan(plan::Options),
+    /// A load process (what `run` starts as its children)
+    #[command(hide = true)]
+    LoadProcess,
     /// The peer on tokio-tungstenite (what `peers` starts as its child)
     #[command(hide = true)]
     TungsteniteServer(peers::tungstenite::Options),
@@ -134,6 +148,21 @@ impl Cli {
                 bench.reports = peers::run(&mut bench.context, options, bench.runs)?;
                 return bench.write(&self.common, &[]);
             }
+            Scenario::Run(options) => {
+                let mut bench = Bench::new(&self.common, true)?;
+                bench.reports = harness::run(&mut bench.context, options, bench.runs)?;
+                return bench.report(&self.common);
+            }
+            Scenario::LoadProcess => {
+                harness::worker::run()?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Compare(options) => return compare::run(options),
+            Scenario::Html(options) => {
+                html::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Plan(options) => return plan::run(options),
             _ => {}
         }
         let mut bench = Bench::new(&self.common, !matches!(self.scenario, Scenario::Raw(_)))?;
@@ -174,7 +203,14 @@ impl Scenario {
                 Step::Handshakes(defaults()),
                 Step::Raw(defaults()),
             ],
-            Self::Peers(_) | Self::TungsteniteServer(_) | Self::RawServer(_) => Vec::new(),
+            Self::Peers(_)
+            | Self::Run(_)
+            | Self::Compare(_)
+            | Self::Html(_)
+            | Self::Plan(_)
+            | Self::LoadProcess
+            | Self::TungsteniteServer(_)
+            | Self::RawServer(_) => Vec::new(),
         }
     }
 }
@@ -227,6 +263,7 @@ impl Bench {
             settings: common.settings.clone(),
             data_root,
             cores,
+            any_address: false,
         };
         let context = Context {
             setup,

@@ -54,12 +54,24 @@ impl Run {
 
 /// Faults by kind.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Faults(BTreeMap<&'static str, (u64, String)>);
+pub struct Faults(BTreeMap<Cow<'static, str>, (u64, String)>);
 
 impl Faults {
     /// Counts a fault; the first of a kind is kept as its example.
     pub fn add(&mut self, kind: &'static str, example: impl FnOnce() -> String) {
-        self.0.entry(kind).or_insert_with(|| (0, example())).0 += 1;
+        self.0.entry(kind.into()).or_insert_with(|| (0, example())).0 += 1;
+    }
+
+    /// Adds faults that another process has counted.
+    pub fn merge(&mut self, kind: String, count: u64, example: String) {
+        self.0.entry(kind.into()).or_insert((0, example)).0 += count;
+    }
+
+    /// Kind, how often, and an example.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64, &str)> {
+        self.0
+            .iter()
+            .map(|(kind, (count, example))| (kind.as_ref(), *count, example.as_str()))
     }
 
     /// No faults.
@@ -238,7 +250,7 @@ impl ScenarioReport {
 }
 
 /// The middle one, or the mean of the two in the middle; values that are not numbers do not count.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -319,7 +331,7 @@ impl Progress {
     /// A bar that appears with its first phase.
     pub fn new() -> Self {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{msg:40!} [{bar:30}] {pos}/{len} {elapsed}")
+        let style = ProgressStyle::with_template("{msg:40!} [{bar:30}] {pos}/{len} {elapsed} {prefix}")
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
         bar.set_style(style);
@@ -347,12 +359,18 @@ impl Progress {
         self.bar.reset();
         self.bar.set_length(length);
         self.bar.set_message(format!("{}: {name}", self.context));
+        self.bar.set_prefix("");
         self.bar.tick();
     }
 
     /// Says how far the phase is. Draws a few times per second, however often it is called.
     pub fn at(&self, position: u64) {
         self.bar.set_position(position);
+    }
+
+    /// Shows figures of the moment beside the bar.
+    pub fn live(&self, figures: String) {
+        self.bar.set_prefix(figures);
     }
 
     /// Clears the bar.

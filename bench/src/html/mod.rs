@@ -8,6 +8,8 @@ mod plot;
 mod scale;
 
 use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
@@ -18,6 +20,26 @@ use crate::report::number;
 const UNITS_WITH_BARS: [&str; 4] = ["B", "µs", "ms", "1/s"];
 /// Charts of a run are kept open up to this many runs; further ones are folded.
 const RUNS_OPEN: usize = 1;
+
+/// A page from a kept file.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// File of results, as --json writes it
+    #[arg(value_name = "RESULTS.json")]
+    results: PathBuf,
+    /// Where the page goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// Makes the page.
+///
+/// # Errors
+/// A file's, or the results are not JSON.
+pub fn run(options: &Options) -> io::Result<()> {
+    let document = serde_json::from_str(&std::fs::read_to_string(&options.results)?)?;
+    std::fs::write(&options.output, page(&document))
+}
 
 /// The page for a document of results.
 pub fn page(document: &Value) -> String {
