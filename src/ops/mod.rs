@@ -12,3 +12,4 @@ pub mod notify;
 pub mod process;
 pub mod signals;
 pub mod spec;
+pub mod tune;
