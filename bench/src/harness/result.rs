@@ -59,11 +59,12 @@ pub fn run(scenario: &Scenario, story: Story) -> Run {
 /// Samples whose counters go on over a restart of the node, which begins at zero.
 fn continued(samples: &[Sample]) -> Vec<Sample> {
     let mut result: Vec<Sample> = Vec::with_capacity(samples.len());
-    let mut bases = [0.0; 4];
-    let mut last = [0.0; 4];
+    let mut bases = [0.0; 5];
+    let mut last = [0.0; 5];
     for sample in samples {
         let mut sample = *sample;
         let counters = [
+            &mut sample.cpu_s,
             &mut sample.user_s,
             &mut sample.system_s,
             &mut sample.disk,
@@ -113,7 +114,7 @@ fn phase_costs(run: &mut Run, scenario: &Scenario, phase: &str, window: Option<(
     add("offers_per_s", "1/s", per_s(|sample| sample.posted));
     add("cpu_user", "cores", per_s(|sample| sample.user_s));
     add("cpu_system", "cores", per_s(|sample| sample.system_s));
-    add("cpu", "cores", per_s(|sample| sample.user_s + sample.system_s));
+    add("cpu", "cores", per_s(|sample| sample.cpu_s));
     add("load_cpu", "cores", per_s(|sample| sample.load_s));
     add("allocated", "B", last.allocated);
     add("anonymous", "B", last.anonymous);

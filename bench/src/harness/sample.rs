@@ -18,9 +18,11 @@ const PAGE_BYTES: u64 = 4096;
 pub struct Sample {
     /// Since the beginning of the run, s.
     pub at_s: f64,
-    /// CPU of the node in user mode, s.
+    /// CPU of the node, exact, s.
+    pub cpu_s: f64,
+    /// CPU of the node in user mode, to 10 ms, s.
     pub user_s: f64,
-    /// CPU of the node in the kernel, s.
+    /// CPU of the node in the kernel, to 10 ms, s.
     pub system_s: f64,
     /// CPU of all load processes, s.
     pub load_s: f64,
@@ -66,6 +68,7 @@ impl Sample {
         let value = |name: &str| metric(&metrics, name).unwrap_or(f64::NAN);
         Ok(Self {
             at_s,
+            cpu_s: process_cpu_ns(pid)? as f64 / 1e9,
             user_s,
             system_s,
             load_s: load.iter().filter_map(|pid| process_cpu_ns(*pid).ok()).sum::<u64>() as f64 / 1e9,
@@ -76,7 +79,7 @@ impl Sample {
             tcp: tcp_bytes(&fs::read_to_string("/proc/net/sockstat")?),
             network: loopback_bytes(&fs::read_to_string("/proc/net/dev")?),
             disk: field(&io, "write_bytes:").unwrap_or(f64::NAN),
-            commits: value("dispatchd_journal_commit_latency_seconds_count"),
+            commits: value("dispatchd_journal_commits_total"),
             ..Self::default()
         })
     }

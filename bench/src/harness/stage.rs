@@ -249,7 +249,7 @@ impl Stage<'_> {
         }
         if let Some(before) = self.story.samples.last() {
             let share = |now: f64, then: f64| (now - then) / (sample.at_s - before.at_s);
-            let cores = share(sample.user_s + sample.system_s, before.user_s + before.system_s);
+            let cores = share(sample.cpu_s, before.cpu_s);
             let p99_ms = self.story.moments.last().map_or(f64::NAN, |moment| {
                 moment.latencies[super::tally::Latency::Offer as usize].quantile_ms(0.99)
             });

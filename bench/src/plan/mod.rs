@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::report::{align_numbers, number, table};
 use fit::{Fit, Point, Quantity};
@@ -37,6 +37,9 @@ pub struct Options {
     /// CPU of a handshake, µs (figure handshake_cpu_us of the scenario handshakes)
     #[arg(long)]
     handshake_us: Option<f64>,
+    /// Keep what the fits need of the measured results in one small file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// Predict this larger run from the measured ones, and print the error
     #[arg(long, value_name = "LARGER.json")]
     check: Option<PathBuf>,
@@ -58,6 +61,10 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
         .iter()
         .flat_map(|document| fit::points(document, &PHASES_SKIPPED))
         .collect();
+    if let Some(path) = &options.save {
+        std::fs::write(path, format!("{:#}\n", condensed(&documents)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(path) = &options.check {
         let larger = fit::points(&read(path)?, &PHASES_SKIPPED);
         return check(&points, &larger);
@@ -94,6 +101,24 @@ fn read(path: &PathBuf) -> io::Result<Value> {
     let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
     serde_json::from_str(&text).map_err(|error| named(&error))
+}
+
+/// All scenarios of all files with their phases and medians, without what only reports show.
+fn condensed(documents: &[Value]) -> Value {
+    let scenarios = documents
+        .iter()
+        .flat_map(|document| document["scenarios"].as_array().into_iter().flatten());
+    let kept = scenarios.map(|scenario| {
+        json!({
+            "scenario": scenario["scenario"],
+            "parameters": { "phase": scenario["parameters"]["phase"] },
+            "medians": scenario["medians"],
+        })
+    });
+    json!({
+        "environment": documents.first().map(|document| &document["environment"]),
+        "scenarios": kept.collect::<Vec<_>>(),
+    })
 }
 
 /// The figure of a scenario `handshakes`, or of dispatchd among the peers.

@@ -30,8 +30,8 @@ pub mod assumed {
     pub const LWT_PER_CORE: f64 = 1_500.0;
     /// Scylla: copies of everything.
     pub const REPLICAS: f64 = 3.0;
-    /// Scylla: bytes on disk by bytes of the journal: rows are compressed, but there are two tables.
-    pub const STORED_BY_JOURNAL: f64 = 0.6;
+    /// Scylla: bytes on disk of an offer: its request with trip and audit, and a record of each attempt, compressed.
+    pub const STORED_BYTES_PER_OFFER: f64 = 2_000.0;
 }
 
 /// The city and the machines that are for sale.
@@ -298,7 +298,7 @@ pub fn size(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Plan {
     let storm = storm_line(city, drivers, cpu.value, carrying, nodes, costs);
     plan.lines.push(storm);
     disk_lines(&mut plan, city, &load, carrying, costs);
-    store_lines(&mut plan, city, drivers, offers, nodes, costs, &load);
+    store_lines(&mut plan, city, drivers, offers, nodes);
     plan
 }
 
@@ -351,7 +351,7 @@ fn disk_lines(plan: &mut Plan, city: &City, load: &Load, carrying: f64, costs: &
     });
 }
 
-fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f64, nodes: f64, costs: &Costs, load: &Load) {
+fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f64, nodes: f64) {
     let mut line = |what: &str, figure: String, because: String| {
         plan.lines.push(Line {
             what: what.to_owned(),
@@ -393,16 +393,15 @@ fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f64, nodes: f
             assumed::REPLICAS
         ),
     );
-    let journal = costs.need(Quantity::Disk, load).value;
-    let stored = journal * assumed::STORED_BY_JOURNAL * 86_400.0 * city.retention_days * assumed::REPLICAS;
+    let stored = offers * assumed::STORED_BYTES_PER_OFFER * 86_400.0 * city.retention_days * assumed::REPLICAS;
     line(
         "Scylla disk",
         format!("{:.1} TB in all", stored / 1e12),
         format!(
-            "{:.0} days, {:.0} replicas, {} of what the journal takes",
+            "{:.0} days, {:.0} replicas, {:.0} B for an offer",
             city.retention_days,
             assumed::REPLICAS,
-            assumed::STORED_BY_JOURNAL
+            assumed::STORED_BYTES_PER_OFFER
         ),
     );
 }
