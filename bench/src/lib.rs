@@ -4,7 +4,9 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod cli;
+pub mod crash;
 pub mod scenarios;
+pub mod soak;
 
 pub mod session;
 

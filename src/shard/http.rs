@@ -30,7 +30,7 @@ pub(super) struct Http {
     paused: bool,
     /// Takes no further request; what is under way is answered.
     last: bool,
-    peer_closed: bool,
+    pub(super) peer_closed: bool,
     /// No whole request has come yet.
     fresh: bool,
 }
