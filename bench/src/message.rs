@@ -266,6 +266,7 @@ mod tests {
             &Message::Welcome {
                 heartbeat_ms: 30_000,
                 state: DriverState::Available,
+                trip: None,
             },
         );
     }

@@ -4,7 +4,7 @@
 
 mod shard;
 #[path = "../../../../src/sync.rs"]
-#[allow(dead_code, reason = "not all of it matters here")]
+#[allow(dead_code, unused_imports, reason = "not all of it matters here")]
 mod sync;
 #[path = "../../../../src/wake.rs"]
 mod wake;
