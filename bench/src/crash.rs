@@ -103,7 +103,8 @@ impl Power for Cuts {
     fn off(&mut self) {
         self.cuts += 1;
         let waits = self.cuts.is_multiple_of(2);
-        self.disk.power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
+        self.disk
+            .power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
     }
 
     fn on(&mut self) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Cuts in a run; `CRASH_CUTS` says otherwise.
 const CUTS: u32 = 10;
-/// Cuts of a disk that lies, each of which loses something.
+/// Cuts of a disk that lies, each of which loses what was promised.
 const CUTS_LYING: u32 = 3;
 /// Every other cut waits up to this long for a moment in which a write is under way.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
@@ -23,7 +23,8 @@ impl Power for Cuts {
     fn off(&mut self) {
         self.cuts += 1;
         let waits = self.cuts.is_multiple_of(2);
-        self.disk.power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
+        self.disk
+            .power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
     }
 
     fn on(&mut self) -> io::Result<()> {
@@ -61,11 +62,14 @@ async fn nothing_acknowledged_is_lost_with_the_power() {
     let report = played.unwrap_or_else(|error| panic!("{error}"));
     report.print();
     assert!(!report.is_bad(), "{} violations", report.violations());
-    assert!(counts.writes_durable > 0, "the journal's writes are durable ones: {counts:?}");
+    assert!(
+        counts.writes_durable > 0,
+        "the journal's writes are durable ones: {counts:?}"
+    );
     assert!(counts.losses.sectors_lost > 0, "the disk lost nothing: {counts:?}");
 }
 
-/// The check can fail: a disk that answers syncs without doing them loses what was promised, and that is found.
+/// The check can fail: a disk that answers `O_DSYNC` writes without doing them loses what was promised, and that is found.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_lies_is_found_out() {
     let Some((played, _)) = play(CUTS_LYING, Honesty::Lying).await else {

@@ -258,7 +258,12 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn start(address: SocketAddr, http: reqwest::Client, observer: &Arc<Observer>, options: &Options) -> io::Result<Self> {
+    fn start(
+        address: SocketAddr,
+        http: reqwest::Client,
+        observer: &Arc<Observer>,
+        options: &Options,
+    ) -> io::Result<Self> {
         let city = Arc::new(City::load().map_err(io::Error::other)?);
         let fleet = drivers::place(&city, options.drivers, options.seed);
         let api = Api::new(http, address, Arc::clone(observer));
@@ -297,7 +302,9 @@ impl Crowd {
         };
         if tokio::time::timeout(END_MAX, ended).await.is_err() {
             let unfinished = self.engine.unfinished();
-            left.push(format!("{unfinished} requests or trips have not ended {END_MAX:?} after the load"));
+            left.push(format!(
+                "{unfinished} requests or trips have not ended {END_MAX:?} after the load"
+            ));
         }
         self.drivers.shutdown().await;
         self.readers.shutdown().await;

@@ -73,7 +73,11 @@ fn table(series: &[Judged], out: &mut String) {
         match judged.trend {
             Some(trend) => {
                 let share = 100.0 * trend.slope_per_hour / trend.level;
-                let share = if share.is_finite() { format!("{share:+.2} %") } else { "–".into() };
+                let share = if share.is_finite() {
+                    format!("{share:+.2} %")
+                } else {
+                    "–".into()
+                };
                 let _ = write!(
                     out,
                     "<td>{:.2}<td>{:+.3}<td>{:+.3}<td>{share}",
@@ -98,7 +102,12 @@ fn table(series: &[Judged], out: &mut String) {
 
 /// Scale from zero, so that the eye sees a growth as large as it is.
 fn plot(judged: &Judged, out: &mut String) {
-    let points: Vec<(f64, f64)> = judged.points.iter().copied().filter(|(_, value)| value.is_finite()).collect();
+    let points: Vec<(f64, f64)> = judged
+        .points
+        .iter()
+        .copied()
+        .filter(|(_, value)| value.is_finite())
+        .collect();
     let _ = write!(
         out,
         "<div><h2>{} <span class=dim>{}</span></h2><svg viewBox='0 0 {WIDTH} {HEIGHT}'>",

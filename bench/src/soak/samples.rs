@@ -52,35 +52,119 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
 
 /// Everything that is sampled.
 pub const SERIES: &[Series] = &[
-    series("resident", "process_resident_memory_bytes", MIB, "MiB", Expect::Flat(1.0)),
+    series(
+        "resident",
+        "process_resident_memory_bytes",
+        MIB,
+        "MiB",
+        Expect::Flat(1.0),
+    ),
     series("allocated", "dispatchd_allocated_bytes", MIB, "MiB", Expect::Flat(0.5)),
     // The store's write buffers grow for minutes and are emptied at once; a slope through that says nothing.
     Series {
         less: &["dispatchd_store_write_buffers_bytes", "dispatchd_store_cache_bytes"],
-        ..series("allocated_rest", "dispatchd_allocated_bytes", MIB, "MiB", Expect::Flat(0.5))
+        ..series(
+            "allocated_rest",
+            "dispatchd_allocated_bytes",
+            MIB,
+            "MiB",
+            Expect::Flat(0.5),
+        )
     },
-    series("store_buffers", "dispatchd_store_write_buffers_bytes", MIB, "MiB", Expect::Shown),
+    series(
+        "store_buffers",
+        "dispatchd_store_write_buffers_bytes",
+        MIB,
+        "MiB",
+        Expect::Shown,
+    ),
     series("store_cache", "dispatchd_store_cache_bytes", MIB, "MiB", Expect::Shown),
     series("tables", "dispatchd_memory_bytes", MIB, "MiB", Expect::Flat(0.25)),
     series("fds", "process_open_fds", 1.0, "descriptors", Expect::Flat(2.0)),
     series("threads", "process_threads", 1.0, "threads", Expect::Flat(1.0)),
     series("ring_slots", "dispatchd_ring_slots", 1.0, "slots", Expect::Flat(5.0)),
-    series("connections", "dispatchd_connections", 1.0, "connections", Expect::Flat(5.0)),
-    series("timers_armed", "dispatchd_timers_armed", 1.0, "timers", Expect::Flat(5.0)),
+    series(
+        "connections",
+        "dispatchd_connections",
+        1.0,
+        "connections",
+        Expect::Flat(5.0),
+    ),
+    series(
+        "timers_armed",
+        "dispatchd_timers_armed",
+        1.0,
+        "timers",
+        Expect::Flat(5.0),
+    ),
     series("drivers", "dispatchd_drivers", 1.0, "drivers", Expect::Flat(5.0)),
-    series("requests_open", "dispatchd_requests_open", 1.0, "requests", Expect::Flat(5.0)),
-    series("requests_waiting", "dispatchd_requests_waiting", 1.0, "requests", Expect::Flat(5.0)),
-    series("store_backlog", "dispatchd_store_backlog_records", 1.0, "records", Expect::Flat(50.0)),
-    series("store_queue", "dispatchd_store_queue_commits", 1.0, "commits", Expect::Flat(50.0)),
-    series("polls_parked", "dispatchd_store_polls_parked", 1.0, "readers", Expect::Flat(1.0)),
-    series("journal_segments", "dispatchd_journal_segments", 1.0, "segments", Expect::Flat(1.0)),
-    series("events_kept", "dispatchd_store_events_kept", 1.0, "events", Expect::Shown),
+    series(
+        "requests_open",
+        "dispatchd_requests_open",
+        1.0,
+        "requests",
+        Expect::Flat(5.0),
+    ),
+    series(
+        "requests_waiting",
+        "dispatchd_requests_waiting",
+        1.0,
+        "requests",
+        Expect::Flat(5.0),
+    ),
+    series(
+        "store_backlog",
+        "dispatchd_store_backlog_records",
+        1.0,
+        "records",
+        Expect::Flat(50.0),
+    ),
+    series(
+        "store_queue",
+        "dispatchd_store_queue_commits",
+        1.0,
+        "commits",
+        Expect::Flat(50.0),
+    ),
+    series(
+        "polls_parked",
+        "dispatchd_store_polls_parked",
+        1.0,
+        "readers",
+        Expect::Flat(1.0),
+    ),
+    series(
+        "journal_segments",
+        "dispatchd_journal_segments",
+        1.0,
+        "segments",
+        Expect::Flat(1.0),
+    ),
+    series(
+        "events_kept",
+        "dispatchd_store_events_kept",
+        1.0,
+        "events",
+        Expect::Shown,
+    ),
     series("store_disk", "dispatchd_store_disk_bytes", MIB, "MiB", Expect::Shown),
     series("cpu", "process_cpu_seconds_total", 0.01, "% of a core", Expect::Rate),
     series("offers", "dispatchd_offers_total", 1.0, "per s", Expect::Rate),
-    series("http_requests", "dispatchd_http_requests_total", 1.0, "per s", Expect::Rate),
+    series(
+        "http_requests",
+        "dispatchd_http_requests_total",
+        1.0,
+        "per s",
+        Expect::Rate,
+    ),
     series("bad_input", "dispatchd_bad_input_total", 1.0, "per s", Expect::Rate),
-    series("journal_commits", "dispatchd_journal_commits_total", 1.0, "per s", Expect::Rate),
+    series(
+        "journal_commits",
+        "dispatchd_journal_commits_total",
+        1.0,
+        "per s",
+        Expect::Rate,
+    ),
 ];
 
 /// One look at everything; as long as [`SERIES`].
@@ -191,6 +275,9 @@ mod tests {
 
     #[test]
     fn counters_are_plotted_as_rates() {
-        assert_eq!(rates(&[(0.0, 10.0), (2.0, 30.0), (3.0, 30.0)]), [(2.0, 10.0), (3.0, 0.0)]);
+        assert_eq!(
+            rates(&[(0.0, 10.0), (2.0, 30.0), (3.0, 30.0)]),
+            [(2.0, 10.0), (3.0, 0.0)]
+        );
     }
 }

@@ -62,9 +62,7 @@ fn bad_http(host: SocketAddrV4) -> Vec<Bad> {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let post = |path: &str, body: &str| {
         let length = body.len();
-        format!(
-            "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
+        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
     };
     let huge = format!("{{\"request_id\":\"x\",\"trip\":{{\"x\":\"{}\"}}}}", "x".repeat(70_000));
     vec![
@@ -74,10 +72,16 @@ fn bad_http(host: SocketAddrV4) -> Vec<Bad> {
         with(get("/v1/events?limit=many"), "HTTP/1.1 400"),
         with(get("/v1/dispatch/offer"), "HTTP/1.1 405"),
         with(post("/v1/dispatch/offer", "{\"request_id\":"), "HTTP/1.1 400"),
-        with(post("/v1/dispatch/offer", "{\"request_id\":\"r\",\"driver_id\":\"d\"}"), "HTTP/1.1 400"),
+        with(
+            post("/v1/dispatch/offer", "{\"request_id\":\"r\",\"driver_id\":\"d\"}"),
+            "HTTP/1.1 400",
+        ),
         with(post("/v1/dispatch/offer", &huge), "HTTP/1.1 413"),
         with(
-            post("/v1/dispatch/response", "{\"driver_id\":\"d\",\"request_id\":\"none\",\"response_type\":\"ACCEPT\"}"),
+            post(
+                "/v1/dispatch/response",
+                "{\"driver_id\":\"d\",\"request_id\":\"none\",\"response_type\":\"ACCEPT\"}",
+            ),
             "HTTP/1.1 404",
         ),
         with("BOGUS\r\n\r\n".into(), "HTTP/1.1 400"),
@@ -118,7 +122,10 @@ fn bad_frames() -> Vec<(Vec<u8>, u16)> {
     vec![
         (frame(0x81, b"not json"), 0),
         (frame(0x81, br#"{"type":"SING"}"#), 0),
-        (frame(0x81, br#"{"type":"ACCEPT","request_id":"nobody-knows","attempt":1}"#), 0),
+        (
+            frame(0x81, br#"{"type":"ACCEPT","request_id":"nobody-knows","attempt":1}"#),
+            0,
+        ),
         (frame(0x81, br#"{"type":"LOCATION","lat":1234,"lon":0}"#), 0),
         (frame(0x82, b"binary"), 1003),
         (frame(0x81, &[0xff, 0xfe]), 1007),
@@ -202,7 +209,10 @@ fn on_websocket(address: SocketAddrV4, driver: &str, sent: &[u8], close: u16) ->
             count => received.extend_from_slice(&buffer[..count]),
         }
     }
-    Ok(Some(format!("{driver}: no answer {close} to a bad frame, but {} bytes", received.len())))
+    Ok(Some(format!(
+        "{driver}: no answer {close} to a bad frame, but {} bytes",
+        received.len()
+    )))
 }
 
 /// The code of a close frame behind its opcode and length, whose low bits vary with the reason.
@@ -224,7 +234,11 @@ pub fn read(address: SocketAddrV4, drivers: u32, posted: &dyn Fn() -> u64, stop:
             continue;
         };
         // Mostly what is in memory still, sometimes what only the store has.
-        let back = if turn.is_multiple_of(4) { turn * 7919 % (newest + 1) } else { turn % 100 };
+        let back = if turn.is_multiple_of(4) {
+            turn * 7919 % (newest + 1)
+        } else {
+            turn % 100
+        };
         let request = newest.saturating_sub(back);
         let driver = turn * 31 % u64::from(drivers);
         let path = match turn % 5 {
@@ -246,5 +260,8 @@ pub fn read(address: SocketAddrV4, drivers: u32, posted: &dyn Fn() -> u64, stop:
 
 /// The UTC day, as the records API takes it.
 fn today() -> String {
-    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+    jiff::Timestamp::now()
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .date()
+        .to_string()
 }
