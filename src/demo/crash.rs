@@ -28,7 +28,7 @@ const UPTIME_MS: std::ops::Range<u64> = 20..1500;
 /// How often a node is killed again before it is known to have recovered.
 const KILLED_IN_RECOVERY: f64 = 0.2;
 /// What everything open may take to end after the last kill.
-const END_MAX: Duration = Duration::from_millis(Tempo::CRASH.deadline_ms + 25_000);
+const END_MAX: Duration = Duration::from_millis(Tempo::CRASH.deadline_ms + 12_000);
 /// What one kill with all that follows may take, and everything else beside [`END_MAX`]: beyond it something hangs.
 const KILL_MAX: Duration = Duration::from_secs(5);
 const REST_MAX: Duration = Duration::from_secs(240);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Cuts in a run; `CRASH_CUTS` says otherwise.
 const CUTS: u32 = 10;
-/// Cuts of a disk that lies, each of which loses something.
+/// Cuts of a disk that lies, each of which loses what was promised.
 const CUTS_LYING: u32 = 3;
 /// Every other cut waits up to this long for a moment in which a write is under way.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
@@ -69,7 +69,7 @@ async fn nothing_acknowledged_is_lost_with_the_power() {
     assert!(counts.losses.sectors_lost > 0, "the disk lost nothing: {counts:?}");
 }
 
-/// The check can fail: a disk that answers syncs without doing them loses what was promised, and that is found.
+/// The check can fail: a disk that answers `O_DSYNC` writes without doing them loses what was promised, and that is found.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_lies_is_found_out() {
     let Some((played, _)) = play(CUTS_LYING, Honesty::Lying).await else {

@@ -14,8 +14,17 @@ pub type ChangeId = u64;
 struct Pending {
     id: ChangeId,
     change: Change,
-    /// Survives whatever happens; it still waits for its turn behind older ones.
-    certain: bool,
+    fate: Fate,
+}
+
+/// Whether a change survives a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Open,
+    /// Whatever happens; it still waits for its turn behind older ones.
+    Kept,
+    /// Never, although it was answered as durable.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -88,7 +97,7 @@ impl FileData {
         self.pending.push(Pending {
             id,
             change,
-            certain: false,
+            fate: Fate::Open,
         });
     }
 
@@ -96,10 +105,18 @@ impl FileData {
     pub fn sync_one(&mut self, id: ChangeId) {
         // Gone when a sync of the whole file was faster.
         if let Some(pending) = self.pending.iter_mut().find(|pending| pending.id == id) {
-            pending.certain = true;
+            pending.fate = Fate::Kept;
         }
-        let ready = self.pending.iter().take_while(|pending| pending.certain).count();
+        let kept = |pending: &&Pending| pending.fate == Fate::Kept;
+        let ready = self.pending.iter().take_while(kept).count();
         self.settle(ready);
+    }
+
+    /// The one change will be lost with the next cut, unless the whole file is synced before.
+    pub fn doom_one(&mut self, id: ChangeId) {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.id == id) {
+            pending.fate = Fate::Lost;
+        }
     }
 
     /// All changes up to this one are durable, as `fsync` and `fdatasync` make them.
@@ -120,37 +137,34 @@ impl FileData {
     /// The power is gone: what survives is what there is.
     pub fn cut(&mut self, rng: &mut StdRng) -> Losses {
         let mut losses = Losses::default();
-        let luck = match rng.random_range(0..3) {
+        let luck = match rng.random_range(0..4) {
             0 => Luck::Nothing,
             1 => Luck::Everything,
             _ => Luck::Sectors,
         };
         for pending in std::mem::take(&mut self.pending) {
-            let mut survives = |certain: bool| {
-                certain
-                    || match luck {
-                        Luck::Nothing => false,
-                        Luck::Everything => true,
-                        Luck::Sectors => rng.random_bool(0.5),
-                    }
+            let mut survives = || match (pending.fate, luck) {
+                (Fate::Kept, _) | (Fate::Open, Luck::Everything) => true,
+                (Fate::Lost, _) | (Fate::Open, Luck::Nothing) => false,
+                (Fate::Open, Luck::Sectors) => rng.random_bool(0.5),
             };
             match pending.change {
                 Change::Resize(len) => {
-                    if survives(pending.certain) {
+                    if survives() {
                         self.platter.resize(len, 0);
                     }
                 }
                 Change::Write { offset, data } => {
                     let (mut lost, mut kept) = (0, 0);
                     for (at, sector) in sectors(offset, &data) {
-                        if survives(pending.certain) {
+                        if survives() {
                             write_into(&mut self.platter, at, sector);
                             kept += 1;
                         } else {
                             lost += 1;
                         }
                     }
-                    if !pending.certain {
+                    if pending.fate != Fate::Kept {
                         losses.sectors_lost += lost;
                         losses.sectors_kept += kept;
                         losses.writes_torn += u64::from(lost > 0 && kept > 0);
@@ -224,6 +238,12 @@ mod tests {
                 .iter()
                 .all(|left| left == &[2; 4])
         );
+    }
+
+    #[test]
+    fn what_a_lie_covers_is_lost() {
+        let left = survivors(|file| file.doom_one(2));
+        assert!(left.iter().all(|left| left == &[1; 4]));
     }
 
     #[test]

@@ -18,6 +18,18 @@ const TTL: Duration = Duration::from_secs(3600);
 /// Size of the disk as it is shown, in blocks of 4 KiB: 1 TiB, all of it free.
 const BLOCKS: u64 = 1 << 28;
 
+/// Handle of a file that was opened `O_DSYNC`.
+const DSYNC: FileHandle = FileHandle(1);
+
+/// The handle says how a file was opened. `O_SYNC` has the bit of `O_DSYNC`.
+fn handle(flags: i32) -> FileHandle {
+    if flags & libc::O_DSYNC == 0 {
+        FileHandle(0)
+    } else {
+        DSYNC
+    }
+}
+
 /// A mounted disk.
 pub(crate) struct LossyFs(pub(crate) Disk);
 
@@ -164,11 +176,11 @@ impl Filesystem for LossyFs {
         name: &OsStr,
         _mode: u32,
         _umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         match self.made(parent, name, false) {
-            Ok(attr) => reply.created(&TTL, &attr, Generation(0), FileHandle(0), FopenFlags::empty()),
+            Ok(attr) => reply.created(&TTL, &attr, Generation(0), handle(flags), FopenFlags::empty()),
             Err(error) => reply.error(error),
         }
     }
@@ -208,9 +220,9 @@ impl Filesystem for LossyFs {
         done(reply, renamed);
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.state() {
-            Ok(_) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Ok(_) => reply.opened(handle(flags.0), FopenFlags::empty()),
             Err(error) => reply.error(error),
         }
     }
@@ -260,35 +272,34 @@ impl Filesystem for LossyFs {
             Err(refusal) => return reply.error(refusal.into()),
         };
         let bytes = data.len() as u32;
-        // O_SYNC has the bit of O_DSYNC.
         if flags.0 & libc::O_DSYNC == 0 {
             state.counts.writes_volatile += 1;
             drop(state);
             return reply.written(bytes);
         }
         state.counts.writes_durable += 1;
+        state.counts.writes_direct += u64::from(flags.0 & libc::O_DIRECT != 0);
         let ino = ino.0;
-        self.0.begin(
-            state,
-            Task::Write {
-                ino,
-                change,
-                bytes,
-                reply,
-            },
-        );
+        let task = Task::Write {
+            ino,
+            change,
+            bytes,
+            reply,
+        };
+        self.0.begin(state, task, true);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         done(reply, self.state().map(drop));
     }
 
-    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    /// The kernel sends one behind every write to a file that was opened `O_DSYNC`, too.
+    fn fsync(&self, _: &Request, ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         match self.state() {
             Ok(mut state) => {
                 state.counts.syncs += 1;
                 let (ino, through) = (ino.0, state.tree.newest_change());
-                self.0.begin(state, Task::Sync { ino, through, reply });
+                self.0.begin(state, Task::Sync { ino, through, reply }, handle == DSYNC);
             }
             Err(error) => reply.error(error),
         }
@@ -320,7 +331,7 @@ impl Filesystem for LossyFs {
             Ok(mut state) => {
                 state.counts.dir_syncs += 1;
                 let (ino, through) = (ino.0, state.tree.newest_change());
-                self.0.begin_dir(state, Task::Sync { ino, through, reply });
+                self.0.begin(state, Task::Sync { ino, through, reply }, false);
             }
             Err(error) => reply.error(error),
         }

@@ -23,8 +23,8 @@ const IDLE: Duration = Duration::from_secs(1);
 pub enum Honesty {
     /// What is answered as durable is durable.
     Honest,
-    /// Answers syncs and durable writes of files at once and without doing them, as a disk with a volatile cache that ignores
-    /// flushes. Entries of directories are kept: what is lost is data alone.
+    /// Answers writes to files that were opened `O_DSYNC` or `O_SYNC` at once, and loses them at the next cut, as a disk does whose
+    /// cache is volatile and who ignores that it must not be. All else is kept as promised.
     Lying,
 }
 
@@ -33,6 +33,8 @@ pub enum Honesty {
 pub struct Counts {
     /// Writes that had to be durable when answered (`O_DSYNC`, `O_SYNC`).
     pub writes_durable: u64,
+    /// Those among them that were direct (`O_DIRECT`).
+    pub writes_direct: u64,
     /// Writes that had not.
     pub writes_volatile: u64,
     /// `fsync` and `fdatasync` of files.
@@ -127,18 +129,15 @@ impl Disk {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to make something of a file durable.
-    pub(crate) fn begin(&self, state: MutexGuard<'_, State>, task: Task) {
-        if state.honesty == Honesty::Lying {
+    /// Begins to make something durable; `dsync` says whether it is of a file that was opened `O_DSYNC`.
+    pub(crate) fn begin(&self, mut state: MutexGuard<'_, State>, task: Task, dsync: bool) {
+        if dsync && state.honesty == Honesty::Lying {
+            if let Task::Write { ino, change, .. } = &task {
+                state.tree.doom_write(*ino, *change);
+            }
             drop(state);
-            task.answer();
-        } else {
-            self.begin_dir(state, task);
+            return task.answer();
         }
-    }
-
-    /// The same for a directory, about which nobody lies.
-    pub(crate) fn begin_dir(&self, mut state: MutexGuard<'_, State>, task: Task) {
         let takes = Duration::from_micros(state.tree.random(SYNC_US_MAX));
         state.task_next += 1;
         let key = (Instant::now() + takes, state.task_next);

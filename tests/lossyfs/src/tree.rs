@@ -253,6 +253,13 @@ impl Tree {
         }
     }
 
+    /// The one write will be lost, although it was answered as durable.
+    pub fn doom_write(&mut self, ino: Ino, id: ChangeId) {
+        if let Ok(file) = self.file(ino) {
+            file.doom_one(id);
+        }
+    }
+
     /// All changes of a file, or of a directory's entries, up to `id` are durable.
     pub fn sync_through(&mut self, ino: Ino, id: ChangeId) {
         if let Ok(file) = self.file(ino) {
