@@ -4,7 +4,7 @@ use crate::checks::{About, Check, Counts, Violation};
 use crate::run::{self, Outcome};
 use crate::shrink;
 use crate::swarm::Case;
-use crate::witness::Line;
+use crate::witness::{Line, VIOLATION};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,6 +228,9 @@ fn print_lines(lines: &[Line], about: About, all: bool) {
     };
     for line in lines.iter().filter(of_interest) {
         println!("{}  {}", time(line.at_us), line.text);
+        if line.text.starts_with(VIOLATION) && !all {
+            break;
+        }
     }
 }
 

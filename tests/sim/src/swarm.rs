@@ -111,7 +111,6 @@ impl Case {
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
             age_step_ms: self.plan.config.ingress_age_step_ms,
-            deadline_ms: u64::from(self.plan.config.deadline_ms),
             trace,
         }
     }

@@ -175,7 +175,7 @@ pub enum Say {
 const GARBAGE: [&str; 6] = [
     "{\"type\":\"NONSENSE\"}",
     "{\"type\":\"ACCEPT\",\"request_id\":\"r!\",\"attempt\":1}",
-    "{\"type\":\"ACCEPT\",\"request_id\":\"r1\"}",
+    "{\"type\":\"ACCEPT\",\"attempt\":1}",
     "[1,2,3]",
     "{\"type\":",
     "{\"type\":\"LOCATION\",\"lat\":91,\"lon\":0}",

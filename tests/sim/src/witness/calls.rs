@@ -2,7 +2,7 @@
 
 use super::Witness;
 use super::audits;
-use super::state::{Winner, Wish, ways};
+use super::state::{Winner, ways};
 use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers, audit};
@@ -458,9 +458,7 @@ impl Witness {
 
     /// After faults: calls are answered in time.
     pub(crate) fn check_calls_answered(&mut self) {
-        let Some(over_us) = self.node.faults_over_us else {
-            return;
-        };
+        let Some(over_us) = self.calm_since_us() else { return };
         let late = |call: &Call| {
             let waits_us = if matches!(call.ask, Ask::Events { .. }) {
                 60_000_000
@@ -474,11 +472,6 @@ impl Witness {
         if let Some(ask) = found {
             self.violate(Check::Answered, self.about(ask), format!("{ask:?} was never answered"));
         }
-    }
-
-    /// What a wish asks for, with the run's default.
-    pub(crate) fn deadline_ms_of(&self, wish: &Wish) -> u64 {
-        wish.deadline_ms.unwrap_or(self.expect.deadline_ms)
     }
 }
 

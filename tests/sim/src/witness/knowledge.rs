@@ -164,8 +164,18 @@ impl Witness {
             let text = format!("trip {trip} ended as {outcome:?}, and its cancellation was answered 200");
             return self.violate(Check::AnswerKept, about, text);
         }
-        self.trip_mut(trip).ended = true;
+        self.note_trip_over(trip);
         self.trip_may_end(trip);
+    }
+
+    /// The trip is over from now on at the latest.
+    pub(crate) fn note_trip_over(&mut self, trip: Trip) {
+        let now_us = self.now_us;
+        let seen = self.trip_mut(trip);
+        if !seen.ended {
+            seen.ended = true;
+            seen.ended_us = now_us;
+        }
     }
 
     /// The attempt went to this driver.

@@ -32,6 +32,9 @@ pub type Shared = Rc<RefCell<Witness>>;
 /// Times the node may take beyond what the contract says, once faults are over, in simulated microseconds.
 pub const SLACK_US: u64 = 5_000_000;
 
+/// How a violation's line of the timeline begins.
+pub const VIOLATION: &str = "VIOLATION";
+
 /// A line of the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -62,8 +65,6 @@ pub struct Expect {
     pub order_margin_ms: u64,
     /// `ingress_age_step_ms`.
     pub age_step_ms: u64,
-    /// `deadline_ms` of requests that give none.
-    pub deadline_ms: u64,
     /// Keep a timeline.
     pub trace: bool,
 }
@@ -203,7 +204,7 @@ impl Witness {
 
     pub(crate) fn violate(&mut self, check: Check, about: About, text: impl Into<String>) {
         let text = text.into();
-        self.note(about, || format!("VIOLATION {}: {text}", check.as_str()));
+        self.note(about, || format!("{VIOLATION} {}: {text}", check.as_str()));
         if self.violation.is_none() {
             self.violation = Some(Violation {
                 check,
@@ -227,6 +228,10 @@ impl Witness {
 
     /// The node's time is at most this, whichever boot a message comes from, Unix milliseconds.
     pub(crate) fn node_ms_max(&self) -> u64 {
+        if !self.node.up {
+            // A boot that serves before it has been reported.
+            return u64::MAX;
+        }
         let offset_us = self.node.boots.iter().map(|boot| boot.0).max().unwrap_or(0);
         (self.now_us + offset_us) / 1_000
     }
@@ -234,6 +239,12 @@ impl Witness {
     /// The node's time at a simulated time, for its last boot, Unix milliseconds.
     pub(crate) fn node_ms_at(&self, at_us: u64) -> u64 {
         self.node.boots.last().map_or(0, |boot| (at_us + boot.0) / 1_000)
+    }
+
+    /// Since when faults are over and the node runs, simulated microseconds.
+    pub(crate) fn calm_since_us(&self) -> Option<u64> {
+        let begun_us = self.node.boots.last().map_or(0, |boot| boot.1);
+        self.node.faults_over_us.map(|over_us| over_us.max(begun_us))
     }
 
     /// What happens to the node.
@@ -261,7 +272,9 @@ impl Witness {
             }
             NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node.up = false,
             NodeEvent::Draining | NodeEvent::Fault(_) => {}
-            NodeEvent::FaultsOver => self.node.faults_over_us = Some(self.now_us),
+            NodeEvent::FaultsOver => {
+                self.node.faults_over_us.get_or_insert(self.now_us);
+            }
         }
     }
 }

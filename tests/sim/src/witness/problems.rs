@@ -110,7 +110,7 @@ impl Witness {
                         format!("trip {trip} ended by nobody: {seen:?}"),
                     );
                 }
-                self.trip_mut(trip).ended = true;
+                self.note_trip_over(trip);
                 Ok(())
             }
             _ => Err(Bad::new("409 ended for what cannot end")),

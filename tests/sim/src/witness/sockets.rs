@@ -12,10 +12,12 @@ impl Witness {
     /// A driver opens a socket.
     pub fn socket_opened(&mut self, driver: Driver, conn: u32) {
         self.note(About::driver(driver), || format!("d{driver} opens socket {conn}"));
+        let now_us = self.now_us;
         let seen = &mut self.drivers[driver as usize];
         seen.opened += 1;
         let socket = Socket {
             conn,
+            opened_us: now_us,
             session_floor: seen.session_max,
             live_at_open: seen.live,
             ..Socket::default()
@@ -101,23 +103,20 @@ impl Witness {
                 .is_some_and(|seen| seen.was_shown(offer.attempt, driver)),
             _ => false,
         };
+        let seen = &mut self.drivers[driver as usize];
+        match say {
+            Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
+            Say::Trip(trip, _) if !seen.trips_spoken.contains(&trip) => seen.trips_spoken.push(trip),
+            _ => {}
+        }
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
         match say {
-            Say::Accept(offer) | Say::Decline(offer) => {
-                socket.awaited.push(Awaited { offer, at_us: now_us });
-                spoken(socket, offer, shown);
-            }
-            Say::Ack(offer) => spoken(socket, offer, shown),
-            Say::Trip(trip, _) => {
-                if !socket.trips_spoken.contains(&trip) {
-                    socket.trips_spoken.push(trip);
-                }
-            }
+            Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(Awaited { offer, at_us: now_us }),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
-            Say::Shift(_) | Say::Location => {}
+            Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
         }
     }
 
@@ -214,7 +213,7 @@ impl Witness {
         let Some(socket) = seen.sockets.iter_mut().find(|socket| socket.conn == conn) else {
             return;
         };
-        let (floor, live) = (socket.session_floor, socket.live_at_open);
+        let (floor, live, opened_us) = (socket.session_floor, socket.live_at_open, socket.opened_us);
         socket.session = Some(session);
         socket.trip = trip;
         socket.state = Some(state);
@@ -232,11 +231,18 @@ impl Witness {
                 format!("d{driver} is offline, and never said so"),
             );
         }
-        self.check_trip_kept(driver, live, trip, state);
+        self.check_trip_kept(driver, live, trip, state, opened_us);
     }
 
     /// A trip that the driver had for certain, and that nobody ended, is there; one that is over is not.
-    fn check_trip_kept(&mut self, driver: Driver, live: Option<Request>, trip: Option<Trip>, state: DriverState) {
+    fn check_trip_kept(
+        &mut self,
+        driver: Driver,
+        live: Option<Request>,
+        trip: Option<Trip>,
+        state: DriverState,
+        opened_us: u64,
+    ) {
         if let Some(request) = live.filter(|request| !self.trip_may_be_over(*request)) {
             let expect = self.requests[request as usize].winner.and_then(|winner| winner.trip);
             if !self.holds(Check::ConfirmedKept, trip == expect) {
@@ -246,7 +252,9 @@ impl Witness {
         }
         let Some(trip) = trip else { return };
         let seen = self.trip_seen(trip);
-        let ok = !seen.ended && seen.driver.is_none_or(|whose| whose == driver);
+        // That it ended may still be on its way inside the node when the driver connects.
+        let over = seen.ended && seen.ended_us + self.expect.order_margin_ms * 1_000 < opened_us;
+        let ok = !over && seen.driver.is_none_or(|whose| whose == driver);
         if !self.holds(Check::ConfirmedKept, ok) {
             let text = format!("d{driver} is welcomed to trip {trip}: {seen:?}");
             self.violate(Check::ConfirmedKept, About::driver(driver), text);
@@ -457,12 +465,9 @@ impl Witness {
                 Some(request) => return self.denied(driver, conn, request),
             },
             ErrorCode::NoSuchTrip => {
-                let Some(socket) = self.socket(driver, conn) else {
-                    return;
-                };
-                let spoken = socket.trips_spoken.clone();
                 // An own trip is never denied, whether it is over or not.
-                spoken.iter().any(|trip| self.trip_seen(*trip).driver != Some(driver))
+                let foreign = |trip: &Trip| self.trip_seen(*trip).driver != Some(driver);
+                self.drivers[driver as usize].trips_spoken.iter().any(foreign)
             }
         };
         if !self.holds(Check::SameAnswer, ok) {
@@ -473,16 +478,13 @@ impl Witness {
 
     /// `no_such_offer`: the driver spoke of an offer that was not made to it, or of one that was refused.
     fn denied(&mut self, driver: Driver, conn: u32, request: Request) {
+        let of_request = |spoken: &&(Offer, bool)| spoken.0.request == request;
+        let spoken = &self.drivers[driver as usize].spoken;
+        let any = spoken.iter().find(of_request).copied();
+        let unshown = spoken.iter().find(|spoken| of_request(spoken) && !spoken.1).copied();
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
-        let of_request = |spoken: &&(Offer, bool)| spoken.0.request == request;
-        let any = socket.spoken.iter().find(of_request).copied();
-        let unshown = socket
-            .spoken
-            .iter()
-            .find(|spoken| of_request(spoken) && !spoken.1)
-            .copied();
         let is_it =
             |awaited: &Awaited| awaited.offer.request == request && unshown.is_none_or(|it| it.0 == awaited.offer);
         let index = socket.awaited.iter().position(is_it).or_else(|| {
@@ -507,9 +509,7 @@ impl Witness {
 
     /// After faults: sockets that live have been answered, and hold no offer beyond its time.
     pub(crate) fn check_sockets_answered(&mut self) {
-        let Some(over_us) = self.node.faults_over_us else {
-            return;
-        };
+        let Some(over_us) = self.calm_since_us() else { return };
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         for driver in 0..self.drivers.len() {
             let sockets = std::mem::take(&mut self.drivers[driver].sockets);
@@ -536,10 +536,10 @@ impl Witness {
     }
 }
 
-fn spoken(socket: &mut Socket, offer: Offer, shown: bool) {
-    match socket.spoken.iter_mut().find(|spoken| spoken.0 == offer) {
+fn spoken(all: &mut Vec<(Offer, bool)>, offer: Offer, shown: bool) {
+    match all.iter_mut().find(|spoken| spoken.0 == offer) {
         Some(spoken) => spoken.1 &= shown,
-        None => socket.spoken.push((offer, shown)),
+        None => all.push((offer, shown)),
     }
 }
 

@@ -193,6 +193,8 @@ pub struct TripSeen {
     pub api_cancel_said: bool,
     /// It has ended, for certain.
     pub ended: bool,
+    /// Since when that is known, simulated microseconds.
+    pub ended_us: u64,
     /// Its cancellation was answered 200.
     pub cancelled: bool,
 }
@@ -219,6 +221,10 @@ pub struct Driver {
     pub off_said: bool,
     /// It was welcomed at some time.
     pub known: bool,
+    /// Offers it spoke of, and whether each had been shown to it whenever it did. An answer may reach a later socket.
+    pub spoken: Vec<(Offer, bool)>,
+    /// Trips it spoke of.
+    pub trips_spoken: Vec<Trip>,
 }
 
 /// An answer that a socket waits for.
@@ -235,6 +241,8 @@ pub struct Awaited {
 pub struct Socket {
     /// The actor's number of it.
     pub conn: u32,
+    /// When it was opened, simulated microseconds.
+    pub opened_us: u64,
     /// The session must be above this.
     pub session_floor: u64,
     /// The trip that the driver had for certain when the socket was opened.
@@ -249,10 +257,6 @@ pub struct Socket {
     pub state: Option<DriverState>,
     /// Answers it waits for.
     pub awaited: Vec<Awaited>,
-    /// Offers it spoke of, and whether each had been shown to its driver whenever it did.
-    pub spoken: Vec<(Offer, bool)>,
-    /// Trips it spoke of.
-    pub trips_spoken: Vec<Trip>,
     /// Things said that are no messages, less the errors heard.
     pub garbage: u32,
     /// Pings said, less pongs heard.

@@ -488,6 +488,11 @@ impl Ring for SimRing {
         RawFd::from(self.shard)
     }
 
+    fn connections(&self) -> u32 {
+        let occupied = self.slots.iter().filter(|slot| slot.socket.is_some());
+        occupied.count() as u32
+    }
+
     fn take_counts(&mut self) -> NetCounts {
         std::mem::take(&mut self.counts)
     }

@@ -57,7 +57,6 @@ impl World<'_> {
             began_us,
         };
         let brought_up = catch_unwind(AssertUnwindSafe(|| bring_up(&mut host, &config)));
-        let (offset_us, incarnation) = (host.offset_us, host.incarnation);
         self.starting = false;
         if self.bug.is_some() {
             return;
@@ -67,10 +66,6 @@ impl World<'_> {
                 if self.faults.flip.is_some() {
                     self.bug = Some("a bit of confirmed data was flipped, and the node started".to_owned());
                 }
-                self.observe(NodeEvent::Started {
-                    incarnation,
-                    wall_offset_us: offset_us,
-                });
             }
             // It was killed meanwhile, and its next start is planned.
             Ok(Err(_)) if self.machine.borrow().boot != boot => {}
@@ -251,6 +246,11 @@ impl Host for SimHost<'_, '_> {
 
     fn open_doors(&mut self) -> Result<(), ServeError> {
         self.step()?;
+        // Told before anybody can be served.
+        self.world.observe(NodeEvent::Started {
+            incarnation: self.incarnation,
+            wall_offset_us: self.offset_us,
+        });
         let mut closed: Vec<u16> = (0..self.world.plan.config.shards).collect();
         while !closed.is_empty() {
             let next = self.world.machine.borrow_mut().rng.below(closed.len() as u64) as usize;
