@@ -64,3 +64,9 @@ settings:
 systemd:
     systemd-analyze verify systemd/dispatchd.service
     systemd-analyze security --offline=true systemd/dispatchd.service
+
+# Print the drop-in and the table of tuning/ from the program's table
+tuning:
+    cargo run --quiet -- tune show --format sysctl > tuning/sysctl.d/90-dispatchd.conf
+    cargo run --quiet -- tune show --format markdown > target/tuning.md
+    sed -i -e '/<!-- table:begin -->/,/<!-- table:end -->/{//!d}' -e '/<!-- table:begin -->/r target/tuning.md' tuning/README.md

@@ -8,6 +8,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::compare;
+use crate::harness;
+use crate::html;
+use crate::peers;
+use crate::plan;
 use crate::raw;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
@@ -50,6 +55,9 @@ struct Common {
     /// Write all results to this file
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a report with charts to this file: one page that fetches nothing
+    #[arg(long, global = true, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Exit with status 1 when a goal is missed
     #[arg(long, global = true)]
     strict: bool,
@@ -80,6 +88,22 @@ enum Scenario {
     Raw(crate::scenarios::raw::Options),
     /// Every scenario with its defaults, and a table of the goals
     All,
+    /// Push and acknowledgement beside other WebSocket servers, which are built from the package registries
+    Peers(peers::Options),
+    /// Scenarios from files: ramps, faults, several load processes (see bench/scenarios)
+    Run(harness::Options),
+    /// Say what became faster or slower between two files of results, and what is noise
+    Compare(compare::Options),
+    /// Make the page with charts again from a file of results
+    Html(html::Options),
+    /// What hardware a city needs, from measured costs
+    Plan(plan::Options),
+    /// A load process (what `run` starts as its children)
+    #[command(hide = true)]
+    LoadProcess,
+    /// The peer on tokio-tungstenite (what `peers` starts as its child)
+    #[command(hide = true)]
+    TungsteniteServer(peers::tungstenite::Options),
     /// The raw ring's server (what the scenarios start as their child)
     #[command(hide = true)]
     RawServer(raw::server::Options),
@@ -110,9 +134,36 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     fn run(self) -> io::Result<ExitCode> {
-        if let Scenario::RawServer(options) = &self.scenario {
-            raw::server::run(options)?;
-            return Ok(ExitCode::SUCCESS);
+        match &self.scenario {
+            Scenario::RawServer(options) => {
+                raw::server::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::TungsteniteServer(options) => {
+                peers::tungstenite::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Peers(options) => {
+                let mut bench = Bench::new(&self.common, true)?;
+                bench.reports = peers::run(&mut bench.context, options, bench.runs)?;
+                return bench.write(&self.common, &[]);
+            }
+            Scenario::Run(options) => {
+                let mut bench = Bench::new(&self.common, true)?;
+                bench.reports = harness::run(&mut bench.context, options, bench.runs)?;
+                return bench.report(&self.common);
+            }
+            Scenario::LoadProcess => {
+                harness::worker::run()?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Compare(options) => return compare::run(options),
+            Scenario::Html(options) => {
+                html::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Plan(options) => return plan::run(options),
+            _ => {}
         }
         let mut bench = Bench::new(&self.common, !matches!(self.scenario, Scenario::Raw(_)))?;
         let mut result = Ok(());
@@ -152,7 +203,14 @@ impl Scenario {
                 Step::Handshakes(defaults()),
                 Step::Raw(defaults()),
             ],
-            Self::RawServer(_) => Vec::new(),
+            Self::Peers(_)
+            | Self::Run(_)
+            | Self::Compare(_)
+            | Self::Html(_)
+            | Self::Plan(_)
+            | Self::LoadProcess
+            | Self::TungsteniteServer(_)
+            | Self::RawServer(_) => Vec::new(),
         }
     }
 }
@@ -205,6 +263,7 @@ impl Bench {
             settings: common.settings.clone(),
             data_root,
             cores,
+            any_address: false,
         };
         let context = Context {
             setup,
@@ -244,8 +303,7 @@ impl Bench {
     }
 
     fn report(&self, common: &Common) -> io::Result<ExitCode> {
-        let environment = self.environment();
-        println!("{environment}");
+        println!("{}", self.environment());
         // A scenario that broke in its first run has nothing to show; its error is printed at the end.
         let reports: Vec<&ScenarioReport> = self.reports.iter().filter(|report| !report.runs.is_empty()).collect();
         for report in &reports {
@@ -255,8 +313,17 @@ impl Bench {
         if !verdicts.is_empty() {
             report::print_verdicts(&verdicts);
         }
+        self.write(common, &verdicts)
+    }
+
+    /// Writes the results where they were asked for; the exit status says whether they are valid and good.
+    fn write(&self, common: &Common, verdicts: &[report::Verdict]) -> io::Result<ExitCode> {
+        let document = report::document(&self.environment(), &self.reports, verdicts);
         if let Some(path) = &common.json {
-            report::write_json(path, &environment, &self.reports, &verdicts)?;
+            report::write_json(path, &document)?;
+        }
+        if let Some(path) = &common.html {
+            std::fs::write(path, html::page(&document))?;
         }
         let valid = self.reports.iter().all(ScenarioReport::is_valid);
         let reached = verdicts.iter().all(|verdict| verdict.pass);

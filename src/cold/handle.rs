@@ -32,11 +32,13 @@ impl std::error::Error for Full {}
 
 /// What a store's threads receive. Commits and ordered queries share one channel, so that a query sees what the same
 /// shard committed before it.
-pub(crate) enum ToStore {
+pub enum ToStore {
     /// Commits of one shard, in order.
     Commits(Arc<Inbox>, Vec<Commit>),
     /// A query that must see the commits before it.
     Query(Ask),
+    /// Nobody waits any more for the answer to this shard's query of that token: answer it with what there is.
+    EndWait(Arc<Inbox>, u64),
     /// Forget watermarks of boots before this one.
     ForgetBefore(u64),
     /// Flush and end.
@@ -44,7 +46,7 @@ pub(crate) enum ToStore {
 }
 
 /// What the lookup thread receives.
-pub(crate) enum ToLookup {
+pub enum ToLookup {
     /// A point query.
     Ask(Ask),
     /// End.
@@ -52,14 +54,17 @@ pub(crate) enum ToLookup {
 }
 
 /// A query and where its answer goes.
-pub(crate) struct Ask {
+pub struct Ask {
+    /// Where.
     pub inbox: Arc<Inbox>,
+    /// Comes back with the answer.
     pub token: u64,
+    /// The question.
     pub query: Query,
 }
 
 /// The store's end of a shard's inbox.
-pub(crate) struct Inbox {
+pub struct Inbox {
     sender: Sender<FromStore>,
     waker: Waker,
     /// Whether the waker has been called since the shard last polled.
@@ -78,20 +83,26 @@ impl Inbox {
     }
 
     /// Answers a query of this shard.
-    pub(crate) fn answer(&self, token: u64, answer: Answer) {
+    ///
+    /// # Panics
+    /// When the shard waits for no answer: the store's bug.
+    pub fn answer(&self, token: u64, answer: Answer) {
         let before = self.queries_waiting.fetch_sub(1, Ordering::AcqRel);
         assert!(before > 0, "an answer without a query");
         self.send(FromStore::Answer { token, answer });
     }
 
     /// `count` commits of this shard have left the queue.
-    pub(crate) fn release(&self, count: usize) {
+    ///
+    /// # Panics
+    /// When there were not so many: the store's bug.
+    pub fn release(&self, count: usize) {
         let before = self.commits_waiting.fetch_sub(count, Ordering::AcqRel);
         assert!(before >= count, "more commits released than taken");
     }
 
     /// Reports durability.
-    pub(crate) fn stored(&self, source: super::port::Source, through: u64) {
+    pub fn stored(&self, source: super::port::Source, through: u64) {
         self.send(FromStore::Stored { source, through });
     }
 }
@@ -106,7 +117,8 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
-    pub(crate) fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
+    /// One shard's handle, made by the store that receives at the other ends of `writer` and `lookup`.
+    pub fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
         let (sender, received) = unbounded();
         let inbox = Inbox {
             sender,
@@ -144,7 +156,9 @@ impl StoreHandle {
                 self.inbox.release(count);
                 match refused.into_inner() {
                     ToStore::Commits(_, commits) => Err(commits),
-                    ToStore::Query(_) | ToStore::ForgetBefore(_) | ToStore::Shutdown => unreachable!("sent commits"),
+                    ToStore::Query(_) | ToStore::EndWait(..) | ToStore::ForgetBefore(_) | ToStore::Shutdown => {
+                        unreachable!("sent commits")
+                    }
                 }
             }
         }
@@ -173,6 +187,13 @@ impl StoreHandle {
         }
         self.inbox.queries_waiting.fetch_sub(1, Ordering::AcqRel);
         Err(Full)
+    }
+
+    /// Ends the wait of a [`Query::Events`] that was asked with this token: it is answered now, with what there is. Of no
+    /// effect on other queries, or when the answer is on its way.
+    pub fn end_wait(&self, token: u64) {
+        // A store that has shut down has answered everything.
+        let _ = self.writer.send(ToStore::EndWait(Arc::clone(&self.inbox), token));
     }
 
     /// Takes everything out of the inbox, without waiting, and appends it to `out`.

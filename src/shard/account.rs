@@ -4,12 +4,13 @@
 
 use super::Shard;
 use super::http::Http;
+use super::{Platform, Ring};
 use crate::ops::metrics::{ConnectionKind, MemoryKind};
 
 /// Time between two looks; an idle shard wakes as often for other reasons.
 const EVERY_MS: u64 = 1_000;
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Writes the account, when it is time.
     pub(super) fn account_memory(&mut self) {
         if self.now_ms < self.account_at_ms {

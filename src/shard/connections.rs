@@ -4,6 +4,7 @@
 use super::http::Http;
 use super::letter::Handshake;
 use super::sockets::Socket;
+use super::{Platform, Ring};
 use super::{Shard, Timer};
 use crate::fsm::wheel::{TimerId, Wheel};
 use crate::net::{self, ConnId};
@@ -113,7 +114,7 @@ impl Connections {
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// The listener took a connection.
     pub(super) fn accepted(&mut self, conn: ConnId) {
         self.metrics().connections_accepted.inc();
@@ -200,6 +201,7 @@ impl Shard {
                     self.wheel.cancel(timer);
                 }
                 self.count_closed(ConnectionKind::Http, CloseCause::Peer);
+                self.end_waits(&http.calls_under_way());
             }
             Conn::Socket(socket) => {
                 self.count_closed(ConnectionKind::Driver, CloseCause::Peer);

@@ -3,6 +3,7 @@
 //! One of these stands between every ordered pair of shards. Each side keeps a copy of the other side's index and
 //! looks at the shared one only when the copy says "full" or "empty", so a steady stream costs one cache line
 //! transfer per batch.
+#![allow(unsafe_code)]
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, UnsafeCell};

@@ -161,6 +161,29 @@ async fn expect_continue(setup: Setup) {
     }
 }
 
+/// H1.9: behind requests that are not answered yet the body is asked for when its turn comes, and not at all when it comes
+/// unasked.
+async fn expect_continue_in_a_pipeline(setup: Setup) {
+    let node = setup.start().await;
+    let mut raw = Raw::connect(node.address).await;
+    for round in 0..10 {
+        let (first, second) = (offer(&format!("first-{round}")), offer(&format!("second-{round}")));
+        let (head, body) = second.split_once("\r\n\r\n").unwrap();
+        let head = format!("{head}\r\nExpect: 100-continue\r\n\r\n");
+        raw.send(format!("{first}{head}")).await;
+        assert_eq!(raw.expect_answer().await.status, 202);
+        assert_eq!(raw.expect_answer().await.status, 100);
+        raw.send(body).await;
+        assert_eq!(raw.expect_answer().await.status, 202);
+        // The same again are duplicates, unless their only candidate was refused meanwhile: then they are 409.
+        raw.send(format!("{first}{head}{body}")).await;
+        for _ in 0..2 {
+            let again = raw.expect_answer().await;
+            assert!(matches!(again.status, 200 | 409), "{again:?}");
+        }
+    }
+}
+
 /// H1.9, H1.10: a body that will not be taken is refused instead of asked for.
 #[tokio::test]
 async fn expect_is_refused_for_big_bodies() {
@@ -241,6 +264,7 @@ shards_1_and_4!(
     byte_by_byte,
     half_closed_clients_are_answered,
     expect_continue,
+    expect_continue_in_a_pipeline,
     chunked_bodies,
     bodies_up_to_64_kib,
 );

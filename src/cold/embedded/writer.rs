@@ -184,8 +184,20 @@ impl State {
                 self.queue.extend(commits);
             }
             ToStore::Query(ask) => self.asks.push(ask),
+            ToStore::EndWait(inbox, token) => self.end_wait(&inbox, token),
             ToStore::ForgetBefore(incarnation) => self.forget_before = self.forget_before.max(Some(incarnation)),
             ToStore::Shutdown => self.shut_down = true,
+        }
+    }
+
+    /// Parked or about to be: the poll of this token waits no longer.
+    fn end_wait(&mut self, inbox: &Arc<Inbox>, token: u64) {
+        if let Some(poll) = self.polls.take(inbox, token) {
+            return poll.inbox.answer(poll.token, Answer::Events(EventsPage::default()));
+        }
+        let own = |ask: &&mut Ask| ask.token == token && Arc::ptr_eq(&ask.inbox, inbox);
+        if let Some(Query::Events { wait_ms, .. }) = self.asks.iter_mut().find(own).map(|ask| &mut ask.query) {
+            *wait_ms = 0;
         }
     }
 

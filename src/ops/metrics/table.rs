@@ -61,6 +61,9 @@ metrics! {
         heartbeats: Counter, "dispatchd_heartbeats_total",
             "Heartbeats of drivers: PING messages and ping frames.";
 
+        drivers_throttled: Counter, "dispatchd_drivers_throttled_total",
+            "Times that a driver's socket was read more slowly, as it said more than it may.";
+
         drivers: Gauges<DriverState, DRIVER_STATES>, "dispatchd_drivers",
             "Drivers held in memory.";
         offers: Counters<OfferEvent, { OfferEvent::COUNT }>, "dispatchd_offers_total",

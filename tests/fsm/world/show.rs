@@ -126,8 +126,8 @@ pub fn step(entry: &LogEntry) -> String {
 
 fn to_driver(message: &ToDriver) -> String {
     match message {
-        ToDriver::Ask { priority } => format!("are you free ({})", priority.as_str()),
-        ToDriver::Wait { priority } => format!("I wait ({})", priority.as_str()),
+        ToDriver::Ask { priority, .. } => format!("are you free ({})", priority.as_str()),
+        ToDriver::Wait { priority, .. } => format!("I wait ({})", priority.as_str()),
         ToDriver::Release => "release".to_owned(),
         ToDriver::Offer { attempt, resumed, .. } => {
             let again = match resumed {
