@@ -208,8 +208,11 @@ impl Witness {
                 format!("d{driver} welcomed as {heard:?}"),
             );
         }
+        let now_us = self.now_us;
         let seen = &mut self.drivers[driver as usize];
-        seen.known = true;
+        if !std::mem::replace(&mut seen.known, true) {
+            seen.welcomed_us = now_us;
+        }
         let Some(socket) = seen.sockets.iter_mut().find(|socket| socket.conn == conn) else {
             return;
         };

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+const ENFILE: i32 = 23;
 const ECONNRESET: i32 = 104;
 
 /// The way of a socket to another ring.
@@ -105,6 +106,10 @@ impl SimRing {
     /// Whether there is something for the next turn, so that its owner must not sleep.
     pub(super) fn has_work(&self) -> bool {
         self.starved || !self.pending.is_empty() || !self.announced.is_empty()
+    }
+
+    fn free(&self) -> u32 {
+        self.vacant.len() as u32 + self.slots_max - self.slots.len() as u32
     }
 
     fn socket(&mut self, conn: ConnId) -> Option<&mut Socket> {
@@ -233,6 +238,17 @@ impl SimRing {
                 continue;
             };
             let mut machine = self.machine.borrow_mut();
+            let free = &mut machine.kernel.free[usize::from(target)];
+            if *free == 0 {
+                drop(machine);
+                if let Some(socket) = self.socket(conn) {
+                    socket.leaving = Leaving::No;
+                }
+                let errno = ENFILE;
+                self.pending.push_back(NetEvent::HandOverFailed { token, conn, errno });
+                continue;
+            }
+            *free -= 1;
             machine.kernel.link(link).owner = Owner::Kernel;
             machine.kernel.handed[usize::from(target)].push_back((token, link));
             machine.wake(target);
@@ -247,13 +263,11 @@ impl SimRing {
         loop {
             let handed = machine.borrow_mut().kernel.handed[shard].pop_front();
             let Some((token, link)) = handed else { break };
-            match self.install(link) {
-                Some(conn) => events.push(NetEvent::HandedOver { token, conn }),
-                // The real source hears of it; here the table is never the bottleneck by plan.
-                None => machine.borrow_mut().node_closes(link, true),
-            }
+            let conn = self.install(link).expect("a place was kept for what was handed over");
+            events.push(NetEvent::HandedOver { token, conn });
         }
-        while self.listening && (!self.vacant.is_empty() || self.slots.len() < self.slots_max as usize) {
+        // As the real ring, which keeps some slots from accept.
+        while self.listening && self.free() > self.slots_max / 4 {
             let new = machine.borrow_mut().kernel.backlog[shard].pop_front();
             let Some(link) = new else { break };
             if let Some(conn) = self.install(link) {
@@ -344,6 +358,12 @@ impl Ring for SimRing {
                 self.vacate(*conn);
             }
         }
+        let shard = usize::from(self.shard);
+        let free = self.free();
+        let mut machine = self.machine.borrow_mut();
+        // What is on its way here has its place already.
+        machine.kernel.free[shard] = free.saturating_sub(machine.kernel.handed[shard].len() as u32);
+        drop(machine);
         let rung = self.machine.borrow_mut().take_rung(self.shard);
         if rung {
             events.push(NetEvent::Woken);
