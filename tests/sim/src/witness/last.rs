@@ -251,8 +251,12 @@ impl Witness {
         }
     }
 
-    /// Offers and trips of a driver do not overlap.
+    /// Offers and trips of a driver do not overlap. Judged by the node's time, so only where that has not fallen: across
+    /// starts it may, as no promise is made from one request to another.
     fn check_intervals(&mut self, lives: &[Option<Life>]) {
+        if self.node.boots.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+            return;
+        }
         let mut of_driver: BTreeMap<Driver, Vec<(u64, u64, Request, bool)>> = BTreeMap::new();
         for (request, life) in (0..).zip(lives) {
             let Some(life) = life else { continue };

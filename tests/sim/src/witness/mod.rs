@@ -13,6 +13,7 @@ mod knowledge;
 mod last;
 mod order;
 mod problems;
+mod sayings;
 mod sockets;
 mod state;
 mod texts;
