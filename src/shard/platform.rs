@@ -62,7 +62,7 @@ pub trait Files {
 }
 
 /// The net ring; every method is explained at the one of the same name of [`Net`].
-#[expect(missing_docs, reason = "explained there")]
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "explained there")]
 pub trait Ring {
     /// A file that the journal writes to: a completed write is durable.
     type File;

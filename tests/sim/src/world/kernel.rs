@@ -19,6 +19,7 @@ pub(super) enum Owner {
 }
 
 /// A connection.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Link {
     pub(super) actor: u32,
     pub(super) conn: Conn,

@@ -161,13 +161,11 @@ impl World<'_> {
 
     /// The process ends itself.
     pub(super) fn failed(&mut self, what: &str) {
-        match self.faults.failure_expected.take() {
-            Some(down_us) => self.end(End::Failed(what), down_us),
-            None => {
-                self.bug = Some(format!("the node ended itself without a cause: {what}"));
-                self.node = None;
-            }
+        if let Some(down_us) = self.faults.failure_expected.take() {
+            return self.end(End::Failed(what), down_us);
         }
+        self.bug = Some(format!("the node ended itself without a cause: {what}"));
+        self.node = None;
     }
 
     /// A drain is over when every shard has finished.
