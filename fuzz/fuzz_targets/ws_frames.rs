@@ -122,6 +122,7 @@ fn is_stricter(violation: &WsViolation) -> bool {
 fuzz_target!(|input: Input<'_>| {
     let policy = WsPolicy {
         accept_binary: input.accept_binary,
+        ..WsPolicy::DRIVERS
     };
     let whole = ours(policy, &[input.stream]);
     let cut = ours(policy, &pieces(input.stream, &input.cuts));

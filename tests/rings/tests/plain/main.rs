@@ -53,11 +53,13 @@ fn either_side_may_go_first() {
             producer.push(Arc::clone(&item)).unwrap();
         }
         drop(consumer.pop());
-        let (first, last): (Box<dyn FnOnce() + Send>, Box<dyn FnOnce() + Send>) =
-            (Box::new(|| drop(consumer)), Box::new(|| drop(producer)));
-        let (first, last) = if consumer_first { (first, last) } else { (last, first) };
-        thread::spawn(first).join().unwrap();
-        last();
+        if consumer_first {
+            thread::spawn(move || drop(consumer)).join().unwrap();
+            drop(producer);
+        } else {
+            thread::spawn(move || drop(producer)).join().unwrap();
+            drop(consumer);
+        }
         assert_eq!(Arc::strong_count(&item), 1);
     }
 }
