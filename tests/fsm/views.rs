@@ -1,8 +1,9 @@
-//! What the shard asks of a driver actor between its events.
+//! What the shard asks of a driver actor between its events, and of ids and queues.
 
 use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, DriverLimits, Location};
 use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
+use dispatchd::fsm::queue::ClassQueue;
 use dispatchd::fsm::request::{Resumed, ToDriver};
 use dispatchd::fsm::types::{DriverState, Priority};
 
@@ -174,4 +175,29 @@ fn off_shift_is_what_the_store_remembers() {
         (forgotten.off_shift_since_ms(), forgotten.state()),
         (0, DriverState::Available)
     );
+}
+
+#[test]
+fn what_is_no_id_is_said() {
+    let said = |text: &str| DriverId::parse(text).map_err(|error| error.to_string());
+    assert_eq!(said(""), Err("an id must not be empty".to_owned()));
+    assert_eq!(said(&"x".repeat(65)), Err("an id has at most 64 bytes".to_owned()));
+    let bad_byte = "an id has only A-Z a-z 0-9 . _ : - (byte 2 is none of them)".to_owned();
+    assert_eq!(said("ab c"), Err(bad_byte));
+}
+
+#[test]
+fn a_queue_knows_how_many_wait() {
+    let mut queue = ClassQueue::new(LIMITS.age_step_ms);
+    assert!(queue.is_empty());
+    for (class, count) in [(Priority::Premium, 1), (Priority::Economy, 2)] {
+        for waiter in 0..count {
+            queue.push(class, NOW_MS, waiter);
+        }
+        assert_eq!(queue.len_of(class), count);
+    }
+    assert_eq!((queue.len(), queue.len_of(Priority::Standard)), (3, 0));
+    assert!(!queue.is_empty());
+    while queue.pop().is_some() {}
+    assert_eq!(queue.len(), 0);
 }

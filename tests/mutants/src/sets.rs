@@ -26,6 +26,8 @@ pub struct Run {
     pub unit: bool,
     /// Only for mutants in files whose names end so; for all when there is none.
     pub files: &'static [&'static str],
+    /// Several times what the original takes.
+    pub cpu_seconds_max: u32,
     pub arguments: &'static [&'static str],
     pub environment: &'static [(&'static str, &'static str)],
 }
@@ -37,6 +39,7 @@ const fn unit(files: &'static [&'static str]) -> Run {
     Run {
         unit: true,
         files,
+        cpu_seconds_max: 15,
         arguments: &[],
         environment: &[],
     }
@@ -44,12 +47,14 @@ const fn unit(files: &'static [&'static str]) -> Run {
 
 const fn target(
     files: &'static [&'static str],
+    cpu_seconds_max: u32,
     arguments: &'static [&'static str],
     environment: &'static [(&'static str, &'static str)],
 ) -> Run {
     Run {
         unit: false,
         files,
+        cpu_seconds_max,
         arguments,
         environment,
     }
@@ -70,12 +75,12 @@ const FSM: Set = Set {
     dependencies: &["compact_str", "rkyv", "xxhash-rust", "proptest"],
     tests: "fsm",
     runs: &[
-        target(&[], &["transcripts", "views"], &[]),
+        target(&[], 3, &["transcripts", "views"], &[]),
         unit(&["wheel.rs", "queue.rs", "ids.rs"]),
-        target(&["wheel.rs"], &["wheel"], &[]),
-        target(&["fold.rs"], &["fold"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
-        target(&[], &["random"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
-        target(&[], &["random"], &[("PROPTEST_CASES", "150"), SHRINK_NOTHING]),
+        target(&["wheel.rs"], 20, &["wheel"], &[]),
+        target(&["fold.rs"], 20, &["fold"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
+        target(&[], 6, &["random"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
+        target(&[], 30, &["random"], &[("PROPTEST_CASES", "150"), SHRINK_NOTHING]),
     ],
     keep_const: &[],
 };
@@ -102,12 +107,17 @@ const JOURNAL: Set = Set {
     ],
     tests: "journal",
     runs: &[
-        target(&[], &["writer", "replay", "record", "files"], &[SHRINK_NOTHING]),
-        target(&[], &["damage", "--skip", "a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
+        target(&[], 5, &["writer", "replay", "record", "files"], &[SHRINK_NOTHING]),
+        target(
+            &[],
+            20,
+            &["damage", "--skip", "a_flipped_bit_anywhere"],
+            &[SHRINK_NOTHING],
+        ),
         unit(&["lock.rs", "layout.rs"]),
-        target(&[], &["model"], &[SHRINK_NOTHING]),
-        target(&[], &["crash"], &[SHRINK_NOTHING]),
-        target(&[], &["a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
+        target(&[], 15, &["model"], &[SHRINK_NOTHING]),
+        target(&[], 20, &["crash"], &[SHRINK_NOTHING]),
+        target(&[], 40, &["a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
     ],
     keep_const: &["new"],
 };
