@@ -14,4 +14,6 @@ pub mod node;
 pub mod ops;
 pub mod pages;
 pub mod shard;
+pub mod sync;
+pub mod wake;
 pub mod wire;

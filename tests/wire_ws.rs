@@ -462,7 +462,7 @@ fn messages_as_long_as_the_policy_allows() {
     check(
         policy,
         &[frame(FIN | BINARY, long.as_bytes())],
-        (&[bytes.clone()], None),
+        (std::slice::from_ref(&bytes), None),
     );
     check(
         policy,

@@ -5,9 +5,10 @@
 //! took commits from this shard.
 
 use super::port::{Answer, Commit, FromStore, Query};
-use crossbeam::channel::{Receiver, Sender, unbounded};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::channel::{Receiver, Sender, unbounded};
+use crate::wake::WakeFlag;
 
 /// Most commits of one shard that wait in the store.
 pub const HANDLE_COMMITS_MAX: usize = 65_536;
@@ -67,7 +68,7 @@ pub struct Inbox {
     sender: Sender<FromStore>,
     waker: Waker,
     /// Whether the waker has been called since the shard last polled.
-    woken: AtomicBool,
+    woken: WakeFlag,
     commits_waiting: AtomicUsize,
     queries_waiting: AtomicUsize,
 }
@@ -76,7 +77,7 @@ impl Inbox {
     /// Puts `message` in and wakes the shard, once between two polls.
     fn send(&self, message: FromStore) {
         // A shard that is gone needs no answers.
-        if self.sender.send(message).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
+        if self.sender.send(message).is_ok() && self.woken.raise() {
             (self.waker)();
         }
     }
@@ -122,7 +123,7 @@ impl StoreHandle {
         let inbox = Inbox {
             sender,
             waker,
-            woken: AtomicBool::new(false),
+            woken: WakeFlag::new(),
             commits_waiting: AtomicUsize::new(0),
             queries_waiting: AtomicUsize::new(0),
         };
@@ -197,9 +198,8 @@ impl StoreHandle {
 
     /// Takes everything out of the inbox, without waiting, and appends it to `out`.
     pub fn poll(&self, out: &mut Vec<FromStore>) {
-        // First: whoever sends after this line wakes the shard again, and what was sent before it is seen below. Only a
-        // read-modify-write says the latter: after a mere store, a sender could find `true` and its message be missed.
-        self.inbox.woken.swap(false, Ordering::AcqRel);
+        // First: whoever sends after this line wakes the shard again, and what was sent before it is seen below.
+        self.inbox.woken.lower();
         out.extend(self.received.try_iter());
     }
 

@@ -10,3 +10,4 @@ pub mod notify;
 pub mod process;
 pub mod signals;
 pub mod spec;
+pub mod tune;

@@ -86,6 +86,7 @@ pub trait Ring {
     fn wake_ring(&mut self, target_ring_fd: RawFd);
     fn write_file(&mut self, token: u64, file: &Self::File, offset: u64, buffer: AlignedBuffer, len: usize);
     fn ring_fd(&self) -> RawFd;
+    fn connections(&self) -> u32;
     fn take_counts(&mut self) -> NetCounts;
     fn bytes(&self) -> NetBytes;
 }
@@ -197,6 +198,10 @@ impl Ring for Net {
 
     fn ring_fd(&self) -> RawFd {
         Net::ring_fd(self)
+    }
+
+    fn connections(&self) -> u32 {
+        Net::connections(self)
     }
 
     #[inline]

@@ -303,6 +303,9 @@ impl State {
         metrics.rows.add(counts.rows);
         metrics.events.add(counts.events);
         metrics.ended.add(counts.ended);
+        let db = &self.writer.tables.db;
+        metrics.write_buffers_bytes.set(db.write_buffer_size());
+        metrics.cache_bytes.set(db.cache_size());
         self.writer
             .shared_watermarks
             .lock()

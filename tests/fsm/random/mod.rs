@@ -7,11 +7,13 @@
 
 mod act;
 mod client;
+mod histories;
 mod invariants;
 mod rest;
 mod witness;
 
-pub use act::{History, crowds, histories};
+pub use act::History;
+pub use histories::{crowds, histories};
 pub use rest::Run;
 
 use proptest::prelude::*;

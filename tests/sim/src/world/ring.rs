@@ -71,6 +71,12 @@ pub(super) struct SimRing {
 }
 
 impl SimRing {
+    /// Slots with a connection.
+    fn occupied(&self) -> u32 {
+        let occupied = self.slots.iter().filter(|slot| slot.socket.is_some());
+        occupied.count() as u32
+    }
+
     pub(super) fn new(shard: u16, machine: Shared, plan: &Plan) -> Self {
         let config = &plan.config;
         Self {

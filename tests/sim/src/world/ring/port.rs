@@ -176,6 +176,10 @@ impl Ring for SimRing {
         RawFd::from(self.shard)
     }
 
+    fn connections(&self) -> u32 {
+        self.occupied()
+    }
+
     fn take_counts(&mut self) -> NetCounts {
         std::mem::take(&mut self.counts)
     }
