@@ -302,6 +302,8 @@ fn a_reservation_crosses_its_release_and_the_next_ask() {
             r2 -> d1: are you free (standard)
             d1 -> r2: busy
         > pass d1>r2
+        > stray d1>r2 busy
+        > stray d1>r2 unavailable
         > free d1>r2
             r2 -> d1: I wait (standard)
             r2 writes OFFER_DECLINED 1 websocket
