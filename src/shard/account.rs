@@ -1,5 +1,5 @@
-//! The account of a shard's memory: what its tables take, by kind. Looked at once a second, since sums over tables are
-//! no work for every turn.
+//! The account of a shard's memory and slots: what its tables take, by kind. Looked at once a second, since sums over
+//! tables are no work for every turn.
 #![forbid(unsafe_code)]
 
 use super::Shard;
@@ -18,6 +18,7 @@ impl<P: Platform> Shard<P> {
         }
         self.account_at_ms = self.now_ms + EVERY_MS;
         let (metrics, net) = (self.metrics(), self.net.bytes());
+        metrics.ring_slots.set(u64::from(self.net.connections()));
         let https = metrics.connections.of(ConnectionKind::Http).get() as usize;
         let connections = self.connections.bytes() + net.slots + https * size_of::<Http>();
         for (kind, bytes) in [

@@ -214,9 +214,9 @@ impl<P: Platform> Shard<P> {
 
     /// Says our last words and waits for the peer to close, so that a reset does not destroy them (RFC 9112 §9.6).
     pub(super) fn linger(&mut self, conn: ConnId, cause: CloseCause) {
-        let kind = match self.connections.get(conn) {
-            Some(Conn::Http(_)) => ConnectionKind::Http,
-            Some(Conn::Socket(_)) => ConnectionKind::Driver,
+        let (kind, peer_closed) = match self.connections.get(conn) {
+            Some(Conn::Http(http)) => (ConnectionKind::Http, http.peer_closed),
+            Some(Conn::Socket(_)) => (ConnectionKind::Driver, false),
             _ => return,
         };
         self.connections.cancel_timer(conn, &mut self.wheel);
@@ -230,8 +230,13 @@ impl<P: Platform> Shard<P> {
             patient: kind == ConnectionKind::Http,
         };
         self.connections.set(conn, Conn::Lingering(Box::new(lingering)));
-        self.net.shutdown_write_after_output(conn);
-        self.net.start_recv(conn);
+        if peer_closed {
+            // Nothing more can come, and nobody would tell us so: the slot is free once our words are out.
+            self.net.close_after_output(conn);
+        } else {
+            self.net.shutdown_write_after_output(conn);
+            self.net.start_recv(conn);
+        }
     }
 
     /// Both sides are done.

@@ -31,7 +31,7 @@ pub(super) struct Http {
     paused: bool,
     /// Takes no further request; what is under way is answered.
     last: bool,
-    peer_closed: bool,
+    pub(super) peer_closed: bool,
     /// No whole request has come yet.
     fresh: bool,
     /// The client waits for `100 Continue`, and nothing of the body has come.

@@ -62,7 +62,7 @@ pub trait Files {
 }
 
 /// The net ring; every method is explained at the one of the same name of [`Net`].
-#[expect(missing_docs, reason = "explained there")]
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "explained there")]
 pub trait Ring {
     /// A file that the journal writes to: a completed write is durable.
     type File;
@@ -86,6 +86,7 @@ pub trait Ring {
     fn wake_ring(&mut self, target_ring_fd: RawFd);
     fn write_file(&mut self, token: u64, file: &Self::File, offset: u64, buffer: AlignedBuffer, len: usize);
     fn ring_fd(&self) -> RawFd;
+    fn connections(&self) -> u32;
     fn take_counts(&mut self) -> NetCounts;
     fn bytes(&self) -> NetBytes;
 }
@@ -197,6 +198,10 @@ impl Ring for Net {
 
     fn ring_fd(&self) -> RawFd {
         Net::ring_fd(self)
+    }
+
+    fn connections(&self) -> u32 {
+        Net::connections(self)
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! HTTP/1.1 connections: keep-alive, pipelining, half-close, `Expect`, chunked bodies, sizes.
 
-use crate::support::{Node, Raw, Setup, api, json, shards_1_and_4};
+use crate::support::{Node, Raw, Setup, api, json, shards_1_and_4, within};
 use std::fmt::Write as _;
 
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -128,6 +128,21 @@ async fn half_closed_clients_are_answered(setup: Setup) {
     // Events of the rounds before may still have been on their way.
     assert!(!answer.body.is_empty(), "{answer:?}");
     raw.expect_end().await;
+}
+
+/// Connections that their clients close do not go on to hold a place: a shard with eight of them serves two hundred clients,
+/// one after the other, in no time.
+#[tokio::test]
+async fn closed_by_the_client_is_gone() {
+    let node = Setup::shards(1).set("connections_max", 8).start().await;
+    let clients = async {
+        for _ in 0..200 {
+            let mut raw = Raw::connect(node.address).await;
+            raw.send(get("/healthz")).await;
+            assert_eq!(raw.expect_answer().await.status, 200);
+        }
+    };
+    within("two hundred clients to be served", clients).await;
 }
 
 /// H1.8: half-closed inside a request: nothing is done.

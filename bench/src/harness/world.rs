@@ -111,7 +111,7 @@ impl<'a> World<'a> {
 
     /// All drivers have just been welcomed.
     pub fn all_connected(&mut self) {
-        for driver in 0..self.people.len() {
+        for driver in 0..self.people.count() {
             self.people.change(driver, |person| person.connected = true);
         }
     }
@@ -299,7 +299,7 @@ impl<'a> World<'a> {
     pub fn send_locations(&mut self, session: &mut Session, wanted: u64) -> io::Result<()> {
         while self.tally.counts.locations < wanted {
             let driver = self.next_location;
-            self.next_location = (driver + 1) % self.people.len();
+            self.next_location = (driver + 1) % self.people.count();
             self.tally.counts.locations += 1;
             let jitter = self.chance.share() / 100.0;
             session.say(driver, |payload| {
@@ -327,7 +327,7 @@ impl<'a> World<'a> {
 
     /// `ACCEPT`s without an outcome and POSTs that were never taken.
     pub fn unsettled(&self) -> (u32, u32) {
-        let accepting = (0..self.people.len())
+        let accepting = (0..self.people.count())
             .filter(|driver| self.people.get(*driver).work == Work::Accepting)
             .count();
         let untaken = self.requests.iter().filter(|request| !request.taken).count();

@@ -6,6 +6,7 @@
 
 mod fit;
 mod size;
+mod stores;
 
 use std::io;
 use std::path::PathBuf;

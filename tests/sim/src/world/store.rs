@@ -202,7 +202,10 @@ impl SimStore {
             poll.until_us = 0;
         }
         let asked = self.batch.iter_mut().flat_map(|batch| &mut batch.asks);
-        for ask in asked.chain(&mut self.queue.asks).filter(|ask| is_own(&ask.inbox, ask.token)) {
+        for ask in asked
+            .chain(&mut self.queue.asks)
+            .filter(|ask| is_own(&ask.inbox, ask.token))
+        {
             if let Query::Events { wait_ms, .. } = &mut ask.query {
                 *wait_ms = 0;
             }
