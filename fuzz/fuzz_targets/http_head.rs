@@ -82,8 +82,9 @@ impl<'a> Strict<'a> {
         let mut words = lines.next()?.split(|byte| *byte == b' ');
         let (method, target, version) = (words.next()?, words.next()?, words.next()?);
         let minor = match version {
-            b"HTTP/1.1" => 1,
             b"HTTP/1.0" => 0,
+            // RFC 9110 §2.5: a higher minor version means the highest that is known.
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => 1,
             _ => return None,
         };
         let named = !method.is_empty() && method.iter().all(|byte| is_token(*byte));

@@ -75,6 +75,17 @@ impl Write for Peer<'_> {
     }
 }
 
+/// A code that was registered after tungstenite's list was made (1014, bad gateway) is a violation to it.
+fn as_registered(mut ours: Vec<Heard>, theirs: &[Heard]) -> Vec<Heard> {
+    if let (Some(Heard::Close(Some((1014, _)))), Some(other @ Heard::Close(Some((1002, _))))) =
+        (ours.last(), theirs.last())
+    {
+        let last = ours.len() - 1;
+        ours[last] = other.clone();
+    }
+    ours
+}
+
 /// What tungstenite hears; `None`: until the bytes ended.
 fn theirs(stream: &[u8]) -> (Vec<Heard>, Option<Error>) {
     let config = WebSocketConfig::default()
@@ -111,6 +122,7 @@ fn is_stricter(violation: &WsViolation) -> bool {
 fuzz_target!(|input: Input<'_>| {
     let policy = WsPolicy {
         accept_binary: input.accept_binary,
+        ..WsPolicy::DRIVERS
     };
     let whole = ours(policy, &[input.stream]);
     let cut = ours(policy, &pieces(input.stream, &input.cuts));
@@ -121,7 +133,8 @@ fuzz_target!(|input: Input<'_>| {
         Ok(_) => {
             let (second, error) = theirs(input.stream);
             assert_eq!(
-                heard, second,
+                as_registered(heard, &second),
+                second,
                 "tungstenite hears something else; it ends with {error:?}"
             );
             assert!(error.is_none(), "tungstenite refuses: {error:?}");

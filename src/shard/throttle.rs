@@ -121,7 +121,9 @@ mod tests {
 
     /// Commands that are taken at one instant before the socket is paused.
     fn taken_at(pace: &mut Pace, now_ms: u64) -> u32 {
-        (1..).find(|_| pace.charge(now_ms)).unwrap_or(0)
+        (1..=2 * DRIVER_COMMANDS_BURST)
+            .find(|_| pace.charge(now_ms))
+            .unwrap_or(0)
     }
 
     #[test]

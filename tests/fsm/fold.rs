@@ -118,6 +118,7 @@ fn histories_reach_every_step() {
 }
 
 /// What no gateway writes is refused, with the place and the reason.
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn logs_that_do_not_fit_are_refused() {
     let driver = |name: &str| DriverId::parse(name).expect("an id");

@@ -69,6 +69,24 @@ fn commits_are_bounded_and_ordered() {
     journal.expect(&journal.disk.scan(owner(1, 0)).unwrap(), 200);
 }
 
+/// The shortest segment that a geometry allows: a block that does not fit the rest of it asks for the next one, however
+/// little of it is used.
+#[test]
+fn a_block_that_does_not_fit_asks_for_a_segment() {
+    let mut journal = Journal::new(owner(1, 0), (64 << 10) + PAGE, 64 << 10);
+    journal.add_segment();
+    journal.append(sized(0, 500));
+    let op = journal.writer.next_write().unwrap();
+    let len = op.len;
+    journal.writer.completed(op.buffer, Ok(len)).unwrap();
+    assert_eq!(journal.writer.needs_segment(), None);
+    journal.append(exactly(1, 62 << 10));
+    assert!(journal.writer.next_write().is_none(), "no room");
+    assert_eq!(journal.writer.needs_segment(), Some(2));
+    journal.add_segment();
+    assert!(journal.writer.next_write().is_some());
+}
+
 #[test]
 fn buffers_are_recycled() {
     let mut journal = Journal::new(owner(1, 0), 1 << 20, 16 << 10);

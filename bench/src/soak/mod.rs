@@ -337,7 +337,7 @@ fn held(sample: &Sample) -> Vec<String> {
     let over = bounds.into_iter().filter_map(|(name, most)| {
         let value = samples::value_of(sample, name);
         // Not a number is over, too.
-        (!(value <= most)).then(|| format!("at rest, {name} is {value}, more than {most}"))
+        (value.is_nan() || value > most).then(|| format!("at rest, {name} is {value}, more than {most}"))
     });
     over.collect()
 }

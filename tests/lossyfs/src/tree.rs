@@ -270,7 +270,7 @@ impl Tree {
         let ready = dir.pending.partition_point(|(change, _)| *change <= id);
         let changes: Vec<EntryChange> = dir.pending.drain(..ready).map(|(_, change)| change).collect();
         for change in changes {
-            self.settle_entry(ino, change);
+            self.settle_entry(ino, &change);
         }
     }
 
@@ -286,7 +286,7 @@ impl Tree {
             let kept = self.rng.random_range(0..=pending.len());
             losses.entries_lost += (pending.len() - kept) as u64;
             for (_, change) in pending.into_iter().take(kept) {
-                self.settle_entry(*ino, change);
+                self.settle_entry(*ino, &change);
             }
         }
         for ino in &inos {
@@ -346,11 +346,11 @@ impl Tree {
         Ok(())
     }
 
-    fn settle_entry(&mut self, parent: Ino, change: EntryChange) {
+    fn settle_entry(&mut self, parent: Ino, change: &EntryChange) {
         let Ok(dir) = self.dir_mut(parent) else { return };
-        let unnamed = apply(&mut dir.platter, &change);
+        let unnamed = apply(&mut dir.platter, change);
         if let EntryChange::Set(_, ino) = change
-            && let Some(inode) = self.inodes.get_mut(&ino)
+            && let Some(inode) = self.inodes.get_mut(ino)
         {
             inode.named_on_platter = true;
         }

@@ -108,7 +108,7 @@ fn dependencies(repository: &Path, set: &Set) -> Result<BTreeMap<String, PathBuf
         let (_, path) = found.get(&name).ok_or(missing)?;
         Ok((name, path.clone()))
     };
-    set.dependencies.iter().map(|dependency| library(&dependency)).collect()
+    set.dependencies.iter().map(library).collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

@@ -26,6 +26,9 @@ enum Command {
         /// Goes on after a failure and lists them all.
         #[arg(long)]
         keep_going: bool,
+        /// Runs each seed once only, which does not show whether it repeats itself.
+        #[arg(long)]
+        once: bool,
         /// Leaves the regression list out.
         #[arg(long)]
         no_regressions: bool,
@@ -57,12 +60,14 @@ fn main() -> ExitCode {
             seeds,
             jobs,
             keep_going,
+            once,
             no_regressions,
             shrink_s,
         } => report::run(&report::Run {
             seeds,
             jobs,
             keep_going,
+            once,
             regressions: !no_regressions,
             shrink_s,
         }),

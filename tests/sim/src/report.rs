@@ -22,6 +22,8 @@ pub struct Run {
     pub jobs: usize,
     /// Whether to go on after a failure.
     pub keep_going: bool,
+    /// Whether to run each seed once only.
+    pub once: bool,
     /// Whether to run the regression list first.
     pub regressions: bool,
     /// Seconds for shrinking.
@@ -31,6 +33,7 @@ pub struct Run {
 #[derive(Debug, Default)]
 struct Totals {
     seeds: u64,
+    runs: u64,
     requests: u64,
     calls: u64,
     messages: u64,
@@ -65,6 +68,9 @@ fn regressions() -> impl Iterator<Item = u64> {
 }
 
 /// Runs seeds and prints what they were; whether all held.
+///
+/// # Panics
+/// When a thread of it did: our bug.
 pub fn run(asked: &Run) -> bool {
     quiet_panics();
     let begun = Instant::now();
@@ -83,9 +89,20 @@ pub fn run(asked: &Run) -> bool {
                     let Some(&seed) = next.lock().expect("no thread panics with it").next() else {
                         return;
                     };
-                    let outcome = run::twice(&Case::draw(seed));
+                    let case = Case::draw(seed);
+                    let outcome = if asked.once {
+                        run::once(&case, false)
+                    } else {
+                        run::twice(&case)
+                    };
                     let failed = outcome.violation.is_some();
-                    add(&mut totals.lock().expect("no thread panics with it"), seed, outcome);
+                    let runs = if asked.once { 1 } else { 2 };
+                    add(
+                        &mut totals.lock().expect("no thread panics with it"),
+                        seed,
+                        runs,
+                        outcome,
+                    );
                     if failed && !asked.keep_going {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -105,13 +122,13 @@ pub fn run(asked: &Run) -> bool {
     failures.is_empty()
 }
 
-fn add(totals: &mut Totals, seed: u64, outcome: Outcome) {
+fn add(totals: &mut Totals, seed: u64, runs: u64, outcome: Outcome) {
     totals.seeds += 1;
-    // Each seed ran twice.
-    totals.requests += 2 * outcome.requests;
-    totals.calls += 2 * outcome.calls;
-    totals.messages += 2 * outcome.messages;
-    totals.steps += 2 * outcome.summary.steps;
+    totals.runs += runs;
+    totals.requests += runs * outcome.requests;
+    totals.calls += runs * outcome.calls;
+    totals.messages += runs * outcome.messages;
+    totals.steps += runs * outcome.summary.steps;
     for (name, count) in outcome.summary.faults {
         *totals.faults.entry(name).or_default() += count;
     }
@@ -125,8 +142,9 @@ fn print_totals(totals: &Totals, elapsed: Duration, cpu_s: f64) {
     let elapsed_s = elapsed.as_secs_f64().max(1e-9);
     let per_cpu = |count: u64| count as f64 / cpu_s.max(1e-3);
     println!(
-        "{} seeds, each twice, in {elapsed_s:.1} s ({:.0} a minute), {cpu_s:.1} s of CPU, {} failed",
+        "{} seeds ({} runs) in {elapsed_s:.1} s ({:.0} a minute), {cpu_s:.1} s of CPU, {} failed",
         totals.seeds,
+        totals.runs,
         totals.seeds as f64 * 60.0 / elapsed_s,
         totals.failures.len()
     );
@@ -192,7 +210,7 @@ pub fn shrink(seed: u64, seconds: u64) -> bool {
 
 fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
     let case = Case::draw(seed);
-    let (small, tried) = if violation.check == Check::Repeats {
+    let (small, tried) = if violation.check == Check::Repeats || most.is_zero() {
         (case, 0)
     } else {
         shrink::shrink(&case, violation.check, most)

@@ -1,4 +1,4 @@
-//! Random numbers: SplitMix64 (Steele, Lea, Flood 2014). Small, fast, and every stream of a seed is its own.
+//! Random numbers: `SplitMix64` (Steele, Lea, Flood 2014). Small, fast, and every stream of a seed is its own.
 
 /// A stream of random numbers. The same seed and name give the same numbers, on every machine.
 #[derive(Clone, Debug)]

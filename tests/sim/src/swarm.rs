@@ -82,9 +82,25 @@ impl Case {
                 audit_us: 0,
             },
         };
+        if case.plan.faults.is_empty() && rng.chance(500) {
+            case.crowd();
+        }
         case.plan.config.journal_segment_bytes = segment_bytes(&mut rng, commit_bytes_max);
         case.settle();
         case
+    }
+
+    /// Few drivers for whom many wait: what shows the order of a queue, where nothing else disturbs it.
+    fn crowd(&mut self) {
+        self.drivers = self.drivers.min(4);
+        self.habits.single = 900;
+        self.habits.busy_wait = 1_000;
+        self.habits.burst = 8;
+        self.habits.offer_timeout_ms = self.habits.offer_timeout_ms.min(2_000);
+        self.temper.accept = self.temper.accept.min(300);
+        self.temper.think_ms = 200;
+        self.plan.config.ingress_age_step_ms = 2_000;
+        self.plan.network.delay_us = (20, 200);
     }
 
     /// Derives what follows from the rest: when faults are over, when the auditor reads, when the run ends.
@@ -141,6 +157,10 @@ fn segment_bytes(rng: &mut Rng, commit_bytes_max: usize) -> u64 {
     (least * factor).next_multiple_of(4_096)
 }
 
+#[expect(
+    clippy::field_reassign_with_default,
+    reason = "the order of the draws is the order of the lines"
+)]
 fn draw_config(rng: &mut Rng, habits: &Habits, temper: &Temper) -> Config {
     let mut config = Config::default();
     config.shards = rng.between(1, *rng.clone().pick(&[1, 3, 8])) as u16;

@@ -11,11 +11,11 @@ pub struct Commit;
 #[derive(Clone, Copy, Debug)]
 pub enum Query {
     /// Past the queue.
-    Request(()),
+    Request(u32),
     /// Past the queue.
-    Trip(()),
+    Trip(u32),
     /// Past the queue.
-    Driver(()),
+    Driver(u32),
     /// After the commits before it.
     Events,
 }

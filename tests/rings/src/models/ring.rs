@@ -14,18 +14,18 @@ pub fn keeps_all_in_order() {
     check("a full ring", None, || {
         let (mut producer, mut consumer) = ring(2);
         let writer = thread::spawn(move || {
-            let push = |item: &Box<u32>| match producer.push(item.clone()) {
+            let push = |item: &u32| match producer.push(Box::new(*item)) {
                 Ok(()) => true,
                 Err(back) => {
-                    assert_eq!(back, *item);
+                    assert_eq!(*back, *item);
                     false
                 }
             };
-            (1..=4).map(Box::new).filter(push).collect::<Vec<_>>()
+            (1..=4).filter(push).collect::<Vec<u32>>()
         });
-        let mut got: Vec<Box<u32>> = (0..3).filter_map(|_| consumer.pop()).collect();
+        let mut got: Vec<u32> = (0..3).filter_map(|_| consumer.pop()).map(|item| *item).collect();
         let taken = writer.join().expect("it ends");
-        got.extend(std::iter::from_fn(|| consumer.pop()));
+        got.extend(std::iter::from_fn(|| consumer.pop()).map(|item| *item));
         assert_eq!(got, taken);
     });
 }

@@ -1,6 +1,7 @@
 //! `src/shard`, as far as threads meet in it.
 
 #[path = "../../../../src/shard/mailbox.rs"]
+#[allow(clippy::missing_panics_doc, reason = "private in the product")]
 pub mod mailbox;
 #[path = "../../../../src/shard/spsc.rs"]
 pub mod whole_spsc;

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::thread;
 use wake::WakeFlag;
 
-/// Letters of each test.
-const LETTERS: u32 = 300;
+/// Letters of each test, and of each of two senders.
+const LETTERS: u32 = 100;
+const LETTERS_EACH: u32 = 10;
 
 #[test]
 fn a_small_ring_between_threads() {
@@ -53,11 +54,13 @@ fn either_side_may_go_first() {
             producer.push(Arc::clone(&item)).unwrap();
         }
         drop(consumer.pop());
-        let (first, last): (Box<dyn FnOnce() + Send>, Box<dyn FnOnce() + Send>) =
-            (Box::new(|| drop(consumer)), Box::new(|| drop(producer)));
-        let (first, last) = if consumer_first { (first, last) } else { (last, first) };
-        thread::spawn(first).join().unwrap();
-        last();
+        if consumer_first {
+            thread::spawn(move || drop(consumer)).join().unwrap();
+            drop(producer);
+        } else {
+            thread::spawn(move || drop(producer)).join().unwrap();
+            drop(consumer);
+        }
         assert_eq!(Arc::strong_count(&item), 1);
     }
 }
@@ -100,7 +103,7 @@ fn a_flag_wakes_once_for_many() {
         .map(|_| {
             let (flag, sender, sleeper) = (Arc::clone(&flag), sender.clone(), sleeper.clone());
             thread::spawn(move || {
-                for letter in 0..LETTERS / 4 {
+                for letter in 0..LETTERS_EACH {
                     sender.send(letter).unwrap();
                     if flag.raise() {
                         sleeper.unpark();
@@ -110,7 +113,7 @@ fn a_flag_wakes_once_for_many() {
         })
         .collect();
     let mut heard = 0;
-    while heard < 2 * (LETTERS / 4) {
+    while heard < 2 * LETTERS_EACH {
         flag.lower();
         let more = receiver.try_iter().count();
         heard += more as u32;

@@ -299,7 +299,9 @@ impl Witness {
             }
         } else {
             self.requests[request as usize].taken += 1;
-            let named = read.driver.is_none_or(|driver| call.candidates & (1 << driver) != 0);
+            // It may be one of an earlier POST, who was waited for until now.
+            let posted = self.requests[request as usize].posted;
+            let named = read.driver.is_none_or(|driver| posted & (1 << driver) != 0);
             if !self.holds(Check::Protocol, named && (read.driver.is_none() || read.attempt > 0)) {
                 self.violate(Check::Protocol, about, format!("202 names another driver: {read:?}"));
             }
@@ -425,7 +427,7 @@ impl Witness {
 
     fn audit_answered(&mut self, call: &Call, read: audit::Audit) {
         let request = read.request;
-        self.state_shown(call, request, read.state, 0_u32.max(call.attempt_min));
+        self.state_shown(call, request, read.state, call.attempt_min);
         audits::take(self, call.audit_len, read);
     }
 
@@ -475,6 +477,7 @@ impl Witness {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what is compared is made for it")]
 pub(super) fn same<T: PartialEq + std::fmt::Debug>(got: T, expect: T) -> Result<(), Bad> {
     if got == expect {
         return Ok(());

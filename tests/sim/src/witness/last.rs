@@ -141,7 +141,7 @@ impl Witness {
     /// Once faults are over, offers end at their time, and the search at its deadline.
     fn check_in_time(&mut self, request: Request, life: &Life) {
         let Some(over_us) = self.calm_since_us() else { return };
-        let (over_ms, slack_ms) = (self.node_ms_at(over_us), SLACK_US / 1_000);
+        let (over_ms, slack_ms) = (self.latest_ms_at(over_us), SLACK_US / 1_000);
         let about = About::request(request);
         for (attempt, tried) in (1..).zip(&life.tried).filter(|(_, tried)| tried.expires_at_ms > 0) {
             let late = tried.ended_at_ms > tried.expires_at_ms.max(over_ms) + slack_ms;
@@ -251,8 +251,12 @@ impl Witness {
         }
     }
 
-    /// Offers and trips of a driver do not overlap.
+    /// Offers and trips of a driver do not overlap. Judged by the node's time, so only where that has not fallen: across
+    /// starts it may, as no promise is made from one request to another.
     fn check_intervals(&mut self, lives: &[Option<Life>]) {
+        if self.node.boots.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+            return;
+        }
         let mut of_driver: BTreeMap<Driver, Vec<(u64, u64, Request, bool)>> = BTreeMap::new();
         for (request, life) in (0..).zip(lives) {
             let Some(life) = life else { continue };

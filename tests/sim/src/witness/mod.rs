@@ -13,6 +13,7 @@ mod knowledge;
 mod last;
 mod order;
 mod problems;
+mod sayings;
 mod sockets;
 mod state;
 mod texts;
@@ -25,6 +26,9 @@ use crate::client::{NodeEvent, Observer};
 use crate::ids::{self, Ids, Style};
 use std::cell::RefCell;
 use std::rc::Rc;
+
+/// After this long, a driver who was welcomed is in the journal or the store, whatever is slow.
+const WELCOME_STORED_US: u64 = 5_000_000;
 
 /// Actors and observer share it; a run has one thread.
 pub type Shared = Rc<RefCell<Witness>>;
@@ -48,6 +52,7 @@ pub struct Line {
 
 /// What the run says about itself before it begins.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct Expect {
     /// How ids are written.
     pub style: Style,
@@ -106,6 +111,9 @@ pub struct Witness {
 
 impl Witness {
     /// Knows nothing yet.
+    ///
+    /// # Panics
+    /// When there are more than 64 drivers.
     pub fn new(expect: Expect) -> Self {
         assert!(expect.drivers <= 64, "sets of drivers are words");
         Self {
@@ -241,6 +249,12 @@ impl Witness {
         self.node.boots.last().map_or(0, |boot| (at_us + boot.0) / 1_000)
     }
 
+    /// The greatest that the node's time may have been at a simulated time, over all boots, Unix milliseconds.
+    pub(crate) fn latest_ms_at(&self, at_us: u64) -> u64 {
+        let offset_us = self.node.boots.iter().map(|boot| boot.0).max().unwrap_or(0);
+        (at_us + offset_us) / 1_000
+    }
+
     /// Since when faults are over and the node runs, simulated microseconds.
     pub(crate) fn calm_since_us(&self) -> Option<u64> {
         let begun_us = self.node.boots.last().map_or(0, |boot| boot.1);
@@ -265,16 +279,27 @@ impl Witness {
                 }
             }
             NodeEvent::Failed(what) => {
-                self.node.up = false;
+                self.node_ended();
                 if !self.holds(Check::NodeLives, self.expect.may_fail) {
                     self.violate(Check::NodeLives, About::default(), format!("it ended itself: {what}"));
                 }
             }
-            NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node.up = false,
+            NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(),
             NodeEvent::Draining | NodeEvent::Fault(_) => {}
             NodeEvent::FaultsOver => {
                 self.node.faults_over_us.get_or_insert(self.now_us);
             }
+        }
+    }
+}
+
+impl Witness {
+    /// The node is gone. A welcome promises nothing: a driver seen for the first time shortly before may be forgotten.
+    fn node_ended(&mut self) {
+        self.node.up = false;
+        let now_us = self.now_us;
+        for driver in &mut self.drivers {
+            driver.known &= driver.welcomed_us + WELCOME_STORED_US < now_us;
         }
     }
 }

@@ -219,8 +219,10 @@ pub struct Driver {
     pub live: Option<ids::Request>,
     /// It said `offline` at some time.
     pub off_said: bool,
-    /// It was welcomed at some time.
+    /// It was welcomed, long enough before the node ended that this was stored.
     pub known: bool,
+    /// When it was first welcomed since it was last known not to be stored; 0 for never.
+    pub welcomed_us: u64,
     /// Offers it spoke of, and whether each had been shown to it whenever it did. An answer may reach a later socket.
     pub spoken: Vec<(Offer, bool)>,
     /// Trips it spoke of.

@@ -289,25 +289,26 @@ impl Machine {
             let rng = &mut self.rng;
             self.disk.apply(&write, || rng.chance(permille));
         }
-        for order in std::mem::take(&mut self.disk.orders) {
-            let owner = Owner {
-                incarnation: order.incarnation,
-                shard: order.shard,
-            };
-            // Only the oldest had begun.
-            match order.job {
+        // Only the oldest job had begun.
+        let begun = self.disk.orders.pop_front();
+        self.disk.orders.clear();
+        if let Some(Order {
+            shard,
+            incarnation,
+            job,
+        }) = begun
+        {
+            let owner = Owner { incarnation, shard };
+            match job {
                 Job::Create(header) => self.half_made(owner, &header),
                 Job::Remove(ids) => {
                     let gone = self.rng.below(ids.len() as u64 + 1) as usize;
                     for segment in &ids[..gone] {
-                        self.disk.unlink(SimFile {
-                            owner,
-                            segment: *segment,
-                        });
+                        let segment = *segment;
+                        self.disk.unlink(SimFile { owner, segment });
                     }
                 }
             }
-            break;
         }
         for done in &mut self.disk.done {
             done.clear();

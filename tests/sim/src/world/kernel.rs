@@ -19,6 +19,7 @@ pub(super) enum Owner {
 }
 
 /// A connection.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Link {
     pub(super) actor: u32,
     pub(super) conn: Conn,
@@ -64,6 +65,8 @@ pub(super) struct Kernel {
     pub(super) handed: Vec<VecDeque<(u64, u32)>>,
     /// Connections that something happened on, by shard.
     pub(super) ready: Vec<Vec<u32>>,
+    /// Slots that each ring has free.
+    pub(super) free: Vec<u32>,
     /// Rings that were woken by another one, a bit each.
     pub(super) rung: u32,
     /// Bytes that clients sent and got.
@@ -80,6 +83,7 @@ impl Kernel {
             backlog: vec![VecDeque::new(); shards],
             handed: vec![VecDeque::new(); shards],
             ready: vec![Vec::new(); shards],
+            free: vec![0; shards],
             rung: 0,
             bytes: 0,
         }

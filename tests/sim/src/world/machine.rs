@@ -11,6 +11,8 @@ use std::rc::Rc;
 
 /// First stream of random numbers that is the world's.
 pub(super) const STREAM: u64 = 1_000_000;
+/// Most shards of a simulated node.
+pub(super) const SHARDS: usize = 8;
 
 /// A thing that is to happen.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(super) enum Event {
     Up { link: u32, piece: Piece },
     /// Something arrives at the client's end.
     Down { link: u32, piece: Piece },
-    /// A shard turns, if that is still its time.
+    /// A shard turns.
     Turn { shard: u16 },
     /// The write of a shard in this boot is over.
     Written { boot: u32, shard: u16 },
@@ -60,15 +62,16 @@ pub(super) enum Piece {
     Reset,
 }
 
+/// A place in the queue: time and number of planning, then where the event is.
+#[derive(Clone, Copy)]
 struct Entry {
-    at_us: u64,
-    number: u64,
-    event: Event,
+    key: u128,
+    place: u32,
 }
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        (self.at_us, self.number) == (other.at_us, other.number)
+        self.key == other.key
     }
 }
 
@@ -83,7 +86,7 @@ impl PartialOrd for Entry {
 impl Ord for Entry {
     /// The earliest is the greatest, so that a heap gives it first.
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_us, other.number).cmp(&(self.at_us, self.number))
+        other.key.cmp(&self.key)
     }
 }
 
@@ -92,30 +95,64 @@ impl Ord for Entry {
 pub(super) struct Agenda {
     pub(super) now_us: u64,
     heap: BinaryHeap<Entry>,
+    /// What the heap's entries stand for.
+    events: Vec<Option<Event>>,
+    vacant: Vec<u32>,
     planned: u64,
+    /// When each shard turns next: these move so often that a heap would be full of what is void.
+    turns: [Option<u64>; SHARDS],
 }
 
 impl Agenda {
     /// Plans `event`; not before now.
     pub(super) fn plan(&mut self, at_us: u64, event: Event) {
         self.planned += 1;
-        self.heap.push(Entry {
-            at_us: at_us.max(self.now_us),
-            number: self.planned,
-            event,
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() as u32 - 1
         });
+        self.events[place as usize] = Some(event);
+        let at_us = at_us.max(self.now_us);
+        self.heap.push(Entry {
+            key: u128::from(at_us) << 64 | u128::from(self.planned),
+            place,
+        });
+    }
+
+    /// When a shard turns next.
+    pub(super) fn turn_at(&self, shard: u16) -> Option<u64> {
+        self.turns[usize::from(shard)]
+    }
+
+    /// Plans a shard's next turn, in the place of any that was planned.
+    pub(super) fn plan_turn(&mut self, shard: u16, at_us: u64) {
+        self.turns[usize::from(shard)] = Some(at_us.max(self.now_us));
+    }
+
+    /// No shard turns any more.
+    pub(super) fn no_turns(&mut self) {
+        self.turns = [None; SHARDS];
     }
 
     /// The next event up to `until_us`; time goes on to it, or to `until_us` when there is none.
     pub(super) fn next(&mut self, until_us: u64) -> Option<Event> {
-        if self.heap.peek().is_none_or(|entry| entry.at_us > until_us) {
+        let planned_us = self.heap.peek().map_or(u64::MAX, |entry| (entry.key >> 64) as u64);
+        let turns = (0..).zip(&self.turns).filter_map(|(shard, at)| Some(((*at)?, shard)));
+        let (turn_us, shard) = turns.min().unwrap_or((u64::MAX, 0));
+        let at_us = planned_us.min(turn_us);
+        if at_us > until_us {
             self.now_us = self.now_us.max(until_us);
             return None;
         }
-        let entry = self.heap.pop()?;
-        debug_assert!(entry.at_us >= self.now_us, "time does not fall");
-        self.now_us = entry.at_us;
-        Some(entry.event)
+        debug_assert!(at_us >= self.now_us, "time does not fall");
+        self.now_us = at_us;
+        if turn_us < planned_us {
+            self.turns[usize::from(shard)] = None;
+            return Some(Event::Turn { shard });
+        }
+        let place = self.heap.pop()?.place;
+        self.vacant.push(place);
+        self.events[place as usize].take()
     }
 }
 

@@ -29,7 +29,6 @@ pub(super) struct Run {
     pub(super) shard: shard::Shard<Sim>,
     pub(super) stage: Stage,
     rest: Option<Duration>,
-    turn_at_us: Option<u64>,
 }
 
 impl Run {
@@ -38,7 +37,6 @@ impl Run {
             shard,
             stage: Stage::Inherits,
             rest: None,
-            turn_at_us: None,
         }
     }
 }
@@ -59,7 +57,7 @@ pub(super) enum End<'a> {
 }
 
 impl World<'_> {
-    /// The time of a shard's turn has come, if it still is its time.
+    /// The time of a shard's turn has come.
     pub(super) fn turn(&mut self, shard: u16) {
         let now_us = self.now_us();
         let stalled_until_us = self.faults.stalled_until_us[usize::from(shard)];
@@ -70,14 +68,9 @@ impl World<'_> {
         else {
             return;
         };
-        if run.turn_at_us != Some(now_us) {
-            return;
-        }
         if now_us < stalled_until_us {
-            run.turn_at_us = Some(stalled_until_us);
-            return self.plan_event(stalled_until_us, Event::Turn { shard });
+            return self.machine.borrow_mut().agenda.plan_turn(shard, stalled_until_us);
         }
-        run.turn_at_us = None;
         let turned = catch_unwind(AssertUnwindSafe(|| run.turn()));
         match turned {
             Ok(()) => self.schedule(shard),
@@ -107,8 +100,7 @@ impl World<'_> {
             Some(rest) if !run.shard.ring_mut().has_work() => machine.now_us() + (rest.as_micros() as u64).max(1),
             _ => machine.now_us() + machine.draw(pace_us).max(1),
         };
-        run.turn_at_us = Some(at);
-        machine.agenda.plan(at, Event::Turn { shard });
+        machine.agenda.plan_turn(shard, at);
     }
 
     /// Shards for which something happened turn soon.
@@ -126,9 +118,8 @@ impl World<'_> {
                 continue;
             }
             let at = machine.now_us() + machine.draw(self.plan.pace.wake_us).max(1);
-            if run.turn_at_us.is_none_or(|planned| planned > at) {
-                run.turn_at_us = Some(at);
-                machine.agenda.plan(at, Event::Turn { shard });
+            if machine.agenda.turn_at(shard).is_none_or(|planned| planned > at) {
+                machine.agenda.plan_turn(shard, at);
             }
         }
     }
@@ -170,13 +161,11 @@ impl World<'_> {
 
     /// The process ends itself.
     pub(super) fn failed(&mut self, what: &str) {
-        match self.faults.failure_expected.take() {
-            Some(down_us) => self.end(End::Failed(what), down_us),
-            None => {
-                self.bug = Some(format!("the node ended itself without a cause: {what}"));
-                self.node = None;
-            }
+        if let Some(down_us) = self.faults.failure_expected.take() {
+            return self.end(End::Failed(what), down_us);
         }
+        self.bug = Some(format!("the node ended itself without a cause: {what}"));
+        self.node = None;
     }
 
     /// A drain is over when every shard has finished.
@@ -196,6 +185,7 @@ impl World<'_> {
         {
             let mut machine = self.machine.borrow_mut();
             machine.boot += 1;
+            machine.agenda.no_turns();
             machine.node_gone(power);
             machine.disk_crash(power);
         }

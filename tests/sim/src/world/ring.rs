@@ -1,18 +1,17 @@
 //! A shard's net ring: the real one's promises ([`dispatchd::net`]) over the simulated kernel.
 
+mod port;
+
 use super::kernel::Owner;
 use super::machine::Shared;
-use super::platform::SimFile;
 use crate::plan::Plan;
 use dispatchd::aligned::AlignedBuffer;
-use dispatchd::net::limits::OUTPUT_SWEEPS;
-use dispatchd::net::{CloseCause, ConnId, NetBytes, NetCounts, NetEvent, RecvBuffer};
-use dispatchd::shard::Ring;
+use dispatchd::net::{CloseCause, ConnId, NetCounts, NetEvent, RecvBuffer};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
-use std::time::Duration;
 
+const ENFILE: i32 = 23;
 const ECONNRESET: i32 = 104;
 
 /// The way of a socket to another ring.
@@ -26,6 +25,7 @@ enum Leaving {
 }
 
 /// A connection of this ring.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Socket {
     link: u32,
     recv_wanted: bool,
@@ -71,6 +71,12 @@ pub(super) struct SimRing {
 }
 
 impl SimRing {
+    /// Slots with a connection.
+    fn occupied(&self) -> u32 {
+        let occupied = self.slots.iter().filter(|slot| slot.socket.is_some());
+        occupied.count() as u32
+    }
+
     pub(super) fn new(shard: u16, machine: Shared, plan: &Plan) -> Self {
         let config = &plan.config;
         Self {
@@ -105,6 +111,10 @@ impl SimRing {
     /// Whether there is something for the next turn, so that its owner must not sleep.
     pub(super) fn has_work(&self) -> bool {
         self.starved || !self.pending.is_empty() || !self.announced.is_empty()
+    }
+
+    fn free(&self) -> u32 {
+        self.vacant.len() as u32 + self.slots_max - self.slots.len() as u32
     }
 
     fn socket(&mut self, conn: ConnId) -> Option<&mut Socket> {
@@ -233,6 +243,17 @@ impl SimRing {
                 continue;
             };
             let mut machine = self.machine.borrow_mut();
+            let free = &mut machine.kernel.free[usize::from(target)];
+            if *free == 0 {
+                drop(machine);
+                if let Some(socket) = self.socket(conn) {
+                    socket.leaving = Leaving::No;
+                }
+                let errno = ENFILE;
+                self.pending.push_back(NetEvent::HandOverFailed { token, conn, errno });
+                continue;
+            }
+            *free -= 1;
             machine.kernel.link(link).owner = Owner::Kernel;
             machine.kernel.handed[usize::from(target)].push_back((token, link));
             machine.wake(target);
@@ -247,13 +268,11 @@ impl SimRing {
         loop {
             let handed = machine.borrow_mut().kernel.handed[shard].pop_front();
             let Some((token, link)) = handed else { break };
-            match self.install(link) {
-                Some(conn) => events.push(NetEvent::HandedOver { token, conn }),
-                // The real source hears of it; here the table is never the bottleneck by plan.
-                None => machine.borrow_mut().node_closes(link, true),
-            }
+            let conn = self.install(link).expect("a place was kept for what was handed over");
+            events.push(NetEvent::HandedOver { token, conn });
         }
-        while self.listening && (!self.vacant.is_empty() || self.slots.len() < self.slots_max as usize) {
+        // As the real ring, which keeps some slots from accept.
+        while self.listening && self.free() > self.slots_max / 4 {
             let new = machine.borrow_mut().kernel.backlog[shard].pop_front();
             let Some(link) = new else { break };
             if let Some(conn) = self.install(link) {
@@ -325,179 +344,5 @@ impl SimRing {
                 return;
             }
         }
-    }
-}
-
-impl Ring for SimRing {
-    type File = SimFile;
-    type Listener = ();
-
-    fn turn(&mut self, _wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
-        self.depart();
-        self.submit();
-        events.extend(self.pending.drain(..));
-        self.take_new(events);
-        self.serve_ready(events);
-        events.extend(self.pending.drain(..));
-        for event in &*events {
-            if let NetEvent::Closed { conn, .. } = event {
-                self.vacate(*conn);
-            }
-        }
-        let rung = self.machine.borrow_mut().take_rung(self.shard);
-        if rung {
-            events.push(NetEvent::Woken);
-        }
-        Ok(())
-    }
-
-    fn listen(&mut self, (): ()) {
-        self.listening = true;
-        self.machine.borrow_mut().kernel.listening.push(self.shard);
-    }
-
-    fn start_recv(&mut self, conn: ConnId) {
-        let machine = std::rc::Rc::clone(&self.machine);
-        if let Some(socket) = self.socket(conn)
-            && socket.leaving == Leaving::No
-            && !socket.peer_closed
-        {
-            socket.recv_wanted = true;
-            machine.borrow_mut().mark_ready(socket.link);
-        }
-    }
-
-    fn pause_recv(&mut self, conn: ConnId) {
-        if let Some(socket) = self.socket(conn) {
-            socket.recv_wanted = false;
-        }
-    }
-
-    fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
-        &mut self.buffers[usize::from(buffer.id())]
-    }
-
-    fn recycle(&mut self, buffer: RecvBuffer) {
-        self.buffers_free.push(buffer.id());
-    }
-
-    fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
-        let socket = self.socket(conn)?;
-        if socket.close_after || socket.shut_after || socket.leaving != Leaving::No {
-            return None;
-        }
-        let newly = !std::mem::replace(&mut socket.waits, true);
-        if newly {
-            socket.still = 0;
-        }
-        let dirty = std::mem::replace(&mut socket.dirty, true);
-        self.waiting += usize::from(newly);
-        if !dirty {
-            self.dirty.push(conn);
-        }
-        self.socket(conn).map(|socket| &mut socket.output)
-    }
-
-    fn output_len(&self, conn: ConnId) -> usize {
-        let slot = self.slots.get(conn.slot() as usize);
-        let socket = slot
-            .filter(|slot| slot.generation == conn.generation())
-            .and_then(|slot| slot.socket.as_ref());
-        socket.map_or(0, |socket| socket.output.len())
-    }
-
-    fn has_output(&self) -> bool {
-        self.waiting > 0
-    }
-
-    fn sweep_output(&mut self, stalled: &mut Vec<ConnId>) {
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            let Some(socket) = slot.socket.as_mut().filter(|socket| socket.waits && !socket.closing) else {
-                continue;
-            };
-            socket.still += 1;
-            if socket.still > OUTPUT_SWEEPS {
-                socket.still = 0;
-                stalled.push(ConnId::new(index as u32, slot.generation));
-            }
-        }
-    }
-
-    fn close_after_output(&mut self, conn: ConnId) {
-        let Some(socket) = self.socket(conn) else { return };
-        socket.close_after = true;
-        socket.leaving = Leaving::No;
-        if !socket.waits {
-            self.close(conn, 0, false);
-        }
-    }
-
-    fn shutdown_write_after_output(&mut self, conn: ConnId) {
-        let Some(socket) = self.socket(conn) else { return };
-        if socket.close_after || socket.shut_after || socket.leaving != Leaving::No {
-            return;
-        }
-        socket.shut_after = true;
-        if !socket.waits {
-            self.after_output(conn);
-        }
-    }
-
-    fn abort(&mut self, conn: ConnId) {
-        self.close(conn, 0, true);
-    }
-
-    fn hand_over(&mut self, conn: ConnId, target_ring_fd: RawFd, token: u64) -> bool {
-        assert!(
-            target_ring_fd != self.ring_fd(),
-            "a connection is not handed to its own ring"
-        );
-        let Some(socket) = self.socket(conn) else { return false };
-        if socket.close_after || socket.shut_after || socket.leaving != Leaving::No {
-            return false;
-        }
-        let (link, dice) = (socket.link, std::rc::Rc::clone(&self.machine));
-        if dice.borrow_mut().rng.chance(500) {
-            // What the kernel had taken from the socket already is delivered before it leaves.
-            let mut taken = Vec::new();
-            self.receive(conn, link, &mut taken);
-            self.pending.extend(taken);
-        }
-        let Some(socket) = self.socket(conn) else { return false };
-        socket.recv_wanted = false;
-        socket.leaving = Leaving::Wanted(target_ring_fd as u16, token);
-        if !socket.waits {
-            self.after_output(conn);
-        }
-        true
-    }
-
-    fn wake_ring(&mut self, target_ring_fd: RawFd) {
-        if !self.wakes.contains(&target_ring_fd) {
-            self.wakes.push(target_ring_fd);
-        }
-    }
-
-    fn write_file(&mut self, token: u64, file: &SimFile, offset: u64, buffer: AlignedBuffer, len: usize) {
-        self.machine
-            .borrow_mut()
-            .write(self.shard, token, *file, offset, buffer, len);
-    }
-
-    fn ring_fd(&self) -> RawFd {
-        RawFd::from(self.shard)
-    }
-
-    fn connections(&self) -> u32 {
-        let occupied = self.slots.iter().filter(|slot| slot.socket.is_some());
-        occupied.count() as u32
-    }
-
-    fn take_counts(&mut self) -> NetCounts {
-        std::mem::take(&mut self.counts)
-    }
-
-    fn bytes(&self) -> NetBytes {
-        NetBytes::default()
     }
 }
