@@ -294,6 +294,7 @@ impl Crowd {
     /// Waits until everything has ended, lets everybody go, and says what the server still holds then.
     async fn rest(mut self, address: SocketAddrV4) -> Vec<String> {
         let mut left = Vec::new();
+        self.engine.stop();
         let ended = async {
             while self.replay.join_next().await.is_some() {}
             while self.engine.unfinished() > 0 {

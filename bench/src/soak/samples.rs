@@ -16,8 +16,8 @@ pub struct Series {
     pub name: &'static str,
     /// Name in the server's metrics; the samples of all its labels are summed.
     metric: &'static str,
-    /// Metrics to be subtracted.
-    less: &'static [&'static str],
+    /// Name of the series that explains how this one fluctuates, if one does.
+    cause: Option<&'static str>,
     /// What a sample is divided by, so that it has this unit.
     divisor: f64,
     /// Unit of a sample.
@@ -43,7 +43,7 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
     Series {
         name,
         metric,
-        less: &[],
+        cause: None,
         divisor,
         unit,
         expect,
@@ -52,24 +52,19 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
 
 /// Everything that is sampled.
 pub const SERIES: &[Series] = &[
-    series(
-        "resident",
-        "process_resident_memory_bytes",
-        MIB,
-        "MiB",
-        Expect::Flat(1.0),
-    ),
-    series("allocated", "dispatchd_allocated_bytes", MIB, "MiB", Expect::Flat(0.5)),
-    // The store's write buffers grow for minutes and are emptied at once; a slope through that says nothing.
     Series {
-        less: &["dispatchd_store_write_buffers_bytes", "dispatchd_store_cache_bytes"],
+        cause: Some("store_buffers"),
         ..series(
-            "allocated_rest",
-            "dispatchd_allocated_bytes",
+            "resident",
+            "process_resident_memory_bytes",
             MIB,
             "MiB",
-            Expect::Flat(0.5),
+            Expect::Flat(1.0),
         )
+    },
+    Series {
+        cause: Some("store_buffers"),
+        ..series("allocated", "dispatchd_allocated_bytes", MIB, "MiB", Expect::Flat(0.5))
     },
     series(
         "store_buffers",
@@ -179,11 +174,7 @@ pub fn take(address: SocketAddrV4) -> io::Result<Sample> {
         (200, text) => text,
         (status, _) => return Err(io::Error::other(format!("/metrics answers {status}"))),
     };
-    let read = |name| metric(&text, name).unwrap_or(f64::NAN);
-    let value = |series: &Series| {
-        let less: f64 = series.less.iter().map(|name| read(name)).sum();
-        (read(series.metric) - less) / series.divisor
-    };
+    let value = |series: &Series| metric(&text, series.metric).unwrap_or(f64::NAN) / series.divisor;
     Ok(SERIES.iter().map(value).collect())
 }
 
@@ -211,19 +202,20 @@ pub struct Judged {
 impl Judged {
     /// All series of these samples `(s, sample)`.
     pub fn all(samples: &[(f64, Sample)]) -> Vec<Self> {
-        let of = |(index, series): (usize, &'static Series)| {
-            let raw: Vec<(f64, f64)> = samples.iter().map(|(at, sample)| (*at, sample[index])).collect();
-            Self::of(series, raw)
+        let points = |name| -> Vec<(f64, f64)> {
+            let point = |(at, sample): &(f64, Sample)| (*at, value_of(sample, name));
+            samples.iter().map(point).collect()
         };
-        SERIES.iter().enumerate().map(of).collect()
+        let of = |series: &'static Series| Self::of(series, points(series.name), series.cause.map(points));
+        SERIES.iter().map(of).collect()
     }
 
-    fn of(series: &'static Series, raw: Vec<(f64, f64)>) -> Self {
+    fn of(series: &'static Series, raw: Vec<(f64, f64)>, cause: Option<Vec<(f64, f64)>>) -> Self {
         let points = match series.expect {
             Expect::Rate => rates(&raw),
             Expect::Flat(_) | Expect::Shown => raw,
         };
-        let trend = Trend::of(&points).filter(|trend| trend.level.is_finite());
+        let trend = Trend::of(&points, cause.as_deref()).filter(|trend| trend.level.is_finite());
         let good = match series.expect {
             // What cannot be judged is not good: too short a run, or a metric that is gone.
             Expect::Flat(grain) => trend.is_some_and(|trend| trend.is_flat(grain)),
