@@ -234,8 +234,8 @@ async fn watch(
                 at.as_secs_f64() / 60.0,
                 total(&observer.counters.posted),
                 total(&observer.counters.accepted),
-                of("resident"),
-                of("allocated"),
+                of("resident_less_cache"),
+                of("allocated_less_cache"),
                 of("ring_slots"),
                 of("requests_open"),
             );

@@ -16,6 +16,8 @@ pub struct Series {
     pub name: &'static str,
     /// Name in the server's metrics; the samples of all its labels are summed.
     metric: &'static str,
+    /// A metric that is taken off, if there is one: what it counts has a bound of its own, and fills for hours.
+    less: Option<&'static str>,
     /// Name of the series that explains how this one fluctuates, if one does.
     cause: Option<&'static str>,
     /// What a sample is divided by, so that it has this unit.
@@ -43,6 +45,7 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
     Series {
         name,
         metric,
+        less: None,
         cause: None,
         divisor,
         unit,
@@ -50,12 +53,16 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
     }
 }
 
+/// The store's block cache: filled by reads, up to its bound.
+const STORE_CACHE: &str = "dispatchd_store_cache_bytes";
+
 /// Everything that is sampled.
 pub const SERIES: &[Series] = &[
     Series {
+        less: Some(STORE_CACHE),
         cause: Some("store_buffers"),
         ..series(
-            "resident",
+            "resident_less_cache",
             "process_resident_memory_bytes",
             MIB,
             "MiB",
@@ -63,8 +70,15 @@ pub const SERIES: &[Series] = &[
         )
     },
     Series {
+        less: Some(STORE_CACHE),
         cause: Some("store_buffers"),
-        ..series("allocated", "dispatchd_allocated_bytes", MIB, "MiB", Expect::Flat(0.5))
+        ..series(
+            "allocated_less_cache",
+            "dispatchd_allocated_bytes",
+            MIB,
+            "MiB",
+            Expect::Flat(0.5),
+        )
     },
     series(
         "store_buffers",
@@ -73,7 +87,7 @@ pub const SERIES: &[Series] = &[
         "MiB",
         Expect::Shown,
     ),
-    series("store_cache", "dispatchd_store_cache_bytes", MIB, "MiB", Expect::Shown),
+    series("store_cache", STORE_CACHE, MIB, "MiB", Expect::Shown),
     series("tables", "dispatchd_memory_bytes", MIB, "MiB", Expect::Flat(0.25)),
     series("fds", "process_open_fds", 1.0, "descriptors", Expect::Flat(2.0)),
     series("threads", "process_threads", 1.0, "threads", Expect::Flat(1.0)),
@@ -174,7 +188,8 @@ pub fn take(address: SocketAddrV4) -> io::Result<Sample> {
         (200, text) => text,
         (status, _) => return Err(io::Error::other(format!("/metrics answers {status}"))),
     };
-    let value = |series: &Series| metric(&text, series.metric).unwrap_or(f64::NAN) / series.divisor;
+    let read = |name| metric(&text, name).unwrap_or(f64::NAN);
+    let value = |series: &Series| (read(series.metric) - series.less.map_or(0.0, read)) / series.divisor;
     Ok(SERIES.iter().map(value).collect())
 }
 
