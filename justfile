@@ -24,6 +24,16 @@ test *filter:
 target name *filter:
     cargo test --test {{name}} {{filter}}
 
+# Fuzz targets: just fuzz --seconds 10 ws_frames
+fuzz *options:
+    fuzz/run {{options}}
+
+# Models of the rings; that they find every weakening; the rings under Miri
+rings:
+    cargo test -p dispatchd-rings
+    tests/rings/weaken
+    tests/rings/miri
+
 # Advisories, licenses, bans, sources of dependencies (needs cargo-deny)
 deny:
     cargo deny check

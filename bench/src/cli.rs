@@ -16,7 +16,8 @@ use crate::plan;
 use crate::raw;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
-use crate::server::{Cores, Setup};
+use crate::server::{Cores, Install, Setup};
+use crate::{crash, soak};
 
 const LONG_ABOUT: &str = "\
 Load generator for dispatchd: real sockets from another process, on an io_uring of its own.
@@ -104,6 +105,10 @@ enum Scenario {
     /// The peer on tokio-tungstenite (what `peers` starts as its child)
     #[command(hide = true)]
     TungsteniteServer(peers::tungstenite::Options),
+    /// SIGKILL again and again under load, with or without a power cut; every promise is audited from the clients' side
+    Crash(crash::Options),
+    /// Mixed load for an hour: memory, descriptors, slots and timers must stay flat
+    Soak(soak::Options),
     /// The raw ring's server (what the scenarios start as their child)
     #[command(hide = true)]
     RawServer(raw::server::Options),
@@ -165,6 +170,13 @@ impl Cli {
             Scenario::Plan(options) => return plan::run(options),
             _ => {}
         }
+        match &self.scenario {
+            Scenario::Soak(options) => {
+                return soak::run(&self.common.install()?, options, self.common.json.as_deref());
+            }
+            Scenario::Crash(options) => return crash::run(&self.common.install()?, options),
+            _ => {}
+        }
         let mut bench = Bench::new(&self.common, !matches!(self.scenario, Scenario::Raw(_)))?;
         let mut result = Ok(());
         for step in self.scenario.steps() {
@@ -210,7 +222,9 @@ impl Scenario {
             | Self::Plan(_)
             | Self::LoadProcess
             | Self::TungsteniteServer(_)
-            | Self::RawServer(_) => Vec::new(),
+            | Self::RawServer(_)
+            | Self::Crash(_)
+            | Self::Soak(_) => Vec::new(),
         }
     }
 }
@@ -237,6 +251,25 @@ impl Step {
     }
 }
 
+impl Common {
+    /// The server's program and where its data go, both absolute: servers run in directories of their own.
+    fn install(&self) -> io::Result<Install> {
+        let program = std::env::current_exe()?;
+        let beside = |name: &str| program.with_file_name(name);
+        let server = self.server.clone().unwrap_or_else(|| beside("dispatchd"));
+        if !server.is_file() {
+            let hint = "build it with `cargo build --release --workspace`, or say where it is with --server";
+            return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
+        }
+        let data_root = self.data_root.clone().unwrap_or_else(|| beside(""));
+        Ok(Install {
+            program: std::path::absolute(&server)?,
+            data_root: std::path::absolute(&data_root)?,
+            settings: self.settings.clone(),
+        })
+    }
+}
+
 struct Bench {
     context: Context,
     runs: u32,
@@ -246,15 +279,8 @@ struct Bench {
 impl Bench {
     fn new(common: &Common, needs_server: bool) -> io::Result<Self> {
         let program = std::env::current_exe()?;
-        let beside = |name: &str| program.with_file_name(name);
-        let server = common.server.clone().unwrap_or_else(|| beside("dispatchd"));
-        if needs_server && !server.is_file() {
-            let hint = "build it with `cargo build --release --workspace`, or say where it is with --server";
-            return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
-        }
-        let data_root = common.data_root.clone().unwrap_or_else(|| beside(""));
-        // Servers run in directories of their own, so paths must not depend on ours.
-        let (server, data_root) = (std::path::absolute(&server)?, std::path::absolute(&data_root)?);
+        let install = if needs_server { Some(common.install()?) } else { None };
+        let (server, data_root) = install.map_or_else(Default::default, |install| (install.program, install.data_root));
         let cores = Cores::choose()?;
         cores.pin_client()?;
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;

@@ -4,9 +4,11 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod cli;
+pub mod crash;
 pub mod harness;
 pub mod peers;
 pub mod scenarios;
+pub mod soak;
 
 pub mod session;
 

@@ -94,6 +94,17 @@ pub struct Setup {
     pub any_address: bool,
 }
 
+/// What a scenario that starts servers by itself is given.
+#[derive(Debug, Clone)]
+pub struct Install {
+    /// The `dispatchd` program.
+    pub program: PathBuf,
+    /// Where data directories are made.
+    pub data_root: PathBuf,
+    /// `key=value` settings beyond the scenario's.
+    pub settings: Vec<String>,
+}
+
 /// A running `dispatchd serve` with a data directory of its own, which goes with it.
 pub struct Server {
     child: OwnedChild,

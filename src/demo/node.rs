@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Set in the child's environment: it wants to be killed when the demo goes.
 const DIE_WITH_PARENT: &str = "DEMO_NODE_DIES_WITH_PARENT";
 /// Longest wait for `/readyz`, first start and recovery.
-pub const READY_MAX: Duration = Duration::from_secs(30);
+pub const READY_MAX: Duration = Duration::from_secs(60);
 /// Pause between two looks at `/readyz`.
 const READY_POLL: Duration = Duration::from_millis(10);
 /// Bytes of the log that are shown when something failed.
@@ -57,14 +57,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts this very program as a server on a free port of 127.0.0.1, with its data and its log under `home`.
+    /// Starts `program` as a server on a free port of 127.0.0.1, with its data and its log under `home`.
     ///
     /// # Errors
     /// No free port, no such program, no room for the log.
-    pub fn start(home: &Path, settings: Vec<String>) -> io::Result<Self> {
+    pub fn start(program: &Path, home: &Path, settings: Vec<String>) -> io::Result<Self> {
         let mut node = Self {
             child: None,
-            program: std::env::current_exe()?,
+            program: program.to_owned(),
             home: home.to_owned(),
             address: free_address()?,
             settings,

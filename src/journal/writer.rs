@@ -241,12 +241,15 @@ impl Writer {
         }
     }
 
-    /// The number of the segment to create next, when it is time: at the start, and from a quarter of the current
-    /// segment on while no other waits. Says so again until [`Self::add_segment`], also while one is being created.
+    /// The number of the segment to create next, when it is time: at the start, and while no other waits from a quarter
+    /// of the current segment on, or when the next block does not fit what is left of it. Says so again until
+    /// [`Self::add_segment`], also while one is being created.
     pub fn needs_segment(&self) -> Option<u64> {
         let spare = self.segments.len() > self.current + 1;
         let begun = self.offset * 4 >= self.geometry.segment_bytes();
-        (self.segments.is_empty() || (!spare && begun)).then_some(self.segment_next)
+        let rest = self.geometry.segment_bytes() - self.offset;
+        let full = self.blocks.front().is_some_and(|block| block.bytes() as u64 > rest);
+        (self.segments.is_empty() || (!spare && (begun || full))).then_some(self.segment_next)
     }
 
     /// What [`super::segments::create`] writes into the first page of segment `id`.

@@ -84,6 +84,11 @@ pub struct ConnId {
 }
 
 impl ConnId {
+    /// For a ring of another kind, which names its own connections.
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
+    }
+
     /// The slot, 0 .. [`Net::slots`]: an index for the owner's own table of connections. Two connections never have the
     /// same slot at once.
     pub fn slot(self) -> u32 {
@@ -106,6 +111,16 @@ pub struct RecvBuffer {
 }
 
 impl RecvBuffer {
+    /// For a ring of another kind, which knows its own buffers by `id`.
+    pub const fn new(id: u16, len: u32) -> Self {
+        Self { id, len }
+    }
+
+    /// Which buffer of its ring.
+    pub const fn id(&self) -> u16 {
+        self.id
+    }
+
     /// Bytes received, at least 1.
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {

@@ -3,7 +3,9 @@
 
 use super::connections::{Conn, Leaving, Linger};
 use super::letter::Handshake;
+use super::throttle::Pace;
 use super::{Letter, Shard, home_of_driver};
+use super::{Platform, Ring};
 use crate::fsm::driver::DriverEvent;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
@@ -18,8 +20,11 @@ use std::ops::ControlFlow;
 pub(super) struct Socket {
     pub(super) driver: u32,
     pub(super) id: ConnId,
+    pub(super) pace: Pace,
     decoder: WsDecoder,
 }
+
+const _: () = assert!(size_of::<Socket>() <= 24);
 
 /// What became of a request that may be a handshake.
 pub(super) enum Opened {
@@ -37,7 +42,7 @@ pub(super) enum Arrival {
     Handshake(Box<Handshake>),
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Checks a handshake and takes the connection over, here or on the driver's home shard.
     pub(super) fn open_socket(&mut self, conn: ConnId, head: &Head, idle: bool) -> Opened {
         let Ok(Route::DriverSocket(driver_id)) = route(head.method, &head.target) else {
@@ -140,6 +145,7 @@ impl Shard {
             Conn::Socket(Socket {
                 driver: u32::MAX,
                 id: conn,
+                pace: Pace::default(),
                 decoder: WsDecoder::new(),
             }),
         );
@@ -160,7 +166,7 @@ impl Shard {
         };
         let key = socket.driver;
         let mut decoder = std::mem::take(&mut socket.decoder);
-        let result = decoder.feed(WsPolicy { accept_binary: false }, bytes, &mut |input| {
+        let result = decoder.feed(WsPolicy::DRIVERS, bytes, &mut |input| {
             self.socket_input(conn, key, input);
             match self.connections.socket(conn) {
                 Some(_) => ControlFlow::Continue(()),

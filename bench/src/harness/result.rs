@@ -99,8 +99,8 @@ fn window(samples: &[Sample], start_s: f64, end_s: f64) -> Option<(Sample, Sampl
 fn phase_costs(run: &mut Run, scenario: &Scenario, phase: &str, window: Option<&(Sample, Sample)>, empty: &Sample) {
     let Some((first, last)) = window else { return };
     let secs = last.at_s - first.at_s;
-    let per_s = |field: fn(&Sample) -> f64| (field(&last) - field(&first)) / secs;
-    let grown = |field: fn(&Sample) -> f64| field(&last) - field(empty);
+    let per_s = |field: fn(&Sample) -> f64| (field(last) - field(first)) / secs;
+    let grown = |field: fn(&Sample) -> f64| field(last) - field(empty);
     let heartbeat_s = scenario
         .settings
         .get("heartbeat_ms")

@@ -251,7 +251,7 @@ impl<'a> World<'a> {
         let drawn = self.chance.share() * (accept + decline + ignore + vanish);
         let answer = if drawn < accept {
             self.people.change(driver, |person| {
-                (person.work, person.answer_ns) = (Work::Accepting, due_ns)
+                (person.work, person.answer_ns) = (Work::Accepting, due_ns);
             });
             "ACCEPT"
         } else if drawn < accept + decline {
@@ -265,7 +265,7 @@ impl<'a> World<'a> {
             return session.cut(driver);
         };
         session.say(driver, |payload| {
-            message::write_answer(payload, answer, request, attempt)
+            message::write_answer(payload, answer, request, attempt);
         })
     }
 
