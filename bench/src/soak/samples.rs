@@ -221,16 +221,19 @@ impl Judged {
             let point = |(at, sample): &(f64, Sample)| (*at, value_of(sample, name));
             samples.iter().map(point).collect()
         };
-        let of = |series: &'static Series| Self::of(series, points(series.name), series.cause.map(points));
+        let of = |series: &'static Series| {
+            let cause = series.cause.map(points);
+            Self::of(series, points(series.name), cause.as_deref())
+        };
         SERIES.iter().map(of).collect()
     }
 
-    fn of(series: &'static Series, raw: Vec<(f64, f64)>, cause: Option<Vec<(f64, f64)>>) -> Self {
+    fn of(series: &'static Series, raw: Vec<(f64, f64)>, cause: Option<&[(f64, f64)]>) -> Self {
         let points = match series.expect {
             Expect::Rate => rates(&raw),
             Expect::Flat(_) | Expect::Shown => raw,
         };
-        let trend = Trend::of(&points, cause.as_deref()).filter(|trend| trend.level.is_finite());
+        let trend = Trend::of(&points, cause).filter(|trend| trend.level.is_finite());
         let good = match series.expect {
             // What cannot be judged is not good: too short a run, or a metric that is gone.
             Expect::Flat(grain) => trend.is_some_and(|trend| trend.is_flat(grain)),
