@@ -141,7 +141,7 @@ mod tests {
         assert!(!pace.settle(NOW_MS));
         assert!(pace.settle(NOW_MS + u64::from(COMMAND_MS)));
         assert_eq!(taken_at(&mut pace, NOW_MS + u64::from(COMMAND_MS)), 1);
-        let second = NOW_MS + 1_000;
+        let second = NOW_MS + u64::from(COMMAND_MS) + 1_000;
         assert!(pace.settle(second));
         assert_eq!(taken_at(&mut pace, second), DRIVER_COMMANDS_PER_S);
     }
