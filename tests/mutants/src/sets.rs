@@ -35,11 +35,11 @@ pub struct Run {
 /// A failure is enough: nobody reads the history.
 const SHRINK_NOTHING: (&str, &str) = ("PROPTEST_MAX_SHRINK_ITERS", "0");
 
-const fn unit(files: &'static [&'static str], arguments: &'static [&'static str]) -> Run {
+const fn unit(files: &'static [&'static str], cpu_seconds_max: u32, arguments: &'static [&'static str]) -> Run {
     Run {
         unit: true,
         files,
-        cpu_seconds_max: 15,
+        cpu_seconds_max,
         arguments,
         environment: &[],
     }
@@ -90,9 +90,13 @@ const FSM: Set = Set {
     tests: "fsm",
     runs: &[
         target(&[], 3, &["transcripts", "views"], &[]),
-        unit(&["wheel.rs", "queue.rs", "ids.rs"], &["--skip", "like_a_sorted_list"]),
+        unit(
+            &["wheel.rs", "queue.rs", "ids.rs"],
+            4,
+            &["--skip", "like_a_sorted_list"],
+        ),
         target(&["wheel.rs"], 5, &["wheel::bytes", "wheel::time"], &[]),
-        unit(&["wheel.rs"], &["like_a_sorted_list"]),
+        unit(&["wheel.rs"], 15, &["like_a_sorted_list"]),
         target(&["wheel.rs"], 20, &["wheel"], &[]),
         target(&["fold.rs"], 20, &["fold"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
         target(
@@ -140,7 +144,7 @@ const JOURNAL: Set = Set {
             &["damage", "--skip", "a_flipped_bit_anywhere"],
             &[SHRINK_NOTHING],
         ),
-        unit(&["lock.rs", "layout.rs"], &[]),
+        unit(&["lock.rs", "layout.rs"], 5, &[]),
         target(&[], 15, &["model"], &[SHRINK_NOTHING]),
         target(&[], 20, &["crash"], &[SHRINK_NOTHING]),
         target(&[], 40, &["a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
