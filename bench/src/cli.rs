@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::million;
 use crate::raw;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
@@ -76,6 +77,8 @@ enum Scenario {
     Heartbeats(heartbeats::Options),
     /// Connect, upgrade, WELCOME, close
     Handshakes(handshakes::Options),
+    /// A million drivers on one server: connects, heartbeats, offers, drain, storm; memory by kind, CPU, latency
+    Million(million::Options),
     /// The physical limit: an echo over a bare ring
     Raw(crate::scenarios::raw::Options),
     /// Every scenario with its defaults, and a table of the goals
@@ -115,6 +118,9 @@ impl Cli {
             return Ok(ExitCode::SUCCESS);
         }
         let mut bench = Bench::new(&self.common, !matches!(self.scenario, Scenario::Raw(_)))?;
+        if let Scenario::Million(options) = &self.scenario {
+            return million::run(&bench.context, options, self.common.json.as_deref());
+        }
         let mut result = Ok(());
         for step in self.scenario.steps() {
             result = bench.scenario(&step);
@@ -152,7 +158,7 @@ impl Scenario {
                 Step::Handshakes(defaults()),
                 Step::Raw(defaults()),
             ],
-            Self::RawServer(_) => Vec::new(),
+            Self::RawServer(_) | Self::Million(_) => Vec::new(),
         }
     }
 }

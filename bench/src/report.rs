@@ -56,6 +56,13 @@ impl Faults {
         self.0.entry(kind).or_insert_with(|| (0, example())).0 += 1;
     }
 
+    /// Adds all faults of another part of the same run.
+    pub fn merge(&mut self, other: Self) {
+        for (kind, (count, example)) in other.0 {
+            self.0.entry(kind).or_insert((0, example)).0 += count;
+        }
+    }
+
     /// No faults.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -66,7 +73,8 @@ impl Faults {
         self.0.get(kind).map_or(0, |(count, _)| *count)
     }
 
-    fn lines(&self) -> impl Iterator<Item = String> {
+    /// A line for each kind.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
         self.0
             .iter()
             .map(|(kind, (count, example))| format!("{kind}: {count} times, first: {example}"))
@@ -237,7 +245,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// Three significant digits, or all digits of large numbers.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         value if value.is_nan() => "-".to_owned(),
         0.0 => "0".to_owned(),

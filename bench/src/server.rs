@@ -107,8 +107,22 @@ impl Server {
         let data = tempfile::Builder::new()
             .prefix("dispatchd-bench-")
             .tempdir_in(&setup.data_root)?;
-        let address = free_port()?;
-        let log = File::create(log_path(data.path()))?;
+        Self::start_in(setup, data, free_port()?)
+    }
+
+    /// Ends the server as [`Self::stop`] does and starts it again on what it has stored, at the same address. `ended` is
+    /// called in between.
+    ///
+    /// # Errors
+    /// It does not end as it should, or does not start.
+    pub fn restart(mut self, setup: &Setup, stop_timeout: Duration, ended: impl FnOnce()) -> io::Result<Self> {
+        self.end(stop_timeout)?;
+        ended();
+        Self::start_in(setup, self.data, self.address)
+    }
+
+    fn start_in(setup: &Setup, data: tempfile::TempDir, address: SocketAddrV4) -> io::Result<Self> {
+        let log = File::options().append(true).create(true).open(log_path(data.path()))?;
         let mut command = Command::new(&setup.program);
         command
             .arg("serve")
@@ -147,8 +161,12 @@ impl Server {
     /// # Errors
     /// It does not end in time (it is killed then) or ends with another status than 0.
     pub fn stop(mut self) -> io::Result<()> {
+        self.end(STOP_TIMEOUT)
+    }
+
+    fn end(&mut self, timeout: Duration) -> io::Result<()> {
         self.child.signal(Signal::TERM)?;
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if let Some(status) = self.child.0.try_wait()? {
                 let result = if status.success() {
@@ -160,9 +178,7 @@ impl Server {
             }
             std::thread::sleep(POLL);
         }
-        Err(self.explain(&io::Error::other(format!(
-            "still running {STOP_TIMEOUT:?} after SIGTERM"
-        ))))
+        Err(self.explain(&io::Error::other(format!("still running {timeout:?} after SIGTERM"))))
     }
 
     /// Adds the end of the server's log to an error.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::measure::Clock;
@@ -91,6 +91,18 @@ struct Driver {
     partial: Vec<u8>,
 }
 
+/// Where a session stands among others of the same run, and how it behaves; see [`Session::open_as`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    /// Number of the session's first driver in the whole run; the session itself counts its drivers from 0.
+    pub first_driver: u32,
+    /// Local address of its connections; as the kernel chooses when `None`. One address has ports for 28,000 connections to
+    /// one server (`ip_local_port_range`).
+    pub local: Option<Ipv4Addr>,
+    /// The scenario sends heartbeats itself.
+    pub own_heartbeats: bool,
+}
+
 /// When a message came and how long it was.
 #[derive(Clone, Copy)]
 struct Arrival {
@@ -102,6 +114,8 @@ struct Arrival {
 pub struct Session {
     ring: Ring,
     address: SockAddr,
+    local: Option<SockAddr>,
+    place: Place,
     host: String,
     expected_accept: String,
     drivers: Vec<Driver>,
@@ -123,6 +137,14 @@ impl Session {
     /// # Errors
     /// The ring cannot be made (more than `RLIMIT_NOFILE` connections) or the server does not answer.
     pub fn open(address: SocketAddrV4, drivers: u32, https: u32) -> io::Result<Self> {
+        Self::open_as(Place::default(), address, drivers, https)
+    }
+
+    /// The same, as one of several sessions.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_as(place: Place, address: SocketAddrV4, drivers: u32, https: u32) -> io::Result<Self> {
         let driver = || Driver {
             phase: Phase::Free,
             why: None,
@@ -131,6 +153,8 @@ impl Session {
         let mut session = Self {
             ring: Ring::new(drivers + https)?,
             address: SockAddr::new(address),
+            local: place.local.map(|local| SockAddr::new(SocketAddrV4::new(local, 0))),
+            place,
             host: address.to_string(),
             expected_accept: ws::expected_accept(),
             drivers: std::iter::repeat_with(driver).take(drivers as usize).collect(),
@@ -166,6 +190,11 @@ impl Session {
         self.connected
     }
 
+    /// Whether this driver's WebSocket is open.
+    pub fn is_open(&self, driver: u32) -> bool {
+        self.drivers[driver as usize].phase == Phase::Open
+    }
+
     /// Length of the server's last answer to an upgrade, bytes.
     pub fn upgrade_bytes(&self) -> u32 {
         self.upgrade_bytes
@@ -186,9 +215,11 @@ impl Session {
         state.phase = Phase::Upgrading;
         state.why = None;
         state.partial.clear();
-        let host = &self.host;
+        let (host, number) = (&self.host, self.place.first_driver + driver);
         self.ring
-            .connect(driver, &self.address, |block| ws::write_upgrade(block, host, driver))
+            .connect_from(driver, self.local.as_ref(), &self.address, |block| {
+                ws::write_upgrade(block, host, number);
+            })
     }
 
     /// Closes a driver's WebSocket as RFC 6455 asks: our close frame, the server's, and the server ends the connection.
@@ -332,7 +363,9 @@ impl Session {
         match (kind, phase) {
             (ws::Kind::Text, Phase::Open) => {
                 let message = message::parse(payload);
-                if let Message::Welcome { heartbeat_ms, .. } = message {
+                if let Message::Welcome { heartbeat_ms, .. } = message
+                    && !self.place.own_heartbeats
+                {
                     self.heartbeat_ns = heartbeat_ms.max(1) * 1_000_000;
                     self.heartbeats.push_back((at_ns + self.heartbeat_ns, driver));
                 }

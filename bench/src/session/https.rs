@@ -38,9 +38,10 @@ impl Session {
         let first = self.drivers();
         for index in 0..self.https.len() as u32 {
             let host = &self.host;
-            self.ring.connect(first + index, &self.address, |block| {
-                http::write_get(block, host, "/healthz");
-            })?;
+            self.ring
+                .connect_from(first + index, self.local.as_ref(), &self.address, |block| {
+                    http::write_get(block, host, "/healthz");
+                })?;
             self.https[index as usize].tokens.push_back(HELLO);
         }
         let deadline_ns = self.now_ns() + STALL_NS_MAX;
