@@ -67,7 +67,7 @@ pub struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=50))]
     pub ignore_percent: u32,
     /// How long a driver may leave an offer unanswered, ms; far above what an answer takes
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub offer_timeout_ms: u32,
     /// Time from OFFER to the driver's answer, ms; the ACK leaves at once
     #[arg(long, default_value_t = 50)]

@@ -76,16 +76,24 @@ pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Lev
         drain: Duration::from_millis(drain_ms),
     };
     let played = conductor.play(server, &setup);
-    // In any case: nobody is left running, and the connections are closed before the server goes.
+    // In any case: no thread is left running.
     let seen = conductor.crew.end();
-    let server = played?;
+    let (server, sum) = match (played, seen) {
+        (Ok(server), Ok(sum)) => (server, sum),
+        (Ok(_), Err(error)) => return Err(error),
+        (Err(error), Err(why)) => return Err(io::Error::other(format!("{error}\n  because of {why}"))),
+        (Err(error), Ok(sum)) => {
+            let faults: Vec<String> = sum.faults.lines().collect();
+            return Err(io::Error::other(format!("{error}\n  faults: {}", faults.join("\n  "))));
+        }
+    };
     let Sum {
         counts,
         timings,
         faults,
         stories,
         missed,
-    } = seen?;
+    } = sum;
     let mut run = conductor.run;
     run.faults = faults;
     audits::compare(server.target().address, &stories, &mut run)?;
@@ -266,9 +274,13 @@ impl Conductor<'_> {
         self.run.add("busy_heartbeats_per_s", "1/s", usage.per_second(beats));
         let open = |shared: &Shared| shared.sum(|says| u64::from(says.open.load(std::sync::atomic::Ordering::Relaxed)));
         let most = open(&self.crew.shared);
-        // What is left open when nothing moves any more is a fault, which the threads count themselves.
-        self.wait_for("what is under way", most, |shared| most.saturating_sub(open(shared)))
-            .map(drop)
+        // What is still open when nothing moves any more is a fault, which the threads count themselves.
+        let ended = self.wait_for("what is under way", most, |shared| most.saturating_sub(open(shared)));
+        if let Err(error) = ended {
+            self.check()?;
+            self.say(&error.to_string());
+        }
+        Ok(())
     }
 
     /// Ends the server and starts it again.
