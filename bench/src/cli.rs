@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::lab;
 use crate::million;
-use crate::raw;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
 use crate::server::{Cores, Setup};
@@ -79,13 +79,15 @@ enum Scenario {
     Handshakes(handshakes::Options),
     /// A million drivers on one server: connects, heartbeats, offers, drain, storm; memory by kind, CPU, latency
     Million(million::Options),
+    /// The bare ring with one thing changed at a time
+    Lab(lab::Options),
     /// The physical limit: an echo over a bare ring
     Raw(crate::scenarios::raw::Options),
     /// Every scenario with its defaults, and a table of the goals
     All,
     /// The raw ring's server (what the scenarios start as their child)
     #[command(hide = true)]
-    RawServer(raw::server::Options),
+    RawServer(lab::server::Arguments),
 }
 
 /// Options of `all`: what each scenario has when nothing is given.
@@ -114,12 +116,18 @@ pub fn main() -> ExitCode {
 impl Cli {
     fn run(self) -> io::Result<ExitCode> {
         if let Scenario::RawServer(options) = &self.scenario {
-            raw::server::run(options)?;
+            lab::server::main(options)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut bench = Bench::new(&self.common, !matches!(self.scenario, Scenario::Raw(_)))?;
+        let mut bench = Bench::new(
+            &self.common,
+            !matches!(self.scenario, Scenario::Raw(_) | Scenario::Lab(_)),
+        )?;
         if let Scenario::Million(options) = &self.scenario {
             return million::run(&bench.context, options, self.common.json.as_deref());
+        }
+        if let Scenario::Lab(options) = &self.scenario {
+            return lab::run(&bench.context, options).map(|()| ExitCode::SUCCESS);
         }
         let mut result = Ok(());
         for step in self.scenario.steps() {
@@ -158,7 +166,7 @@ impl Scenario {
                 Step::Handshakes(defaults()),
                 Step::Raw(defaults()),
             ],
-            Self::RawServer(_) | Self::Million(_) => Vec::new(),
+            Self::RawServer(_) | Self::Million(_) | Self::Lab(_) => Vec::new(),
         }
     }
 }

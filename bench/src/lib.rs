@@ -4,6 +4,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod cli;
+pub mod lab;
 pub mod million;
 pub mod scenarios;
 

@@ -5,7 +5,7 @@
 //! Numbers: one table entry for a connection and no file descriptor, no receive buffer for an idle connection, one
 //! `io_uring_enter` per turn.
 
-mod buffers;
+pub(crate) mod buffers;
 
 use std::collections::VecDeque;
 use std::io;

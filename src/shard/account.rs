@@ -16,6 +16,7 @@ impl Shard {
             return;
         }
         self.account_at_ms = self.now_ms + EVERY_MS;
+        self.net.trim_output();
         let (metrics, net) = (self.metrics(), self.net.bytes());
         let https = metrics.connections.of(ConnectionKind::Http).get() as usize;
         let connections = self.connections.bytes() + net.slots + https * size_of::<Http>();
