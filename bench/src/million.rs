@@ -133,12 +133,16 @@ pub fn run(context: &Context, options: &Options, json: Option<&Path>) -> io::Res
     }
     context.progress.finish();
     let verdicts = show::verdicts(&levels);
+    let cores = context.cores().allowed;
     show::print(&levels, &verdicts);
     if let Some(path) = json {
-        std::fs::write(path, format!("{:#}\n", show::to_json(options, &levels, &verdicts)))?;
+        std::fs::write(
+            path,
+            format!("{:#}\n", show::to_json(options, cores, &levels, &verdicts)),
+        )?;
     }
     if let Some(path) = &options.html {
-        std::fs::write(path, show::to_html(options, &levels, &verdicts))?;
+        std::fs::write(path, show::to_html(options, cores, &levels, &verdicts))?;
     }
     result?;
     let good = verdicts.iter().all(|verdict| verdict.pass);

@@ -1,6 +1,6 @@
 //! The load generator's own `io_uring`: connections as direct descriptors, multishot receive into provided buffers.
 //!
-//! Owns every socket of this process that carries load, and all of the crate's ring `unsafe`. Must never block except in
+//! Owns every socket of this process that carries load, and all of the crate's ring `unsafe` but the laboratory's. Must never block except in
 //! [`Ring::wait`], and never calls back: completions are reaped first, then handed out one by one by [`Ring::next_event`].
 //! Numbers: one table entry for a connection and no file descriptor, no receive buffer for an idle connection, one
 //! `io_uring_enter` per turn.

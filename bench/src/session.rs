@@ -20,6 +20,10 @@ mod https;
 
 /// Longest sleep of one turn: scenarios check their bounds at least this often.
 const SLEEP_MAX_NS: u64 = 200_000_000;
+/// Connections of one local address. It has 28,232 ports (`ip_local_port_range`), but connecting looks at all even ones before
+/// it takes the first odd one: beyond 14,000 every connect costs milliseconds.
+pub const CONNECTIONS_PER_ADDRESS: u32 = 10_000;
+
 /// Something that a scenario reacts to.
 #[derive(Debug)]
 pub struct Event {
@@ -96,8 +100,8 @@ struct Driver {
 pub struct Place {
     /// Number of the session's first driver in the whole run; the session itself counts its drivers from 0.
     pub first_driver: u32,
-    /// Local address of its connections; as the kernel chooses when `None`. One address has ports for 28,000 connections to
-    /// one server (`ip_local_port_range`).
+    /// First local address of its connections; the next ones follow, each for [`CONNECTIONS_PER_ADDRESS`]. `None`: as the
+    /// kernel chooses while one is enough, 127.0.0.2 and so on otherwise.
     pub local: Option<Ipv4Addr>,
     /// The scenario sends heartbeats itself.
     pub own_heartbeats: bool,
@@ -114,7 +118,8 @@ struct Arrival {
 pub struct Session {
     ring: Ring,
     address: SockAddr,
-    local: Option<SockAddr>,
+    /// Local addresses, by slot; none: the kernel's choice.
+    locals: Vec<SockAddr>,
     place: Place,
     host: String,
     expected_accept: String,
@@ -153,7 +158,7 @@ impl Session {
         let mut session = Self {
             ring: Ring::new(drivers + https)?,
             address: SockAddr::new(address),
-            local: place.local.map(|local| SockAddr::new(SocketAddrV4::new(local, 0))),
+            locals: local_addresses(place.local, drivers + https),
             place,
             host: address.to_string(),
             expected_accept: ws::expected_accept(),
@@ -216,10 +221,10 @@ impl Session {
         state.why = None;
         state.partial.clear();
         let (host, number) = (&self.host, self.place.first_driver + driver);
-        self.ring
-            .connect_from(driver, self.local.as_ref(), &self.address, |block| {
-                ws::write_upgrade(block, host, number);
-            })
+        let local = self.locals.get((driver / CONNECTIONS_PER_ADDRESS) as usize);
+        self.ring.connect_from(driver, local, &self.address, |block| {
+            ws::write_upgrade(block, host, number);
+        })
     }
 
     /// Closes a driver's WebSocket as RFC 6455 asks: our close frame, the server's, and the server ends the connection.
@@ -460,4 +465,17 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn local_addresses(first: Option<Ipv4Addr>, connections: u32) -> Vec<SockAddr> {
+    let count = connections.div_ceil(CONNECTIONS_PER_ADDRESS);
+    let first = match first {
+        Some(first) => first,
+        None if count <= 1 => return Vec::new(),
+        None => Ipv4Addr::new(127, 0, 0, 2),
+    };
+    let address = |place| Ipv4Addr::from(u32::from(first) + place);
+    (0..count)
+        .map(|place| SockAddr::new(SocketAddrV4::new(address(place), 0)))
+        .collect()
 }

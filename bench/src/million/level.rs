@@ -7,14 +7,15 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::Options;
 use super::audits;
 use super::kernel::{Memory, STRUCTURES, must_fit};
-use super::people::{Counts, Manners, Story};
-use super::timing::Timings;
+use super::people::{Manners, Story};
+use super::timing::{Counts, Timings};
 use super::worker::{Seen, Shared, Stage, Task, run as work};
 use crate::measure::{Usage, UsageMeter};
 use crate::report::{Faults, Progress, Run};
@@ -29,6 +30,9 @@ const STILL_MAX: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long the server may take to end after the last driver was due to be closed, in all.
 const END_GRACE: Duration = Duration::from_secs(20);
+
+/// Local addresses of a load thread: as many as the 20,000 connections that its ring can have need, and one more.
+const ADDRESSES_PER_THREAD: u32 = 3;
 
 /// What a level has shown.
 pub struct Level {
@@ -198,10 +202,10 @@ impl Crew {
     }
 }
 
-/// The local address of a load thread: one each, because one has ports for 28,000 connections.
+/// The first local address of a load thread; the next few are its own too.
 fn local_address(index: u32) -> Ipv4Addr {
     // 127.0.0.1 is the server's; 127.1.0.0 to 127.1.255.255 are nobody's.
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + index)
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + ADDRESSES_PER_THREAD * index)
 }
 
 /// Leads all threads through the stages.
@@ -246,14 +250,33 @@ impl Conductor<'_> {
         self.run.add("quiet_client_core", "% core", usage.client_percent());
         self.run
             .add("heartbeat_server_cpu_us", "µs", usage.server_us_per(beats));
+        let quiet = Memory::read(target)?;
+        meter.lap()?;
         self.offers(&mut meter, usage)?;
         let busy = Memory::read(target)?;
+        self.add_work(&quiet, &busy);
         self.run
             .add("server_resident_after_offers", "MB", busy.server.resident as f64 / 1e6);
         self.run.add("slab_after_offers", "MB", busy.slab as f64 / 1e6);
         let lost = busy.metric("dispatchd_connections_closed_total{cause=\"heartbeat_lost\"}");
         self.run.add("sockets_closed_for_heartbeat", "", lost);
         Ok(())
+    }
+
+    /// What the server did for each offer, its trip and the heartbeats meanwhile included.
+    fn add_work(&mut self, quiet: &Memory, busy: &Memory) {
+        const PER_OFFER: [(&str, &str); 4] = [
+            ("journal_writes_per_offer", "dispatchd_journal_commits_total"),
+            ("letters_per_offer", "dispatchd_mailbox_letters_total"),
+            ("turns_per_offer", "dispatchd_turns_total"),
+            ("sleeps_per_offer", "dispatchd_ring_sleeps_total"),
+        ];
+        let name = "dispatchd_requests_received_total";
+        let offers = busy.metric(name) - quiet.metric(name);
+        for (figure, name) in PER_OFFER {
+            self.run
+                .add(figure, "", (busy.metric(name) - quiet.metric(name)) / offers);
+        }
     }
 
     fn offers(&mut self, meter: &mut UsageMeter, quiet: Usage) -> io::Result<()> {
@@ -272,7 +295,7 @@ impl Conductor<'_> {
         let per_offer = (usage.server_ns as f64 - heartbeats_ns) / 1e3 / posted as f64;
         self.run.add("offer_server_cpu_us", "µs", per_offer);
         self.run.add("busy_heartbeats_per_s", "1/s", usage.per_second(beats));
-        let open = |shared: &Shared| shared.sum(|says| u64::from(says.open.load(std::sync::atomic::Ordering::Relaxed)));
+        let open = |shared: &Shared| shared.sum(|says| u64::from(says.open.load(Relaxed)));
         let most = open(&self.crew.shared);
         // What is still open when nothing moves any more is a fault, which the threads count themselves.
         let ended = self.wait_for("what is under way", most, |shared| most.saturating_sub(open(shared)));
@@ -296,8 +319,7 @@ impl Conductor<'_> {
         let server = server.restart(setup, timeout, || ended = Instant::now())?;
         self.run.add("drain_s", "s", (ended - begun).as_secs_f64());
         self.run.add("start_again_s", "s", ended.elapsed().as_secs_f64());
-        let drained =
-            |shared: &Shared| shared.sum(|says| u64::from(says.drained.load(std::sync::atomic::Ordering::Relaxed)));
+        let drained = |shared: &Shared| shared.sum(|says| u64::from(says.drained.load(Relaxed)));
         self.wait_for("drain", self.drivers, drained)?;
         self.say(&format!("drained in {:.1} s", (ended - begun).as_secs_f64()));
         Ok(server)
@@ -310,10 +332,7 @@ impl Conductor<'_> {
         let took = self.connect_all("storm")?;
         let usage = meter.lap()?;
         self.add_connects(["storm_s", "storm_per_s", "storm_server_cpu_us"], took, usage);
-        let refused = self
-            .crew
-            .shared
-            .sum(|says| says.refused.load(std::sync::atomic::Ordering::Relaxed));
+        let refused = self.crew.shared.sum(|says| says.refused.load(Relaxed));
         self.run.add("connects_refused", "", refused as f64);
         // A whole interval of heartbeats: nobody was forgotten.
         self.pause(
@@ -427,15 +446,11 @@ impl Conductor<'_> {
     }
 
     fn pongs(&self) -> u64 {
-        self.crew
-            .shared
-            .sum(|says| says.pongs.load(std::sync::atomic::Ordering::Relaxed))
+        self.crew.shared.sum(|says| says.pongs.load(Relaxed))
     }
 
     fn posted(&self) -> u64 {
-        self.crew
-            .shared
-            .sum(|says| says.posted.load(std::sync::atomic::Ordering::Relaxed))
+        self.crew.shared.sum(|says| says.posted.load(Relaxed))
     }
 }
 

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
-use super::timing::Timings;
+use super::timing::{Counts, Timings};
 use crate::json::Fields;
 use crate::message::{self, DriverState, Message, TripId, parse_request_id};
 use crate::report::Faults;
@@ -43,35 +43,6 @@ enum First {
     Accepts,
     Declines,
     Ignores,
-}
-
-/// What was counted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    /// Requests posted.
-    pub posted: u64,
-    /// Requests whose trip was confirmed to its driver.
-    pub confirmed: u64,
-    /// Declines that were answered.
-    pub declined: u64,
-    /// Offers that ended by time.
-    pub timed_out: u64,
-    /// Trips that were completed.
-    pub trips: u64,
-    /// Requests not posted in time because no driver was free.
-    pub starved: u64,
-}
-
-impl Counts {
-    /// Adds what another thread has counted.
-    pub fn add(&mut self, other: &Self) {
-        self.posted += other.posted;
-        self.confirmed += other.confirmed;
-        self.declined += other.declined;
-        self.timed_out += other.timed_out;
-        self.trips += other.trips;
-        self.starved += other.starved;
-    }
 }
 
 /// A request that is over, as its audit must tell it.

@@ -113,7 +113,7 @@ pub fn print(levels: &[Level], verdicts: &[Verdict]) {
 }
 
 /// Everything.
-pub fn to_json(options: &Options, levels: &[Level], verdicts: &[Verdict]) -> Value {
+pub fn to_json(options: &Options, cores: usize, levels: &[Level], verdicts: &[Verdict]) -> Value {
     let levels = levels.iter().map(|level| {
         let figures: Map<String, Value> = level
             .run
@@ -144,7 +144,7 @@ pub fn to_json(options: &Options, levels: &[Level], verdicts: &[Verdict]) -> Val
     json!({
         "scenario": "million",
         "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-        "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "cores": cores,
         "options": options,
         "levels": levels.collect::<Vec<_>>(),
         "verdicts": verdicts,
@@ -220,12 +220,12 @@ const TOP: f64 = 14.0;
 const RIGHT: f64 = 18.0;
 
 /// One page, self-contained.
-pub fn to_html(options: &Options, levels: &[Level], verdicts: &[Verdict]) -> String {
+pub fn to_html(options: &Options, cores: usize, levels: &[Level], verdicts: &[Verdict]) -> String {
     let mut page = String::from(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>dispatchd: drivers on one node</title><style>\
          body{font:14px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1020px;padding:0 1em;color:#1b1f24;background:#fff}\
          table{border-collapse:collapse}td,th{padding:2px 12px 2px 0;text-align:right}td:first-child,th:first-child{text-align:left}\
-         .plots{display:flex;flex-wrap:wrap;gap:18px}figure{margin:0}figcaption{font-weight:600}svg text{font-size:11px;fill:#444}\
+         .plots{display:flex;flex-wrap:wrap;gap:18px}figure{margin:0;width:480px}figcaption{font-weight:600}svg text{font-size:11px;fill:#444}\
          .miss{color:#b00020;font-weight:600}.pass{color:#1a7f37}</style><h1>Drivers on one node</h1>",
     );
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -233,7 +233,7 @@ pub fn to_html(options: &Options, levels: &[Level], verdicts: &[Verdict]) -> Str
         page,
         "<p>Linux {}, {} cores for both ends; {} offers/s for {} min at each level; heartbeats every {} s.</p><ul>",
         escape(kernel.trim()),
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        cores,
         options.offers_per_second,
         options.minutes,
         options.heartbeat_seconds,
@@ -370,8 +370,8 @@ fn nice(value: f64) -> f64 {
 fn thousands(drivers: u32) -> String {
     match drivers {
         0..1_000 => drivers.to_string(),
-        1_000..1_000_000 => format!("{}k", number(f64::from(drivers) / 1e3)),
-        _ => format!("{}M", number(f64::from(drivers) / 1e6)),
+        1_000..1_000_000 => format!("{}k", f64::from(drivers) / 1e3),
+        _ => format!("{}M", f64::from(drivers) / 1e6),
     }
 }
 
@@ -422,9 +422,9 @@ mod tests {
     #[test]
     fn the_page_holds_every_plot_and_every_level() {
         let options = crate::million::tests::parse("");
-        let page = to_html(&options, &[level(1_000, 1.0), level(1_000_000, 2.0)], &[]);
+        let page = to_html(&options, 2, &[level(1_000, 1.0), level(1_000_000, 2.0)], &[]);
         assert_eq!(page.matches("<svg").count(), PLOTS.len());
-        assert!(page.contains("1.00M") && page.contains("1.00k") && !page.contains("NaN"));
+        assert!(page.contains(">1M<") && page.contains(">1k<") && !page.contains("NaN"));
         assert_eq!((nice(0.0), nice(3.1), nice(0.07), nice(10.0)), (1.0, 4.0, 0.08, 10.0));
     }
 }

@@ -1,4 +1,4 @@
-//! Latencies that many threads record and one adds up.
+//! Latencies and counts that many threads keep and one adds up.
 #![forbid(unsafe_code)]
 
 use hdrhistogram::Histogram;
@@ -98,5 +98,34 @@ impl Timings {
         self.whole.add(&other.whole);
         self.heartbeat.add(&other.heartbeat);
         self.late.add(&other.late);
+    }
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Requests posted.
+    pub posted: u64,
+    /// Requests whose trip was confirmed to its driver.
+    pub confirmed: u64,
+    /// Declines that were answered.
+    pub declined: u64,
+    /// Offers that ended by time.
+    pub timed_out: u64,
+    /// Trips that were completed.
+    pub trips: u64,
+    /// Requests not posted in time because no driver was free.
+    pub starved: u64,
+}
+
+impl Counts {
+    /// Adds what another thread has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.posted += other.posted;
+        self.confirmed += other.confirmed;
+        self.declined += other.declined;
+        self.timed_out += other.timed_out;
+        self.trips += other.trips;
+        self.starved += other.starved;
     }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::beats::Beats;
-use super::people::{Counts, Manners, People, Story, react};
-use super::timing::Timings;
+use super::people::{Manners, People, Story, react};
+use super::timing::{Counts, Timings};
 use crate::message::{DriverState, Message};
 use crate::report::Faults;
 use crate::session::{EventKind, Gone, Place, Session};

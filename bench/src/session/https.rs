@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::connect::STALL_NS_MAX;
-use super::{Event, EventKind, Session};
+use super::{CONNECTIONS_PER_ADDRESS, Event, EventKind, Session};
 use crate::http;
 use crate::ring::Chunk;
 
@@ -38,10 +38,10 @@ impl Session {
         let first = self.drivers();
         for index in 0..self.https.len() as u32 {
             let host = &self.host;
-            self.ring
-                .connect_from(first + index, self.local.as_ref(), &self.address, |block| {
-                    http::write_get(block, host, "/healthz");
-                })?;
+            let local = self.locals.get(((first + index) / CONNECTIONS_PER_ADDRESS) as usize);
+            self.ring.connect_from(first + index, local, &self.address, |block| {
+                http::write_get(block, host, "/healthz");
+            })?;
             self.https[index as usize].tokens.push_back(HELLO);
         }
         let deadline_ns = self.now_ns() + STALL_NS_MAX;
