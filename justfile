@@ -24,6 +24,16 @@ test *filter:
 target name *filter:
     cargo test --test {{name}} {{filter}}
 
+# Fuzz targets: just fuzz --seconds 10 ws_frames
+fuzz *options:
+    fuzz/run {{options}}
+
+# Models of the rings; that they find every weakening; the rings under Miri
+rings:
+    cargo test -p dispatchd-rings
+    tests/rings/weaken
+    tests/rings/miri
+
 # Advisories, licenses, bans, sources of dependencies (needs cargo-deny)
 deny:
     cargo deny check
@@ -54,3 +64,9 @@ settings:
 systemd:
     systemd-analyze verify systemd/dispatchd.service
     systemd-analyze security --offline=true systemd/dispatchd.service
+
+# Print the drop-in and the table of tuning/ from the program's table
+tuning:
+    cargo run --quiet -- tune show --format sysctl > tuning/sysctl.d/90-dispatchd.conf
+    cargo run --quiet -- tune show --format markdown > target/tuning.md
+    sed -i -e '/<!-- table:begin -->/,/<!-- table:end -->/{//!d}' -e '/<!-- table:begin -->/r target/tuning.md' tuning/README.md

@@ -38,6 +38,15 @@ pub const EVENT_POLLS_MAX: usize = 1_024;
 /// Ids of requests (and as many of trips) that a shard looks up in the store at once for those who only speak of them.
 /// Drivers have no other bound: what they say of ids that nobody knows beyond it is dropped.
 pub const LOOKUPS_MAX: usize = 65_536;
+/// Answers, receipts, shifts and trips that a driver may send per second before its socket is read more slowly; a driver
+/// at work needs a few per offer.
+pub const DRIVER_COMMANDS_PER_S: u32 = 200;
+/// How many of them it may send at once.
+pub const DRIVER_COMMANDS_BURST: u32 = 1_000;
+/// How long a socket is not read before it is looked at again.
+pub const DRIVER_PAUSE_MS: u64 = 50;
+/// What had arrived when a socket was paused is taken all the same, and costs at most so long a pause.
+pub const DRIVER_DEBT_MS_MAX: u32 = 10_000;
 /// Submission queue of a shard's net ring.
 pub const NET_SQ_ENTRIES: u32 = 1024;
 /// Completion queue of a shard's net ring.
@@ -80,6 +89,9 @@ const _: () = {
     assert!(wire::OFFER_TIMEOUT_MS_MAX <= wire::DEADLINE_MS_MAX && wire::BUSY_WAIT_MS_MAX <= wire::DEADLINE_MS_MAX);
     assert!(wire::PARALLEL_MAX as usize <= wire::CANDIDATES_MAX);
     assert!(OUTPUT_QUEUE_BYTES_MIN >= 4 * wire::MESSAGE_LEN_MAX);
+    // Whole milliseconds for each, and pauses short beside what they are to stop.
+    assert!(1_000 % DRIVER_COMMANDS_PER_S == 0 && DRIVER_COMMANDS_BURST >= DRIVER_COMMANDS_PER_S);
+    assert!(DRIVER_PAUSE_MS < DRIVER_DEBT_MS_MAX as u64);
     // The head and the body of a request fit what is read at once into a carry-over buffer.
     assert!(wire::HEAD_LEN_MAX <= wire::BODY_LEN_MAX);
     assert!(JOURNAL_BLOCK_BYTES.is_power_of_two() && JOURNAL_BLOCK_BYTES <= crate::aligned::ALIGNMENT);

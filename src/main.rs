@@ -4,6 +4,7 @@
 use clap::{Args, Parser, Subcommand};
 use dispatchd::config::{ConfigErrors, Loaded, ShowFormat, Sources};
 use dispatchd::demo::DemoOptions;
+use dispatchd::ops::tune;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,13 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check { settings }) => config_check(settings),
         Command::Journal(JournalCommand::Dump { dir }) => journal_dump(&dir),
         Command::Journal(JournalCommand::Check { dir }) => journal_check(&dir),
+        Command::Tune(TuneCommand::Check) => status(tune::check_command(&tune::host::Host::this(), &mut Stdout)),
+        Command::Tune(TuneCommand::Apply { dry_run }) => status(tune::apply::apply_command(
+            &tune::host::Host::this(),
+            dry_run,
+            &mut Stdout,
+        )),
+        Command::Tune(TuneCommand::Show { format }) => print(&tune::show::show(format)),
         Command::Demo(options) => dispatchd::demo::run(options.into()),
         Command::Version => version(),
     }
@@ -49,6 +57,9 @@ enum Command {
     /// Look at a journal; the node may be running
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Look at what this host gives a node
+    #[command(subcommand)]
+    Tune(TuneCommand),
     /// Replay real taxi trips against a node of its own, kill it in the middle, and check that nothing was lost
     Demo(DemoArgs),
     /// Print the version
@@ -83,6 +94,24 @@ enum JournalCommand {
     Check {
         /// Data directory
         dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TuneCommand {
+    /// Print what this host has, what it should have, and why; status 1 when something is off
+    Check,
+    /// Put right what is off, and say what only a person can do; status 1 when something is left
+    Apply {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print what is asked of a host
+    Show {
+        /// Shape of the output
+        #[arg(long, value_enum)]
+        format: tune::show::Format,
     },
 }
 
@@ -164,10 +193,7 @@ fn journal_dump(dir: &Path) -> ExitCode {
 }
 
 fn journal_check(dir: &Path) -> ExitCode {
-    match dispatchd::journal::inspect::check_command(dir, &mut Stdout) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => fail(EXIT_FAILURE, &error),
-    }
+    status(dispatchd::journal::inspect::check_command(dir, &mut Stdout))
 }
 
 fn version() -> ExitCode {
@@ -219,6 +245,13 @@ impl From<DemoArgs> for DemoOptions {
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.1..=2000.0).contains(rate));
     rate.ok_or_else(|| "a number from 0.1 to 2000".to_owned())
+}
+
+fn status<E: Display>(result: Result<u8, E>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(EXIT_FAILURE, &error),
+    }
 }
 
 /// A panic is a bug, and what the process believes is then not to be trusted: the journal is. So it ends here, in

@@ -63,7 +63,14 @@ fn request_lines() {
     check("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Err(505));
     check("GET / HTTP/3.0\r\nHost: a\r\n\r\n", Err(505));
     check("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Err(505));
-    check("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Err(505));
+    // RFC 9110 §2.5: taken for HTTP/1.1.
+    check("GET / HTTP/1.2\r\nHost: a\r\n\r\n", NONE);
+    check(
+        "GET / HTTP/1.9\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        CHUNKED,
+    );
+    check("GET / HTTP/1.2\r\nHost : a\r\n\r\n", Err(400));
+    check("GET  / HTTP/1.2\r\nHost: a\r\n\r\n", Err(400));
     check("GET /\r\n\r\n", Err(400));
     check("GET\r\n\r\n", Err(400));
     check("GET / HTTP/1.1x\r\nHost: a\r\n\r\n", Err(400));
@@ -241,6 +248,8 @@ fn framing() {
         "chunked, gzip",
         "chunked, chunked",
         "chunked,",
+        ",chunked",
+        ", gzip, chunked",
         "xchunked",
         "chunked;q=1",
         "\"chunked\"",
@@ -306,6 +315,16 @@ fn persistence_and_expectations() {
     );
     assert!(!parse("1.0", "Content-Length: 1\r\nExpect: 100-continue\r\n").expect_continue);
     assert!(!parse("1.0", "Content-Length: 1\r\nExpect: teapot\r\n").expect_continue);
+
+    // A handshake has no body; what else may ask for an upgrade may have one.
+    let shake = |method: &str, more: &str| {
+        format!("{method} /ws/driver/d HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{more}\r\n")
+    };
+    check(shake("GET", ""), NONE);
+    check(shake("GET", "Content-Length: 0\r\n"), NONE);
+    check(shake("GET", "Content-Length: 1\r\n"), Err(400));
+    check(shake("GET", "Transfer-Encoding: chunked\r\n"), Err(400));
+    check(shake("POST", "Content-Length: 1\r\n"), Ok(BodyKind::Length(1)));
 
     let both = parse(
         "1.1",

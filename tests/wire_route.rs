@@ -3,7 +3,7 @@
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
 use dispatchd::fsm::types::RequestState;
 use dispatchd::wire::http::{Method, Target, parse_head};
-use dispatchd::wire::respond::{CONTINUE_100, Problem, Reply};
+use dispatchd::wire::respond::{CONTINUE_100, HttpDate, Problem, Reply};
 use dispatchd::wire::route::{EventsQuery, RecordsQuery, Route, route};
 use jiff::civil::date;
 use serde_json::{Value, json};
@@ -108,7 +108,8 @@ fn paths_of_nothing() {
         check_fails("GET", target, 404, "not_found", "");
         check_fails("POST", target, 404, "not_found", "");
     }
-    check_fails("OPTIONS", "*", 404, "not_found", "");
+    // RFC 9112 §3.2.4.
+    check_fails("OPTIONS", "*", 405, "method_not_allowed", "");
 }
 
 #[test]
@@ -267,11 +268,14 @@ fn answers_as_bytes() {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect()
     };
+    // The example of RFC 9110 §5.6.7.
+    let date = HttpDate::at(784_111_777_999);
     let mut out = b"before".to_vec();
     Reply::json(202, b"{}".to_vec())
         .with_header("x-a", "b")
-        .write(&mut out, true, false);
+        .write(&mut out, &date, true, false);
     let expect = fields(&[
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ("content-type", "application/json"),
         ("content-length", "2"),
         ("x-a", "b"),
@@ -283,8 +287,9 @@ fn answers_as_bytes() {
     );
 
     out.clear();
-    Reply::ndjson(b"{}\n".to_vec()).write(&mut out, false, true);
+    Reply::ndjson(b"{}\n".to_vec()).write(&mut out, &date, false, true);
     let expect = fields(&[
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ("content-type", "application/x-ndjson"),
         ("content-length", "3"),
         ("connection", "close"),
@@ -294,12 +299,24 @@ fn answers_as_bytes() {
 
     out.clear();
     let upgrade = Problem::new(426, "upgrade_required", "").with_header("upgrade", "websocket");
-    upgrade.into_reply().write(&mut out, true, false);
+    upgrade.into_reply().write(&mut out, &date, true, false);
     assert!(
         read(&out)
             .1
             .contains(&("connection".to_owned(), "upgrade, keep-alive".to_owned()))
     );
+}
+
+#[test]
+fn dates() {
+    let mut date = HttpDate::at(0);
+    assert_eq!(date.as_str(), "Thu, 01 Jan 1970 00:00:00 GMT");
+    date.advance(951_782_399_999);
+    assert_eq!(date.as_str(), "Mon, 28 Feb 2000 23:59:59 GMT");
+    date.advance(951_782_400_000);
+    assert_eq!(date.as_str(), "Tue, 29 Feb 2000 00:00:00 GMT");
+    date.advance(u64::MAX);
+    assert_eq!(date.as_str().len(), "Tue, 29 Feb 2000 00:00:00 GMT".len());
 }
 
 type Headers = Vec<(&'static str, String)>;

@@ -32,8 +32,11 @@ impl From<WsInput<'_>> for Seen {
     }
 }
 
-const ALL: WsPolicy = WsPolicy { accept_binary: true };
-const TEXT_ONLY: WsPolicy = WsPolicy { accept_binary: false };
+const ALL: WsPolicy = WsPolicy {
+    accept_binary: true,
+    message_len_max: MESSAGE_LEN_MAX,
+};
+const TEXT_ONLY: WsPolicy = WsPolicy::DRIVERS;
 
 /// Feeds the pieces; gives what was seen and the code of the violation, if any.
 fn decode(policy: WsPolicy, pieces: &[&[u8]]) -> (Vec<Seen>, Option<u16>) {
@@ -313,8 +316,13 @@ impl Write for Sent {
 
 /// What tungstenite makes of the same bytes.
 fn reference(bytes: &[u8], role: Role) -> (Vec<Seen>, Option<u16>) {
+    reference_up_to(MESSAGE_LEN_MAX, bytes, role)
+}
+
+/// The same with another bound of a message.
+fn reference_up_to(len_max: usize, bytes: &[u8], role: Role) -> (Vec<Seen>, Option<u16>) {
     let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_LEN_MAX))
+        .max_message_size(Some(len_max))
         // Else the length of a frame would be judged before what kind it is.
         .max_frame_size(None);
     let mut socket = WebSocket::from_raw_socket(Sent(Cursor::new(bytes.to_vec())), role, Some(config));
@@ -437,6 +445,43 @@ proptest! {
         prop_assert!(reason.starts_with(&heard) && heard.len() <= 123 && (heard.len() == reason.len() || heard.len() > 119));
         prop_assert_eq!(seen, expected);
     }
+}
+
+/// The bound of a message is the policy's, and what is written may be as long.
+#[test]
+fn messages_as_long_as_the_policy_allows() {
+    const LEN: usize = 70_000;
+    let policy = WsPolicy {
+        accept_binary: true,
+        message_len_max: LEN,
+    };
+    let long = "x".repeat(LEN);
+    let halves = [frame(TEXT, &long.as_bytes()[1..]), frame(FIN | CONTINUATION, b"x")];
+    check(policy, &halves, (&[text(&long)], None));
+    let bytes = Seen::Binary(long.clone().into_bytes());
+    check(
+        policy,
+        &[frame(FIN | BINARY, long.as_bytes())],
+        (std::slice::from_ref(&bytes), None),
+    );
+    check(
+        policy,
+        &[frame(TEXT, long.as_bytes()), frame(CONTINUATION, b"x")],
+        (&[], Some(1009)),
+    );
+    check(policy, &[frame(FIN | TEXT, &vec![b'x'; LEN + 1])], (&[], Some(1009)));
+    let mut out = Vec::new();
+    for len in [0, 125, 126, 65_535, 65_536, LEN] {
+        out.clear();
+        ws::write_text_whole(&mut out, &long[..len]);
+        assert_eq!(
+            reference_up_to(LEN, &out, Role::Client),
+            (vec![text(&long[..len])], None)
+        );
+    }
+    out.clear();
+    ws::write_binary(&mut out, long.as_bytes());
+    assert_eq!(reference_up_to(LEN, &out, Role::Client), (vec![bytes], None));
 }
 
 #[test]

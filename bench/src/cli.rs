@@ -8,11 +8,17 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::compare;
+use crate::harness;
+use crate::html;
 use crate::lab;
 use crate::million;
+use crate::peers;
+use crate::plan;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
-use crate::server::{Cores, Setup};
+use crate::server::{Cores, Install, Setup};
+use crate::{crash, soak};
 
 const LONG_ABOUT: &str = "\
 Load generator for dispatchd: real sockets from another process, on an io_uring of its own.
@@ -51,6 +57,9 @@ struct Common {
     /// Write all results to this file
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a report with charts to this file: one page that fetches nothing
+    #[arg(long, global = true, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Exit with status 1 when a goal is missed
     #[arg(long, global = true)]
     strict: bool,
@@ -85,6 +94,26 @@ enum Scenario {
     Raw(crate::scenarios::raw::Options),
     /// Every scenario with its defaults, and a table of the goals
     All,
+    /// Push and acknowledgement beside other WebSocket servers, which are built from the package registries
+    Peers(peers::Options),
+    /// Scenarios from files: ramps, faults, several load processes (see bench/scenarios)
+    Run(harness::Options),
+    /// Say what became faster or slower between two files of results, and what is noise
+    Compare(compare::Options),
+    /// Make the page with charts again from a file of results
+    Html(html::Options),
+    /// What hardware a city needs, from measured costs
+    Plan(plan::Options),
+    /// A load process (what `run` starts as its children)
+    #[command(hide = true)]
+    LoadProcess,
+    /// The peer on tokio-tungstenite (what `peers` starts as its child)
+    #[command(hide = true)]
+    TungsteniteServer(peers::tungstenite::Options),
+    /// SIGKILL again and again under load, with or without a power cut; every promise is audited from the clients' side
+    Crash(crash::Options),
+    /// Mixed load for an hour: memory, descriptors, slots and timers must stay flat
+    Soak(soak::Options),
     /// The raw ring's server (what the scenarios start as their child)
     #[command(hide = true)]
     RawServer(lab::server::Arguments),
@@ -115,9 +144,43 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     fn run(self) -> io::Result<ExitCode> {
-        if let Scenario::RawServer(options) = &self.scenario {
-            lab::server::main(options)?;
-            return Ok(ExitCode::SUCCESS);
+        match &self.scenario {
+            Scenario::RawServer(options) => {
+                lab::server::main(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::TungsteniteServer(options) => {
+                peers::tungstenite::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Peers(options) => {
+                let mut bench = Bench::new(&self.common, true)?;
+                bench.reports = peers::run(&mut bench.context, options, bench.runs)?;
+                return bench.write(&self.common, &[]);
+            }
+            Scenario::Run(options) => {
+                let mut bench = Bench::new(&self.common, true)?;
+                bench.reports = harness::run(&mut bench.context, options, bench.runs)?;
+                return bench.report(&self.common);
+            }
+            Scenario::LoadProcess => {
+                harness::worker::run()?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Compare(options) => return compare::run(options),
+            Scenario::Html(options) => {
+                html::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Scenario::Plan(options) => return plan::run(options),
+            _ => {}
+        }
+        match &self.scenario {
+            Scenario::Soak(options) => {
+                return soak::run(&self.common.install()?, options, self.common.json.as_deref());
+            }
+            Scenario::Crash(options) => return crash::run(&self.common.install()?, options),
+            _ => {}
         }
         let mut bench = Bench::new(
             &self.common,
@@ -166,7 +229,18 @@ impl Scenario {
                 Step::Handshakes(defaults()),
                 Step::Raw(defaults()),
             ],
-            Self::RawServer(_) | Self::Million(_) | Self::Lab(_) => Vec::new(),
+            Self::Peers(_)
+            | Self::Run(_)
+            | Self::Compare(_)
+            | Self::Html(_)
+            | Self::Plan(_)
+            | Self::LoadProcess
+            | Self::TungsteniteServer(_)
+            | Self::RawServer(_)
+            | Self::Million(_)
+            | Self::Lab(_)
+            | Self::Crash(_)
+            | Self::Soak(_) => Vec::new(),
         }
     }
 }
@@ -193,6 +267,25 @@ impl Step {
     }
 }
 
+impl Common {
+    /// The server's program and where its data go, both absolute: servers run in directories of their own.
+    fn install(&self) -> io::Result<Install> {
+        let program = std::env::current_exe()?;
+        let beside = |name: &str| program.with_file_name(name);
+        let server = self.server.clone().unwrap_or_else(|| beside("dispatchd"));
+        if !server.is_file() {
+            let hint = "build it with `cargo build --release --workspace`, or say where it is with --server";
+            return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
+        }
+        let data_root = self.data_root.clone().unwrap_or_else(|| beside(""));
+        Ok(Install {
+            program: std::path::absolute(&server)?,
+            data_root: std::path::absolute(&data_root)?,
+            settings: self.settings.clone(),
+        })
+    }
+}
+
 struct Bench {
     context: Context,
     runs: u32,
@@ -202,15 +295,8 @@ struct Bench {
 impl Bench {
     fn new(common: &Common, needs_server: bool) -> io::Result<Self> {
         let program = std::env::current_exe()?;
-        let beside = |name: &str| program.with_file_name(name);
-        let server = common.server.clone().unwrap_or_else(|| beside("dispatchd"));
-        if needs_server && !server.is_file() {
-            let hint = "build it with `cargo build --release --workspace`, or say where it is with --server";
-            return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
-        }
-        let data_root = common.data_root.clone().unwrap_or_else(|| beside(""));
-        // Servers run in directories of their own, so paths must not depend on ours.
-        let (server, data_root) = (std::path::absolute(&server)?, std::path::absolute(&data_root)?);
+        let install = if needs_server { Some(common.install()?) } else { None };
+        let (server, data_root) = install.map_or_else(Default::default, |install| (install.program, install.data_root));
         let cores = Cores::choose()?;
         cores.pin_client()?;
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
@@ -219,6 +305,7 @@ impl Bench {
             settings: common.settings.clone(),
             data_root,
             cores,
+            any_address: false,
         };
         let context = Context {
             setup,
@@ -258,8 +345,7 @@ impl Bench {
     }
 
     fn report(&self, common: &Common) -> io::Result<ExitCode> {
-        let environment = self.environment();
-        println!("{environment}");
+        println!("{}", self.environment());
         // A scenario that broke in its first run has nothing to show; its error is printed at the end.
         let reports: Vec<&ScenarioReport> = self.reports.iter().filter(|report| !report.runs.is_empty()).collect();
         for report in &reports {
@@ -269,8 +355,17 @@ impl Bench {
         if !verdicts.is_empty() {
             report::print_verdicts(&verdicts);
         }
+        self.write(common, &verdicts)
+    }
+
+    /// Writes the results where they were asked for; the exit status says whether they are valid and good.
+    fn write(&self, common: &Common, verdicts: &[report::Verdict]) -> io::Result<ExitCode> {
+        let document = report::document(&self.environment(), &self.reports, verdicts);
         if let Some(path) = &common.json {
-            report::write_json(path, &environment, &self.reports, &verdicts)?;
+            report::write_json(path, &document)?;
+        }
+        if let Some(path) = &common.html {
+            std::fs::write(path, html::page(&document))?;
         }
         let valid = self.reports.iter().all(ScenarioReport::is_valid);
         let reached = verdicts.iter().all(|verdict| verdict.pass);

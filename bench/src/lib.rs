@@ -4,9 +4,13 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod cli;
+pub mod crash;
+pub mod harness;
 pub mod lab;
 pub mod million;
+pub mod peers;
 pub mod scenarios;
+pub mod soak;
 
 pub mod session;
 
@@ -16,7 +20,12 @@ pub mod message;
 pub mod ring;
 pub mod ws;
 
+pub mod chance;
+pub mod chart;
+pub mod compare;
+pub mod html;
 pub mod measure;
+pub mod plan;
 pub mod raw;
 pub mod report;
 pub mod server;

@@ -39,6 +39,21 @@ impl Latencies {
         self.0.saturating_record(ns.max(1));
     }
 
+    /// Every latency that occurs (ns, rounded as the histogram does) and how often.
+    pub fn sparse(&self) -> Vec<(u64, u64)> {
+        self.0
+            .iter_recorded()
+            .map(|value| (value.value_iterated_to(), value.count_since_last_iteration()))
+            .collect()
+    }
+
+    /// Adds what [`Latencies::sparse`] gave.
+    pub fn add_sparse(&mut self, sparse: &[(u64, u64)]) {
+        for (ns, count) in sparse {
+            self.0.saturating_record_n((*ns).max(1), *count);
+        }
+    }
+
     /// Latencies recorded.
     pub fn count(&self) -> u64 {
         self.0.len()

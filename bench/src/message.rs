@@ -17,6 +17,8 @@ pub enum DriverState {
     Offline,
     /// Free for an offer.
     Available,
+    /// Holds an offer; said by `WELCOME` only.
+    Offered,
     /// On the way to the passenger.
     EnRoute,
     /// With the passenger.
@@ -65,6 +67,8 @@ pub enum Message {
         heartbeat_ms: u64,
         /// The state that the driver starts with.
         state: DriverState,
+        /// The trip that it is bound to.
+        trip: Option<TripId>,
     },
     /// A trip is offered.
     Offer {
@@ -85,11 +89,16 @@ pub enum Message {
         /// Number of our request.
         request: u32,
     },
+    /// The offer is no longer this driver's.
+    Revoked {
+        /// Number of our request.
+        request: u32,
+    },
     /// The driver's state changed.
     State(DriverState),
     /// Answer to a heartbeat.
     Pong,
-    /// A message that has no place in a run without faults: `REVOKED`, `TRIP_CANCELLED`, `ERROR` or one that is not understood.
+    /// A message that has no place in a run without faults: `TRIP_CANCELLED`, `ERROR` or one that is not understood.
     Unexpected(Box<str>),
 }
 
@@ -139,11 +148,13 @@ impl Collected<'_> {
                 trip: self.trip?,
             }),
             b"DECLINED" => Some(Message::Declined { request: self.request? }),
+            b"REVOKED" => Some(Message::Revoked { request: self.request? }),
             b"STATE" => Some(Message::State(self.state?)),
             b"PONG" => Some(Message::Pong),
             b"WELCOME" => Some(Message::Welcome {
                 heartbeat_ms: self.heartbeat_ms?,
                 state: self.state?,
+                trip: self.trip,
             }),
             _ => None,
         }
@@ -154,6 +165,7 @@ fn parse_state(text: &[u8]) -> Option<DriverState> {
     match text {
         b"offline" => Some(DriverState::Offline),
         b"available" => Some(DriverState::Available),
+        b"offered" => Some(DriverState::Offered),
         b"en_route_to_pickup" => Some(DriverState::EnRoute),
         b"on_trip" => Some(DriverState::OnTrip),
         _ => None,
@@ -254,14 +266,27 @@ mod tests {
             &Message::Welcome {
                 heartbeat_ms: 30_000,
                 state: DriverState::Available,
+                trip: None,
             },
+        );
+        check(
+            r#"{"type":"WELCOME","driver_id":"d","session":1,"state":"on_trip","trip_id":"t:1","heartbeat_ms":10,"server_time_ms":1}"#,
+            &Message::Welcome {
+                heartbeat_ms: 10,
+                state: DriverState::OnTrip,
+                trip: TripId::new(b"t:1"),
+            },
+        );
+        check(
+            r#"{"type":"REVOKED","request_id":"bench-0000000001","attempt":1,"reason":"timeout"}"#,
+            &Message::Revoked { request: 1 },
         );
     }
 
     #[test]
     fn anything_else_is_unexpected() {
         for text in [
-            r#"{"type":"REVOKED","request_id":"bench-0000000001","attempt":1,"reason":"timeout"}"#,
+            r#"{"type":"TRIP_CANCELLED","trip_id":"t","request_id":"bench-0000000001","reason":"x"}"#,
             r#"{"type":"OFFER","request_id":"other","attempt":1}"#,
             r#"{"type":"STATE","state":"asleep"}"#,
             r#"{"type":"ERROR","code":"invalid","message":"no"}"#,

@@ -1,6 +1,7 @@
 //! What is printed and written: figures per run, medians, goals, and live progress.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::chart::Chart;
+
 /// A measured number.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     /// Stable name, also the key in the JSON file.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Unit of the value.
     pub unit: &'static str,
     /// The value; not a number when there was nothing to measure.
@@ -28,12 +31,15 @@ pub struct Run {
     pub figures: Vec<Figure>,
     /// What makes the run invalid: kind, how often, and an example.
     pub faults: Faults,
+    /// What the report draws of this run.
+    pub charts: Vec<Chart>,
 }
 
 impl Run {
     /// Adds a figure.
-    pub fn add(&mut self, name: &'static str, unit: &'static str, value: f64) {
-        debug_assert!(self.value(name).is_none(), "figure {name} is added once");
+    pub fn add(&mut self, name: impl Into<Cow<'static, str>>, unit: &'static str, value: f64) {
+        let name = name.into();
+        debug_assert!(self.value(&name).is_none(), "figure {name} is added once");
         self.figures.push(Figure { name, unit, value });
     }
 
@@ -48,16 +54,28 @@ impl Run {
 
 /// Faults by kind.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Faults(BTreeMap<&'static str, (u64, String)>);
+pub struct Faults(BTreeMap<Cow<'static, str>, (u64, String)>);
 
 impl Faults {
     /// Counts a fault; the first of a kind is kept as its example.
     pub fn add(&mut self, kind: &'static str, example: impl FnOnce() -> String) {
-        self.0.entry(kind).or_insert_with(|| (0, example())).0 += 1;
+        self.0.entry(kind.into()).or_insert_with(|| (0, example())).0 += 1;
+    }
+
+    /// Adds faults that another process has counted.
+    pub fn merge(&mut self, kind: String, count: u64, example: String) {
+        self.0.entry(kind.into()).or_insert((0, example)).0 += count;
+    }
+
+    /// Kind, how often, and an example.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64, &str)> {
+        self.0
+            .iter()
+            .map(|(kind, (count, example))| (kind.as_ref(), *count, example.as_str()))
     }
 
     /// Adds all faults of another part of the same run.
-    pub fn merge(&mut self, other: Self) {
+    pub fn add_all(&mut self, other: Self) {
         for (kind, (count, example)) in other.0 {
             self.0.entry(kind).or_insert((0, example)).0 += count;
         }
@@ -180,10 +198,10 @@ impl ScenarioReport {
             let values = self
                 .runs
                 .iter()
-                .map(|run| run.value(figure.name).map_or("-".to_owned(), number));
-            let median = self.median(figure.name).map_or("-".to_owned(), number);
+                .map(|run| run.value(&figure.name).map_or("-".to_owned(), number));
+            let median = self.median(&figure.name).map_or("-".to_owned(), number);
             table.add_row(
-                [figure.name.to_owned(), figure.unit.to_owned()]
+                [figure.name.to_string(), figure.unit.to_owned()]
                     .into_iter()
                     .chain(values)
                     .chain([median]),
@@ -191,11 +209,18 @@ impl ScenarioReport {
         }
         align_numbers(&mut table, 2);
         println!("{table}");
-        for (index, run) in self.runs.iter().enumerate() {
-            for line in run.faults.lines() {
-                println!("INVALID run {}: {line}", index + 1);
-            }
+        for line in self.fault_lines() {
+            println!("INVALID {line}");
         }
+    }
+
+    /// What makes runs invalid, a line each.
+    pub fn fault_lines(&self) -> Vec<String> {
+        let runs = self.runs.iter().zip(1..);
+        let lines = |(run, number): (&Run, usize)| -> Vec<String> {
+            run.faults.lines().map(|line| format!("run {number}: {line}")).collect()
+        };
+        runs.flat_map(lines).collect()
     }
 
     /// As JSON.
@@ -204,17 +229,17 @@ impl ScenarioReport {
             let figures: Map<String, Value> = run
                 .figures
                 .iter()
-                .map(|figure| (figure.name.to_owned(), json!(figure.value)))
+                .map(|figure| (figure.name.to_string(), json!(figure.value)))
                 .collect();
-            json!({ "figures": figures, "faults": run.faults })
+            json!({ "figures": figures, "faults": run.faults, "charts": run.charts })
         });
         let units: Map<String, Value> = self
             .figures()
-            .map(|figure| (figure.name.to_owned(), json!(figure.unit)))
+            .map(|figure| (figure.name.to_string(), json!(figure.unit)))
             .collect();
         let medians: Map<String, Value> = self
             .figures()
-            .map(|figure| (figure.name.to_owned(), json!(self.median(figure.name))))
+            .map(|figure| (figure.name.to_string(), json!(self.median(&figure.name))))
             .collect();
         json!({
             "scenario": self.name,
@@ -233,7 +258,7 @@ impl ScenarioReport {
 }
 
 /// The middle one, or the mean of the two in the middle; values that are not numbers do not count.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -245,7 +270,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// Three significant digits, or all digits of large numbers.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         value if value.is_nan() => "-".to_owned(),
         0.0 => "0".to_owned(),
@@ -276,28 +301,29 @@ pub fn print_verdicts(verdicts: &[Verdict]) {
     println!("\n{table}");
 }
 
-/// Writes everything to a JSON file.
+/// Everything that was measured, as it is kept.
+pub fn document(environment: &Value, scenarios: &[ScenarioReport], verdicts: &[Verdict]) -> Value {
+    let scenarios: Vec<Value> = scenarios.iter().map(ScenarioReport::to_json).collect();
+    json!({ "environment": environment, "scenarios": scenarios, "goals": verdicts })
+}
+
+/// Writes a document to a JSON file.
 ///
 /// # Errors
 /// The file's.
-pub fn write_json(
-    path: &Path,
-    environment: &Value,
-    scenarios: &[ScenarioReport],
-    verdicts: &[Verdict],
-) -> std::io::Result<()> {
-    let scenarios: Vec<Value> = scenarios.iter().map(ScenarioReport::to_json).collect();
-    let document = json!({ "environment": environment, "scenarios": scenarios, "goals": verdicts });
+pub fn write_json(path: &Path, document: &Value) -> std::io::Result<()> {
     std::fs::write(path, format!("{document:#}\n"))
 }
 
-fn table() -> Table {
+/// A table as all reports print it.
+pub(crate) fn table() -> Table {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_BORDERS_ONLY_CONDENSED);
     table
 }
 
-fn align_numbers(table: &mut Table, from: usize) {
+/// Aligns the columns from this one on to the right.
+pub(crate) fn align_numbers(table: &mut Table, from: usize) {
     for column in table.column_iter_mut().skip(from) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -313,7 +339,7 @@ impl Progress {
     /// A bar that appears with its first phase.
     pub fn new() -> Self {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{msg:40!} [{bar:30}] {pos}/{len} {elapsed}")
+        let style = ProgressStyle::with_template("{msg:40!} [{bar:30}] {pos}/{len} {elapsed} {prefix}")
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
         bar.set_style(style);
@@ -341,12 +367,18 @@ impl Progress {
         self.bar.reset();
         self.bar.set_length(length);
         self.bar.set_message(format!("{}: {name}", self.context));
+        self.bar.set_prefix("");
         self.bar.tick();
     }
 
     /// Says how far the phase is. Draws a few times per second, however often it is called.
     pub fn at(&self, position: u64) {
         self.bar.set_position(position);
+    }
+
+    /// Shows figures of the moment beside the bar.
+    pub fn live(&self, figures: String) {
+        self.bar.set_prefix(figures);
     }
 
     /// Clears the bar.

@@ -89,6 +89,20 @@ pub struct Setup {
     pub data_root: PathBuf,
     /// Who runs where.
     pub cores: Cores,
+    /// Listen on all addresses, so that load processes can use one each of the loopback network: a pair of addresses has about
+    /// 28,000 ports.
+    pub any_address: bool,
+}
+
+/// What a scenario that starts servers by itself is given.
+#[derive(Debug, Clone)]
+pub struct Install {
+    /// The `dispatchd` program.
+    pub program: PathBuf,
+    /// Where data directories are made.
+    pub data_root: PathBuf,
+    /// `key=value` settings beyond the scenario's.
+    pub settings: Vec<String>,
 }
 
 /// A running `dispatchd serve` with a data directory of its own, which goes with it.
@@ -96,6 +110,7 @@ pub struct Server {
     child: OwnedChild,
     address: SocketAddrV4,
     data: tempfile::TempDir,
+    setup: Setup,
 }
 
 impl Server {
@@ -107,45 +122,58 @@ impl Server {
         let data = tempfile::Builder::new()
             .prefix("dispatchd-bench-")
             .tempdir_in(&setup.data_root)?;
-        Self::start_in(setup, data, free_port()?)
+        let address = free_port()?;
+        let child = spawn(setup, address, data.path())?;
+        let setup = setup.clone();
+        let mut server = Self {
+            child,
+            address,
+            data,
+            setup,
+        };
+        server.wait_ready().map_err(|error| server.explain(&error))?;
+        Ok(server)
     }
 
-    /// Ends the server as [`Self::stop`] does and starts it again on what it has stored, at the same address. `ended` is
+    /// Ends the server as [`Self::stop`] does and starts it again on what it has stored, at the same address; `ended` is
     /// called in between.
     ///
     /// # Errors
     /// It does not end as it should, or does not start.
-    pub fn restart(mut self, setup: &Setup, stop_timeout: Duration, ended: impl FnOnce()) -> io::Result<Self> {
+    pub fn restart(mut self, stop_timeout: Duration, ended: impl FnOnce()) -> io::Result<Self> {
         self.end(stop_timeout)?;
         ended();
-        Self::start_in(setup, self.data, self.address)
+        self.child = spawn(&self.setup, self.address, self.data.path())?;
+        self.wait_ready().map_err(|error| self.explain(&error))?;
+        Ok(self)
     }
 
-    fn start_in(setup: &Setup, data: tempfile::TempDir, address: SocketAddrV4) -> io::Result<Self> {
-        let log = File::options().append(true).create(true).open(log_path(data.path()))?;
-        let mut command = Command::new(&setup.program);
-        command
-            .arg("serve")
-            .arg("--data")
-            .arg(data.path().join("node"))
-            .arg("--listen")
-            .arg(address.to_string());
-        for setting in SETTINGS.into_iter().chain(setup.settings.iter().map(String::as_str)) {
-            command.arg("--set").arg(setting);
+    /// `kill -9`. [`Server::try_restart`] follows.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill(&self) -> io::Result<()> {
+        self.child.signal(Signal::KILL)
+    }
+
+    /// SIGTERM: the server drains. [`Server::try_restart`] follows.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn drain(&self) -> io::Result<()> {
+        self.child.signal(Signal::TERM)
+    }
+
+    /// Starts the server again on the same data and port if it has ended; says whether it had. Does not wait until it is ready.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn try_restart(&mut self) -> io::Result<bool> {
+        if self.child.0.try_wait()?.is_none() {
+            return Ok(false);
         }
-        // Neither a settings file of the working directory nor the caller's environment shall change what is measured.
-        command.current_dir(data.path());
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"DISPATCHD_") {
-                command.env_remove(name);
-            }
-        }
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = OwnedChild::spawn(&mut command, setup.cores.server)
-            .map_err(|error| io::Error::other(format!("{}: {error}", setup.program.display())))?;
-        let mut server = Self { child, address, data };
-        server.wait_ready().map_err(|error| server.explain(&error))?;
-        Ok(server)
+        self.child = spawn(&self.setup, self.address, self.data.path())?;
+        Ok(true)
     }
 
     /// What scenarios need.
@@ -208,12 +236,44 @@ impl Server {
     }
 }
 
+fn spawn(setup: &Setup, address: SocketAddrV4, data: &Path) -> io::Result<OwnedChild> {
+    let log = File::options().append(true).create(true).open(log_path(data))?;
+    let listen = if setup.any_address {
+        SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port())
+    } else {
+        address
+    };
+    let mut command = Command::new(&setup.program);
+    command
+        .arg("serve")
+        .arg("--data")
+        .arg(data.join("node"))
+        .arg("--listen")
+        .arg(listen.to_string());
+    for setting in SETTINGS.into_iter().chain(setup.settings.iter().map(String::as_str)) {
+        command.arg("--set").arg(setting);
+    }
+    // Neither a settings file of the working directory nor the caller's environment shall change what is measured.
+    command.current_dir(data);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"DISPATCHD_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    OwnedChild::spawn(&mut command, setup.cores.server)
+        .map_err(|error| io::Error::other(format!("{}: {error}", setup.program.display())))
+}
+
 fn log_path(data: &Path) -> PathBuf {
     data.join("server.log")
 }
 
 /// A loopback address that was free a moment ago.
-fn free_port() -> io::Result<SocketAddrV4> {
+///
+/// # Errors
+/// The kernel's.
+pub fn free_port() -> io::Result<SocketAddrV4> {
     ipv4(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
@@ -228,25 +288,31 @@ pub fn ipv4(address: SocketAddr) -> io::Result<SocketAddrV4> {
     }
 }
 
-/// This program's raw-ring server in a process of its own. See [`crate::raw`].
+/// A server in a process of its own that prints its address as its first line: the raw ring's (see [`crate::raw`]) and most
+/// of the peers'.
 pub struct RawServer {
     child: OwnedChild,
     address: SocketAddrV4,
 }
 
 impl RawServer {
-    /// Starts `program raw-server` on the server's core; it prints its address as its first line.
+    /// Starts `program raw-server` on the server's core.
     ///
     /// # Errors
     /// It cannot be started or does not print an address.
     pub fn start(program: &Path, cores: Cores, arguments: &[String]) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command
-            .arg("raw-server")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut child = OwnedChild::spawn(&mut command, cores.server)?;
+        command.arg("raw-server").args(arguments);
+        Self::start_command(&mut command, cores)
+    }
+
+    /// Starts a program on the server's core and reads its address from the first line that it prints.
+    ///
+    /// # Errors
+    /// It cannot be started or does not print an address.
+    pub fn start_command(command: &mut Command, cores: Cores) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = OwnedChild::spawn(command, cores.server)?;
         let stdout = child
             .0
             .stdout
@@ -261,6 +327,26 @@ impl RawServer {
         Ok(Self { child, address })
     }
 
+    /// Starts a program on the server's core that was told to listen on `address`, and waits until it does.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or does not listen within 30 s.
+    pub fn start_at(command: &mut Command, cores: Cores, address: SocketAddrV4) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = OwnedChild::spawn(command, cores.server)?;
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(status) = child.0.try_wait()? {
+                return Err(io::Error::other(format!("ended with {status} before it listened")));
+            }
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Ok(Self { child, address });
+            }
+            std::thread::sleep(POLL);
+        }
+        Err(io::Error::other(format!("does not listen after {READY_TIMEOUT:?}")))
+    }
+
     /// What scenarios need.
     pub fn target(&self) -> Target {
         Target {
@@ -271,10 +357,24 @@ impl RawServer {
 }
 
 /// A child that is killed and reaped when dropped.
-struct OwnedChild(Child);
+pub struct OwnedChild(Child);
 
 impl OwnedChild {
-    fn spawn(command: &mut Command, core: usize) -> io::Result<Self> {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// The standard streams that were piped.
+    pub fn streams(&mut self) -> Option<(std::process::ChildStdin, std::process::ChildStdout)> {
+        self.0.stdin.take().zip(self.0.stdout.take())
+    }
+
+    /// Starts a program bound to a core; the kernel ends it with its parent.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(command: &mut Command, core: usize) -> io::Result<Self> {
         let before_exec = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             pin(core)

@@ -16,68 +16,17 @@ use crate::ws;
 use https::HttpConnection;
 
 mod connect;
+mod event;
 mod https;
+mod place;
+
+pub use event::{Event, EventKind, Gone};
+pub use place::{CONNECTIONS_PER_ADDRESS, Place};
 
 /// Longest sleep of one turn: scenarios check their bounds at least this often.
 const SLEEP_MAX_NS: u64 = 200_000_000;
-/// Connections of one local address. It has 28,232 ports (`ip_local_port_range`), but connecting looks at all even ones before
-/// it takes the first odd one: beyond 14,000 every connect costs milliseconds.
-pub const CONNECTIONS_PER_ADDRESS: u32 = 10_000;
-
-/// Something that a scenario reacts to.
-#[derive(Debug)]
-pub struct Event {
-    /// When its bytes were taken from the ring, ns of the session's clock.
-    pub at_ns: u64,
-    /// Length of the message on the wire, bytes; 0 where no message is behind the event.
-    pub bytes: u32,
-    /// What it was.
-    pub kind: EventKind,
-}
-
-/// Kinds of events.
-#[derive(Debug)]
-pub enum EventKind {
-    /// A driver's socket said something.
-    Message {
-        /// The driver's number.
-        driver: u32,
-        /// What it said.
-        message: Message,
-    },
-    /// The answer to a POST.
-    Response {
-        /// As given to [`Session::post`].
-        token: u32,
-        /// HTTP status.
-        status: u16,
-        /// The body said `"duplicate":false`.
-        first: bool,
-    },
-    /// A driver's connection is over and its slot is free.
-    Gone {
-        /// The driver's number.
-        driver: u32,
-        /// How it ended.
-        why: Gone,
-    },
-    /// An HTTP connection broke, or the server broke its protocol.
-    Fault(String),
-}
-
-/// How a driver's connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gone {
-    /// We closed, the server agreed.
-    Closed,
-    /// The handshake was answered otherwise than with 101; 0 for nonsense.
-    Refused {
-        /// HTTP status.
-        status: u16,
-    },
-    /// Anything else.
-    Lost(String),
-}
+/// WebSocket close code of a server that restarts (RFC 6455's registry: Service Restart).
+const CLOSE_RESTART: u16 = 1012;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -93,18 +42,8 @@ struct Driver {
     phase: Phase,
     why: Option<Gone>,
     partial: Vec<u8>,
-}
-
-/// Where a session stands among others of the same run, and how it behaves; see [`Session::open_as`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Place {
-    /// Number of the session's first driver in the whole run; the session itself counts its drivers from 0.
-    pub first_driver: u32,
-    /// First local address of its connections; the next ones follow, each for [`CONNECTIONS_PER_ADDRESS`]. `None`: as the
-    /// kernel chooses while one is enough, 127.0.0.2 and so on otherwise.
-    pub local: Option<Ipv4Addr>,
-    /// The scenario sends heartbeats itself.
-    pub own_heartbeats: bool,
+    /// Reads nothing and says nothing, as an app that hangs.
+    stalled: bool,
 }
 
 /// When a message came and how long it was.
@@ -122,6 +61,7 @@ pub struct Session {
     locals: Vec<SockAddr>,
     place: Place,
     host: String,
+    tolerates_loss: bool,
     expected_accept: String,
     drivers: Vec<Driver>,
     connected: u32,
@@ -142,7 +82,23 @@ impl Session {
     /// # Errors
     /// The ring cannot be made (more than `RLIMIT_NOFILE` connections) or the server does not answer.
     pub fn open(address: SocketAddrV4, drivers: u32, https: u32) -> io::Result<Self> {
-        Self::open_as(Place::default(), address, drivers, https)
+        let place = Place {
+            local: (drivers + https > CONNECTIONS_PER_ADDRESS).then_some(Ipv4Addr::new(127, 0, 0, 2)),
+            ..Place::default()
+        };
+        Self::open_as(place, address, drivers, https)
+    }
+
+    /// As [`Session::open`], for a load process that has a part of all drivers: the names begin with `first_driver`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_range(address: SocketAddrV4, first_driver: u32, drivers: u32, https: u32) -> io::Result<Self> {
+        let place = Place {
+            first_driver,
+            ..Place::default()
+        };
+        Self::open_as(place, address, drivers, https)
     }
 
     /// The same, as one of several sessions.
@@ -154,13 +110,15 @@ impl Session {
             phase: Phase::Free,
             why: None,
             partial: Vec::new(),
+            stalled: false,
         };
         let mut session = Self {
             ring: Ring::new(drivers + https)?,
             address: SockAddr::new(address),
-            locals: local_addresses(place.local, drivers + https),
+            locals: place.local_addresses(drivers + https),
             place,
             host: address.to_string(),
+            tolerates_loss: false,
             expected_accept: ws::expected_accept(),
             drivers: std::iter::repeat_with(driver).take(drivers as usize).collect(),
             connected: 0,
@@ -210,6 +168,47 @@ impl Session {
         self.heartbeats_on = on;
     }
 
+    /// From now on, connections may be lost: HTTP connections end without a fault.
+    pub fn tolerate_loss(&mut self) {
+        self.tolerates_loss = true;
+    }
+
+    /// Cuts a driver's connection without a word, as a dead spot does; its [`EventKind::Gone`] follows.
+    ///
+    /// # Errors
+    /// The ring's.
+    pub fn cut(&mut self, driver: u32) -> io::Result<()> {
+        if self.drivers[driver as usize].phase == Phase::Open && !self.drivers[driver as usize].stalled {
+            self.break_off(driver, Gone::Closed)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a driver's app hang: it reads nothing and says nothing until [`Session::resume`], a second later at the earliest.
+    ///
+    /// # Errors
+    /// The ring's.
+    pub fn stall(&mut self, driver: u32) -> io::Result<()> {
+        let state = &mut self.drivers[driver as usize];
+        if state.phase != Phase::Open || state.stalled {
+            return Ok(());
+        }
+        state.stalled = true;
+        self.ring.stop_receive(driver)
+    }
+
+    /// Ends [`Session::stall`].
+    ///
+    /// # Errors
+    /// The ring's.
+    pub fn resume(&mut self, driver: u32) -> io::Result<()> {
+        let state = &mut self.drivers[driver as usize];
+        if std::mem::take(&mut state.stalled) && state.phase == Phase::Open {
+            self.ring.arm_receive(driver)?;
+        }
+        Ok(())
+    }
+
     /// Starts a driver's connection: socket, connect, upgrade. Its `WELCOME` or its [`EventKind::Gone`] follows.
     ///
     /// # Errors
@@ -220,6 +219,7 @@ impl Session {
         state.phase = Phase::Upgrading;
         state.why = None;
         state.partial.clear();
+        state.stalled = false;
         let (host, number) = (&self.host, self.place.first_driver + driver);
         let local = self.locals.get((driver / CONNECTIONS_PER_ADDRESS) as usize);
         self.ring.connect_from(driver, local, &self.address, |block| {
@@ -244,7 +244,8 @@ impl Session {
     /// # Errors
     /// The ring's.
     pub fn say(&mut self, driver: u32, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
-        if self.drivers[driver as usize].phase != Phase::Open {
+        let state = &self.drivers[driver as usize];
+        if state.phase != Phase::Open || state.stalled {
             return Ok(());
         }
         self.scratch.clear();
@@ -387,7 +388,11 @@ impl Session {
             }
             (ws::Kind::Close, _) => {
                 let code = payload.first_chunk::<2>().map_or(0, |code| u16::from_be_bytes(*code));
-                self.break_off(driver, Gone::Lost(format!("the server closed with {code}")))
+                let why = match (code, retry_after_ms(payload)) {
+                    (CLOSE_RESTART, Some(retry_after_ms)) => Gone::Draining { retry_after_ms },
+                    _ => Gone::Lost(format!("the server closed with {code}")),
+                };
+                self.break_off(driver, why)
             }
             // A text may cross our close on its way; control frames ask nothing of a client that heartbeats itself.
             (ws::Kind::Text | ws::Kind::Control, _) => Ok(()),
@@ -409,13 +414,17 @@ impl Session {
             // The first failure names the cause; what it cancels only follows from it.
             driver.why.get_or_insert_with(|| Gone::Lost(what()));
         } else {
-            let kind = EventKind::Fault(format!("HTTP connection: {}", what()));
-            self.events.push(Event {
-                at_ns: self.clock.now_ns(),
-                bytes: 0,
-                kind,
-            });
+            self.http_fault(&what());
         }
+    }
+
+    fn http_fault(&mut self, what: &str) {
+        if self.tolerates_loss {
+            return;
+        }
+        let kind = EventKind::Fault(format!("HTTP connection: {what}"));
+        let at_ns = self.clock.now_ns();
+        self.events.push(Event { at_ns, bytes: 0, kind });
     }
 
     fn ended(&mut self, slot: u32, errno: i32) -> io::Result<()> {
@@ -424,17 +433,15 @@ impl Session {
             errno => io::Error::from_raw_os_error(errno).to_string(),
         };
         if let Some(driver) = self.drivers.get_mut(slot as usize) {
+            if driver.stalled && errno == libc::ECANCELED {
+                return Ok(());
+            }
             self.connected -= u32::from(driver.phase == Phase::Open);
             driver.phase = Phase::Ending;
             driver.why.get_or_insert_with(|| Gone::Lost(what()));
         } else {
             self.https[(slot - self.drivers.len() as u32) as usize].open = false;
-            let kind = EventKind::Fault(format!("HTTP connection: {}", what()));
-            self.events.push(Event {
-                at_ns: self.clock.now_ns(),
-                bytes: 0,
-                kind,
-            });
+            self.http_fault(&what());
         }
         self.ring.close(slot)
     }
@@ -449,6 +456,8 @@ impl Session {
                 bytes: 0,
                 kind: EventKind::Gone { driver: slot, why },
             });
+        } else {
+            self.http_closed(slot - self.drivers.len() as u32, at_ns);
         }
     }
 
@@ -467,15 +476,24 @@ impl Session {
     }
 }
 
-fn local_addresses(first: Option<Ipv4Addr>, connections: u32) -> Vec<SockAddr> {
-    let count = connections.div_ceil(CONNECTIONS_PER_ADDRESS);
-    let first = match first {
-        Some(first) => first,
-        None if count <= 1 => return Vec::new(),
-        None => Ipv4Addr::new(127, 0, 0, 2),
-    };
-    let address = |place| Ipv4Addr::from(u32::from(first) + place);
-    (0..count)
-        .map(|place| SockAddr::new(SocketAddrV4::new(address(place), 0)))
-        .collect()
+/// The wait that the reason of a close frame asks for.
+fn retry_after_ms(close: &[u8]) -> Option<u64> {
+    let reason = std::str::from_utf8(close.get(2..)?).ok()?;
+    let (_, number) = reason.split_once("retry_after_ms=")?;
+    let digits = number.split(|letter: char| !letter.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_read_from_a_close_frames_reason() {
+        assert_eq!(retry_after_ms(b"\x03\xf4draining retry_after_ms=1500"), Some(1500));
+        assert_eq!(retry_after_ms(b"\x03\xf4retry_after_ms=7, please"), Some(7));
+        for bad in [&b""[..], b"\x03\xf4", b"\x03\xf4draining", b"\x03\xf4retry_after_ms="] {
+            assert_eq!(retry_after_ms(bad), None);
+        }
+    }
 }

@@ -133,6 +133,11 @@ pub fn write_text(into: &mut Vec<u8>, payload: &[u8]) {
     write_frame(into, OpCode::Data(Data::Text), payload);
 }
 
+/// Appends a masked binary frame.
+pub fn write_binary(into: &mut Vec<u8>, payload: &[u8]) {
+    write_frame(into, OpCode::Data(Data::Binary), payload);
+}
+
 /// Appends a masked close frame with code 1000.
 pub fn write_close(into: &mut Vec<u8>) {
     write_frame(into, OpCode::Control(Control::Close), &1000u16.to_be_bytes());

@@ -5,9 +5,10 @@
 //! took commits from this shard.
 
 use super::port::{Answer, Commit, FromStore, Query};
-use crossbeam::channel::{Receiver, Sender, unbounded};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::channel::{Receiver, Sender, unbounded};
+use crate::wake::WakeFlag;
 
 /// Most commits of one shard that wait in the store.
 pub const HANDLE_COMMITS_MAX: usize = 65_536;
@@ -31,11 +32,13 @@ impl std::error::Error for Full {}
 
 /// What a store's threads receive. Commits and ordered queries share one channel, so that a query sees what the same
 /// shard committed before it.
-pub(crate) enum ToStore {
+pub enum ToStore {
     /// Commits of one shard, in order.
     Commits(Arc<Inbox>, Vec<Commit>),
     /// A query that must see the commits before it.
     Query(Ask),
+    /// Nobody waits any more for the answer to this shard's query of that token: answer it with what there is.
+    EndWait(Arc<Inbox>, u64),
     /// Forget watermarks of boots before this one.
     ForgetBefore(u64),
     /// Flush and end.
@@ -43,7 +46,7 @@ pub(crate) enum ToStore {
 }
 
 /// What the lookup thread receives.
-pub(crate) enum ToLookup {
+pub enum ToLookup {
     /// A point query.
     Ask(Ask),
     /// End.
@@ -51,18 +54,21 @@ pub(crate) enum ToLookup {
 }
 
 /// A query and where its answer goes.
-pub(crate) struct Ask {
+pub struct Ask {
+    /// Where.
     pub inbox: Arc<Inbox>,
+    /// Comes back with the answer.
     pub token: u64,
+    /// The question.
     pub query: Query,
 }
 
 /// The store's end of a shard's inbox.
-pub(crate) struct Inbox {
+pub struct Inbox {
     sender: Sender<FromStore>,
     waker: Waker,
     /// Whether the waker has been called since the shard last polled.
-    woken: AtomicBool,
+    woken: WakeFlag,
     commits_waiting: AtomicUsize,
     queries_waiting: AtomicUsize,
 }
@@ -71,26 +77,32 @@ impl Inbox {
     /// Puts `message` in and wakes the shard, once between two polls.
     fn send(&self, message: FromStore) {
         // A shard that is gone needs no answers.
-        if self.sender.send(message).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
+        if self.sender.send(message).is_ok() && self.woken.raise() {
             (self.waker)();
         }
     }
 
     /// Answers a query of this shard.
-    pub(crate) fn answer(&self, token: u64, answer: Answer) {
+    ///
+    /// # Panics
+    /// When the shard waits for no answer: the store's bug.
+    pub fn answer(&self, token: u64, answer: Answer) {
         let before = self.queries_waiting.fetch_sub(1, Ordering::AcqRel);
         assert!(before > 0, "an answer without a query");
         self.send(FromStore::Answer { token, answer });
     }
 
     /// `count` commits of this shard have left the queue.
-    pub(crate) fn release(&self, count: usize) {
+    ///
+    /// # Panics
+    /// When there were not so many: the store's bug.
+    pub fn release(&self, count: usize) {
         let before = self.commits_waiting.fetch_sub(count, Ordering::AcqRel);
         assert!(before >= count, "more commits released than taken");
     }
 
     /// Reports durability.
-    pub(crate) fn stored(&self, source: super::port::Source, through: u64) {
+    pub fn stored(&self, source: super::port::Source, through: u64) {
         self.send(FromStore::Stored { source, through });
     }
 }
@@ -105,12 +117,13 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
-    pub(crate) fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
+    /// One shard's handle, made by the store that receives at the other ends of `writer` and `lookup`.
+    pub fn new(writer: Sender<ToStore>, lookup: Sender<ToLookup>, waker: Waker) -> Self {
         let (sender, received) = unbounded();
         let inbox = Inbox {
             sender,
             waker,
-            woken: AtomicBool::new(false),
+            woken: WakeFlag::new(),
             commits_waiting: AtomicUsize::new(0),
             queries_waiting: AtomicUsize::new(0),
         };
@@ -143,7 +156,9 @@ impl StoreHandle {
                 self.inbox.release(count);
                 match refused.into_inner() {
                     ToStore::Commits(_, commits) => Err(commits),
-                    ToStore::Query(_) | ToStore::ForgetBefore(_) | ToStore::Shutdown => unreachable!("sent commits"),
+                    ToStore::Query(_) | ToStore::EndWait(..) | ToStore::ForgetBefore(_) | ToStore::Shutdown => {
+                        unreachable!("sent commits")
+                    }
                 }
             }
         }
@@ -174,11 +189,17 @@ impl StoreHandle {
         Err(Full)
     }
 
+    /// Ends the wait of a [`Query::Events`] that was asked with this token: it is answered now, with what there is. Of no
+    /// effect on other queries, or when the answer is on its way.
+    pub fn end_wait(&self, token: u64) {
+        // A store that has shut down has answered everything.
+        let _ = self.writer.send(ToStore::EndWait(Arc::clone(&self.inbox), token));
+    }
+
     /// Takes everything out of the inbox, without waiting, and appends it to `out`.
     pub fn poll(&self, out: &mut Vec<FromStore>) {
-        // First: whoever sends after this line wakes the shard again, and what was sent before it is seen below. Only a
-        // read-modify-write says the latter: after a mere store, a sender could find `true` and its message be missed.
-        self.inbox.woken.swap(false, Ordering::AcqRel);
+        // First: whoever sends after this line wakes the shard again, and what was sent before it is seen below.
+        self.inbox.woken.lower();
         out.extend(self.received.try_iter());
     }
 

@@ -1,8 +1,9 @@
 //! The drivers: one task and one socket each. They accept, decline, ignore, vanish and return; they run the trips they win
 //! in scaled-down time, send heartbeats and positions, and come back after the node was killed.
 
+use super::Tempo;
 use super::api::Api;
-use super::city::Place;
+use super::city::{City, Place};
 use super::messages::{Id, ToDriver, TripPlan};
 use super::observe::{Observer, count};
 use super::socket::{Closed, Socket};
@@ -33,6 +34,23 @@ pub struct World {
     pub api: Api,
     /// Notes everything.
     pub observer: Arc<Observer>,
+    /// How fast everybody plays.
+    pub tempo: Tempo,
+}
+
+/// Places a fleet of so many where the demand is, each driver a few streets from its zone's place.
+pub fn place(city: &City, drivers: u32, seed: u64) -> Vec<(Id, Place)> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut street = move || rng.random_range(-0.004..0.004);
+    let place = |number: u32| {
+        let zone = city.zone_by_demand(f64::from(number) / f64::from(drivers));
+        let place = Place {
+            lat: zone.place.lat + street(),
+            lon: zone.place.lon + street(),
+        };
+        (Id::from(format!("driver-{number:05}")), place)
+    };
+    (0..drivers).map(place).collect()
 }
 
 /// Starts a task for each driver; they run until the set is dropped. Connects are spread over `ramp`.
@@ -154,7 +172,7 @@ impl Driver {
                 }
                 Err(error) => {
                     tracing::debug!(driver = %self.id, %error, "cannot connect");
-                    sleep(self.jitter(backoff, backoff * 2)).await;
+                    sleep(self.hasty(backoff, backoff * 2)).await;
                     backoff = (backoff * 2).min(BACKOFF_MS.1);
                 }
             }
@@ -173,7 +191,7 @@ impl Driver {
                 message = socket.next() => match message {
                     Ok(message) => self.hear(message, &mut socket).await,
                     Err(Closed { retry_after }) => {
-                        let pause = self.jitter(0, 200);
+                        let pause = self.hasty(0, 200);
                         break retry_after.unwrap_or(pause);
                     }
                 },
@@ -182,7 +200,7 @@ impl Driver {
                         if action == Action::Answer(Intent::Vanish) {
                             socket.vanish();
                             count(&observer.counters.vanished);
-                            break self.jitter(800, 3000);
+                            break self.hasty(800, 3000);
                         }
                         self.act(action, &mut socket).await;
                     }
@@ -206,6 +224,11 @@ impl Driver {
 
     fn jitter(&mut self, from_ms: u64, to_ms: u64) -> Duration {
         Duration::from_millis(self.rng.random_range(from_ms..to_ms))
+    }
+
+    /// A time of a person, in the demo's tempo.
+    fn hasty(&mut self, from_ms: u64, to_ms: u64) -> Duration {
+        self.jitter(from_ms, to_ms) / self.world.tempo.haste
     }
 
     async fn hear(&mut self, message: ToDriver, socket: &mut Socket) {
@@ -288,7 +311,7 @@ impl Driver {
         } else {
             Intent::of(self.rng.random_range(0..100))
         };
-        let think = self.jitter(40, 400);
+        let think = self.hasty(40, 400);
         self.plan(think, Action::Answer(intent));
     }
 
@@ -326,14 +349,14 @@ impl Driver {
             return;
         };
         trip.planned = Some(state);
-        let ride = ride_time(trip.plan);
+        let ride = ride_time(trip.plan) / self.world.tempo.haste;
         if state == "on_trip" {
             let gives_up = self.rng.random_range(0..100) < 2;
             self.plan(ride, Action::Trip(if gives_up { "cancel" } else { "complete" }));
         } else {
-            let arrival = self.jitter(300, 900);
+            let arrival = self.hasty(300, 900);
             self.plan(arrival, Action::Trip("arrived"));
-            let boarding = self.jitter(100, 400);
+            let boarding = self.hasty(100, 400);
             self.plan(arrival + boarding, Action::Trip("pickup"));
         }
     }

@@ -1,13 +1,16 @@
 //! A small matching engine: replays the rides as dispatch requests to the nearest free drivers, follows `/v1/events` as a
 //! named consumer, and sends new candidates when it is asked to.
 
+use super::Tempo;
 use super::api::{Api, Post};
 use super::board::Board;
 use super::city::{City, Place};
+use super::drivers::World;
 use super::messages::{EventLine, Id};
 use super::observe::{Observer, OnApi, count};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -16,12 +19,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The engine's name at `/v1/events`.
 pub const CONSUMER: &str = "demo-engine";
-/// What a driver has for an answer, in ms: shorter than the node's default, so that ignored offers do not outlast the demo.
-pub const OFFER_TIMEOUT_MS: u64 = 1500;
-/// What a search has, in ms.
-pub const DEADLINE_MS: u64 = 20_000;
-/// Longest wait for a busy driver, in ms, of the requests that wait.
-const BUSY_WAIT_MS: u64 = 2000;
 /// Candidates of a POST that offers to one at a time.
 const CANDIDATES: usize = 3;
 /// Attempts that a request may use up.
@@ -54,7 +51,9 @@ pub struct Engine {
     observer: Arc<Observer>,
     city: Arc<City>,
     seed: u64,
+    tempo: Tempo,
     epoch: Instant,
+    stopped: AtomicBool,
     board: Mutex<Board>,
     wanted: Mutex<BTreeMap<Id, Wanted>>,
 }
@@ -127,30 +126,46 @@ impl Traits {
 
 impl Engine {
     /// An engine that knows where its drivers start.
-    pub fn new(api: Api, observer: Arc<Observer>, city: Arc<City>, drivers: &[(Id, Place)], seed: u64) -> Arc<Self> {
+    pub fn new(world: &World, city: Arc<City>, drivers: &[(Id, Place)], seed: u64) -> Arc<Self> {
         Arc::new(Self {
-            api,
-            observer,
+            api: world.api.clone(),
+            observer: Arc::clone(&world.observer),
             city,
             seed,
+            tempo: world.tempo,
             epoch: Instant::now(),
+            stopped: AtomicBool::new(false),
             board: Mutex::new(Board::new(drivers)),
             wanted: Mutex::default(),
         })
     }
 
-    /// Replays `rides` at `rate` a second, open loop: a slow answer delays nobody else. Ends when every POST has its answer.
+    /// Replays `rides` at `rate` a second, open loop: a slow answer delays nobody else. Ends when every POST has its answer;
+    /// after [`Self::stop`] no more are posted.
     pub async fn replay(self: Arc<Self>, rides: Vec<usize>, rate: f64) {
         let begin = Instant::now();
         let mut posts = JoinSet::new();
         for (number, ride) in rides.into_iter().enumerate() {
             sleep_until(begin + Duration::from_secs_f64(number as f64 / rate)).await;
+            if self.stopped.load(Ordering::Relaxed) {
+                break;
+            }
             let request = Id::from(format!("ride-{number:05}"));
             let engine = Arc::clone(&self);
             posts.spawn(async move { engine.dispatch(request, ride).await });
             while posts.try_join_next().is_some() {}
         }
         while posts.join_next().await.is_some() {}
+    }
+
+    /// Ends the replay early.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// The newest requests, at most so many.
+    pub fn newest(&self, most: usize) -> BTreeSet<Id> {
+        lock(&self.wanted).keys().rev().take(most).cloned().collect()
     }
 
     /// Requests and trips that are not over yet.
@@ -224,7 +239,7 @@ impl Engine {
             let mut board = lock(&self.board);
             let candidates = board.nearest(pickup, CANDIDATES - 1 + offered, excluded, now);
             for driver in candidates.iter().take(offered) {
-                board.hold(driver, now + Duration::from_millis(OFFER_TIMEOUT_MS));
+                board.hold(driver, now + Duration::from_millis(self.tempo.offer_timeout_ms));
             }
             candidates
         };
@@ -233,15 +248,15 @@ impl Engine {
             "request_id": &**request,
             "candidates": candidates,
             "priority": traits.priority,
-            "offer_timeout_ms": OFFER_TIMEOUT_MS,
-            "deadline_ms": DEADLINE_MS,
+            "offer_timeout_ms": self.tempo.offer_timeout_ms,
+            "deadline_ms": self.tempo.deadline_ms,
             "max_attempts": ATTEMPTS_MAX,
             "trip": self.city.trip_json(ride),
         });
         match traits.manner {
             Manner::OneByOne => {}
             Manner::TwoAtOnce => body["parallel"] = Value::from(2),
-            Manner::WaitsForBusy => body["busy_wait_ms"] = Value::from(BUSY_WAIT_MS),
+            Manner::WaitsForBusy => body["busy_wait_ms"] = Value::from(self.tempo.busy_wait_ms),
         }
         Post {
             request: Id::clone(request),
@@ -251,7 +266,7 @@ impl Engine {
     }
 
     fn hold(&self, driver: &str) {
-        let until = self.epoch.elapsed() + Duration::from_millis(OFFER_TIMEOUT_MS);
+        let until = self.epoch.elapsed() + Duration::from_millis(self.tempo.offer_timeout_ms);
         lock(&self.board).hold(driver, until);
     }
 
@@ -348,7 +363,7 @@ impl Engine {
         let excluded: BTreeSet<Id> = tried.iter().map(|id| Id::from(id.as_str())).collect();
         let traits = Traits::of(self.seed, &request);
         let since = Instant::now();
-        while since.elapsed() < Duration::from_millis(DEADLINE_MS) {
+        while since.elapsed() < Duration::from_millis(self.tempo.deadline_ms) {
             let post = self.post(&request, ride, &traits, false, &excluded);
             if post.body["candidates"].as_array().is_some_and(|list| !list.is_empty()) {
                 self.api.offer(&post).await;

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod board;
 pub mod city;
 pub mod classes;
+pub mod crash;
 pub mod drivers;
 pub mod engine;
 pub mod latency;
@@ -24,6 +25,36 @@ pub mod socket;
 mod stage;
 
 use std::process::ExitCode;
+
+/// How fast everybody plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tempo {
+    /// What a driver has for an answer, in ms: shorter than the node's default, so that ignored offers do not outlast the play.
+    pub offer_timeout_ms: u64,
+    /// What a search has, in ms.
+    pub deadline_ms: u64,
+    /// Longest wait for a busy driver, in ms, of the requests that wait.
+    pub busy_wait_ms: u64,
+    /// How many times faster than in the demo drivers think, drive and come back; at least 1.
+    pub haste: u32,
+}
+
+impl Tempo {
+    /// The demo's.
+    pub const DEMO: Self = Self {
+        offer_timeout_ms: 1500,
+        deadline_ms: 20_000,
+        busy_wait_ms: 2000,
+        haste: 1,
+    };
+    /// For a node that lives a second: whole trips happen between two crashes.
+    pub const CRASH: Self = Self {
+        offer_timeout_ms: 400,
+        deadline_ms: 8000,
+        busy_wait_ms: 400,
+        haste: 10,
+    };
+}
 
 /// What `dispatchd demo` was asked for.
 #[derive(Clone, Debug)]

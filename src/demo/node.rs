@@ -57,14 +57,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts this very program as a server on a free port of 127.0.0.1, with its data and its log under `home`.
+    /// Starts `program` as a server on a free port of 127.0.0.1, with its data and its log under `home`.
     ///
     /// # Errors
     /// No free port, no such program, no room for the log.
-    pub fn start(home: &Path, settings: Vec<String>) -> io::Result<Self> {
+    pub fn start(program: &Path, home: &Path, settings: Vec<String>) -> io::Result<Self> {
         let mut node = Self {
             child: None,
-            program: std::env::current_exe()?,
+            program: program.to_owned(),
             home: home.to_owned(),
             address: free_address()?,
             settings,

@@ -144,7 +144,8 @@ pub fn total(counter: &AtomicU64) -> u64 {
 pub struct Observer {
     started: Instant,
     started_unix: Duration,
-    log: Mutex<Vec<Observation>>,
+    /// `None`: observations are counted and not kept.
+    log: Option<Mutex<Vec<Observation>>>,
     /// Running totals.
     pub counters: Counters,
 }
@@ -154,16 +155,24 @@ impl Default for Observer {
         Self {
             started: Instant::now(),
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            log: Mutex::default(),
+            log: Some(Mutex::default()),
             counters: Counters::default(),
         }
     }
 }
 
 impl Observer {
+    /// An observer that only counts: for runs too long to keep all that was seen.
+    pub fn counting() -> Self {
+        Self {
+            log: None,
+            ..Self::default()
+        }
+    }
+
     /// Appends one observation, now.
     pub fn note(&self, seen: Seen) {
-        let mut log = self.lock();
+        let Some(mut log) = self.lock() else { return };
         // Read under the lock, so that times rise with places.
         let at = self.started.elapsed();
         log.push(Observation { at, seen });
@@ -184,13 +193,14 @@ impl Observer {
         self.started_unix
     }
 
-    /// A copy of everything so far.
+    /// A copy of everything so far; empty when nothing is kept.
     pub fn snapshot(&self) -> Vec<Observation> {
-        self.lock().clone()
+        self.lock().map(|log| log.clone()).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Observation>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Option<MutexGuard<'_, Vec<Observation>>> {
+        let log = self.log.as_ref()?;
+        Some(log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -1,11 +1,12 @@
 //! Reads the node's own account: audits before the kill, and audits, requests and the event stream at the end.
 
 use super::api::Api;
-use super::messages::{AuditView, EventLine, Id};
-use super::observe::{FinalView, Observation, OnApi, Seen};
+use super::drivers::World;
+use super::messages::{AuditView, EventLine, Id, is_end};
+use super::observe::{ClassRound, Evidence, FinalView, Observation, OnApi, Seen};
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 /// The consumer that acknowledges nothing, so that the whole stream is kept for it.
@@ -14,8 +15,47 @@ pub const WITNESS: &str = "demo-witness";
 const CONCURRENT: usize = 16;
 /// Tries of a call that should be answered.
 const TRIES: u32 = 4;
+/// For the last words on the sockets, and between two readings of what has not ended.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Longest reading of everything.
 const READ_MAX: Duration = Duration::from_secs(60);
+
+/// Everything that the clients saw and that the node says now that all is over.
+///
+/// # Errors
+/// The event stream cannot be read.
+pub async fn evidence(
+    world: &World,
+    before_kill: Vec<(Id, AuditView)>,
+    class_rounds: Vec<ClassRound>,
+) -> Result<Evidence, String> {
+    let (api, observer) = (&world.api, &world.observer);
+    sleep(SETTLE).await;
+    let mut finals = finals(api, posted(&observer.snapshot())).await;
+    // Nothing is late before its deadline.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(world.tempo.deadline_ms) + SETTLE {
+        let is_open = |view: &FinalView| view.view.as_ref().is_some_and(|view| !is_end(&view.state));
+        let open = finals.iter().filter(|(_, view)| is_open(view));
+        let open: BTreeSet<Id> = open.map(|(request, _)| Id::clone(request)).collect();
+        if open.is_empty() {
+            break;
+        }
+        sleep(SETTLE).await;
+        finals.extend(self::finals(api, open).await);
+    }
+    let events_again = stream_again(api)
+        .await
+        .map_err(|error| format!("the event stream cannot be read again: {error}"))?;
+    Ok(Evidence {
+        observations: observer.snapshot(),
+        started_unix: observer.started_unix(),
+        before_kill,
+        finals,
+        events_again,
+        class_rounds,
+    })
+}
 
 /// All requests that were posted so far.
 pub fn posted(observations: &[Observation]) -> BTreeSet<Id> {

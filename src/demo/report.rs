@@ -28,24 +28,14 @@ pub struct Report {
 impl Report {
     /// Whether an invariant was violated, or one could not be checked at all.
     pub fn is_bad(&self) -> bool {
-        self.verdicts
-            .iter()
-            .any(|verdict| verdict.violations > 0 || verdict.checks == 0)
+        is_bad(&self.verdicts)
     }
 
     /// Prints everything to stdout.
     pub fn print(&self, counters: &Counters) {
         println!("{}", self.totals(counters));
         println!("{}", self.latency_table());
-        println!("{}", self.invariants());
-        for verdict in &self.verdicts {
-            for example in &verdict.examples {
-                println!("violation of {}: {example}", verdict.number);
-            }
-            if verdict.checks == 0 {
-                println!("invariant {} could not be checked", verdict.number);
-            }
-        }
+        print_verdicts(&self.verdicts);
     }
 
     fn totals(&self, counters: &Counters) -> Table {
@@ -132,19 +122,35 @@ impl Report {
         }
         table
     }
+}
 
-    fn invariants(&self) -> Table {
-        let mut table = table(&["what must hold, always", "checks", "violations"]);
-        for verdict in &self.verdicts {
-            let good = verdict.violations == 0 && verdict.checks > 0;
-            let colour = if good { Color::Green } else { Color::Red };
-            table.add_row([
-                Cell::new(format!("{}. {}", verdict.number, verdict.name)),
-                number(verdict.checks.to_string()),
-                number(verdict.violations.to_string()).fg(colour),
-            ]);
+/// Whether an invariant was violated, or one could not be checked at all.
+pub fn is_bad(verdicts: &[Verdict]) -> bool {
+    verdicts
+        .iter()
+        .any(|verdict| verdict.violations > 0 || verdict.checks == 0)
+}
+
+/// Prints the seven, and examples of what was violated, to stdout.
+pub fn print_verdicts(verdicts: &[Verdict]) {
+    let mut table = table(&["what must hold, always", "checks", "violations"]);
+    for verdict in verdicts {
+        let good = verdict.violations == 0 && verdict.checks > 0;
+        let colour = if good { Color::Green } else { Color::Red };
+        table.add_row([
+            Cell::new(format!("{}. {}", verdict.number, verdict.name)),
+            number(verdict.checks.to_string()),
+            number(verdict.violations.to_string()).fg(colour),
+        ]);
+    }
+    println!("{table}");
+    for verdict in verdicts {
+        for example in &verdict.examples {
+            println!("violation of {}: {example}", verdict.number);
         }
-        table
+        if verdict.checks == 0 {
+            println!("invariant {} could not be checked", verdict.number);
+        }
     }
 }
 

@@ -3,16 +3,14 @@
 use super::api::{Api, http_client};
 use super::city::{City, Place};
 use super::drivers::World;
-use super::engine::{DEADLINE_MS, Engine};
+use super::engine::Engine;
 use super::latency::Latencies;
-use super::messages::{AuditView, Id, is_end};
+use super::messages::{AuditView, Id};
 use super::node::{Node, allow_open_files};
-use super::observe::{ClassRound, Evidence, FinalView, Observer, Seen, total};
+use super::observe::{ClassRound, Evidence, Observer, Seen, total};
 use super::progress::Progress;
 use super::report::Report;
-use super::{DemoOptions, classes, drivers, readback, sample};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use super::{DemoOptions, Tempo, classes, drivers, readback, sample};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::pin::pin;
@@ -30,13 +28,11 @@ const CONNECT_MAX: Duration = Duration::from_secs(45);
 /// How long before the kill the audits are read that must be found again after it.
 const READ_BEFORE_KILL: Duration = Duration::from_secs(4);
 /// What a search and a trip may take beyond the last POST, with time for a driver to come back.
-const END_MAX: Duration = Duration::from_millis(DEADLINE_MS + 25_000);
+const END_MAX: Duration = Duration::from_millis(Tempo::DEMO.deadline_ms + 25_000);
 /// POSTs of before the kill that are repeated after it.
 const REPEATED_AFTER_KILL: usize = 200;
 /// Pause between two looks at a count.
 const POLL: Duration = Duration::from_millis(20);
-/// For the last words on the sockets, and between two readings of what has not ended.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Descriptors beside one per driver.
 const DESCRIPTORS: u64 = 512;
 /// What the whole demo may take beyond its replay.
@@ -118,12 +114,14 @@ impl Stage {
         allow_open_files(u64::from(options.drivers) + DESCRIPTORS)?;
         let city = Arc::new(City::load()?);
         let rides = sample(city.rides.len(), options.ride_count(city.rides.len()));
-        let fleet = place_drivers(&city, &options);
+        let fleet = drivers::place(&city, options.drivers, options.seed);
         let mut settings = Vec::new();
         if options.shards > 0 {
             settings.push(format!("shards={}", options.shards));
         }
-        let mut node = Node::start(home, settings).map_err(|error| format!("cannot start a node: {error}"))?;
+        let no_node = |error: std::io::Error| format!("cannot start a node: {error}");
+        let program = std::env::current_exe().map_err(no_node)?;
+        let mut node = Node::start(&program, home, settings).map_err(no_node)?;
         let http = http_client()?;
         if let Err(error) = node.ready(&http).await {
             return Err(format!("{error}\n---- end of the node's log ----\n{}", node.log_tail()));
@@ -132,11 +130,12 @@ impl Stage {
         let api = Api::new(http.clone(), node.address(), Arc::clone(&observer));
         let world = World {
             address: node.address(),
-            api: api.clone(),
-            observer: Arc::clone(&observer),
+            api,
+            observer,
+            tempo: Tempo::DEMO,
         };
         Ok(Self {
-            engine: Engine::new(api, observer, city, &fleet, options.seed),
+            engine: Engine::new(&world, city, &fleet, options.seed),
             progress: Progress::new(rides.len() as u64),
             options,
             node,
@@ -295,35 +294,11 @@ impl Stage {
 
     /// Everything that the clients saw and that the node says now.
     async fn read_back(&mut self, found: &mut Yield) -> Result<Evidence, String> {
-        let (api, observer) = (self.world.api.clone(), Arc::clone(&self.world.observer));
-        let reading = async {
-            sleep(SETTLE).await;
-            let observations = observer.snapshot();
-            let mut finals = readback::finals(&api, readback::posted(&observations)).await;
-            // Nothing is late before its deadline.
-            let since = Instant::now();
-            while since.elapsed() < Duration::from_millis(DEADLINE_MS) + SETTLE {
-                let is_open = |view: &FinalView| view.view.as_ref().is_some_and(|view| !is_end(&view.state));
-                let open = finals.iter().filter(|(_, view)| is_open(view));
-                let open: BTreeSet<Id> = open.map(|(request, _)| Id::clone(request)).collect();
-                if open.is_empty() {
-                    break;
-                }
-                sleep(SETTLE).await;
-                finals.extend(readback::finals(&api, open).await);
-            }
-            let events_again = readback::stream_again(&api).await;
-            (finals, events_again)
-        };
-        let (finals, events_again) = self.watch(reading).await?;
-        Ok(Evidence {
-            observations: observer.snapshot(),
-            started_unix: observer.started_unix(),
-            before_kill: std::mem::take(&mut found.before_kill),
-            finals,
-            events_again: events_again.map_err(|error| format!("the event stream cannot be read again: {error}"))?,
-            class_rounds: std::mem::take(&mut found.class_rounds),
-        })
+        let world = self.world.clone();
+        let before_kill = std::mem::take(&mut found.before_kill);
+        let class_rounds = std::mem::take(&mut found.class_rounds);
+        self.watch(async move { readback::evidence(&world, before_kill, class_rounds).await })
+            .await?
     }
 
     /// Leaves everything running and says how to try it, until Ctrl-C.
@@ -356,19 +331,4 @@ fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> i
 
 async fn class_rounds(world: World, name: &'static str) -> Vec<ClassRound> {
     classes::run(&world, name).await
-}
-
-/// Places the fleet where the demand is, each driver a few streets from its zone's place.
-fn place_drivers(city: &City, options: &DemoOptions) -> Vec<(Id, Place)> {
-    let mut rng = SmallRng::seed_from_u64(options.seed);
-    let mut street = move || rng.random_range(-0.004..0.004);
-    let place = |number: u32| {
-        let zone = city.zone_by_demand(f64::from(number) / f64::from(options.drivers));
-        let place = Place {
-            lat: zone.place.lat + street(),
-            lon: zone.place.lon + street(),
-        };
-        (Id::from(format!("driver-{number:05}")), place)
-    };
-    (0..options.drivers).map(place).collect()
 }

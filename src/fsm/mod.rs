@@ -2,6 +2,8 @@
 //!
 //! Must never: do I/O, read a clock, spawn threads, use `unsafe`, or depend on hash order.
 #![forbid(unsafe_code)]
+// No clock, no threads, no sleep: the list is in `clippy.toml`.
+#![deny(clippy::disallowed_methods)]
 
 pub mod driver;
 pub mod fold;

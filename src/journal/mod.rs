@@ -84,8 +84,8 @@ pub use format::{
 };
 pub use layout::{Incarnation, create_shard_dir, incarnation_dir, segment_path, shard_dir};
 pub use lock::{DataDirLock, LockError};
-pub use recover::{RecoverError, RecoveredShard, recover_dir};
-pub use replay::{Fed, OffShift, Replay, ReplayError, Tail, image_records};
+pub use recover::{RecoverError, recover_dir};
+pub use replay::{Fed, OffShift, RecoveredShard, Replay, ReplayError, Tail, image_records};
 pub use scan::{Damage, DamageKind, Found, Scan, Scanner, TornTail, scan};
 pub use writer::{Committed, SegmentInfo, WriteOp, Writer};
 

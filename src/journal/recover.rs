@@ -2,25 +2,13 @@
 
 use super::format::Owner;
 use super::layout::{self, Incarnation, segment_path, shard_dir};
+use super::replay::RecoveredShard;
 use super::scan::{Damage, Found, Scan, Scanner};
 use super::segments;
 use crate::aligned::AlignedBuffer;
 use glommio::{LocalExecutorBuilder, Placement};
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// One shard's journal of one incarnation, read and found whole.
-#[derive(Clone, Debug)]
-pub struct RecoveredShard {
-    /// Boot that wrote it.
-    pub incarnation: Incarnation,
-    /// Shard within that boot.
-    pub shard: u16,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// What it holds.
-    pub scan: Scan,
-}
 
 /// Why a journal could not be read back.
 #[derive(Debug)]

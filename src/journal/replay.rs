@@ -3,12 +3,26 @@
 //! A request is its log, and a log only grows: records that come again (an image in a later incarnation, steps that a
 //! crash made two incarnations write) add what is new and must agree with what is known.
 
-use super::recover::RecoveredShard;
+use super::scan::Scan;
 use super::{Incarnation, Lsn};
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::types::{LogEntry, Record, RequestLog, Step, UnixMs};
 use crate::wire::record::{RECORD_OVERHEAD_MAX, entry_len_max};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One shard's journal of one incarnation, read and found whole.
+#[derive(Clone, Debug)]
+pub struct RecoveredShard {
+    /// Boot that wrote it.
+    pub incarnation: Incarnation,
+    /// Shard within that boot.
+    pub shard: u16,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it holds.
+    pub scan: Scan,
+}
 
 /// A record on its way to the store, which knows by the first three what it already has.
 #[derive(Clone, Debug, PartialEq, Eq)]

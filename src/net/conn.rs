@@ -3,6 +3,7 @@
 //! Receiving and sending each have at most one operation in flight. Whatever ends a connection marks it `CLOSING`, cancels
 //! what is in flight, and closes the slot only when the last completion came: so the kernel cannot give the slot to the next
 //! connection while something of the old one is still under way.
+#![allow(unsafe_code)]
 
 use super::ring::Ring;
 use super::slots::{Flags, NONE, Slot};

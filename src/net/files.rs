@@ -1,4 +1,5 @@
 //! File writes with owned buffers, for the journal.
+#![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::RawFd;

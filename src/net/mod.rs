@@ -88,8 +88,8 @@ pub struct ConnId {
 const _: () = assert!(size_of::<Option<ConnId>>() == 8);
 
 impl ConnId {
-    /// `slot` is a slot of the kernel's table, below [`limits::FIXED_FILES_MAX`].
-    const fn new(slot: u32, generation: u32) -> Self {
+    /// For a ring of another kind, which names its own connections; `slot` is below [`limits::FIXED_FILES_MAX`].
+    pub const fn new(slot: u32, generation: u32) -> Self {
         Self {
             slot_plus_one: NonZeroU32::MIN.saturating_add(slot),
             generation,
@@ -118,6 +118,16 @@ pub struct RecvBuffer {
 }
 
 impl RecvBuffer {
+    /// For a ring of another kind, which knows its own buffers by `id`.
+    pub const fn new(id: u16, len: u32) -> Self {
+        Self { id, len }
+    }
+
+    /// Which buffer of its ring.
+    pub const fn id(&self) -> u16 {
+        self.id
+    }
+
     /// Bytes received, at least 1.
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {

@@ -2,6 +2,7 @@
 //!
 //! The kernel takes a buffer only when bytes arrive; the owner gives it back after reading. Two private mappings, zero
 //! pages until used: the ring of descriptors, and the buffers.
+#![allow(unsafe_code)]
 
 use std::io;
 use std::ptr::{self, NonNull};

@@ -2,6 +2,7 @@
 //!
 //! Only operations whose memory the kernel uses after the call are `unsafe` here; everything else passes numbers. A full
 //! submission queue is submitted early; what the kernel refuses to take waits in a backlog, in order.
+#![allow(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,10 +1,10 @@
 //! Wake-ups from threads that have no ring.
 #![forbid(unsafe_code)]
 
+use crate::wake::WakeFlag;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 struct Shared {
     eventfd: OwnedFd,
     /// A wake-up is on its way that the ring has not seen.
-    pending: AtomicBool,
+    pending: WakeFlag,
 }
 
 /// Wakes a ring from any thread. Cheap to clone; calls that come before the ring looked are one wake-up (and one system
@@ -25,14 +25,14 @@ impl Waker {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self(Arc::new(Shared {
             eventfd,
-            pending: AtomicBool::new(false),
+            pending: WakeFlag::new(),
         })))
     }
 
     /// Makes the ring's current or next sleep end with [`NetEvent::Woken`](super::NetEvent::Woken). What was written
     /// before this call is seen by the owner after that event.
     pub fn wake(&self) {
-        if self.0.pending.swap(true, Ordering::AcqRel) {
+        if !self.0.pending.raise() {
             return;
         }
         // The counter is never read: the ring's poll reports each write. It would be full after 2^64 of them.
@@ -43,7 +43,7 @@ impl Waker {
     /// The ring saw the wake-up: later calls need another. Whatever was written before the calls seen so far is visible
     /// now.
     pub(super) fn seen(&self) {
-        self.0.pending.swap(false, Ordering::AcqRel);
+        self.0.pending.lower();
     }
 
     pub(super) fn fd(&self) -> RawFd {

@@ -1,31 +1,33 @@
 //! One node: recovery, the shards, and the end.
 //!
-//! The order of a start is what keeps promises across crashes. (1) Every older journal is read. (2) What the store
-//! does not have of it yet is fed to it. (3) Requests that are not over are written into the new journals, durably.
-//! (4) Only then the old journals go. (5) Drivers are bound to their offers and trips. (6) Only then anybody is
+//! The order of a start ([`bring_up`]) is what keeps promises across crashes. (1) Every older journal is read. (2) What
+//! the store does not have of it yet is fed to it. (3) Requests that are not over are written into the new journals,
+//! durably. (4) Drivers are bound to their offers and trips. (5) Only then the old journals go. (6) Only then anybody is
 //! served. A crash anywhere in between repeats the same steps.
 #![forbid(unsafe_code)]
 
+mod boot;
+mod host;
 mod identity;
 mod reception;
 mod recovery;
 mod start;
 
+pub use host::{Host, bring_up};
+
 use crate::cold::Store;
 use crate::config::Config;
-use crate::journal::{DataDirLock, Incarnation};
+use crate::journal::DataDirLock;
 use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
-use crate::ops::metrics::Registry;
-use crate::ops::notify::{self, StartTime};
-use crate::ops::{process, signals};
-use crate::shard::{self, Shared};
+use crate::ops::notify;
+use crate::ops::process;
+use crate::shard::Shared;
+use boot::Boot;
 use reception::Reception;
-use start::{Starts, shard_main};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Connections that wait in a listener's backlog.
@@ -47,7 +49,8 @@ pub struct ServeError {
 }
 
 impl ServeError {
-    fn new(what: &'static str, cause: impl std::fmt::Display) -> Self {
+    /// `what` could not be done, because of `cause`.
+    pub fn new(what: &'static str, cause: impl std::fmt::Display) -> Self {
         Self {
             what,
             cause: cause.to_string(),
@@ -82,30 +85,16 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let reception = Reception::open(listener).map_err(|error| ServeError::new("cannot answer", error))?;
 
     health.advance(Phase::Recovering);
-    let mut start = StartTime::begin("reading the journal");
-    let recovery = recovery::recover(&config, &mut start)?;
-    let (store, incarnation) = (Arc::clone(&recovery.store), recovery.incarnation);
-    let shared = Arc::new(Shared {
-        health,
-        registry: Arc::new(Registry::new(config.shard_count(), store.metrics())),
-        stop: AtomicBool::new(false),
-        away: AtomicUsize::new(0),
-        done: AtomicUsize::new(0),
-    });
     let connections = config.connections_per_shard(open_files);
-    let (begins, starts) = start::begins(&config, &shared, recovery, connections)?;
-    let mut threads = Vec::new();
-    for begin in begins {
-        let index = begin.index();
-        let thread = shard::spawn(index, config.pin_shards, move || async move { shard_main(begin) })
-            .map_err(|error| ServeError::new("cannot start a shard", error))?;
-        threads.push(thread);
-    }
-    let wakers = images_made(&starts, &shared, &mut start)?;
-    forget_old(&config, &store, incarnation)?;
-    let signals = signals_watch(&shared, wakers.clone())?;
-    open_doors(reception, address, starts.go)?;
-    shared.health.advance(Phase::Serving);
+    let mut boot = Boot::new(Arc::clone(&config), health, reception, address, connections);
+    bring_up(&mut boot, &config)?;
+    let boot::Running {
+        shared,
+        store,
+        threads,
+        wakers,
+        signals,
+    } = boot.running();
     notify::ready("serving");
     let watchdog = watch_store(&shared, &store, wakers);
     for thread in threads {
@@ -164,61 +153,6 @@ fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), ServeError> {
     let address = listener.local_addr().map_err(describe)?;
     tracing::info!(%address, "listening");
     Ok((listener, address))
-}
-
-/// Waits until every shard has its requests in its journal, durably.
-fn images_made(starts: &Starts, shared: &Shared, start: &mut StartTime) -> Result<Vec<Waker>, ServeError> {
-    let (mut wakers, mut turns) = (Vec::new(), 0);
-    while wakers.len() < starts.go.len() {
-        match starts.images.recv_timeout(STORE_PROBE) {
-            Ok(waker) => wakers.push(waker.map_err(|error| ServeError::new("cannot make a net ring", error))?),
-            Err(RecvTimeoutError::Timeout) => {
-                let now = shared.registry.turns();
-                if now > turns {
-                    start.goes_on("resuming requests");
-                }
-                turns = now;
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(ServeError::new("a shard ended before it began", "see the log"));
-            }
-        }
-    }
-    Ok(wakers)
-}
-
-/// Gives every shard its listener: the first one that of the reception, so that nobody who waits in it is lost.
-fn open_doors(reception: Reception, address: SocketAddr, go: Vec<Sender<TcpListener>>) -> Result<(), ServeError> {
-    let describe = |error: std::io::Error| ServeError::new("cannot listen", format!("{address}: {error}"));
-    let mut listeners = vec![reception.close().map_err(describe)?];
-    for _ in 1..go.len() {
-        listeners.push(bind_reuseport(address, LISTEN_BACKLOG).map_err(describe)?);
-    }
-    for (go, listener) in go.into_iter().zip(listeners) {
-        go.send(listener)
-            .map_err(|_| ServeError::new("a shard ended before it began", "see the log"))?;
-    }
-    Ok(())
-}
-
-fn signals_watch(shared: &Arc<Shared>, wakers: Vec<Waker>) -> Result<signals::SignalWatch, ServeError> {
-    let on_drain = move || {
-        notify::stopping();
-        wakers.iter().for_each(Waker::wake);
-    };
-    signals::watch(Arc::clone(&shared.health), on_drain)
-        .map_err(|error| ServeError::new("cannot watch for signals", error))
-}
-
-/// The live requests are in the new journals and everything else is in the store: the old journals go.
-fn forget_old(config: &Config, store: &Store, incarnation: Incarnation) -> Result<(), ServeError> {
-    let old = Incarnation::list(&config.data_dir).map_err(|error| ServeError::new("cannot list journals", error))?;
-    for old in old.into_iter().filter(|old| *old < incarnation) {
-        old.remove(&config.data_dir)
-            .map_err(|error| ServeError::new("cannot remove an old journal", error))?;
-    }
-    store.forget_sources_before(incarnation.get());
-    Ok(())
 }
 
 /// Ends the process when the store has failed for good: the journal has what it lacks. Pets the service manager's

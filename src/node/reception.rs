@@ -10,14 +10,14 @@
 use crate::limits::RETRY_AFTER_S;
 use crate::ops::health::{self, Readiness};
 use crate::wire::http::{Head, Method, parse_head};
-use crate::wire::respond::{Problem, Reply};
+use crate::wire::respond::{HttpDate, Problem, Reply};
 use crate::wire::route::{Route, route};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Connections at once; more wait in the backlog.
 const GUESTS_MAX: usize = 256;
@@ -189,10 +189,12 @@ fn answer(input: &[u8]) -> Option<Vec<u8>> {
     let (reply, head_only) = match parse_head(input) {
         Ok(None) => return None,
         Ok(Some((head, _))) => (reply_to(&head), head.method == Method::Head),
-        Err(error) => (error.into(), false),
+        Err(error) => (error.into(), input.starts_with(b"HEAD ")),
     };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let date = HttpDate::at(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
     let mut bytes = Vec::new();
-    reply.write(&mut bytes, false, head_only);
+    reply.write(&mut bytes, &date, false, head_only);
     Some(bytes)
 }
 

@@ -1,92 +1,28 @@
 //! From journals back to requests, and what the store has to hear of them.
 
 use super::ServeError;
-use crate::cold::{Commit, EndedRequest, FromStore, Source, Store, StoreConfig, Surroundings, Waker};
-use crate::config::Config;
+use super::host::Host;
+use crate::cold::{Commit, EndedRequest, FromStore, Source, Waker};
 use crate::fsm::fold::{self, Fold};
-use crate::fsm::ids::{DriverId, RequestId};
+use crate::fsm::ids::RequestId;
 use crate::fsm::request::Request;
 use crate::fsm::types::{LogEntry, Record, RequestLog, UnixMs};
-use crate::journal::{Fed, Incarnation, Replay, recover_dir};
-use crate::ops::notify::StartTime;
-use crate::shard::Clock;
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
+use crate::journal::{Fed, RecoveredShard, Replay};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::channel;
 
-/// What is there before the shards start.
-pub(super) struct Recovery {
-    /// The node's clock, not behind anything that the journals hold.
-    pub(super) clock: Clock,
-    /// The store, which has everything that was committed.
-    pub(super) store: Arc<Store>,
-    /// This boot.
-    pub(super) incarnation: Incarnation,
+/// What the old journals said.
+pub(super) struct Recovered {
+    /// For the store, in the order of the journals.
+    pub(super) feed: Vec<Commit>,
     /// Requests that are not over.
     pub(super) live: Vec<Request>,
-    /// Drivers off shift on purpose, and since when.
-    pub(super) off_shift: Vec<(DriverId, UnixMs)>,
-}
-
-/// Reads the old journals, opens the store and feeds it what it lacks of them.
-pub(super) fn recover(config: &Config, start: &mut StartTime) -> Result<Recovery, ServeError> {
-    let Recovered { feed, live, newest_ms } = read(&config.data_dir)?;
-    let clock = Clock::start(newest_ms);
-    start.enters("opening the store");
-    let store = open_store(config, clock)?;
-    let sources = store.watermarks();
-    let highest = sources.iter().map(|(source, _)| source.incarnation).max().unwrap_or(0);
-    let incarnation = Incarnation::next(&config.data_dir, highest)
-        .map_err(|error| ServeError::new("cannot begin a new incarnation of the journal", error))?;
-    start.enters("feeding the store");
-    feed_store(&store, feed, start)?;
-    let off_shift = store
-        .off_shift_since(clock.now_ms().saturating_sub(config.off_shift_memory_ms))
-        .map_err(|error| ServeError::new("cannot read the store", error))?;
-    start.enters("resuming requests");
-    let (number, shards) = (incarnation.get(), config.shard_count());
-    tracing::info!(incarnation = number, shards, requests = live.len(), "recovered");
-    Ok(Recovery {
-        clock,
-        store: Arc::new(store),
-        incarnation,
-        live,
-        off_shift,
-    })
-}
-
-fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
-    let dir = config.data_dir.join("store");
-    let surroundings = Surroundings {
-        now_ms: Arc::new(move || clock.now_ms()),
-        ..Surroundings::of_machine(&config.data_dir)
-    };
-    let store_config = StoreConfig {
-        records_retention_days: config.records_retention_days,
-        idempotency_retention_days: config.idempotency_retention_days,
-        events_retention_ms: config.events_retention_ms,
-        events_bytes_max: config.events_bytes_max,
-        disk_reserve_bytes: config.disk_reserve_bytes,
-        surroundings,
-        ..StoreConfig::new(&dir)
-    };
-    Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))
-}
-
-/// What the old journals said.
-struct Recovered {
-    /// For the store, in the order of the journals.
-    feed: Vec<Commit>,
-    /// Requests that are not over.
-    live: Vec<Request>,
     /// The newest time in any of them.
-    newest_ms: UnixMs,
+    pub(super) newest_ms: UnixMs,
 }
 
-/// Reads every journal under `data_dir`.
-fn read(data_dir: &Path) -> Result<Recovered, ServeError> {
-    let shards = recover_dir(data_dir).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
+/// What all journals say together.
+pub(super) fn understand(shards: Vec<RecoveredShard>) -> Result<Recovered, ServeError> {
     let replay = Replay::merge(shards).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
     let feed = consequences(replay.feed)?;
     let mut live = Vec::new();
@@ -206,34 +142,32 @@ impl Known {
 /// Commits handed over at once.
 const FEED_BATCH: usize = 1_024;
 
-/// Feeds the store and waits until it has everything, durably.
-fn feed_store(store: &Store, mut feed: Vec<Commit>, start: &mut StartTime) -> Result<(), ServeError> {
-    feed.retain(|commit| commit.lsn > store.watermark(commit.source));
+/// Feeds the store, which is at `watermarks`, and waits until it has everything, durably.
+pub(super) fn feed_store(
+    host: &mut impl Host,
+    mut feed: Vec<Commit>,
+    watermarks: Vec<(Source, u64)>,
+) -> Result<(), ServeError> {
+    let watermarks: BTreeMap<Source, u64> = watermarks.into_iter().collect();
+    feed.retain(|commit| commit.lsn > watermarks.get(&commit.source).copied().unwrap_or(0));
     let mut missing: HashMap<Source, u64> = HashMap::new();
     for commit in &feed {
         missing.insert(commit.source, commit.lsn);
     }
     let (wake, woken) = channel();
     let waker: Waker = Box::new(move || wake.send(()).unwrap_or_default());
-    let handle = store.attach(u16::MAX, waker);
+    let handle = host.attach(waker);
     let mut waiting = feed.into_iter();
     let mut batch: Vec<Commit> = waiting.by_ref().take(FEED_BATCH).collect();
     let mut heard = Vec::new();
     while !missing.is_empty() {
-        start.goes_on("feeding the store");
+        host.goes_on("feeding the store");
         match handle.try_commit(std::mem::take(&mut batch)) {
             Ok(()) => batch = waiting.by_ref().take(FEED_BATCH).collect(),
             Err(back) => batch = back,
         }
         if batch.is_empty() || handle.backlog() > FEED_BATCH * 8 {
-            if store.health().fatal() {
-                return Err(ServeError::new(
-                    "the store failed",
-                    store.health().last_error().unwrap_or_default(),
-                ));
-            }
-            // Either way there may be something to do.
-            let _ = woken.recv_timeout(super::STORE_PROBE);
+            host.await_store(&woken)?;
         }
         handle.poll(&mut heard);
         for message in heard.drain(..) {

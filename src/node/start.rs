@@ -1,77 +1,72 @@
 //! The start of the shards' threads: what each gets, and what it does before it serves.
 
 use super::ServeError;
-use super::recovery::Recovery;
 use crate::cold::Store;
 use crate::config::Config;
-use crate::fsm::ids::{DriverId, RequestId, home_shard};
+use crate::fsm::ids::{DriverId, home_shard};
 use crate::fsm::request::{Request, RequestEffect, ToDriver};
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
 use crate::limits;
 use crate::net::{Net, NetConfig, Waker};
-use crate::shard::{self, Clock, Letter, Mailbox, Orders, Parts, Shard, Shared};
+use crate::shard::{self, Clock, Housekeeper, Inheritance, Machine, Mail, Orders, Parts, Shard, Shared};
+use glommio::ExecutorJoinHandle;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+/// What all shards start with.
+pub(super) struct Common<'a> {
+    pub(super) incarnation: Incarnation,
+    pub(super) config: &'a Arc<Config>,
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) store: &'a Arc<Store>,
+    /// Connections of a shard.
+    pub(super) connections: u32,
+}
+
 /// What one shard's thread starts with.
-pub(super) struct Begin {
+struct Begin {
     index: u16,
     shards: u16,
     incarnation: Incarnation,
     config: Arc<Config>,
     shared: Arc<Shared>,
     clock: Clock,
-    mail: Mailbox<Box<Letter>>,
+    mail: Mail,
     store: Arc<Store>,
     journal_dir: PathBuf,
     orders: Orders,
-    requests: Vec<Request>,
-    bindings: Vec<(DriverId, RequestId, ToDriver)>,
-    off_shift: Vec<(DriverId, u64)>,
+    inheritance: Inheritance,
     connections: u32,
     /// Says that its requests are in its journal, or why they are not.
-    imaged: Sender<Result<Waker, String>>,
+    heirs: Sender<Result<Waker, String>>,
     /// Gets its listener when everybody's are; nothing when the node gives up.
     go: Receiver<TcpListener>,
 }
 
-impl Begin {
-    /// Which shard.
-    pub(super) fn index(&self) -> u16 {
-        self.index
-    }
-}
-
 /// The node's ends of what shards are told and tell at their start.
 pub(super) struct Starts {
-    /// One message of each shard; the waker is its ring's.
-    pub(super) images: Receiver<Result<Waker, String>>,
+    /// One message of each shard that has what it inherits in its journal; the waker is its ring's.
+    pub(super) heirs: Receiver<Result<Waker, String>>,
     /// Where each shard waits for its listener, in the order of shards.
     pub(super) go: Vec<Sender<TcpListener>>,
 }
 
-/// What every shard starts with, in their order.
-pub(super) fn begins(
-    config: &Arc<Config>,
-    shared: &Arc<Shared>,
-    recovery: Recovery,
-    connections: u32,
-) -> Result<(Vec<Begin>, Starts), ServeError> {
-    let Recovery {
-        clock,
-        store,
-        incarnation,
-        live,
-        off_shift,
-    } = recovery;
+/// Starts the shards' threads, in their order.
+pub(super) fn spawn(
+    common: &Common<'_>,
+    inheritances: Vec<Inheritance>,
+) -> Result<(Vec<ExecutorJoinHandle<()>>, Starts), ServeError> {
     let (orders, _detached) =
         shard::start_housekeeping().map_err(|error| ServeError::new("cannot start the housekeeping thread", error))?;
+    let (config, incarnation) = (common.config, common.incarnation);
     let shards = config.shard_count();
-    let (imaged, images) = channel();
-    let (mut begins, mut go) = (Vec::new(), Vec::new());
-    for mail in shard::mesh(shards) {
+    let (say, heirs) = channel();
+    let (mut threads, mut go) = (Vec::new(), Vec::new());
+    let mut begins = Vec::new();
+    for (mail, inheritance) in shard::mail(shards).into_iter().zip(inheritances) {
         let index = mail.index();
         let owner = Owner {
             incarnation,
@@ -86,27 +81,35 @@ pub(super) fn begins(
             shards,
             incarnation,
             config: Arc::clone(config),
-            shared: Arc::clone(shared),
-            clock,
+            shared: Arc::clone(common.shared),
+            clock: common.clock,
             mail,
-            store: Arc::clone(&store),
+            store: Arc::clone(common.store),
             journal_dir,
             orders: orders.clone(),
-            requests: Vec::new(),
-            bindings: Vec::new(),
-            off_shift: Vec::new(),
-            connections,
-            imaged: imaged.clone(),
+            inheritance,
+            connections: common.connections,
+            heirs: say.clone(),
             go: receive_go,
         });
     }
-    distribute(&mut begins, live, off_shift, clock.now_ms());
-    Ok((begins, Starts { images, go }))
+    for begin in begins {
+        let index = begin.index;
+        let thread = shard::spawn(index, config.pin_shards, move || async move { shard_main(begin) })
+            .map_err(|error| ServeError::new("cannot start a shard", error))?;
+        threads.push(thread);
+    }
+    Ok((threads, Starts { heirs, go }))
 }
 
-/// Gives every shard the requests at home there, and what its drivers have to know.
-fn distribute(begins: &mut [Begin], live: Vec<Request>, off_shift: Vec<(DriverId, u64)>, now_ms: u64) {
-    let shards = begins.len() as u16;
+/// What each of `shards` shards inherits: the requests at home there, and what its drivers have to know.
+pub(super) fn distribute(
+    live: Vec<Request>,
+    off_shift: Vec<(DriverId, u64)>,
+    shards: u16,
+    now_ms: u64,
+) -> Vec<Inheritance> {
+    let mut heirs: Vec<Inheritance> = (0..shards).map(|_| Inheritance::default()).collect();
     for request in live {
         let mut effects = Vec::new();
         request.rebind(&mut effects);
@@ -118,20 +121,21 @@ fn distribute(begins: &mut [Begin], live: Vec<Request>, off_shift: Vec<(DriverId
             let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= now_ms);
             if !is_over {
                 let home = usize::from(home_shard(driver_id.hash64(), shards));
-                begins[home].bindings.push((driver_id, request.id().clone(), message));
+                heirs[home].bindings.push((driver_id, request.id().clone(), message));
             }
         }
         let home = usize::from(home_shard(request.id().hash64(), shards));
-        begins[home].requests.push(request);
+        heirs[home].requests.push(request);
     }
     for (driver_id, since_ms) in off_shift {
         let home = usize::from(home_shard(driver_id.hash64(), shards));
-        begins[home].off_shift.push((driver_id, since_ms));
+        heirs[home].off_shift.push((driver_id, since_ms));
     }
+    heirs
 }
 
 /// The life of a shard's thread.
-pub(super) fn shard_main(begin: Begin) {
+fn shard_main(begin: Begin) {
     let Begin {
         index,
         shards,
@@ -151,14 +155,14 @@ pub(super) fn shard_main(begin: Begin) {
         recv_buffer_bytes: config.recv_buffer_bytes,
         output_bytes_max: config.output_queue_bytes_max as usize,
     };
-    let net = match Net::new(&net_config) {
-        Ok(net) => net,
+    let ring = match Net::new(&net_config) {
+        Ok(ring) => ring,
         Err(error) => {
-            drop(begin.imaged.send(Err(error.to_string())));
+            drop(begin.heirs.send(Err(error.to_string())));
             return;
         }
     };
-    let waker = net.waker();
+    let waker = ring.waker();
     let store_health = store.health();
     let handle = {
         let waker = waker.clone();
@@ -167,36 +171,35 @@ pub(super) fn shard_main(begin: Begin) {
     drop(store);
     let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");
-    let writer = Writer::new(
-        Owner {
-            incarnation,
-            shard: index,
-        },
-        geometry,
-    );
-    let incarnation = incarnation.get();
-    let (journal_dir, orders) = (begin.journal_dir, begin.orders);
-    let parts = Parts {
+    let owner = Owner {
+        incarnation,
+        shard: index,
+    };
+    let mut shard = Shard::<Machine>::new(Parts {
         index,
         shards,
-        incarnation,
+        incarnation: incarnation.get(),
         config,
         shared,
         clock,
         mail,
-        net,
+        ring,
         store: handle,
         store_health,
-        writer,
-        journal_dir,
-        orders,
-    };
-    let mut shard = Shard::new(parts);
-    let adopted = shard.adopt_all(begin.requests, begin.off_shift);
-    shard.rebind_all(begin.bindings);
-    drop(begin.imaged.send(Ok(waker)));
+        writer: Writer::new(owner, geometry),
+        files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
+    });
+    shard.inherit(begin.inheritance);
+    while !shard.is_heir() {
+        shard.turn();
+    }
+    drop(begin.heirs.send(Ok(waker)));
     // Blocks this thread on purpose: nobody is served before every shard is ready and the old journals are gone.
     if let Ok(listener) = begin.go.recv() {
-        shard.serve(listener, adopted);
+        shard.open(listener);
+        while !shard.is_finished() {
+            shard.turn();
+        }
+        shard.flush_log();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Two facts: the phase of the node's life, set by whoever starts and stops it, and which shards cannot make anything
 //! durable. Written rarely, read by every request: one relaxed load decides.
+#![forbid(unsafe_code)]
 
 use crate::limits::SHARDS_MAX;
 use crate::wire::respond::Reply;

@@ -1,6 +1,6 @@
 //! How much memory the allocator has handed out, as it says itself: no counting on the way of an allocation.
 //!
-//! The one place outside the rings with `unsafe`: the C library has no other way to ask.
+//! The one place outside the rings and `net` with `unsafe`: the C library has no other way to ask.
 
 /// Bytes handed out and not given back, the allocator's own headers included; `None` where the C library cannot say.
 ///

@@ -2,6 +2,7 @@
 //!
 //! Lines go to stderr. What a peer can cause goes through a [`LogLimiter`], one per shard: a token bucket per kind,
 //! with the number of lines left out in the next line that is let through.
+#![forbid(unsafe_code)]
 
 use crate::config::{LogFormat, LogLevel};
 use std::io::IsTerminal as _;
@@ -68,6 +69,8 @@ pub enum LogKind {
     HeartbeatLost,
     /// Drivers that displaced themselves.
     Displaced,
+    /// Drivers that say more than they may.
+    Flood,
     /// More than the node takes: 429, cut handshakes.
     Overload,
     /// Socket errors.
@@ -147,6 +150,7 @@ const ALL_KINDS: [LogKind; KINDS] = [
     LogKind::SlowConsumer,
     LogKind::HeartbeatLost,
     LogKind::Displaced,
+    LogKind::Flood,
     LogKind::Overload,
     LogKind::Socket,
 ];

@@ -1,4 +1,5 @@
 //! What systemd is told: readiness, stopping, and that every shard still turns. Without systemd nothing happens.
+#![forbid(unsafe_code)]
 
 use super::metrics::Registry;
 use sd_notify::NotifyState;

@@ -1,4 +1,5 @@
 //! What the kernel says of this process, and the limits that it may raise for itself.
+#![forbid(unsafe_code)]
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;

@@ -2,6 +2,7 @@
 //!
 //! They are taken by a thread that does nothing else. SIGPIPE stays ignored, as the Rust runtime sets it: a peer that
 //! is gone is an error of a write. Ending at once is safe: what was answered is in the journal.
+#![forbid(unsafe_code)]
 
 use super::health::{Health, Phase};
 use signal_hook::consts::{SIGINT, SIGTERM};

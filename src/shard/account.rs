@@ -1,15 +1,16 @@
-//! The account of a shard's memory: what its tables take, by kind. Looked at once a second, since sums over tables are
-//! no work for every turn.
+//! The account of a shard's memory and slots: what its tables take, by kind. Looked at once a second, since sums over
+//! tables are no work for every turn.
 #![forbid(unsafe_code)]
 
 use super::Shard;
 use super::http::Http;
+use super::{Platform, Ring};
 use crate::ops::metrics::{ConnectionKind, MemoryKind};
 
 /// Time between two looks; an idle shard wakes as often for other reasons.
 const EVERY_MS: u64 = 1_000;
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Writes the account, when it is time.
     pub(super) fn account_memory(&mut self) {
         if self.now_ms < self.account_at_ms {
@@ -18,6 +19,7 @@ impl Shard {
         self.account_at_ms = self.now_ms + EVERY_MS;
         self.net.trim_output();
         let (metrics, net) = (self.metrics(), self.net.bytes());
+        metrics.ring_slots.set(u64::from(self.net.connections()));
         let https = metrics.connections.of(ConnectionKind::Http).get() as usize;
         let connections = self.connections.bytes() + net.slots + https * size_of::<Http>();
         for (kind, bytes) in [

@@ -2,6 +2,7 @@
 //! nobody knows, refusals; and how what an actor answers becomes a reply.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::{Letter, Shard, home_of_driver};
 use crate::cold::port::EndedRequest;
 use crate::fsm::fold::Outcome;
@@ -12,7 +13,7 @@ use crate::wire::api::{self, RequestView, ResponseOutcome};
 use crate::wire::respond::{Problem, Reply};
 use std::collections::VecDeque;
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Answers from an ended request that only the store has: the same actor, for a moment.
     pub(super) fn answer_from_store(&mut self, ended: EndedRequest, letters: VecDeque<Letter>) {
         let mut request = match Request::restored(ended.log) {
@@ -83,7 +84,7 @@ impl Shard {
                 RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
                     self.post_to_driver(driver_id, request_id, ToDriver::NoSuchOffer, None);
                 }
-                RequestEvent::Reserved { driver_id } => {
+                RequestEvent::Reserved { driver_id, .. } => {
                     self.post_to_driver(driver_id, request_id, ToDriver::Release, None);
                 }
                 RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),

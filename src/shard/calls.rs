@@ -1,6 +1,7 @@
 //! The HTTP API: each call goes as a letter to the home of what it names, or is answered here.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
 use crate::fsm::ids::home_shard;
@@ -15,7 +16,7 @@ use crate::wire::http::Head;
 use crate::wire::respond::{PROMETHEUS_TEXT, Problem, Reply};
 use crate::wire::route::{EventsQuery, RecordsQuery, Route, route};
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// One call.
     pub(super) fn call(&mut self, head: &Head, body: &[u8], reply: ReplyTo) {
         if let Err(problem) = self.dispatch(head, body, reply) {
@@ -154,6 +155,21 @@ impl Shard {
         let token = self.asks.insert(then) as u64;
         if !self.unasked.is_empty() || self.store.query(token, query.clone()).is_err() {
             self.unasked.push_back((token, query));
+        }
+    }
+
+    /// The client of these calls sends no more, and may be gone: none of them waits for events any longer.
+    pub(super) fn end_waits(&mut self, calls: &[u64]) {
+        if self.polls == 0 || calls.is_empty() {
+            return;
+        }
+        let waits = |ask: &Ask| matches!(ask, Ask::Events(reply) if calls.contains(&reply.call));
+        for (token, _) in self.asks.iter().filter(|(_, ask)| waits(ask)) {
+            let unasked = self.unasked.iter_mut().find(|(unasked, _)| *unasked == token as u64);
+            match unasked {
+                Some((_, Query::Events { wait_ms, .. })) => *wait_ms = 0,
+                _ => self.store.end_wait(token as u64),
+            }
         }
     }
 

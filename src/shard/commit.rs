@@ -2,8 +2,9 @@
 //! is committed is fed to the store, after which segments and ended requests may go.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::Shard;
-use super::runtime::{Done, Job};
+use super::platform::{Done, Files, Job, Ring, Time};
 use crate::cold::port::{Commit, EndedRequest, Source};
 use crate::fsm::fold;
 use crate::fsm::request::Durability;
@@ -12,8 +13,6 @@ use crate::journal::{Lsn, Writer, image_records};
 use crate::limits;
 use crate::ops::metrics::RequestEnd;
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::os::fd::AsRawFd;
 
 /// Requests that are written again in one turn so that an old segment can go.
 const IMAGES_PER_TURN: usize = 64;
@@ -45,7 +44,7 @@ impl After {
 }
 
 /// The journal of a shard and everything that waits for it.
-pub(super) struct Durable {
+pub(super) struct Durable<File> {
     pub(super) writer: Writer,
     files: HashMap<u64, File>,
     awaiting: VecDeque<(Lsn, After)>,
@@ -69,7 +68,7 @@ pub(super) struct Durable {
     source: Source,
 }
 
-impl Durable {
+impl<File> Durable<File> {
     pub(super) fn new(writer: Writer, source: Source) -> Self {
         Self {
             writer,
@@ -105,7 +104,7 @@ impl Durable {
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Appends a record; `after` runs in a later turn, when it is durable.
     pub(super) fn append(&mut self, record: &Record, after: After) -> Lsn {
         let lsn = match self.durable.writer.append(record) {
@@ -147,7 +146,7 @@ impl Shard {
             self.durable.write_started_us = self.clock.now_us();
             self.metrics().journal_bytes.add(write.len as u64);
             self.net
-                .write_file(write.segment, file.as_raw_fd(), write.offset, write.buffer, write.len);
+                .write_file(write.segment, file, write.offset, write.buffer, write.len);
         }
         if !self.durable.creating
             && self.now_ms >= self.segment_retry_at_ms
@@ -169,7 +168,7 @@ impl Shard {
     }
 
     /// The housekeeping task has done something.
-    pub(super) fn housekept(&mut self, done: Done) {
+    pub(super) fn housekept(&mut self, done: Done<<P::Ring as Ring>::File>) {
         match done {
             Done::Created(id, Ok(file)) => {
                 self.durable.creating = false;
@@ -400,11 +399,6 @@ impl Shard {
 
     /// The process cannot go on without lying about what is stored.
     pub(super) fn fail(&self, what: &str, error: &dyn std::fmt::Debug) -> ! {
-        tracing::error!(
-            shard = self.index,
-            ?error,
-            "{what}: ending the process; the journal is recovered at the next start"
-        );
-        std::process::exit(1)
+        P::fail(self.index, what, error)
     }
 }

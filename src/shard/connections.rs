@@ -4,6 +4,7 @@
 use super::http::Http;
 use super::letter::Handshake;
 use super::sockets::Socket;
+use super::{Platform, Ring};
 use super::{Shard, Timer};
 use crate::fsm::wheel::{TimerId, Wheel};
 use crate::net::{self, ConnId};
@@ -115,7 +116,7 @@ impl Connections {
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// The listener took a connection.
     pub(super) fn accepted(&mut self, conn: ConnId) {
         self.metrics().connections_accepted.inc();
@@ -202,6 +203,7 @@ impl Shard {
                     self.wheel.cancel(timer);
                 }
                 self.count_closed(ConnectionKind::Http, CloseCause::Peer);
+                self.end_waits(&http.calls_under_way());
             }
             Conn::Socket(socket) => {
                 self.count_closed(ConnectionKind::Driver, CloseCause::Peer);
@@ -214,9 +216,9 @@ impl Shard {
 
     /// Says our last words and waits for the peer to close, so that a reset does not destroy them (RFC 9112 §9.6).
     pub(super) fn linger(&mut self, conn: ConnId, cause: CloseCause) {
-        let kind = match self.connections.get(conn) {
-            Some(Conn::Http(_)) => ConnectionKind::Http,
-            Some(Conn::Socket(_)) => ConnectionKind::Driver,
+        let (kind, peer_closed) = match self.connections.get(conn) {
+            Some(Conn::Http(http)) => (ConnectionKind::Http, http.peer_closed),
+            Some(Conn::Socket(_)) => (ConnectionKind::Driver, false),
             _ => return,
         };
         self.connections.cancel_timer(conn, &mut self.wheel);
@@ -230,8 +232,13 @@ impl Shard {
             patient: kind == ConnectionKind::Http,
         };
         self.connections.set(conn, Conn::Lingering(Box::new(lingering)));
-        self.net.shutdown_write_after_output(conn);
-        self.net.start_recv(conn);
+        if peer_closed {
+            // Nothing more can come, and nobody would tell us so: the slot is free once our words are out.
+            self.net.close_after_output(conn);
+        } else {
+            self.net.shutdown_write_after_output(conn);
+            self.net.start_recv(conn);
+        }
     }
 
     /// Both sides are done.

@@ -2,6 +2,7 @@
 //! one wave, what is under way answered, everything stored.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::Shard;
 use crate::limits;
 use crate::wire::ws::close_code;
@@ -25,7 +26,7 @@ pub(super) struct Drain {
     is_done: bool,
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Begins or goes on with the drain, when the node is draining.
     pub(super) fn drain(&mut self) {
         if self.draining.is_none() {
@@ -78,7 +79,7 @@ impl Shard {
 
     /// Whether this shard has nothing left to do for the node that ends. Its requests and drivers are spoken to by the
     /// drivers and callers of all shards, so none ends before every one has sent its drivers away and is done.
-    pub(super) fn is_finished(&mut self) -> bool {
+    pub fn is_finished(&mut self) -> bool {
         if self.shared.stop.load(Ordering::Relaxed) {
             return true;
         }

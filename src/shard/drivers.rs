@@ -1,6 +1,7 @@
 //! Drivers at home on this shard: the table and the effects.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::commit::After;
 use super::index::KeyIndex;
 use super::latency::{Begun, Stopwatch};
@@ -71,7 +72,7 @@ impl Drivers {
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// What the store remembers of drivers who went off shift.
     pub(super) fn remember_off_shift(&mut self, drivers: Vec<(DriverId, u64)>) {
         self.drivers.off_shift.extend(drivers);
@@ -299,9 +300,18 @@ impl Shard {
 
     /// `GET /v1/drivers/{driver_id}`
     pub(super) fn driver_view(&mut self, driver_id: DriverId, reply: ReplyTo) {
-        let Some(key) = self.drivers.find(&driver_id) else {
-            return self.ask(Query::Driver(driver_id.clone()), Ask::Driver(driver_id, reply));
-        };
+        match self.drivers.find(&driver_id) {
+            Some(key) if self.drivers.slab[key as usize].driver.last_heard_ms() != 0 => {
+                let answer = self.driver_view_in_memory(key, 0);
+                self.answer(reply, answer);
+            }
+            // Unknown here, or bound by a restart and not heard since: the store knows when it was.
+            Some(_) | None => self.ask(Query::Driver(driver_id.clone()), Ask::Driver(driver_id, reply)),
+        }
+    }
+
+    /// `stored_seen_ms`: when the store last heard of the driver, 0 for never.
+    fn driver_view_in_memory(&self, key: u32, stored_seen_ms: u64) -> Reply {
         let driver = &self.drivers.slab[key as usize].driver;
         let location = driver.location().map(|at| messages::Location {
             lat: at.lat,
@@ -310,8 +320,8 @@ impl Shard {
             speed: at.speed,
         });
         let offer = driver.offer();
-        let answer = api::driver_view(&DriverView {
-            driver_id: &driver_id,
+        api::driver_view(&DriverView {
+            driver_id: driver.id(),
             state: driver.state(),
             trip_id: driver.trip_id(),
             offer: offer.map(|(request_id, attempt, expires_at_ms)| OfferView {
@@ -320,14 +330,16 @@ impl Shard {
                 expires_at_ms,
             }),
             location,
-            last_seen_ms: driver.last_heard_ms(),
+            last_seen_ms: driver.last_heard_ms().max(stored_seen_ms),
             node: &self.config.node_id,
-        });
-        self.answer(reply, answer);
+        })
     }
 
-    /// The view of a driver that only the store knows.
+    /// The view of a driver that only the store knows, or has heard.
     pub(super) fn driver_view_from_store(&self, driver_id: &DriverId, record: Option<&DriverRecord>) -> Reply {
+        if let Some(key) = self.drivers.find(driver_id) {
+            return self.driver_view_in_memory(key, record.map_or(0, |record| record.last_seen_ms));
+        }
         let Some(record) = record else {
             return Problem::no_such_driver().into_reply();
         };
@@ -344,6 +356,17 @@ impl Shard {
 
     /// Hands a request's message to the driver before anybody is served (start of the node).
     pub(super) fn rebind(&mut self, driver_id: &DriverId, request_id: crate::fsm::ids::RequestId, message: ToDriver) {
+        if let ToDriver::Bound { trip_id, .. } = &message
+            && let Some(key) = self.drivers.find(driver_id)
+            && let Some(other) = self.drivers.slab[key as usize].driver.trip_id()
+        {
+            tracing::error!(
+                %driver_id,
+                %trip_id,
+                other_trip_id = %other,
+                "the journal has two trips of one driver: one binds the driver, the other has to be cancelled over the API"
+            );
+        }
         self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, None);
     }
 

@@ -6,6 +6,7 @@
 
 use super::connections::{Conn, Linger};
 use super::{Letter, Shard, Timer};
+use super::{Platform, Ring};
 use crate::fsm::request::ReplyTo;
 use crate::fsm::wheel::TimerId;
 use crate::net::ConnId;
@@ -30,9 +31,11 @@ pub(super) struct Http {
     paused: bool,
     /// Takes no further request; what is under way is answered.
     last: bool,
-    peer_closed: bool,
+    pub(super) peer_closed: bool,
     /// No whole request has come yet.
     fresh: bool,
+    /// The client waits for `100 Continue`, and nothing of the body has come.
+    owes_continue: bool,
 }
 
 /// What the connection's timer is about.
@@ -74,6 +77,7 @@ impl Http {
             last: false,
             peer_closed: false,
             fresh: true,
+            owes_continue: false,
         }
     }
 
@@ -87,13 +91,28 @@ impl Http {
         self.calls.is_empty() && self.waiting_for == Waiting::Head && self.fresh
     }
 
+    /// Whether the request that is coming is a `HEAD`, as far as can be told: even its refusal has no content then (RFC 9110
+    /// §9.3.2).
+    fn is_head(&self) -> bool {
+        match &self.body {
+            Some(body) => body.head.method == Method::Head,
+            None => self.input.trim_ascii_start().starts_with(b"HEAD "),
+        }
+    }
+
+    /// Calls that have no answer yet.
+    pub(super) fn calls_under_way(&self) -> Vec<u64> {
+        let waits = |call: &&Call| call.reply.is_none();
+        self.calls.iter().filter(waits).map(|call| call.id).collect()
+    }
+
     /// What was received and not yet understood.
     pub(super) fn take_input(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.input)
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Bytes on a connection that speaks HTTP.
     pub(super) fn http_received(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(http) = self.connections.http(conn) else {
@@ -102,6 +121,8 @@ impl Shard {
         if http.last {
             return; // After `Connection: close` nothing counts.
         }
+        // A client that sends the body does not wait (any more).
+        http.owes_continue = false;
         http.input.extend_from_slice(bytes);
         self.http_advance(conn);
     }
@@ -133,17 +154,26 @@ impl Shard {
             };
             match http_next(http) {
                 Ok(Next::More) => break,
-                Ok(Next::Continue) => {
-                    let idle = http.calls.is_empty();
-                    if let Some(out) = self.net.output(conn).filter(|_| idle) {
-                        out.extend_from_slice(CONTINUE_100);
-                    }
-                }
+                Ok(Next::Continue) => http.owes_continue = true,
                 Ok(Next::Request(head, body)) => self.http_request(conn, &head, &body),
                 Err(error) => self.http_broken(conn, &error),
             }
         }
+        self.http_continue(conn);
         self.http_settle(conn);
+    }
+
+    /// Asks for the body that a client holds back (RFC 9110 §10.1.1), once the requests before it are answered.
+    fn http_continue(&mut self, conn: ConnId) {
+        let Some(http) = self.connections.http(conn) else {
+            return;
+        };
+        if http.owes_continue && http.calls.is_empty() {
+            http.owes_continue = false;
+            if let Some(out) = self.net.output(conn) {
+                out.extend_from_slice(CONTINUE_100);
+            }
+        }
     }
 
     /// Sets the timer to what the connection waits for now, and closes what is finished.
@@ -218,6 +248,8 @@ impl Shard {
         http.peer_closed = true;
         // What waits in the input while reading pauses is still to be understood.
         http.last |= http.calls.is_empty() && !http.paused;
+        let calls = http.calls_under_way();
+        self.end_waits(&calls);
         self.http_settle(conn);
     }
 
@@ -240,13 +272,15 @@ impl Shard {
         let Some(http) = self.connections.http(conn) else {
             return;
         };
+        let head_only = http.is_head();
         http.body = None;
         http.input = Vec::new();
+        http.owes_continue = false;
         http.last = true;
         http.calls.push_back(Call {
             id,
             keep_alive: false,
-            head_only: false,
+            head_only,
             reply: None,
         });
         self.reply_arrived(id, Box::new(reply));
@@ -317,6 +351,7 @@ impl Shard {
             return;
         };
         waiting.reply = Some(reply);
+        self.http_date.advance(self.now_ms);
         while http.calls.front().is_some_and(|call| call.reply.is_some()) {
             let Some(Call {
                 keep_alive,
@@ -328,7 +363,7 @@ impl Shard {
                 break;
             };
             if let Some(out) = self.net.output(conn) {
-                reply.write(out, keep_alive && !http.peer_closed, head_only);
+                reply.write(out, &self.http_date, keep_alive && !http.peer_closed, head_only);
             }
         }
         let room = self.config.http_pipeline_max as usize;

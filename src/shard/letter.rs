@@ -2,7 +2,9 @@
 //! ring.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::latency::Begun;
+use super::mailbox::{Mailbox, mesh};
 use super::sockets::Arrival;
 use super::{Shard, home_of_driver, home_of_request};
 use crate::fsm::driver::DriverEvent;
@@ -68,6 +70,25 @@ pub(crate) enum Letter {
     HandOverFailed { token: u64 },
 }
 
+/// One shard's end of the post between the shards of a node.
+pub struct Mail(Mailbox<Box<Letter>>);
+
+/// The post of a node: the ends of `shards` shards, in their order.
+pub fn mail(shards: u16) -> Vec<Mail> {
+    mesh(shards).into_iter().map(Mail).collect()
+}
+
+impl Mail {
+    /// Whose end this is.
+    pub fn index(&self) -> u16 {
+        self.0.index()
+    }
+
+    pub(super) fn into_mailbox(self) -> Mailbox<Box<Letter>> {
+        self.0
+    }
+}
+
 impl Letter {
     /// Whether this is a driver's home's answer to what a request told it: nobody waits for an answer to that.
     pub(super) fn is_echo(&self) -> bool {
@@ -96,7 +117,7 @@ pub(crate) struct Handshake {
     pub bytes: Vec<u8>,
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     pub(super) fn read_own_letters(&mut self) {
         while let Some(letter) = self.local.pop_front() {
             self.open_letter(letter);

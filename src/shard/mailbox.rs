@@ -6,10 +6,10 @@
 #![forbid(unsafe_code)]
 
 use super::spsc::{self, Consumer, Producer};
+use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
 /// Places of one ring among `shards`: many shards have many rings, and each sees less.
 fn ring_len(shards: usize) -> usize {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Shard;
+use super::{Platform, Ring};
 use crate::fsm::driver::{DriverEvent, Location, ToSocket};
 use crate::fsm::ids::DriverId;
 use crate::fsm::request::{Answer, TripMove};
@@ -14,7 +15,7 @@ use crate::wire::driver::{
 };
 use crate::wire::ws;
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// One text message of a driver.
     pub(super) fn message(&mut self, conn: ConnId, key: u32, text: &str) {
         let message = match parse_driver_message(text) {
@@ -41,6 +42,9 @@ impl Shard {
             let now_ms = self.now_ms;
             return self.send_text(conn, |out| messages::pong(out, now_ms));
         };
+        if !matches!(event, DriverEvent::At(_)) {
+            self.charge_driver(conn);
+        }
         self.step_driver(key, event);
     }
 

@@ -21,15 +21,23 @@ mod latency;
 mod letter;
 mod mailbox;
 mod messages;
+mod parts;
+mod platform;
 mod requests;
 mod runtime;
 mod sockets;
 mod spsc;
 mod stalls;
+mod throttle;
+mod timer;
 
 pub use clock::Clock;
-pub(crate) use letter::Letter;
-pub(crate) use mailbox::{Mailbox, mesh};
+use letter::Letter;
+pub use letter::{Mail, mail};
+use mailbox::Mailbox;
+pub use parts::{Inheritance, Parts, Shared};
+pub use platform::{Done, Files, Job, Machine, Platform, Ring, Time};
+pub use runtime::Housekeeper;
 pub(crate) use runtime::{Orders, spawn, start_housekeeping};
 
 use crate::cold::StoreHealth;
@@ -38,28 +46,25 @@ use crate::cold::port::FromStore;
 use crate::config::Config;
 use crate::fsm::driver::{DriverEffect, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
-use crate::fsm::request::{ReplyTo, Request, RequestEffect, ToDriver};
+use crate::fsm::request::{ReplyTo, RequestEffect, ToDriver};
 use crate::fsm::wheel::Wheel;
-use crate::journal::Writer;
 use crate::limits;
-use crate::net::{ConnId, Net, NetEvent};
-use crate::ops::health::Health;
+use crate::net::{ConnId, NetEvent};
 use crate::ops::log::{LogKind, LogLimiter};
-use crate::ops::metrics::{Registry, ShardMetrics};
+use crate::ops::metrics::ShardMetrics;
+use crate::wire::respond::HttpDate;
 use commit::Durable;
 use compact_str::CompactString;
 use connections::Connections;
 use drivers::Drivers;
 use latency::Begun;
 use requests::Requests;
-use runtime::Housekeeper;
 use slab::Slab;
 use sockets::Arrival;
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
+use timer::Timer;
 
 /// Longest sleep while letters wait for room in a mailbox, or the store's queue is full.
 const RETRY_SLEEP: Duration = Duration::from_micros(200);
@@ -76,18 +81,6 @@ pub(crate) fn home_of_request(id: &RequestId, shards: u16) -> u16 {
     home_shard(id.hash64(), shards)
 }
 
-/// What all shards of a node share: nothing that an offer waits for.
-pub(crate) struct Shared {
-    pub(crate) health: Arc<Health>,
-    pub(crate) registry: Arc<Registry>,
-    /// All shards are to end now.
-    pub(crate) stop: AtomicBool,
-    /// Shards that have sent their drivers away.
-    pub(crate) away: AtomicUsize,
-    /// Shards that have nothing left to do of their own.
-    pub(crate) done: AtomicUsize,
-}
-
 /// What a question to the store is for.
 #[derive(Debug)]
 pub(crate) enum Ask {
@@ -101,41 +94,6 @@ pub(crate) enum Ask {
     Acked(CompactString, ReplyTo),
 }
 
-/// Owners of the wheel's timers, packed: kind in the upper half, key in the lower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
-    Request(u32),
-    Driver(u32),
-    Conn(u32),
-    /// Sockets that take nothing of their output are looked for.
-    Sweep,
-    /// Only wakes the shard.
-    Turn,
-}
-
-impl Timer {
-    fn owner(self) -> u64 {
-        match self {
-            Self::Request(key) => u64::from(key),
-            Self::Driver(key) => 1 << 32 | u64::from(key),
-            Self::Conn(slot) => 2 << 32 | u64::from(slot),
-            Self::Sweep => 3 << 32,
-            Self::Turn => 4 << 32,
-        }
-    }
-
-    fn of(owner: u64) -> Self {
-        let key = owner as u32;
-        match owner >> 32 {
-            0 => Self::Request(key),
-            1 => Self::Driver(key),
-            2 => Self::Conn(key),
-            3 => Self::Sweep,
-            _ => Self::Turn,
-        }
-    }
-}
-
 fn driver_limits(config: &Config) -> DriverLimits {
     DriverLimits {
         heartbeat_ms: config.heartbeat_ms as u32,
@@ -145,42 +103,29 @@ fn driver_limits(config: &Config) -> DriverLimits {
     }
 }
 
-/// What a shard is made of; see [`Shard::new`].
-pub(crate) struct Parts {
-    pub(crate) index: u16,
-    pub(crate) shards: u16,
-    pub(crate) incarnation: u64,
-    pub(crate) config: Arc<Config>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) clock: Clock,
-    pub(crate) mail: Mailbox<Box<Letter>>,
-    pub(crate) net: Net,
-    pub(crate) store: StoreHandle,
-    pub(crate) store_health: Arc<StoreHealth>,
-    pub(crate) writer: Writer,
-    pub(crate) journal_dir: PathBuf,
-    pub(crate) orders: Orders,
-}
-
 /// The shard.
-pub(crate) struct Shard {
+pub struct Shard<P: Platform> {
     index: u16,
     shards: u16,
     incarnation: u64,
     config: Arc<Config>,
     driver_limits: DriverLimits,
     shared: Arc<Shared>,
-    clock: Clock,
+    clock: P::Time,
     now_ms: u64,
     /// The time of this turn; `now_ms` is its milliseconds.
     now_us: u64,
-    net: Net,
+    net: P::Ring,
     mail: Mailbox<Box<Letter>>,
     wheel: Wheel,
     store: StoreHandle,
     store_health: Arc<StoreHealth>,
-    housekeeper: Housekeeper,
-    durable: Durable,
+    housekeeper: P::Files,
+    durable: Durable<<P::Ring as Ring>::File>,
+    /// Requests of an earlier incarnation, to be gone on with when the node serves.
+    adopted: Vec<u32>,
+    /// What waits until their images are durable.
+    bindings: Option<Vec<(DriverId, RequestId, ToDriver)>>,
     segment_retry_at_ms: u64,
     connections: Connections,
     drivers: Drivers,
@@ -188,8 +133,11 @@ pub(crate) struct Shard {
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
     http_again: Vec<ConnId>,
+    /// The `Date` of answers that are written now.
+    http_date: HttpDate,
     /// The timer of the sweep is armed.
     sweeping: bool,
+    paused: throttle::Paused,
     /// When the account of memory is due.
     account_at_ms: u64,
     asks: Slab<Ask>,
@@ -213,9 +161,10 @@ pub(crate) struct Shard {
     scratch: Vec<u8>,
 }
 
-impl Shard {
-    /// Puts a shard together. Call on its executor.
-    pub(crate) fn new(parts: Parts) -> Self {
+impl<P: Platform> Shard<P> {
+    /// Puts a shard together, on the thread that it is to run on. Then: [`Self::inherit`], turns until
+    /// [`Self::is_heir`], [`Self::open`], turns until [`Self::is_finished`].
+    pub fn new(parts: Parts<P>) -> Self {
         let Parts {
             index,
             shards,
@@ -224,17 +173,16 @@ impl Shard {
             shared,
             clock,
             mail,
-            net,
+            ring,
             store,
             store_health,
             writer,
-            journal_dir,
-            orders,
+            files,
         } = parts;
-        let waker = net.waker();
+        let mail = mail.into_mailbox();
         let now_us = clock.now_us();
         let now_ms = now_us / 1_000;
-        mail.open(net.ring_fd());
+        mail.open(ring.ring_fd());
         let source = crate::cold::port::Source {
             incarnation,
             shard: index,
@@ -251,19 +199,23 @@ impl Shard {
             clock,
             now_ms,
             now_us,
-            net,
+            net: ring,
             mail,
             wheel: Wheel::new(now_ms),
             store,
             store_health,
-            housekeeper: Housekeeper::new(orders, journal_dir, waker),
+            housekeeper: files,
             durable: Durable::new(writer, source),
+            adopted: Vec::new(),
+            bindings: None,
             segment_retry_at_ms: 0,
             connections: Connections::default(),
             drivers: Drivers::default(),
             calls: Slab::new(),
             http_again: Vec::new(),
+            http_date: HttpDate::at(now_ms),
             sweeping: false,
+            paused: VecDeque::new(),
             account_at_ms: 0,
             asks: Slab::new(),
             polls: 0,
@@ -283,56 +235,80 @@ impl Shard {
         }
     }
 
-    /// Takes over what recovery found for this shard, and writes it into the new journal: durable when this returns.
-    pub(crate) fn adopt_all(&mut self, requests: Vec<Request>, off_shift: Vec<(DriverId, u64)>) -> Vec<u32> {
+    /// Takes over what recovery found for this shard, and begins to write it into the new journal.
+    pub fn inherit(&mut self, inheritance: Inheritance) {
+        let Inheritance {
+            requests,
+            bindings,
+            off_shift,
+        } = inheritance;
         self.remember_off_shift(off_shift);
-        let keys: Vec<u32> = requests.into_iter().map(|request| self.adopt(request)).collect();
-        for key in &keys {
-            self.image(*key);
+        self.adopted = requests.into_iter().map(|request| self.adopt(request)).collect();
+        for index in 0..self.adopted.len() {
+            self.image(self.adopted[index]);
         }
+        self.bindings = Some(bindings);
         // The first segment is asked for before the first sleep.
         self.step();
-        while self.durable.writer.segments().len() == 0 || !self.durable.writer.is_idle() {
-            self.turn();
-        }
-        keys
     }
 
-    /// Tells this shard's drivers what they are bound to, before anybody is served.
-    pub(crate) fn rebind_all(&mut self, bindings: Vec<(DriverId, RequestId, ToDriver)>) {
-        for (driver_id, request_id, message) in bindings {
+    /// Whether what was inherited is durable in the new journal. Once it is, this shard's drivers have been told what
+    /// they are bound to, before anybody is served.
+    pub fn is_heir(&mut self) -> bool {
+        if self.durable.writer.segments().len() == 0 || !self.durable.writer.is_idle() {
+            return false;
+        }
+        for (driver_id, request_id, message) in self.bindings.take().unwrap_or_default() {
             self.rebind(&driver_id, request_id, message);
         }
+        true
     }
 
-    /// Serves until the node ends.
-    pub(crate) fn serve(&mut self, listener: std::net::TcpListener, adopted: Vec<u32>) {
-        for key in adopted {
+    /// Goes on with what was inherited, and serves from now on.
+    pub fn open(&mut self, listener: <P::Ring as Ring>::Listener) {
+        for key in std::mem::take(&mut self.adopted) {
             self.resume(key);
         }
         self.net.listen(listener);
         // What was resumed is submitted, and its receivers are woken, before the first sleep.
         self.step();
-        while !self.is_finished() {
-            self.turn();
-        }
+    }
+
+    /// The last thing: what the log limiter holds back.
+    pub fn flush_log(&mut self) {
         self.limiter.flush();
     }
 
-    fn turn(&mut self) {
-        self.reap();
+    /// Sleeps if there is nothing to do, then does all that there is.
+    pub fn turn(&mut self) {
+        let rest = self.rest();
+        self.go_on(rest);
+    }
+
+    /// The first half of a turn: how long the shard may sleep now; `None`: not at all, there is work. From here to
+    /// [`Self::go_on`] whoever has something for it wakes its ring.
+    pub fn rest(&mut self) -> Option<Duration> {
+        self.sleep_time().filter(|_| self.mail.may_sleep())
+    }
+
+    /// The second half of a turn: sleeps for `rest`, as [`Self::rest`] said, unless something happens; reaps and steps.
+    pub fn go_on(&mut self, rest: Option<Duration>) {
+        self.reap(rest);
         self.step();
     }
 
-    /// Submits, sleeps if there is nothing to do, reaps.
-    fn reap(&mut self) {
-        let sleep = self.sleep_time();
+    /// The ring, for whoever drives the shard.
+    pub fn ring_mut(&mut self) -> &mut P::Ring {
+        &mut self.net
+    }
+
+    /// Submits, sleeps, reaps.
+    fn reap(&mut self, rest: Option<Duration>) {
         let mut events = std::mem::take(&mut self.events);
-        let sleeps = sleep.is_some_and(|_| self.mail.may_sleep());
-        if let Err(error) = self.net.turn(sleep.filter(|_| sleeps), &mut events) {
+        if let Err(error) = self.net.turn(rest, &mut events) {
             self.fail("the net ring failed", &error);
         }
-        if sleeps {
+        if rest.is_some() {
             self.mail.awake();
             self.metrics().ring_sleeps.inc();
         }
@@ -408,6 +384,7 @@ impl Shard {
             // After all that fired: it cancels timers of others, and one that fired already must not be cancelled.
             self.sweep_output();
         }
+        self.resume_drivers();
         self.hear_store();
         let mut inbox = std::mem::take(&mut self.inbox);
         for letter in inbox.drain(..) {

@@ -1,6 +1,7 @@
 //! Requests at home on this shard: the table, the way in (idempotency check, admission, class queue), and the effects.
 #![forbid(unsafe_code)]
 
+use super::Platform;
 use super::answers::view;
 use super::commit::After;
 use super::index::KeyIndex;
@@ -95,7 +96,7 @@ const fn share_percent(class: Priority) -> usize {
     }
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// A letter for a request, known or not.
     pub(super) fn request_letter(&mut self, request_id: RequestId, letter: Letter) {
         if let Some(key) = self.requests.find(&request_id) {

@@ -9,12 +9,11 @@
 //! needs to be preempted, so the timer is set where it never expires.
 #![forbid(unsafe_code)]
 
-use crate::journal::SegmentHeader;
+use super::platform::{Done, Files, Job};
 use crate::journal::segments;
 use crate::net::Waker;
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use std::fs::File;
-use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -26,29 +25,15 @@ const RING_DEPTH: usize = 128;
 /// See above.
 const PREEMPT: Duration = Duration::from_secs(3_600);
 
-/// Work on one shard's segment files.
-pub(super) enum Job {
-    /// Makes a segment.
-    Create(SegmentHeader),
-    /// Deletes segments, in this order.
-    Remove(Vec<u64>),
-}
-
-/// Its result.
-pub(super) enum Done {
-    Created(u64, io::Result<File>),
-    Removed(io::Result<()>),
-}
-
 struct Order {
     job: Job,
     dir: PathBuf,
-    done: Sender<Done>,
+    done: Sender<Done<File>>,
     waker: Waker,
 }
 
 /// The node's housekeeping thread; ends when the last clone of its [`Orders`] is gone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Orders(Sender<Order>);
 
 /// Starts the housekeeping thread.
@@ -76,16 +61,18 @@ async fn keep_house(queue: Receiver<Order>) {
 }
 
 /// A shard's way to the housekeeping thread.
-pub(super) struct Housekeeper {
+#[derive(Debug)]
+pub struct Housekeeper {
     orders: Orders,
     dir: PathBuf,
-    sender: Sender<Done>,
-    done: Receiver<Done>,
+    sender: Sender<Done<File>>,
+    done: Receiver<Done<File>>,
     waker: Waker,
 }
 
 impl Housekeeper {
-    pub(super) fn new(orders: Orders, dir: PathBuf, waker: Waker) -> Self {
+    /// `dir` is the journal of the shard whose ring `waker` wakes.
+    pub(crate) fn new(orders: Orders, dir: PathBuf, waker: Waker) -> Self {
         let (sender, done) = channel();
         Self {
             orders,
@@ -95,14 +82,18 @@ impl Housekeeper {
             waker,
         }
     }
+}
 
-    pub(super) fn send(&self, job: Job) {
+impl Files for Housekeeper {
+    type File = File;
+
+    fn send(&self, job: Job) {
         let (dir, done, waker) = (self.dir.clone(), self.sender.clone(), self.waker.clone());
         let sent = self.orders.0.send(Order { job, dir, done, waker });
         assert!(sent.is_ok(), "the housekeeping thread outlives the shards");
     }
 
-    pub(super) fn take(&self) -> Option<Done> {
+    fn take(&self) -> Option<Done<File>> {
         self.done.try_recv().ok()
     }
 }

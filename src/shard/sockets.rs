@@ -3,7 +3,9 @@
 
 use super::connections::{Conn, Leaving, Linger};
 use super::letter::Handshake;
+use super::throttle::Pace;
 use super::{Letter, Shard, home_of_driver};
+use super::{Platform, Ring};
 use crate::fsm::driver::DriverEvent;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
@@ -18,10 +20,11 @@ use std::ops::ControlFlow;
 pub(super) struct Socket {
     pub(super) driver: u32,
     generation: u32,
+    pub(super) pace: Pace,
     decoder: WsDecoder,
 }
 
-const _: () = assert!(size_of::<Socket>() == 16);
+const _: () = assert!(size_of::<Socket>() == 24);
 
 impl Socket {
     /// Whether this is that connection, found at its slot.
@@ -46,7 +49,7 @@ pub(super) enum Arrival {
     Handshake(Box<Handshake>),
 }
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// Checks a handshake and takes the connection over, here or on the driver's home shard.
     pub(super) fn open_socket(&mut self, conn: ConnId, head: &Head, idle: bool) -> Opened {
         let Ok(Route::DriverSocket(driver_id)) = route(head.method, &head.target) else {
@@ -149,6 +152,7 @@ impl Shard {
             Conn::Socket(Socket {
                 driver: u32::MAX,
                 generation: conn.generation(),
+                pace: Pace::default(),
                 decoder: WsDecoder::new(),
             }),
         );
@@ -169,7 +173,7 @@ impl Shard {
         };
         let key = socket.driver;
         let mut decoder = std::mem::take(&mut socket.decoder);
-        let result = decoder.feed(WsPolicy { accept_binary: false }, bytes, &mut |input| {
+        let result = decoder.feed(WsPolicy::DRIVERS, bytes, &mut |input| {
             self.socket_input(conn, key, input);
             match self.connections.socket(conn) {
                 Some(_) => ControlFlow::Continue(()),

@@ -3,11 +3,11 @@
 //! One of these stands between every ordered pair of shards. Each side keeps a copy of the other side's index and
 //! looks at the shared one only when the copy says "full" or "empty", so a steady stream costs one cache line
 //! transfer per batch.
+#![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, UnsafeCell};
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Keeps the indexes of the two sides on cache lines of their own (two lines: the prefetcher takes pairs).
 #[repr(align(128))]
@@ -83,7 +83,7 @@ impl<T: Send> Producer<T> {
         debug_assert!(self.tail.wrapping_sub(self.head_seen) < capacity);
         let slot = &self.shared.slots[self.tail & (capacity - 1)];
         // SAFETY: the slot lies in `[tail, head + capacity)`: the consumer is done with it, and this is the only producer.
-        unsafe { (*slot.get()).write(item) };
+        slot.with_mut(|slot| unsafe { (*slot).write(item) });
         self.tail = self.tail.wrapping_add(1);
         self.shared.tail.0.store(self.tail, Ordering::Release);
         Ok(())
@@ -101,7 +101,7 @@ impl<T: Send> Consumer<T> {
         }
         let slot = &self.shared.slots[self.head & (self.shared.slots.len() - 1)];
         // SAFETY: the slot lies in `[head, tail)`: it was written before `tail` was released, and this is the only consumer.
-        let item = unsafe { (*slot.get()).assume_init_read() };
+        let item = slot.with(|slot| unsafe { (*slot).assume_init_read() });
         self.head = self.head.wrapping_add(1);
         self.shared.head.0.store(self.head, Ordering::Release);
         Some(item)
@@ -110,11 +110,12 @@ impl<T: Send> Consumer<T> {
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let (mut head, tail) = (*self.head.0.get_mut(), *self.tail.0.get_mut());
+        // The last owner sees all that the other one did: dropping the `Arc` orders it.
+        let (mut head, tail) = (self.head.0.load(Ordering::Relaxed), self.tail.0.load(Ordering::Relaxed));
         while head != tail {
             let index = head & (self.slots.len() - 1);
             // SAFETY: both sides are gone, and `[head, tail)` holds values that nobody took.
-            unsafe { self.slots[index].get_mut().assume_init_drop() };
+            self.slots[index].with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             head = head.wrapping_add(1);
         }
     }

@@ -5,13 +5,14 @@
 #![forbid(unsafe_code)]
 
 use super::connections::{Conn, Linger};
+use super::{Platform, Ring};
 use super::{Shard, Timer};
 use crate::net::{ConnId, limits};
 use crate::ops::log::LogKind;
 use crate::ops::metrics::ConnectionKind;
 use crate::wire::ws::close_code;
 
-impl Shard {
+impl<P: Platform> Shard<P> {
     /// After a reap: output that is still there did not go out at once.
     pub(super) fn watch_output(&mut self) {
         if !self.sweeping && self.net.has_output() {

@@ -7,6 +7,8 @@
 //! is for, [`api`] reads its body and makes its answer, [`respond`] writes that answer. For a driver's socket [`ws`]
 //! takes over after the handshake and [`driver`] reads and writes the messages.
 #![forbid(unsafe_code)]
+// No clock, no threads, no sleep: the list is in `clippy.toml`.
+#![deny(clippy::disallowed_methods)]
 
 pub mod api;
 pub mod driver;

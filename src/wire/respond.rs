@@ -18,6 +18,45 @@ pub const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// `Content-Type` of `GET /healthz` and `GET /readyz`.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
+/// The value of `Date` (RFC 9110 §5.6.7). It is formatted once a second at most.
+#[derive(Clone, Debug)]
+pub struct HttpDate {
+    /// Unix seconds.
+    second: u64,
+    text: String,
+}
+
+impl HttpDate {
+    /// For a time in Unix milliseconds.
+    pub fn at(unix_ms: u64) -> Self {
+        let second = unix_ms / 1_000;
+        Self {
+            second,
+            text: imf_fixdate(second),
+        }
+    }
+
+    /// Brings it to another time, in Unix milliseconds.
+    pub fn advance(&mut self, unix_ms: u64) {
+        if self.second != unix_ms / 1_000 {
+            *self = Self::at(unix_ms);
+        }
+    }
+
+    /// As it stands in the field.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`; the last day that is known for a time beyond the year 9999.
+fn imf_fixdate(unix_second: u64) -> String {
+    let second = i64::try_from(unix_second).unwrap_or(i64::MAX);
+    let time = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
+    let printed = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time);
+    printed.expect("every time from 1970 on has this form")
+}
+
 /// A whole answer, not yet on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -68,15 +107,16 @@ impl Reply {
         self
     }
 
-    /// Appends the answer to `out` as HTTP/1.1 (RFC 9112 §4). `Content-Length` is always there (RFC 9110 §8.6);
-    /// `keep_alive` false announces that the connection closes after it (RFC 9112 §9.6); `head_only` leaves the body
+    /// Appends the answer to `out` as HTTP/1.1 (RFC 9112 §4). `Date` (RFC 9110 §6.6.1) and `Content-Length` (RFC 9110 §8.6)
+    /// are always there; `keep_alive` false announces that the connection closes after it (RFC 9112 §9.6); `head_only` leaves the body
     /// out, for an answer to `HEAD` (RFC 9110 §9.3.2).
-    pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
-        out.reserve(160 + self.body.len());
+    pub fn write(&self, out: &mut Vec<u8>, date: &HttpDate, keep_alive: bool, head_only: bool) {
+        out.reserve(200 + self.body.len());
         out.extend_from_slice(b"HTTP/1.1 ");
         json::number(out, u64::from(self.status));
         out.push(b' ');
         out.extend_from_slice(reason_phrase(self.status).as_bytes());
+        field(out, "date", date.as_str());
         field(out, "content-type", self.content_type);
         out.extend_from_slice(b"\r\ncontent-length: ");
         json::number(out, self.body.len() as u64);

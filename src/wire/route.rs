@@ -80,7 +80,12 @@ pub struct EventsQuery {
 /// `404 not_found`, `405 method_not_allowed` with `Allow`, or `400 invalid` that names the id or parameter, in this
 /// order.
 pub fn route(method: Method, target: &Target) -> Result<Route, Problem> {
-    let endpoint = Endpoint::find(&target.path).ok_or_else(Problem::not_found)?;
+    // RFC 9112 §3.2.4: the asterisk is the server as a whole, which has these methods.
+    if target.path == "*" {
+        return Err(Problem::method_not_allowed("GET, HEAD, POST"));
+    }
+    let path = without_needless_encoding(&target.path);
+    let endpoint = Endpoint::find(&path).ok_or_else(Problem::not_found)?;
     let (allowed, allow) = match endpoint {
         // A handshake is a GET (RFC 6455 §4.2.1).
         Endpoint::DriverSocket(_) => (method == Method::Get, "GET"),
@@ -171,6 +176,28 @@ impl<'a> Endpoint<'a> {
             Self::AsyncApi => Route::AsyncApi,
         })
     }
+}
+
+/// RFC 3986 §6.2.2.2: a percent-encoded unreserved character is that character. What is reserved stays encoded: an encoded
+/// slash separates nothing.
+fn without_needless_encoding(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        normal.push_str(&rest[..at]);
+        // The target was checked: two hex digits follow. An odd one would be left as it is.
+        let encoded = rest.get(at..at + 3).unwrap_or(&rest[at..]);
+        match encoded.get(1..).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => normal.push(byte as char),
+            _ => normal.push_str(encoded),
+        }
+        rest = &rest[at + encoded.len()..];
+    }
+    normal.push_str(rest);
+    Cow::Owned(normal)
 }
 
 /// Decodes and checks an id of the path. A percent-encoded byte that the rule of ids does not allow stays forbidden.

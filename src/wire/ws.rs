@@ -4,8 +4,10 @@ mod decode;
 mod encode;
 mod handshake;
 
+use super::limits::MESSAGE_LEN_MAX;
+
 pub use decode::WsDecoder;
-pub use encode::{write_binary, write_close, write_ping, write_pong, write_text, write_text_long};
+pub use encode::{write_binary, write_close, write_ping, write_pong, write_text, write_text_long, write_text_whole};
 pub use handshake::{AcceptKey, SUBPROTOCOL, accept, write_101};
 
 /// Close codes of RFC 6455 §7.4.1 and of the contract.
@@ -34,11 +36,27 @@ pub mod close_code {
     pub const SLOW_CONSUMER: u16 = 4008;
 }
 
-/// What a server takes besides text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WsPolicy {
     /// Binary messages; without them they end the connection with 1003.
     pub accept_binary: bool,
+    /// Longest message, in bytes, in one frame or many; one that is longer ends the connection with 1009.
+    pub message_len_max: usize,
+}
+
+impl WsPolicy {
+    /// What drivers may send (contract §1): text, at most [`MESSAGE_LEN_MAX`] bytes.
+    pub const DRIVERS: Self = Self {
+        accept_binary: false,
+        message_len_max: MESSAGE_LEN_MAX,
+    };
+}
+
+impl Default for WsPolicy {
+    fn default() -> Self {
+        Self::DRIVERS
+    }
 }
 
 /// One whole message or control frame, unmasked and checked.

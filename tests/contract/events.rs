@@ -1,6 +1,6 @@
 //! `GET /v1/events` and `POST /v1/events/ack`.
 
-use crate::support::{Node, Setup, Value, api, json, number, shards_1_and_4, sorted_texts, text};
+use crate::support::{Node, Raw, Setup, Value, api, eventually, json, number, shards_1_and_4, sorted_texts, text};
 
 /// So many requests, each exhausted at once: an event each. Gives the events.
 async fn published(node: &Node, prefix: &str, count: usize) -> Vec<Value> {
@@ -94,6 +94,32 @@ async fn several_wait(setup: Setup) {
     for events in heard {
         assert_eq!(ids(&events), ["r1"]);
     }
+}
+
+/// H9.3: the wait of a client that sends no more, and may be gone, is over: it is answered with what there is, and holds
+/// no place.
+async fn nobody_waits_for_the_gone(setup: Setup) {
+    let node = setup.start().await;
+    let poll = "GET /v1/events?wait_ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let parked = |count: u64| {
+        let node = &node;
+        eventually("waiting readers", move || async move {
+            (node.metric("dispatchd_store_polls_parked", "").await == count).then_some(())
+        })
+    };
+    let (mut half, mut whole) = (Raw::connect(node.address).await, Raw::connect(node.address).await);
+    half.send(poll.repeat(2)).await;
+    whole.send(poll).await;
+    parked(3).await;
+    drop(whole);
+    parked(2).await;
+    half.half_close().await;
+    for _ in 0..2 {
+        let answer = half.expect_answer().await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    }
+    half.expect_end().await;
+    parked(0).await;
 }
 
 /// H9.4: a consumer goes on from its acknowledgement; an older one is ignored; without `consumer` from the oldest kept.
@@ -203,6 +229,7 @@ shards_1_and_4!(
     cursors_page,
     waits_for_an_event,
     several_wait,
+    nobody_waits_for_the_gone,
     consumers_acknowledge,
     events_survive_crashes,
     engine_is_told,

@@ -1,6 +1,6 @@
 //! HTTP/1.1 connections: keep-alive, pipelining, half-close, `Expect`, chunked bodies, sizes.
 
-use crate::support::{Node, Raw, Setup, api, json, shards_1_and_4};
+use crate::support::{Node, Raw, Setup, api, json, shards_1_and_4, within};
 use std::fmt::Write as _;
 
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -130,6 +130,21 @@ async fn half_closed_clients_are_answered(setup: Setup) {
     raw.expect_end().await;
 }
 
+/// Connections that their clients close do not go on to hold a place: a shard with eight of them serves two hundred clients,
+/// one after the other, in no time.
+#[tokio::test]
+async fn closed_by_the_client_is_gone() {
+    let node = Setup::shards(1).set("connections_max", 8).start().await;
+    let clients = async {
+        for _ in 0..200 {
+            let mut raw = Raw::connect(node.address).await;
+            raw.send(get("/healthz")).await;
+            assert_eq!(raw.expect_answer().await.status, 200);
+        }
+    };
+    within("two hundred clients to be served", clients).await;
+}
+
 /// H1.8: half-closed inside a request: nothing is done.
 #[tokio::test]
 async fn half_a_request_is_none() {
@@ -158,6 +173,29 @@ async fn expect_continue(setup: Setup) {
         assert_eq!(raw.expect_answer().await.status, 100);
         raw.send(body).await;
         assert_eq!(raw.expect_answer().await.status, 202);
+    }
+}
+
+/// H1.9: behind requests that are not answered yet the body is asked for when its turn comes, and not at all when it comes
+/// unasked.
+async fn expect_continue_in_a_pipeline(setup: Setup) {
+    let node = setup.start().await;
+    let mut raw = Raw::connect(node.address).await;
+    for round in 0..10 {
+        let (first, second) = (offer(&format!("first-{round}")), offer(&format!("second-{round}")));
+        let (head, body) = second.split_once("\r\n\r\n").unwrap();
+        let head = format!("{head}\r\nExpect: 100-continue\r\n\r\n");
+        raw.send(format!("{first}{head}")).await;
+        assert_eq!(raw.expect_answer().await.status, 202);
+        assert_eq!(raw.expect_answer().await.status, 100);
+        raw.send(body).await;
+        assert_eq!(raw.expect_answer().await.status, 202);
+        // The same again are duplicates, unless their only candidate was refused meanwhile: then they are 409.
+        raw.send(format!("{first}{head}{body}")).await;
+        for _ in 0..2 {
+            let again = raw.expect_answer().await;
+            assert!(matches!(again.status, 200 | 409), "{again:?}");
+        }
     }
 }
 
@@ -241,6 +279,7 @@ shards_1_and_4!(
     byte_by_byte,
     half_closed_clients_are_answered,
     expect_continue,
+    expect_continue_in_a_pipeline,
     chunked_bodies,
     bodies_up_to_64_kib,
 );

@@ -2,19 +2,9 @@
 
 use crate::support::{Node, Setup, eventually, json, shards_1_and_4};
 
-/// The sum over the samples of a metric in whole numbers, labels aside; `filter` is a part of the sample's labels.
-async fn total(node: &Node, name: &str, filter: &str) -> u64 {
-    let body = node.get("/metrics").await.body;
-    let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name) && line.contains(filter);
-    let samples: Vec<&str> = body.lines().filter(of_name).collect();
-    assert!(!samples.is_empty(), "{name} is not shown");
-    let value = |sample: &&str| sample.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
-    samples.iter().map(value).sum()
-}
-
 async fn until(node: &Node, name: &str, filter: &str, is: impl Fn(u64) -> bool) {
     let what = format!("{name} {filter}");
-    eventually(&what, || async { is(total(node, name, filter).await).then_some(()) }).await;
+    eventually(&what, || async { is(node.metric(name, filter).await).then_some(()) }).await;
 }
 
 async fn figures_follow_a_request(setup: Setup) {
@@ -24,7 +14,7 @@ async fn figures_follow_a_request(setup: Setup) {
     let offer = first.expect("OFFER").await;
     until(&node, "dispatchd_offer_latency_seconds_count", "", |count| count == 1).await;
     node.post_offer("r1", &["first"], &json!({})).await.ok(200);
-    assert_eq!(total(&node, "dispatchd_requests_repeated_total", "").await, 1);
+    assert_eq!(node.metric("dispatchd_requests_repeated_total", "").await, 1);
     // Another request waits for a driver who is offered to the first.
     node.offer("r2", &["first"], &json!({"busy_wait_ms": 60_000})).await;
     until(&node, "dispatchd_requests_waiting", "", |waiting| waiting == 1).await;
@@ -40,17 +30,17 @@ async fn figures_follow_a_request(setup: Setup) {
     second.accept(&offer).await;
     until(&node, "dispatchd_confirm_latency_seconds_count", "", |count| count == 1).await;
     // The one that waited for a driver is in none of them.
-    assert_eq!(total(&node, "dispatchd_offer_latency_seconds_count", "").await, 1);
-    assert!(total(&node, "dispatchd_sent_bytes_total", "").await > 1_000);
+    assert_eq!(node.metric("dispatchd_offer_latency_seconds_count", "").await, 1);
+    assert!(node.metric("dispatchd_sent_bytes_total", "").await > 1_000);
     for kind in ["drivers", "connections", "timers", "requests", "receive_buffers"] {
         let kind = format!("kind=\"{kind}\"");
         until(&node, "dispatchd_memory_bytes", &kind, |bytes| bytes > 0).await;
     }
     until(&node, "dispatchd_store_commits_total", "", |commits| commits > 0).await;
-    assert!(total(&node, "dispatchd_store_commit_latency_seconds_count", "").await > 0);
-    assert!(total(&node, "dispatchd_store_events_kept_bytes", "").await > 0);
-    assert!(total(&node, "dispatchd_store_disk_bytes", "").await > 0);
-    assert_eq!(total(&node, "dispatchd_store_failures_total", "").await, 0);
+    assert!(node.metric("dispatchd_store_commit_latency_seconds_count", "").await > 0);
+    assert!(node.metric("dispatchd_store_events_kept_bytes", "").await > 0);
+    assert!(node.metric("dispatchd_store_disk_bytes", "").await > 0);
+    assert_eq!(node.metric("dispatchd_store_failures_total", "").await, 0);
 }
 
 /// V.7: receipts, which nobody waits for, become durable without anybody asking.

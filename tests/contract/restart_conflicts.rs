@@ -1,6 +1,7 @@
 //! What a crash leaves in conflict is settled at the next start, and a port has one owner.
 
-use crate::support::{Setup, json};
+use crate::support::{Node, Setup, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// A second node (another data directory) on the port of a running one must not start: the kernel would deal the
@@ -108,4 +109,63 @@ async fn a_crash_under_offers_to_drivers_on_a_trip() {
 #[tokio::test]
 async fn a_crash_under_offers_to_offered_drivers() {
     crash_under_offers_to_taken_drivers(false).await;
+}
+
+/// A trip of `d1` in this node, which then ends; its id.
+async fn trip_and_kill(node: &mut Node, request_id: &str) -> String {
+    let mut driver = node.driver("d1").await;
+    node.offer(request_id, &["d1"], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    let trip_id = driver.accept(&offer).await;
+    node.kill_9();
+    trip_id
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a new directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let (from, name) = {
+            let entry = entry.expect("a directory entry");
+            (entry.path(), entry.file_name())
+        };
+        if from.is_dir() {
+            copy_dir(&from, &to.join(name));
+        } else {
+            std::fs::copy(&from, to.join(name)).expect("a copy");
+        }
+    }
+}
+
+/// V.2, V.3: a directory that says of one driver that it has two trips (here: the journals of two nodes put together) is
+/// started all the same. One trip binds the driver; the other is kept, and ends when somebody ends it.
+#[tokio::test]
+async fn two_trips_of_one_driver_are_survived() {
+    let setup = || Setup::shards(1).set("journal_segment_bytes", 2 << 20);
+    let mut node = setup().start().await;
+    let first = trip_and_kill(&mut node, "r1").await;
+    let mut other = setup().start().await;
+    // Another number of incarnation.
+    other.crash_and_restart().await;
+    let second = trip_and_kill(&mut other, "r2").await;
+    let incarnation = Path::new("journal").join("00000002");
+    copy_dir(&other.data().join(&incarnation), &node.data().join(&incarnation));
+
+    node.spawn();
+    node.until_ready().await;
+    let view = node.driver_view("d1").await;
+    assert_eq!(
+        (&view["state"], &view["trip_id"]),
+        (&json!("en_route_to_pickup"), &json!(first))
+    );
+    for request_id in ["r1", "r2"] {
+        assert_eq!(node.view(request_id).await["state"], "ACCEPTED");
+    }
+    let mut driver = node.driver("d1").await;
+    assert_eq!(driver.welcome["trip_id"], first);
+    node.cancel_trip(&second).await.ok(200);
+    assert_eq!(node.driver_view("d1").await["trip_id"], first);
+    driver.trip(&first, "complete").await;
+    driver.expect_state("available").await;
+    node.crash_and_restart().await;
+    assert_eq!(node.driver_view("d1").await["state"], "offline");
 }

@@ -101,6 +101,26 @@ async fn searches_go_on(setup: Setup) {
     a.fence().await;
 }
 
+/// H8.1: a driver who is bound to something and not heard yet was last seen when the store says.
+async fn a_bound_driver_was_seen_before(setup: Setup) {
+    let mut node = setup.start().await;
+    let (mut a, mut b) = (node.driver("a").await, node.driver("b").await);
+    let offer = offered(&node, &mut a, "accepted", &json!({})).await;
+    a.accept(&offer).await;
+    offered(&node, &mut b, "offered", &json!({"offer_timeout_ms": 600_000})).await;
+    let before = [node.driver_view("a").await, node.driver_view("b").await];
+    node.settle().await;
+    node.crash_and_restart().await;
+    for view in before {
+        let again = node.driver_view(crate::support::text(&view, "driver_id")).await;
+        assert_eq!(again["state"], view["state"]);
+        assert!(crate::support::is_unix_ms(number(&again, "last_seen_ms")), "{again}");
+    }
+    node.driver("a").await.fence().await;
+    let view = node.driver_view("a").await;
+    assert!(number(&view, "last_seen_ms") >= number(&node.audit("accepted").await[0], "at_ms"));
+}
+
 /// V.3: everything that was answered is still there, again and again: views, audits, records, events.
 async fn answers_are_kept(setup: Setup) {
     let mut node = setup.start().await;
@@ -245,6 +265,7 @@ shards_1_and_4!(
     offers_time_out_across_a_restart,
     deadline_passes_across_a_restart,
     searches_go_on,
+    a_bound_driver_was_seen_before,
     one_offer_or_trip_after_a_crash,
     answers_are_kept,
 );

@@ -98,6 +98,11 @@ async fn broken_handshakes_are_refused() {
     check("no connection option", without("Connection: Upgrade\r\n"), &[400, 426]).await;
     let answer = check("POST", right.replace("GET", "POST"), &[405]).await;
     assert_eq!(answer.header("allow"), Some("GET"));
+    // The body does not come: the refusal waits for nothing.
+    for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let request = right.replace("\r\n\r\n", &format!("\r\n{framing}\r\n\r\n"));
+        check("a body announced", request, &[400]).await;
+    }
     node.driver("d1").await.fence().await;
 }
 

@@ -5,5 +5,5 @@ mod support;
 
 mod disk_full;
 mod kill;
-mod ledger;
-mod load;
+mod play;
+mod power;

@@ -1,12 +1,13 @@
 //! The pure core: request actors and driver actors, joined by channels and a durability port in memory.
 //!
 //! `transcripts` shows each event in each state as text, `random` looks for histories in which an invariant breaks,
-//! `fold` cuts the logs of such histories everywhere, `wheel` arms a million timers.
+//! `fold` cuts the logs of such histories everywhere, `wheel` arms a million timers, `views` looks at a driver between events.
 #![forbid(unsafe_code)]
 
 mod fold;
 mod random;
 mod script;
 mod transcripts;
+mod views;
 mod wheel;
 mod world;

@@ -247,7 +247,7 @@ impl Stage {
     fn stray(&mut self, channel: &str, what: &str) {
         let (from, to) = channel.split_once('>').expect("from>to");
         if from.starts_with('r') {
-            let (request_id, message) = (id(from), to_driver(what));
+            let (request_id, message) = (id(from), to_driver(from, what));
             self.world
                 .step_driver(&driver(to), DriverEvent::Request { request_id, message });
         } else {
@@ -312,13 +312,13 @@ fn attempt(text: &str) -> (RequestId, u32) {
     (id(request), number(attempt) as u32)
 }
 
-/// A letter of a driver, of attempt 1.
+/// A letter of a driver, of attempt 1 or the first ask.
 fn to_request(driver_id: DriverId, what: &str) -> RequestEvent {
-    let (attempt, reason) = (1, RefuseReason::Offered);
+    let (attempt, ask, reason) = (1, 1, RefuseReason::Offered);
     match what {
-        "reserved" => RequestEvent::Reserved { driver_id },
-        "busy" => RequestEvent::Busy { driver_id },
-        "unavailable" => RequestEvent::Unavailable { driver_id, reason },
+        "reserved" => RequestEvent::Reserved { driver_id, ask },
+        "busy" => RequestEvent::Busy { driver_id, ask },
+        "unavailable" => RequestEvent::Unavailable { driver_id, ask, reason },
         "refused" => RequestEvent::Refused {
             attempt,
             driver_id,
@@ -331,7 +331,7 @@ fn to_request(driver_id: DriverId, what: &str) -> RequestEvent {
 }
 
 /// A letter of a request, of attempt 1.
-fn to_driver(what: &str) -> ToDriver {
+fn to_driver(from: &str, what: &str) -> ToDriver {
     match what {
         "release" => ToDriver::Release,
         "timed-out" => ToDriver::Outcome {
@@ -340,8 +340,16 @@ fn to_driver(what: &str) -> ToDriver {
             trip_id: None,
             again: false,
         },
-        "trip-ended" => ToDriver::Trip {
-            trip_id: TripId::for_request(&id("r9"), BEGIN_MS),
+        "bound" | "bound-on-trip" => ToDriver::Bound {
+            trip_id: TripId::for_request(&id(from), BEGIN_MS),
+            phase: if what == "bound" {
+                TripPhase::EnRoute
+            } else {
+                TripPhase::OnTrip
+            },
+        },
+        "trip-ended" | "own-trip-ended" => ToDriver::Trip {
+            trip_id: TripId::for_request(&id(if what == "trip-ended" { "r9" } else { from }), BEGIN_MS),
             phase: TripPhase::Ended(TripOutcome::Cancelled),
             reason: None,
             again: false,

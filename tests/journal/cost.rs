@@ -14,7 +14,7 @@ const RECORDS: u64 = 1_000_000;
 const COMMIT: u64 = 64;
 
 #[test]
-#[ignore = "prints figures, checks nothing"]
+#[ignore = "prints figures, checks nothing: ./test --long"]
 fn cost_of_an_append() {
     let records: Vec<_> = (0..1000).map(|tag| sized(tag, 546)).collect();
     let bytes = encode(&records[0], &mut AlignedBuffer::new()).unwrap();
@@ -40,7 +40,7 @@ fn cost_of_an_append() {
 }
 
 #[test]
-#[ignore = "prints figures, checks nothing"]
+#[ignore = "prints figures, checks nothing: ./test --long"]
 fn cost_of_commits_and_of_recovery() {
     let root = tempfile::tempdir().unwrap();
     let owner = Owner {

@@ -182,6 +182,28 @@ fn a_long_poll_ends_when_its_time_is_up() {
 }
 
 #[test]
+fn a_wait_that_nobody_waits_for_ends() {
+    let world = World::new();
+    let store = world.open();
+    let (mut gone, mut other) = (Shard::attach(&store), Shard::attach(&store));
+    let ended = gone.send(events_query(None, 30_000, 10, None));
+    let kept = gone.send(events_query(None, 30_000, 10, None));
+    let others = other.send(events_query(None, 30_000, 10, None));
+    // In one turn of the store or in several: parked, or on the way there.
+    gone.handle.end_wait(ended);
+    assert_eq!(cursors_of(gone.answer(ended)), [0; 0]);
+    gone.ask(ack_query("barrier", 0));
+    assert!(!gone.has_answer(kept) && !other.has_answer(others));
+    gone.handle.end_wait(kept);
+    assert_eq!(cursors_of(gone.answer(kept)), [0; 0]);
+    // Once is enough, and what is unknown is ignored.
+    gone.handle.end_wait(kept);
+    gone.handle.end_wait(1 << 40);
+    other.store(vec![event_commit(source(1, 0), 1, 1, START_MS)]);
+    assert_eq!(cursors_of(other.answer(others)), [1]);
+}
+
+#[test]
 fn long_polls_are_bounded() {
     let world = World::new();
     let store = world.open();

@@ -184,7 +184,7 @@ fn nothing_that_was_reported_is_lost_by_kill_9() {
 
 /// The same with so much data that the engine flushes, compacts and changes its journals all the time.
 #[test]
-#[ignore = "takes a minute"]
+#[ignore = "takes a minute: ./test --long"]
 fn nothing_that_was_reported_is_lost_by_kill_9_under_load() {
     let world = World::new();
     for kill in 0..8 {

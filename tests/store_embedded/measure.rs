@@ -104,7 +104,7 @@ fn lookups(shard: &mut Shard, what: &str, in_flight: u64, key: impl Fn(u64) -> S
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./test --long"]
 fn writer_and_lookups_with_a_million_ended_requests() {
     let mut world = World::new();
     world.config.events_bytes_max = 4 << 30;
@@ -154,7 +154,7 @@ fn writer_and_lookups_with_a_million_ended_requests() {
 
 /// The cost of more spans: an id that never ended is looked for in each.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./test --long"]
 fn missing_ids_with_a_million_ended_requests_in_five_spans() {
     let world = World::new();
     let store = world.open();

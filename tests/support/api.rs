@@ -152,6 +152,19 @@ impl Node {
         })
         .await
     }
+
+    /// The sum over the samples of a metric in whole numbers, labels aside; `filter` is a part of the sample's labels.
+    pub async fn metric(&self, name: &str, filter: &str) -> u64 {
+        let body = self.get("/metrics").await.body;
+        let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name) && line.contains(filter);
+        let samples: Vec<&str> = body.lines().filter(of_name).collect();
+        assert!(!samples.is_empty(), "{name} is not shown");
+        let value = |sample: &&str| sample.rsplit_once(' ').expect("a value").1.parse::<u64>();
+        samples
+            .iter()
+            .map(|sample| value(sample).expect("a whole number"))
+            .sum()
+    }
 }
 
 /// One line of the event stream, checked for what all have (clause H9.2).

@@ -86,6 +86,35 @@ impl SmallDisk {
     }
 }
 
+impl SmallDisk {
+    /// Freezes the file system: every write waits until what is given back is dropped. `None`, with a line that says so,
+    /// where that cannot be (a tmpfs). Drop it before the node: a process that waits for its disk cannot be killed.
+    pub fn freeze(&self) -> Option<Frozen> {
+        let path = self.path();
+        match run(Command::new("fsfreeze").arg("--freeze").arg(&path)) {
+            Ok(()) => Some(Frozen { path }),
+            Err(why) => {
+                eprintln!("SKIPPED: a file system cannot be frozen here: {why}");
+                None
+            }
+        }
+    }
+}
+
+/// A frozen file system, until it is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    path: PathBuf,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(why) = run(Command::new("fsfreeze").arg("--unfreeze").arg(&self.path)) {
+            eprintln!("cannot thaw {}: {why}", self.path.display());
+        }
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         if !is_mounted(&self.path()) {

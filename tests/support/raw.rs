@@ -138,6 +138,19 @@ impl Raw {
         Some(answer)
     }
 
+    /// The next HTTP answer as one to `HEAD`: without content, whatever its length says. `None` when the stream ends instead.
+    ///
+    /// # Panics
+    /// When something else comes.
+    pub async fn answer_without_body(&mut self) -> Option<RawAnswer> {
+        let (status, headers) = self.head().await?;
+        Some(RawAnswer {
+            status,
+            headers,
+            body: String::new(),
+        })
+    }
+
     /// The next HTTP answer.
     ///
     /// # Panics

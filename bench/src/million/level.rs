@@ -79,7 +79,7 @@ pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Lev
         caches: Vec::new(),
         drain: Duration::from_millis(drain_ms),
     };
-    let played = conductor.play(server, &setup);
+    let played = conductor.play(server);
     // In any case: no thread is left running.
     let seen = conductor.crew.end();
     let (server, sum) = match (played, seen) {
@@ -190,7 +190,7 @@ impl Crew {
                 Ok(Ok(seen)) => {
                     sum.counts.add(&seen.counts);
                     sum.timings.add(&seen.timings);
-                    sum.faults.merge(seen.faults);
+                    sum.faults.add_all(seen.faults);
                     sum.stories.extend(seen.stories);
                     sum.missed += seen.missed;
                 }
@@ -220,10 +220,10 @@ struct Conductor<'a> {
 }
 
 impl Conductor<'_> {
-    fn play(&mut self, server: Server, setup: &Setup) -> io::Result<Server> {
+    fn play(&mut self, server: Server) -> io::Result<Server> {
         let loaded = self.load(&server).map_err(|error| server.explain(&error));
         loaded?;
-        let server = self.drain(server, setup)?;
+        let server = self.drain(server)?;
         self.storm(&server).map_err(|error| server.explain(&error))?;
         Ok(server)
     }
@@ -307,7 +307,7 @@ impl Conductor<'_> {
     }
 
     /// Ends the server and starts it again.
-    fn drain(&mut self, server: Server, setup: &Setup) -> io::Result<Server> {
+    fn drain(&mut self, server: Server) -> io::Result<Server> {
         let shared = Arc::clone(&self.crew.shared);
         shared.set(Stage::Drain);
         // Every thread has seen the stage before the first close comes.
@@ -316,7 +316,7 @@ impl Conductor<'_> {
         let begun = Instant::now();
         let mut ended = begun;
         let timeout = self.drain + END_GRACE;
-        let server = server.restart(setup, timeout, || ended = Instant::now())?;
+        let server = server.restart(timeout, || ended = Instant::now())?;
         self.run.add("drain_s", "s", (ended - begun).as_secs_f64());
         self.run.add("start_again_s", "s", ended.elapsed().as_secs_f64());
         let drained = |shared: &Shared| shared.sum(|says| u64::from(says.drained.load(Relaxed)));

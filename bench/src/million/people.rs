@@ -432,6 +432,7 @@ pub fn react<'a>(people: &mut People, session: &mut Session, event: &'a Event) -
             ..
         }
         | EventKind::Gone { .. }
+        | EventKind::HttpClosed { .. }
         | EventKind::Fault(_) => return Ok(Some(&event.kind)),
         EventKind::Message { driver, message } => people.heard(session, *driver, message, event.at_ns)?,
         EventKind::Response { token, status, first } => people.answered(*token, *status, *first, event.at_ns),

@@ -25,8 +25,6 @@ const BEAT_GRID_NS: u64 = 10_000_000;
 const RETRY_NS: u64 = 50_000_000;
 /// Stories that each thread tells at the end.
 const STORIES: usize = 16;
-/// How the session names a close with 1012.
-const CLOSED_BY_DRAIN: &str = "the server closed with 1012";
 
 /// What all threads do at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -322,7 +320,7 @@ impl Worker<'_> {
             }
             EventKind::Gone { driver, why } => {
                 self.beats.forget(*driver);
-                let expected = matches!(why, Gone::Lost(what) if what == CLOSED_BY_DRAIN);
+                let expected = matches!(why, Gone::Draining { .. });
                 if !(draining && expected) {
                     self.people.fault("drivers lost", || {
                         format!("driver {driver} in {:?}: {why:?}", self.stage)
@@ -337,8 +335,8 @@ impl Worker<'_> {
                 }
             }
             EventKind::Fault(what) if self.stage < Stage::Drain => self.people.fault("protocol", || what.clone()),
-            // The server ends the matching engine's connections with its own end.
-            EventKind::Fault(_) => {}
+            // The server ends the matching engine's connections with its own end; a fault says so when it does that earlier.
+            EventKind::Fault(_) | EventKind::HttpClosed { .. } => {}
             EventKind::Message { .. } | EventKind::Response { .. } => unreachable!("handled by the workflow"),
         }
     }

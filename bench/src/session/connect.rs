@@ -75,7 +75,7 @@ impl Session {
                     EventKind::Gone { .. } | EventKind::Fault(_) => {
                         return Err(io::Error::other(format!("while connecting: {:?}", event.kind)));
                     }
-                    EventKind::Message { .. } | EventKind::Response { .. } => {}
+                    EventKind::Message { .. } | EventKind::Response { .. } | EventKind::HttpClosed { .. } => {}
                 }
             }
             self.recycle(events);

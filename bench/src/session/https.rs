@@ -22,27 +22,50 @@ pub(super) struct HttpConnection {
 }
 
 impl Session {
-    /// Queues a POST on the next HTTP connection; everything queued leaves with the next turn. Answers its length on the wire.
+    /// Queues a POST on the next open HTTP connection; everything queued leaves with the next turn. Answers its length on the
+    /// wire, 0 when no connection is open and nothing was queued.
     pub fn post(&mut self, token: u32, path: &str, body: &[u8]) -> u32 {
         assert!(token != HELLO && !self.https.is_empty());
         let count = self.https.len();
-        let connection = &mut self.https[self.http_next];
-        self.http_next = (self.http_next + 1) % count;
+        let next = (self.http_next..self.http_next + count)
+            .map(|index| index % count)
+            .find(|index| self.https[*index].open);
+        let Some(next) = next else { return 0 };
+        self.http_next = (next + 1) % count;
+        let connection = &mut self.https[next];
         connection.tokens.push_back(token);
         let before = connection.pending.len();
         http::write_post(&mut connection.pending, &self.host, path, body);
         (connection.pending.len() - before) as u32
     }
 
+    /// Opens an HTTP connection again after its [`EventKind::HttpClosed`].
+    ///
+    /// # Errors
+    /// The ring's.
+    pub fn reopen_http(&mut self, connection: u32) -> io::Result<()> {
+        let (slot, host) = (self.drivers() + connection, &self.host);
+        let local = self.locals.get((slot / CONNECTIONS_PER_ADDRESS) as usize);
+        self.ring.connect_from(slot, local, &self.address, |block| {
+            http::write_get(block, host, "/healthz");
+        })?;
+        self.https[connection as usize].tokens.push_back(HELLO);
+        Ok(())
+    }
+
+    pub(super) fn http_closed(&mut self, connection: u32, at_ns: u64) {
+        let state = std::mem::take(&mut self.https[connection as usize]);
+        let unanswered = state.tokens.into_iter().filter(|token| *token != HELLO).collect();
+        self.events.push(Event {
+            at_ns,
+            bytes: 0,
+            kind: EventKind::HttpClosed { connection, unanswered },
+        });
+    }
+
     pub(super) fn open_https(&mut self) -> io::Result<()> {
-        let first = self.drivers();
         for index in 0..self.https.len() as u32 {
-            let host = &self.host;
-            let local = self.locals.get(((first + index) / CONNECTIONS_PER_ADDRESS) as usize);
-            self.ring.connect_from(first + index, local, &self.address, |block| {
-                http::write_get(block, host, "/healthz");
-            })?;
-            self.https[index as usize].tokens.push_back(HELLO);
+            self.reopen_http(index)?;
         }
         let deadline_ns = self.now_ns() + STALL_NS_MAX;
         while self.https.iter().any(|connection| !connection.open) {

@@ -63,6 +63,16 @@ impl Polls {
         ready
     }
 
+    /// Takes out the poll of this token, if it waits.
+    pub fn take(&mut self, inbox: &Arc<Inbox>, token: u64) -> Option<Poll> {
+        let own = |poll: &Poll| poll.token == token && Arc::ptr_eq(&poll.inbox, inbox);
+        let place = self
+            .parked
+            .iter()
+            .find_map(|(place, poll)| own(poll).then_some(*place))?;
+        self.parked.remove(&place)
+    }
+
     /// Takes out those whose time is up, oldest deadline first.
     pub fn take_due(&mut self, now: UnixMs) -> Vec<Poll> {
         let mut due = Vec::new();

@@ -34,17 +34,17 @@ impl StoreHealth {
     }
 
     /// Nothing can be written for now.
-    pub(super) fn stall(&self, error: &StoreError) {
+    pub fn stall(&self, error: &StoreError) {
         self.turn(STALLED, error);
     }
 
     /// Nothing can be written any more.
-    pub(super) fn fail(&self, error: &StoreError) {
+    pub fn fail(&self, error: &StoreError) {
         self.turn(FATAL, error);
     }
 
     /// Writing works again. A store that failed for good stays so.
-    pub(super) fn recover(&self) {
+    pub fn recover(&self) {
         let _ = self
             .state
             .compare_exchange(STALLED, HEALTHY, Ordering::AcqRel, Ordering::Acquire);

@@ -142,8 +142,11 @@ impl State {
         let Some(started) = self.round_started.filter(|_| !self.stalled && !self.queue.is_empty()) else {
             return;
         };
-        while self.queue.len() < ROUND_COMMITS_MAX && !self.shut_down {
-            match self.receive_until(Some(started + ROUND_SPACING)) {
+        // A message that is there is given out however late it is, so the time is looked at here: on a machine where this thread
+        // gets little of the processor there is always one.
+        let begin_at = started + ROUND_SPACING;
+        while self.queue.len() < ROUND_COMMITS_MAX && !self.shut_down && Instant::now() < begin_at {
+            match self.receive_until(Some(begin_at)) {
                 Some(message) => self.take(message),
                 None => return,
             }
@@ -184,8 +187,20 @@ impl State {
                 self.queue.extend(commits);
             }
             ToStore::Query(ask) => self.asks.push(ask),
+            ToStore::EndWait(inbox, token) => self.end_wait(&inbox, token),
             ToStore::ForgetBefore(incarnation) => self.forget_before = self.forget_before.max(Some(incarnation)),
             ToStore::Shutdown => self.shut_down = true,
+        }
+    }
+
+    /// Parked or about to be: the poll of this token waits no longer.
+    fn end_wait(&mut self, inbox: &Arc<Inbox>, token: u64) {
+        if let Some(poll) = self.polls.take(inbox, token) {
+            return poll.inbox.answer(poll.token, Answer::Events(EventsPage::default()));
+        }
+        let own = |ask: &&mut Ask| ask.token == token && Arc::ptr_eq(&ask.inbox, inbox);
+        if let Some(Query::Events { wait_ms, .. }) = self.asks.iter_mut().find(own).map(|ask| &mut ask.query) {
+            *wait_ms = 0;
         }
     }
 
@@ -291,6 +306,9 @@ impl State {
         metrics.rows.add(counts.rows);
         metrics.events.add(counts.events);
         metrics.ended.add(counts.ended);
+        let db = &self.writer.tables.db;
+        metrics.write_buffers_bytes.set(db.write_buffer_size());
+        metrics.cache_bytes.set(db.cache_size());
         self.writer
             .shared_watermarks
             .lock()

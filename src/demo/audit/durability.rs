@@ -3,7 +3,7 @@
 use super::Verdict;
 use super::ledger::{File, Ledger};
 use crate::demo::messages::{AuditView, EventLine, is_end};
-use crate::demo::observe::Outcome;
+use crate::demo::observe::{OnSocket, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Invariant 3.
@@ -20,6 +20,7 @@ pub fn still_there(ledger: &Ledger<'_>, verdict: &mut Verdict) {
             });
         }
     }
+    sessions_grow(ledger, verdict);
     let ended: BTreeSet<&str> = ledger
         .files
         .values()
@@ -34,6 +35,21 @@ pub fn still_there(ledger: &Ledger<'_>, verdict: &mut Verdict) {
         });
     }
     stream_is_kept(ledger, verdict);
+}
+
+/// A session's number is never used again, whatever the crash took.
+fn sessions_grow(ledger: &Ledger<'_>, verdict: &mut Verdict) {
+    for (driver, history) in &ledger.sockets {
+        let mut newest = 0;
+        for (_, what) in history {
+            if let OnSocket::Welcome { session, .. } = what {
+                verdict.check(*session > newest, || {
+                    format!("{driver}: session {session} after session {newest}")
+                });
+                newest = newest.max(*session);
+            }
+        }
+    }
 }
 
 fn is_prefix(before: &AuditView, after: &AuditView) -> bool {

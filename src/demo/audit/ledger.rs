@@ -115,10 +115,10 @@ pub struct Ledger<'a> {
     pub trips: BTreeMap<&'a str, (&'a str, Option<&'a str>)>,
     /// Trips whose cancelling was answered 200.
     pub trips_cancelled: Vec<&'a str>,
-    /// When the node was killed.
-    pub killed_at: Option<Duration>,
-    /// Events read before the kill.
+    /// Events read before the last kill.
     pub events_before_kill: Vec<&'a EventLine>,
+    /// Events read since.
+    events_since: Vec<&'a EventLine>,
 }
 
 impl<'a> Ledger<'a> {
@@ -130,14 +130,14 @@ impl<'a> Ledger<'a> {
             sockets: BTreeMap::new(),
             trips: BTreeMap::new(),
             trips_cancelled: Vec::new(),
-            killed_at: None,
             events_before_kill: Vec::new(),
+            events_since: Vec::new(),
         };
         for observation in &evidence.observations {
             match &observation.seen {
                 Seen::Socket(driver, what) => ledger.add_socket(observation.at, driver, what),
                 Seen::Api(what) => ledger.add_api(what),
-                Seen::NodeKilled => ledger.killed_at = Some(observation.at),
+                Seen::NodeKilled => ledger.events_before_kill.append(&mut ledger.events_since),
                 Seen::NodeReady => {}
             }
         }
@@ -212,9 +212,7 @@ impl<'a> Ledger<'a> {
             OnApi::TripCancelled { trip } => self.trips_cancelled.push(trip),
             OnApi::Event(event) => {
                 self.add_event(event);
-                if self.killed_at.is_none() {
-                    self.events_before_kill.push(event);
-                }
+                self.events_since.push(event);
             }
         }
     }

@@ -193,7 +193,7 @@ pub(super) fn turn_away(event: RequestEvent, effects: &mut Vec<RequestEffect>) {
         | RequestEvent::Cancelled { reply, .. }
         | RequestEvent::TripCancelled { reply, .. } => answer_fenced(Asker::Api(reply), effects),
         RequestEvent::Answered { asker, .. } => answer_fenced(asker, effects),
-        RequestEvent::Reserved { driver_id } => {
+        RequestEvent::Reserved { driver_id, .. } => {
             let message = ToDriver::Release;
             effects.push(RequestEffect::Driver { driver_id, message });
         }

@@ -3,7 +3,7 @@
 use super::{Answer, ApiAnswer, Asker, Question, ReplyTo, Request, RequestEffect, ToDriver, TripMove};
 use crate::fsm::fold::{Outcome, Trip, TripPhase};
 use crate::fsm::ids::{DriverId, TripId};
-use crate::fsm::types::{Channel, OfferRequest, RefuseReason, RequestState, RevokeReason, Step, TripOutcome, UnixMs};
+use crate::fsm::types::{Channel, OfferRequest, RequestState, RevokeReason, Step, TripOutcome, UnixMs};
 
 impl Request {
     pub(super) fn reposted(
@@ -70,13 +70,6 @@ impl Request {
             attempt,
             driver_id: driver_id.cloned(),
             duplicate: true,
-        }
-    }
-
-    /// Drivers that are still waited for get the (possibly new) wait from now on.
-    pub(super) fn restart_wait(&mut self, now_ms: UnixMs) {
-        if !self.waiting.is_empty() {
-            self.wait_until_ms = Some(now_ms + u64::from(self.fold.busy_wait_ms));
         }
     }
 
@@ -241,70 +234,6 @@ impl Request {
             to: self.log.len(),
             wait: false,
         });
-    }
-
-    pub(super) fn reserved(&mut self, driver_id: DriverId, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        if !self.wait_is_over(&driver_id) {
-            return effects.push(RequestEffect::Driver {
-                driver_id,
-                message: ToDriver::Release,
-            });
-        }
-        let full = self.fold.open_count() >= usize::from(self.fold.parallel);
-        let used_up = self
-            .fold
-            .max_attempts
-            .is_some_and(|most| self.fold.counted() >= most as usize);
-        if self.fold.end.is_some() || full || used_up || now_ms >= self.fold.deadline_at_ms {
-            return effects.push(RequestEffect::Driver {
-                driver_id,
-                message: ToDriver::Release,
-            });
-        }
-        self.offer(driver_id, now_ms);
-        if self.fold.open_count() >= usize::from(self.fold.parallel) {
-            // Those still waited for stay candidates, for the case that this offer comes to nothing.
-            self.stop_waiting(effects);
-        }
-    }
-
-    pub(super) fn busy(&mut self, driver_id: &DriverId, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        let Some(index) = self.waiting.iter().position(|waiting| waiting.driver_id == *driver_id) else {
-            return;
-        };
-        let until_ms = *self
-            .wait_until_ms
-            .get_or_insert(now_ms + u64::from(self.fold.busy_wait_ms));
-        if until_ms <= now_ms {
-            self.waiting.remove(index);
-            return self.refuse(driver_id.clone(), RefuseReason::Offered, now_ms);
-        }
-        self.waiting[index].queued = true;
-        let message = ToDriver::Wait {
-            priority: self.fold.priority,
-        };
-        effects.push(RequestEffect::Driver {
-            driver_id: driver_id.clone(),
-            message,
-        });
-    }
-
-    pub(super) fn unavailable(&mut self, driver_id: DriverId, reason: RefuseReason, now_ms: UnixMs) {
-        if self.wait_is_over(&driver_id) {
-            self.refuse(driver_id, reason, now_ms);
-        }
-    }
-
-    /// The answer of a driver who is asked or waited for has come; says whether it is one. A later wait begins anew.
-    pub(super) fn wait_is_over(&mut self, driver_id: &DriverId) -> bool {
-        let Some(index) = self.waiting.iter().position(|waiting| waiting.driver_id == *driver_id) else {
-            return false;
-        };
-        self.waiting.remove(index);
-        if !self.waiting.iter().any(|waiting| waiting.queued) {
-            self.wait_until_ms = None;
-        }
-        true
     }
 
     pub(super) fn cancelled(

@@ -72,11 +72,15 @@ pub enum RequestEvent {
         reason: RefuseReason,
     },
     /// Asked or waited for: the driver is now reserved for this request.
-    Reserved { driver_id: DriverId },
+    Reserved { driver_id: DriverId, ask: u32 },
     /// Asked: the driver holds an offer of another request.
-    Busy { driver_id: DriverId },
+    Busy { driver_id: DriverId, ask: u32 },
     /// Asked or waited for: the driver cannot be had.
-    Unavailable { driver_id: DriverId, reason: RefuseReason },
+    Unavailable {
+        driver_id: DriverId,
+        ask: u32,
+        reason: RefuseReason,
+    },
     /// The caller takes it back.
     Cancelled { reason: Option<Box<str>>, reply: ReplyTo },
     /// The driver reports.
@@ -115,10 +119,11 @@ pub enum Resumed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the contract's")]
 pub enum ToDriver {
-    /// Are you free? Be reserved, if so. Answered with `Reserved`, `Busy` or `Unavailable`.
-    Ask { priority: Priority },
+    /// Are you free? Be reserved, if so. Answered with `Reserved`, `Busy` or `Unavailable`, which carry the number of the
+    /// `ask`: an answer to an earlier one, released meanwhile, says nothing about this one.
+    Ask { ask: u32, priority: Priority },
     /// Be reserved for me when your present offer ends without a trip. Answered with `Reserved` or `Unavailable`.
-    Wait { priority: Priority },
+    Wait { ask: u32, priority: Priority },
     /// I wait no longer, and a reservation without an offer is void.
     Release,
     /// The offer. Answered with `Refused` when the driver is not free.

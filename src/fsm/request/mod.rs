@@ -10,6 +10,7 @@
 mod announce;
 mod events;
 mod messages;
+mod search;
 
 pub use messages::{
     Answer, ApiAnswer, Asker, Durability, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove,
@@ -25,6 +26,8 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Waiting {
     driver_id: DriverId,
+    /// Number of the ask that its answer carries.
+    ask: u32,
     /// In the driver's queue, rather than being asked.
     queued: bool,
 }
@@ -57,6 +60,8 @@ pub struct Request {
     questions: Vec<(Asker, Question)>,
     deferred: VecDeque<RequestEvent>,
     waiting: Vec<Waiting>,
+    /// How many asks were sent.
+    asks: u32,
     wait_until_ms: Option<UnixMs>,
     closed: bool,
     /// Another owner has the request: nothing is decided here any more.
@@ -122,6 +127,7 @@ impl Request {
             questions: Vec::new(),
             deferred: VecDeque::new(),
             waiting: Vec::new(),
+            asks: 0,
             wait_until_ms: None,
             closed,
             fenced: false,
@@ -257,7 +263,7 @@ impl Request {
             debug_assert_eq!(self.persisted, self.log.len());
             self.time_out(now_ms, effects);
             if self.persisted < self.log.len() {
-                if event != RequestEvent::Timer {
+                if event != RequestEvent::Timer && !self.hears_the_end(&event) {
                     self.deferred.push_front(event);
                 }
                 return self.advance(now_ms, effects);
@@ -292,9 +298,9 @@ impl Request {
                     );
                 }
             }
-            RequestEvent::Reserved { driver_id } => self.reserved(driver_id, now_ms, effects),
-            RequestEvent::Busy { driver_id } => self.busy(&driver_id, now_ms, effects),
-            RequestEvent::Unavailable { driver_id, reason } => self.unavailable(driver_id, reason, now_ms),
+            RequestEvent::Reserved { driver_id, ask } => self.reserved(driver_id, ask, now_ms, effects),
+            RequestEvent::Busy { driver_id, ask } => self.busy(&driver_id, ask, now_ms, effects),
+            RequestEvent::Unavailable { driver_id, ask, reason } => self.unavailable(driver_id, ask, reason, now_ms),
             RequestEvent::Cancelled { reason, reply } => self.cancelled(reason, reply, now_ms, effects),
             RequestEvent::TripMoved {
                 driver_id,
@@ -307,6 +313,27 @@ impl Request {
             RequestEvent::Timer => {}
         }
         self.advance(now_ms, effects);
+    }
+
+    /// Whether this is a driver's acceptance of an offer, held by that driver, that the decision under way ends: it
+    /// hears the end, which is the answer.
+    fn hears_the_end(&self, event: &RequestEvent) -> bool {
+        let RequestEvent::Answered {
+            driver_id,
+            attempt: Some(asked),
+            answer: Answer::AcceptHeld,
+            asker: Asker::Driver,
+            ..
+        } = event
+        else {
+            return false;
+        };
+        let own = self
+            .fold
+            .attempt(*asked)
+            .is_some_and(|made| made.driver_id == *driver_id);
+        let ends = |entry: &LogEntry| matches!(entry.step, Step::TimedOut { attempt } if attempt == *asked);
+        own && self.log[self.persisted..].iter().any(ends)
     }
 
     /// Ends what time has ended: offers, the search, the wait for busy drivers.
@@ -336,16 +363,6 @@ impl Request {
         if now_ms >= self.fold.deadline_at_ms {
             debug_assert_eq!(self.fold.open_count(), 0, "no offer outlives the deadline");
             self.push(now_ms, Step::Unfulfilled { by_deadline: true });
-        }
-    }
-
-    fn stop_waiting(&mut self, effects: &mut Vec<RequestEffect>) {
-        self.wait_until_ms = None;
-        for Waiting { driver_id, .. } in std::mem::take(&mut self.waiting) {
-            effects.push(RequestEffect::Driver {
-                driver_id,
-                message: ToDriver::Release,
-            });
         }
     }
 
@@ -391,77 +408,6 @@ impl Request {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    /// Fills the free places with the next candidates, or says that there are none.
-    fn search(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        if now_ms >= self.fold.deadline_at_ms {
-            return self.time_out(now_ms, effects);
-        }
-        loop {
-            let held = self.fold.open_count() + self.waiting.iter().filter(|waiting| !waiting.queued).count();
-            if held >= usize::from(self.fold.parallel) {
-                return;
-            }
-            if self
-                .fold
-                .max_attempts
-                .is_some_and(|most| self.fold.counted() >= most as usize)
-            {
-                if self.fold.open_count() == 0 {
-                    self.push(now_ms, Step::Unfulfilled { by_deadline: false });
-                }
-                return;
-            }
-            let untried = |candidate: &&DriverId| !self.waiting.iter().any(|w| w.driver_id == **candidate);
-            match self.fold.candidates.iter().find(untried).cloned() {
-                Some(driver_id) if self.fold.busy_wait_ms == 0 => self.offer(driver_id, now_ms),
-                Some(driver_id) => {
-                    let message = ToDriver::Ask {
-                        priority: self.fold.priority,
-                    };
-                    effects.push(RequestEffect::Driver {
-                        driver_id: driver_id.clone(),
-                        message,
-                    });
-                    self.waiting.push(Waiting {
-                        driver_id,
-                        queued: false,
-                    });
-                }
-                None => {
-                    if held == 0 && self.waiting.is_empty() && !self.fold.exhausted {
-                        self.push(now_ms, Step::Exhausted);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn offer(&mut self, driver_id: DriverId, now_ms: UnixMs) {
-        let attempt = self.fold.attempts.len() as u32 + 1;
-        let expires_at_ms = (now_ms + u64::from(self.fold.offer_timeout_ms)).min(self.fold.deadline_at_ms);
-        self.push(
-            now_ms,
-            Step::OfferSent {
-                attempt,
-                driver_id,
-                expires_at_ms,
-            },
-        );
-    }
-
-    fn refuse(&mut self, driver_id: DriverId, reason: RefuseReason, now_ms: UnixMs) {
-        let attempt = self.fold.attempts.len() as u32 + 1;
-        self.push(
-            now_ms,
-            Step::Refused {
-                attempt,
-                driver_id,
-                reason,
-            },
-        );
     }
 
     fn push(&mut self, now_ms: UnixMs, step: Step) {

@@ -2,6 +2,7 @@
 //!
 //! Owns the table of metrics ([`ShardMetrics`], [`StoreMetrics`]) and its text form. Must never carry an id in a label,
 //! and costs a writer one load and one store on a line that no other thread writes.
+#![forbid(unsafe_code)]
 
 mod instruments;
 mod labels;

@@ -61,6 +61,9 @@ metrics! {
         heartbeats: Counter, "dispatchd_heartbeats_total",
             "Heartbeats of drivers: PING messages and ping frames.";
 
+        drivers_throttled: Counter, "dispatchd_drivers_throttled_total",
+            "Times that a driver's socket was read more slowly, as it said more than it may.";
+
         drivers: Gauges<DriverState, DRIVER_STATES>, "dispatchd_drivers",
             "Drivers held in memory.";
         offers: Counters<OfferEvent, { OfferEvent::COUNT }>, "dispatchd_offers_total",
@@ -106,6 +109,8 @@ metrics! {
 
         memory: Gauges<MemoryKind, { MemoryKind::COUNT }>, "dispatchd_memory_bytes",
             "Memory that the shards' tables and buffers take.";
+        ring_slots: Gauge, "dispatchd_ring_slots",
+            "Slots of the rings' tables of direct descriptors that hold a socket, looked at once a second.";
         timers_armed: Gauge, "dispatchd_timers_armed",
             "Timers armed.";
         timers_fired: Counter, "dispatchd_timers_fired_total",
@@ -148,6 +153,10 @@ metrics! {
             "Times that the store could not write: the disk is full and asked again, or it failed for good.";
         queue: Gauge, "dispatchd_store_queue_commits",
             "Commits that the store has taken and not stored.";
+        write_buffers_bytes: Gauge, "dispatchd_store_write_buffers_bytes",
+            "What the store's write buffers hold, as the engine counts it: grows until a buffer is full and written to a table.";
+        cache_bytes: Gauge, "dispatchd_store_cache_bytes",
+            "What the store's block cache holds.";
         lookups: Counter, "dispatchd_store_lookups_total",
             "Lookups of requests, trips and drivers answered.";
         pages: Counter, "dispatchd_store_pages_total",

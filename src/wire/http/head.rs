@@ -89,6 +89,10 @@ fn fail_fast(partial: &[u8]) -> Result<(), HttpError> {
     match request.parse_with_uninit_headers(partial, &mut headers) {
         // Whether the version is unknown or nonsense can be told at the end of the line.
         Err(httparse::Error::Version) if memchr::memchr(b'\n', partial).is_none() => Ok(()),
+        Err(httparse::Error::Version) => match as_http_11(partial) {
+            Some(partial) => fail_fast(&partial),
+            None => Err(version_error(partial)),
+        },
         Err(error) => Err(syntax_error(error, partial)),
         Ok(_) => Ok(()),
     }
@@ -124,11 +128,27 @@ fn version_error(head: &[u8]) -> HttpError {
     }
 }
 
+/// The same head as one of HTTP/1.1, if its version is HTTP/1.2 to 1.9.
+///
+/// RFC 9110 §2.5: a higher minor version is taken for the highest that is known.
+fn as_http_11(head: &[u8]) -> Option<Vec<u8>> {
+    let line_len = memchr::memchr(b'\r', head)?;
+    let [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] = head[..line_len] else {
+        return None;
+    };
+    let mut known = head.to_vec();
+    known[line_len - 1] = b'1';
+    Some(known)
+}
+
 /// A head that ends where `head` does.
 fn parse_whole(head: &[u8]) -> Result<Head, HttpError> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(head, &mut headers);
+    if let (Err(httparse::Error::Version), Some(head)) = (&parsed, as_http_11(head)) {
+        return parse_whole(&head);
+    }
     match parsed.map_err(|error| syntax_error(error, head))? {
         Status::Complete(len) if len == head.len() => {}
         Status::Complete(_) | Status::Partial => return Err(HttpError::invalid("the head is malformed")),
@@ -145,18 +165,25 @@ fn parse_whole(head: &[u8]) -> Result<Head, HttpError> {
     fields.check_host(version)?;
     let body = fields.body(version)?;
     let expect_continue = fields.expect_continue(version)? && body != BodyKind::None;
+    let method = parse_method(method);
+    // RFC 9110 §7.8: an upgrade in HTTP/1.0 is ignored.
+    let upgrade = fields
+        .upgrade
+        .take()
+        .filter(|_| fields.upgrade_given && version == Version::Http11);
+    // RFC 6455 §4.1: a handshake is a GET, and frames follow its head. One that announces a body is not waited for.
+    let is_handshake = method == Method::Get && upgrade.as_ref().is_some_and(|upgrade| upgrade.websocket);
+    if is_handshake && body != BodyKind::None {
+        return Err(HttpError::invalid("a WebSocket handshake has no body"));
+    }
     Ok(Head {
-        method: parse_method(method),
+        method,
         target,
         version,
         keep_alive: fields.keep_alive(version),
         body,
         expect_continue,
-        // RFC 9110 §7.8: an upgrade in HTTP/1.0 is ignored.
-        upgrade: fields
-            .upgrade
-            .take()
-            .filter(|_| fields.upgrade_given && version == Version::Http11),
+        upgrade,
         content_type: fields.content_type,
     })
 }
@@ -312,13 +339,14 @@ fn has_token(list: &[u8], token: &str) -> bool {
 }
 
 /// RFC 9112 §6.1: only `chunked`; 501 for another coding before it, 400 when it is not the last (§6.3) or there twice.
+/// Empty elements are to be ignored (RFC 9110 §5.6.1.2); here they are refused, as only smugglers send them (§11.2).
 fn check_codings(codings: &[u8]) -> Result<(), HttpError> {
     if codings.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
     let mut last = true;
     for coding in codings.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-        if coding.eq_ignore_ascii_case(b"chunked") != last {
+        if coding.is_empty() || coding.eq_ignore_ascii_case(b"chunked") != last {
             return Err(HttpError::invalid("Transfer-Encoding must be chunked"));
         }
         last = false;

@@ -4,7 +4,7 @@
 //! which lives until the frame and its message are whole and grows with what has come, never with what was announced.
 
 use super::{WsInput, WsPolicy, WsViolation, close_code};
-use crate::wire::limits::{CONTROL_LEN_MAX, MESSAGE_LEN_MAX};
+use crate::wire::limits::CONTROL_LEN_MAX;
 use std::io::Cursor;
 use std::ops::ControlFlow;
 use tungstenite::protocol::frame::FrameHeader;
@@ -209,7 +209,7 @@ impl Carry {
         buffer.extend_from_slice(&bytes[..take]);
         unmask(&mut buffer[start..], frame.mask, self.frame_got);
         self.frame_got += take;
-        debug_assert!(self.message.len() <= MESSAGE_LEN_MAX && self.control.len() <= CONTROL_LEN_MAX);
+        debug_assert!(self.frame_got <= frame.payload_len && self.control.len() <= CONTROL_LEN_MAX);
         if !is_control && self.message_kind == Some(MessageKind::Text) {
             self.check_utf8()?;
         }
@@ -332,8 +332,8 @@ fn check_frame(frame: &Frame, policy: WsPolicy, in_message: bool, message_len: u
         FrameKind::First(_) | FrameKind::Continuation => {}
     }
     // Contract §1; RFC 6455 §7.4.1. Judged by the header, before anything is kept.
-    if frame.payload_len > MESSAGE_LEN_MAX - message_len {
-        return Err(violation(close_code::TOO_BIG, "message is over 16 KiB"));
+    if frame.payload_len > policy.message_len_max.saturating_sub(message_len) {
+        return Err(violation(close_code::TOO_BIG, "message is too long"));
     }
     Ok(())
 }

@@ -9,26 +9,32 @@ const HEADER_LEN_SHORT: usize = 2;
 /// Header of a server's frame with a longer payload, up to [`MESSAGE_LEN_MAX`] bytes.
 const HEADER_LEN_LONG: usize = 4;
 
-/// Appends a text frame whose payload `write` appends; best when that is mostly shorter than 126 bytes.
+/// Appends a text frame whose payload `write` appends, at most [`MESSAGE_LEN_MAX`] bytes; best when that is mostly shorter
+/// than 126 bytes.
 pub fn write_text(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    write_data(out, HEADER_LEN_SHORT, OpCode::Data(Data::Text), write);
+    let payload_len = write_data(out, HEADER_LEN_SHORT, Data::Text, write);
+    debug_assert!(payload_len <= MESSAGE_LEN_MAX);
 }
 
 /// The same, best when the payload is mostly 126 bytes or longer (`OFFER`).
 pub fn write_text_long(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    write_data(out, HEADER_LEN_LONG, OpCode::Data(Data::Text), write);
+    let payload_len = write_data(out, HEADER_LEN_LONG, Data::Text, write);
+    debug_assert!(payload_len <= MESSAGE_LEN_MAX);
 }
 
-/// Appends a binary frame; only for servers whose policy takes them.
+/// Appends a text frame of any length; only for servers whose policy is not that of the contract.
+pub fn write_text_whole(out: &mut Vec<u8>, text: &str) {
+    write_whole(out, Data::Text, text.as_bytes());
+}
+
+/// Appends a binary frame of any length; only for servers whose policy takes them.
 pub fn write_binary(out: &mut Vec<u8>, payload: &[u8]) {
-    let guess = if payload.len() > CONTROL_LEN_MAX {
-        HEADER_LEN_LONG
-    } else {
-        HEADER_LEN_SHORT
-    };
-    write_data(out, guess, OpCode::Data(Data::Binary), |out| {
-        out.extend_from_slice(payload);
-    });
+    write_whole(out, Data::Binary, payload);
+}
+
+fn write_whole(out: &mut Vec<u8>, kind: Data, payload: &[u8]) {
+    let header_len = header(OpCode::Data(kind)).len(payload.len() as u64);
+    write_data(out, header_len, kind, |out| out.extend_from_slice(payload));
 }
 
 /// Appends a ping; `payload` has at most 125 bytes.
@@ -58,14 +64,13 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 }
 
 /// Leaves room for a header of `guess` bytes, lets `write` append the payload and then fills the header in; the payload
-/// moves only when the guess was wrong.
-fn write_data(out: &mut Vec<u8>, guess: usize, opcode: OpCode, write: impl FnOnce(&mut Vec<u8>)) {
+/// moves only when the guess was wrong. Gives the payload's length.
+fn write_data(out: &mut Vec<u8>, guess: usize, kind: Data, write: impl FnOnce(&mut Vec<u8>)) -> usize {
     let start = out.len();
     out.resize(start + guess, 0);
     write(out);
     let payload_len = out.len() - start - guess;
-    debug_assert!(payload_len <= MESSAGE_LEN_MAX);
-    let header = header(opcode);
+    let header = header(OpCode::Data(kind));
     let header_len = header.len(payload_len as u64);
     if header_len > guess {
         out.resize(out.len() + header_len - guess, 0);
@@ -76,6 +81,7 @@ fn write_data(out: &mut Vec<u8>, guess: usize, opcode: OpCode, write: impl FnOnc
     }
     let formatted = header.format(payload_len as u64, &mut &mut out[start..start + header_len]);
     debug_assert!(formatted.is_ok(), "the room was measured");
+    payload_len
 }
 
 fn write_control(out: &mut Vec<u8>, opcode: Control, payload: &[u8]) {

@@ -7,12 +7,14 @@
 
 mod act;
 mod client;
+mod histories;
 mod invariants;
 mod rest;
 mod witness;
 
-pub use act::{History, crowds, histories};
-pub use rest::Run;
+pub use act::{Act, History, Post};
+pub use histories::{crowds, histories};
+pub use rest::{Run, TRIP};
 
 use proptest::prelude::*;
 
@@ -46,13 +48,14 @@ pub fn played(history: &History) -> Run {
     run
 }
 
-/// So many cases, or as many as the environment asks for; a failure is made as short as it gets.
+/// So many cases, or as many as the environment asks for; a failure is made as short as it gets, or as the environment
+/// allows.
 pub fn config(cases: u32) -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     ProptestConfig {
-        cases: asked.unwrap_or(cases),
+        cases: asked("PROPTEST_CASES").unwrap_or(cases),
         failure_persistence: None,
-        max_shrink_iters: 100_000,
+        max_shrink_iters: asked("PROPTEST_MAX_SHRINK_ITERS").unwrap_or(100_000),
         ..ProptestConfig::default()
     }
 }

@@ -99,7 +99,7 @@ impl Witness {
     fn handed(&mut self, world: &World, trigger: &Trigger) {
         let waiters = self.queues.entry(trigger.to.clone()).or_default();
         match trigger.message {
-            ToDriver::Wait { priority } if trigger.found == DriverState::Offered => waiters.push(Waiter {
+            ToDriver::Wait { priority, .. } if trigger.found == DriverState::Offered => waiters.push(Waiter {
                 priority,
                 since_ms: world.now_ms,
                 request_id: trigger.from.clone(),

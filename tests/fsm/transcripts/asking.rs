@@ -263,3 +263,90 @@ fn reserved_drivers_are_busy() {
         ",
     );
 }
+
+/// The driver was released and is asked again, and only then its first answer arrives: it says nothing about now.
+/// Taken for the second one's, it would cost the driver a refusal.
+#[test]
+fn a_reservation_crosses_its_release_and_the_next_ask() {
+    check(
+        "d1 d2",
+        "
+        >> POST r1 d1
+        >> d1 reads
+        >> hold d2>r2
+        > POST r2 d1,d2 busy=5000
+            r2 -> d1: are you free (standard)
+            d1 -> r2: busy
+            r2 -> d1: I wait (standard)
+            r2 -> d2: are you free (standard)
+            d2 -> r2: reserved
+        >> hold d1>r2
+        > d1 DECLINE r1/1
+            d1 -> r1: decline 1
+            r1 writes OFFER_DECLINED 1 websocket, CANDIDATES_EXHAUSTED
+            r1 wakes at 120000
+            r1 -> d1: 1 is declined
+            d1 hears DECLINED r1/1
+            d1 -> r2: reserved
+        > free d2>r2
+            r2 -> d1: release
+            r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d2 until 8000
+            r2 wakes at 8000
+            call 2: 202 OFFER_SENT 1 d2
+            r2 -> d2: offer 1
+            d2 hears OFFER r2/1 until 8000
+        >> POST r3 d1
+        >> d2 reads
+        > d2 DECLINE r2/1
+            d2 -> r2: decline 1
+            r2 -> d1: are you free (standard)
+            d1 -> r2: busy
+        > pass d1>r2
+        > free d1>r2
+            r2 -> d1: I wait (standard)
+            r2 writes OFFER_DECLINED 1 websocket
+            r2 wakes at 5000
+            r2 -> d2: 1 is declined
+            d2 hears DECLINED r2/1
+        > d1 DECLINE r3/1
+            d1 -> r3: delivered 1
+            d1 -> r3: decline 1
+            r3 writes OFFER_DELIVERED 1 (a note)
+            r3 writes OFFER_DECLINED 1 websocket, CANDIDATES_EXHAUSTED
+            r3 wakes at 120000
+            r3 -> d1: 1 is declined
+            d1 hears DECLINED r3/1
+            d1 -> r2: reserved
+            r2 writes OFFER_SENT 2 d1 until 8000
+            r2 wakes at 8000
+            r2 -> d1: offer 2
+            d1 hears OFFER r2/2 until 8000
+        ",
+    );
+}
+
+/// A reservation is one request's: the offer of another is refused.
+#[test]
+fn reserved_drivers_refuse_other_offers() {
+    check(
+        "d1",
+        "
+        >> hold commits
+        >> POST r1 d1 busy=5000
+        > POST r0 d1
+            r0 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
+            r0 wakes at 8000
+        > commit
+            call 2: 202 OFFER_SENT 1 d1
+            r0 -> d1: offer 1
+            d1 -> r0: refused 1: offered
+            r0 writes OFFER_REFUSED 1 d1 offered, CANDIDATES_EXHAUSTED
+            r0 wakes at 120000
+        > commit
+        > commit
+            call 1: 202 OFFER_SENT 1 d1
+            r1 -> d1: offer 1
+            d1 hears OFFER r1/1 until 8000
+        ",
+    );
+}

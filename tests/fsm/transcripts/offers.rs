@@ -453,9 +453,11 @@ fn a_late_answer_is_too_late() {
             r1 wakes at 2000
             r1 -> d1: 1 is timed out
             r1 -> d2: offer 2
-            r1 -> d1: 1 is timed out (an answer)
             d1 hears REVOKED r1/1 timeout
             d2 hears OFFER r1/2 until 2000
+        > d1 ACCEPT r1/1
+            d1 -> r1: accept 1
+            r1 -> d1: 1 is timed out (an answer)
             d1 hears REVOKED r1/1 timeout
         > ACCEPT r1 d1
             call 2: 200 timed out

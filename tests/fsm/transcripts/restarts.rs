@@ -399,3 +399,42 @@ fn ended_stays_ended() {
         ",
     );
 }
+
+/// No sound history has two trips of one driver. A directory that holds them is started all the same: the first binds
+/// the driver, the other is ended where it is kept.
+#[test]
+fn of_two_trips_one_binds_the_driver() {
+    check(
+        "",
+        "
+        > stray r1>d1 bound
+        > stray r2>d1 bound
+        > d1 connects
+            d1 hears WELCOME 1 en_route_to_pickup with its trip
+            d1 wakes at 60000
+        > d1 TRIP r1 complete
+            d1 -> trip: complete
+        ",
+    );
+}
+
+/// Somebody is on board of one of them.
+#[test]
+fn of_two_trips_the_one_that_was_picked_up() {
+    check(
+        "",
+        "
+        > stray r1>d1 bound
+        > stray r2>d1 bound-on-trip
+        > stray r3>d1 bound-on-trip
+        > stray r4>d1 bound
+        > stray r1>d1 own-trip-ended
+        > d1 connects
+            d1 hears WELCOME 1 on_trip with its trip
+            d1 wakes at 60000
+        > stray r2>d1 own-trip-ended
+            d1 hears TRIP_CANCELLED r2
+            d1 hears STATE available
+        ",
+    );
+}

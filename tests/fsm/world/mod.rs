@@ -413,7 +413,7 @@ impl World {
             RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. } => {
                 (driver_id, ToDriver::NoSuchOffer)
             }
-            RequestEvent::Reserved { driver_id } => (driver_id, ToDriver::Release),
+            RequestEvent::Reserved { driver_id, .. } => (driver_id, ToDriver::Release),
             _ => return,
         };
         self.posted += 1;

@@ -126,8 +126,8 @@ pub fn step(entry: &LogEntry) -> String {
 
 fn to_driver(message: &ToDriver) -> String {
     match message {
-        ToDriver::Ask { priority } => format!("are you free ({})", priority.as_str()),
-        ToDriver::Wait { priority } => format!("I wait ({})", priority.as_str()),
+        ToDriver::Ask { priority, .. } => format!("are you free ({})", priority.as_str()),
+        ToDriver::Wait { priority, .. } => format!("I wait ({})", priority.as_str()),
         ToDriver::Release => "release".to_owned(),
         ToDriver::Offer { attempt, resumed, .. } => {
             let again = match resumed {
@@ -251,7 +251,14 @@ fn api(answer: &ApiAnswer) -> String {
             );
             format!("409 ended {}", state.as_str())
         }
-        ApiAnswer::Outcome { outcome, .. } => format!("200 {}", outcome_name(*outcome)),
+        ApiAnswer::Outcome { outcome, trip_id } => {
+            assert_eq!(
+                *outcome == Outcome::Accepted,
+                trip_id.is_some(),
+                "a trip comes with an acceptance"
+            );
+            format!("200 {}", outcome_name(*outcome))
+        }
         ApiAnswer::NoSuchOffer => "404 no_such_offer".to_owned(),
         ApiAnswer::Cancelled => "200 CANCELLED".to_owned(),
         ApiAnswer::TripCancelled { .. } => "200 trip cancelled".to_owned(),

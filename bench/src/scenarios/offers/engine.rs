@@ -300,6 +300,8 @@ impl Engine {
                 self.faults.add("drivers lost", || format!("driver {driver}: {why:?}"));
             }
             EventKind::Fault(what) => self.faults.add("protocol", || what.clone()),
+            // Its cause has come as a fault.
+            EventKind::HttpClosed { .. } => {}
         }
         Ok(())
     }
@@ -338,7 +340,7 @@ impl Engine {
             (Message::Confirmed { .. }, _) => self.stray("stray or second CONFIRMED", driver, message, work),
             (Message::Declined { .. }, _) => self.stray("stray or second DECLINED", driver, message, work),
             (Message::State(_), _) => self.stray("STATE out of order", driver, message, work),
-            (Message::Welcome { .. } | Message::Unexpected(_), _) => {
+            (Message::Welcome { .. } | Message::Revoked { .. } | Message::Unexpected(_), _) => {
                 self.stray("unexpected message", driver, message, work);
             }
         }

@@ -1,0 +1,278 @@
+//! `compare`: two files of results, figure by figure: faster, slower, or noise.
+//!
+//! The ratio of the medians gets a confidence interval by resampling rounds (a percentile bootstrap). A difference counts when the
+//! interval does not hold 1. With fewer than four rounds on a side even results that do not overlap come about by chance too
+//! often (more than one time in twenty), so then nothing is called faster or slower.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::chance::Chance;
+use crate::report::{align_numbers, median, number, table};
+
+/// Rounds on each side below which there is no verdict.
+const ROUNDS_MIN: usize = 4;
+/// Resamplings of each figure.
+const RESAMPLES: usize = 10_000;
+/// Units in which more is better.
+const UNITS_MORE_IS_BETTER: [&str; 1] = ["1/s"];
+/// Units in which less is better.
+const UNITS_LESS_IS_BETTER: [&str; 8] = ["µs", "ms", "s", "B", "% core", "x raw", "cores", "B/s"];
+
+/// Two files.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Results before
+    #[arg(value_name = "A.json")]
+    before: PathBuf,
+    /// Results after
+    #[arg(value_name = "B.json")]
+    after: PathBuf,
+    /// Confidence of the intervals, percent
+    #[arg(long, default_value_t = 95.0)]
+    confidence: f64,
+    /// Show noise, too
+    #[arg(long)]
+    all: bool,
+    /// Exit with status 1 when anything is slower
+    #[arg(long)]
+    fail_slower: bool,
+}
+
+/// What became of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Faster,
+    Slower,
+    Noise,
+    TooFewRounds,
+}
+
+impl Verdict {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Faster => "faster",
+            Self::Slower => "SLOWER",
+            Self::Noise => "noise",
+            Self::TooFewRounds => "too few rounds",
+        }
+    }
+}
+
+/// A figure on both sides.
+#[derive(Debug)]
+struct Compared {
+    scenario: String,
+    figure: String,
+    unit: String,
+    before: f64,
+    after: f64,
+    /// Interval of after by before.
+    interval: [f64; 2],
+    verdict: Verdict,
+}
+
+/// Compares and prints.
+///
+/// # Errors
+/// A file cannot be read, or holds no results, or they have nothing in common.
+pub fn run(options: &Options) -> io::Result<ExitCode> {
+    let (before, after) = (read(&options.before)?, read(&options.after)?);
+    let compared = compare(&before, &after, options.confidence / 100.0);
+    if compared.is_empty() {
+        return Err(io::Error::other("the two files have no figure in common"));
+    }
+    for side in [&before, &after] {
+        println!("{}", side["environment"]);
+    }
+    let mut table = table();
+    table.set_header(["scenario", "figure", "unit", "A", "B", "B by A", "interval", ""]);
+    let shown = |compared: &&Compared| options.all || compared.verdict != Verdict::Noise;
+    for one in compared.iter().filter(shown) {
+        let [low, high] = one.interval;
+        table.add_row([
+            one.scenario.clone(),
+            one.figure.clone(),
+            one.unit.clone(),
+            number(one.before),
+            number(one.after),
+            number(one.after / one.before),
+            format!("{} to {}", number(low), number(high)),
+            one.verdict.words().to_owned(),
+        ]);
+    }
+    align_numbers(&mut table, 3);
+    println!("{table}");
+    let count = |verdict| compared.iter().filter(|one| one.verdict == verdict).count();
+    let slower = count(Verdict::Slower);
+    println!(
+        "{} faster, {slower} slower, {} noise, {} with too few rounds ({} rounds or more on both sides are needed)",
+        count(Verdict::Faster),
+        count(Verdict::Noise),
+        count(Verdict::TooFewRounds),
+        ROUNDS_MIN,
+    );
+    Ok(if options.fail_slower && slower > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn read(path: &Path) -> io::Result<Value> {
+    let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    let document: Value = serde_json::from_str(&text).map_err(|error| named(&error))?;
+    if document["scenarios"].is_array() {
+        Ok(document)
+    } else {
+        Err(named(&"holds no results"))
+    }
+}
+
+fn compare(before: &Value, after: &Value, confidence: f64) -> Vec<Compared> {
+    let scenarios = |document: &Value| document["scenarios"].as_array().cloned().unwrap_or_default();
+    let mut compared = Vec::new();
+    for old in scenarios(before) {
+        let same = |new: &&Value| new["scenario"] == old["scenario"];
+        let Some(new) = scenarios(after).iter().find(same).cloned() else {
+            continue;
+        };
+        for (figure, unit) in old["units"].as_object().into_iter().flatten() {
+            let unit = unit.as_str().unwrap_or("");
+            let (old_values, new_values) = (values(&old, figure), values(&new, figure));
+            if let Some(one) = compare_figure(unit, &old_values, &new_values, confidence) {
+                compared.push(Compared {
+                    scenario: old["scenario"].as_str().unwrap_or("?").to_owned(),
+                    figure: figure.clone(),
+                    ..one
+                });
+            }
+        }
+    }
+    compared
+}
+
+fn values(scenario: &Value, figure: &str) -> Vec<f64> {
+    let runs = scenario["runs"].as_array().into_iter().flatten();
+    runs.filter_map(|run| run["figures"][figure].as_f64()).collect()
+}
+
+/// Nothing when the unit has no better side, or a side has no values above zero.
+fn compare_figure(unit: &str, before: &[f64], after: &[f64], confidence: f64) -> Option<Compared> {
+    let more_is_better = UNITS_MORE_IS_BETTER.contains(&unit);
+    if !more_is_better && !UNITS_LESS_IS_BETTER.contains(&unit) {
+        return None;
+    }
+    let old = median(before.iter().copied())?;
+    let new = median(after.iter().copied())?;
+    if old <= 0.0 || new <= 0.0 {
+        return None;
+    }
+    let interval = ratio_interval(before, after, confidence);
+    let verdict = if before.len().min(after.len()) < ROUNDS_MIN {
+        Verdict::TooFewRounds
+    } else if interval[0] > 1.0 {
+        if more_is_better {
+            Verdict::Faster
+        } else {
+            Verdict::Slower
+        }
+    } else if interval[1] < 1.0 {
+        if more_is_better {
+            Verdict::Slower
+        } else {
+            Verdict::Faster
+        }
+    } else {
+        Verdict::Noise
+    };
+    Some(Compared {
+        scenario: String::new(),
+        figure: String::new(),
+        unit: unit.to_owned(),
+        before: old,
+        after: new,
+        interval,
+        verdict,
+    })
+}
+
+/// The interval of the ratio of medians, by resampling both sides.
+fn ratio_interval(before: &[f64], after: &[f64], confidence: f64) -> [f64; 2] {
+    // The same data give the same interval.
+    let mut chance = Chance::new(1);
+    let mut resampled = |values: &[f64]| {
+        let drawn = (0..values.len()).map(|_| values[chance.below(values.len())]);
+        median(drawn).unwrap_or(f64::NAN)
+    };
+    let mut ratios: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let old = resampled(before);
+            resampled(after) / old
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let tail = ((1.0 - confidence.clamp(0.5, 0.999)) / 2.0 * RESAMPLES as f64) as usize;
+    [ratios[tail], ratios[RESAMPLES - 1 - tail]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(unit: &str, before: &[f64], after: &[f64], expect: Option<Verdict>) {
+        let found = compare_figure(unit, before, after, 0.95).map(|one| one.verdict);
+        assert_eq!(found, expect, "{unit}: {before:?} {after:?}");
+    }
+
+    #[test]
+    fn differences_count_in_the_direction_of_their_unit() {
+        let (low, high) = ([10.0, 11.0, 10.5, 10.2, 10.8], [15.0, 16.0, 15.5, 15.2, 15.8]);
+        check("µs", &low, &high, Some(Verdict::Slower));
+        check("µs", &high, &low, Some(Verdict::Faster));
+        check("1/s", &low, &high, Some(Verdict::Faster));
+        check("1/s", &high, &low, Some(Verdict::Slower));
+        check("", &low, &high, None);
+    }
+
+    #[test]
+    fn what_overlaps_is_noise_and_three_rounds_say_nothing() {
+        check(
+            "ms",
+            &[10.0, 12.0, 11.0, 13.0],
+            &[11.0, 12.5, 10.5, 13.0],
+            Some(Verdict::Noise),
+        );
+        check(
+            "ms",
+            &[1.0, 1.0, 1.0],
+            &[9.0, 9.0, 9.0, 9.0],
+            Some(Verdict::TooFewRounds),
+        );
+        check("ms", &[], &[9.0], None);
+        check("ms", &[0.0; 4], &[9.0; 4], None);
+    }
+
+    #[test]
+    fn only_what_both_files_have_is_compared() {
+        let document = |value: f64| {
+            serde_json::json!({ "scenarios": [{
+                "scenario": "s", "units": { "x": "ms", "y": "" },
+                "runs": vec![serde_json::json!({ "figures": { "x": value, "y": 1.0 } }); 4],
+            }] })
+        };
+        let compared = compare(&document(2.0), &document(1.0), 0.95);
+        assert_eq!(compared.len(), 1);
+        assert_eq!(
+            (compared[0].figure.as_str(), compared[0].verdict),
+            ("x", Verdict::Faster)
+        );
+        assert!((compared[0].interval[0] - 0.5).abs() < 1e-9);
+        assert!(compare(&document(1.0), &serde_json::json!({ "scenarios": [] }), 0.95).is_empty());
+    }
+}

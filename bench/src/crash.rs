@@ -1,0 +1,113 @@
+//! `crash`: a node that gets SIGKILL again and again under load, and an audit of what its clients were told.
+//!
+//! Load, kills and auditor are the demo's (`dispatchd::demo::crash`). With `--power` the data directory stands on a file system
+//! that loses what was not synced, and every kill is a power cut.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dispatchd::demo::crash::{self, CrashOptions, Power};
+use dispatchd::demo::node;
+use lossyfs::{Honesty, LossyDisk};
+
+use crate::server::Install;
+
+/// Every other cut waits up to this long for a moment in which a write is under way.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
+/// Size of the journal's segments on the lossy disk: small, so that they are made and dropped while the play lasts.
+const SEGMENT_BYTES: u32 = 2 << 20;
+
+/// The load and the kills.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Kills
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub kills: u32,
+    /// Connected drivers
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..=5_000))]
+    pub drivers: u32,
+    /// Requests per second
+    #[arg(long, default_value_t = 60.0)]
+    pub rate: f64,
+    /// Decides the instants of the kills and every choice of the clients
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Shards of the server
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub shards: u16,
+    /// Every kill is a power cut: the data stand on a file system that loses what was not synced (needs root and /dev/fuse)
+    #[arg(long)]
+    pub power: bool,
+    /// The disk lies about what is durable: losses must be found, which shows that they can be
+    #[arg(long, requires = "power")]
+    pub lying: bool,
+}
+
+/// Kills, prints what was found; status 1 when a promise was broken.
+///
+/// # Errors
+/// There is no verdict; says why.
+pub fn run(install: &Install, options: &Options) -> io::Result<ExitCode> {
+    node::kill_child_on_panic();
+    let home = tempfile::Builder::new()
+        .prefix("dispatchd-crash-")
+        .tempdir_in(&install.data_root)?;
+    let mut settings = vec![format!("shards={}", options.shards)];
+    let mut disk = None;
+    if options.power {
+        settings.push(format!("journal_segment_bytes={SEGMENT_BYTES}"));
+        let honesty = if options.lying { Honesty::Lying } else { Honesty::Honest };
+        let data = home.path().join("data");
+        std::fs::create_dir(&data)?;
+        let mounted = LossyDisk::mount(&data, options.seed, honesty);
+        disk = Some(Cuts {
+            disk: mounted.map_err(|error| io::Error::other(format!("no lossy file system: {error}")))?,
+            cuts: 0,
+        });
+    }
+    settings.extend_from_slice(&install.settings);
+    let crash_options = CrashOptions {
+        kills: options.kills,
+        drivers: options.drivers,
+        rate: options.rate,
+        seed: options.seed,
+        settings,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let power = disk.as_mut().map(|disk| disk as &mut dyn Power);
+    let played = runtime.block_on(crash::run(&install.program, home.path(), &crash_options, power));
+    if let Some(Cuts { disk, .. }) = &disk {
+        println!("disk: {:?}", disk.counts());
+    }
+    let report = played.map_err(|error| io::Error::other(error.to_string()))?;
+    report.print();
+    Ok(if report.is_bad() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The power of a lossy disk.
+struct Cuts {
+    disk: LossyDisk,
+    cuts: u32,
+}
+
+impl Power for Cuts {
+    fn off(&mut self) {
+        self.cuts += 1;
+        let waits = self.cuts.is_multiple_of(2);
+        self.disk
+            .power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
+    }
+
+    fn on(&mut self) -> io::Result<()> {
+        self.disk.power_on().map(drop)
+    }
+}

@@ -1,0 +1,52 @@
+//! The comparison on the terminal.
+#![forbid(unsafe_code)]
+
+use super::catalogue::{Kind, Peer};
+use crate::report::{ScenarioReport, align_numbers, number, table};
+
+/// Columns: heading and figure.
+const COLUMNS: [(&str, &str); 9] = [
+    ("user B/idle", "user_per_idle"),
+    ("CPU µs busy", "busy_cpu_us"),
+    ("push/s", "push_per_s"),
+    ("p99 ms busy", "busy_p99"),
+    ("CPU µs at rate", "rate_cpu_us"),
+    ("p50 ms at rate", "rate_p50"),
+    ("p99 ms at rate", "rate_p99"),
+    ("CPU µs/handshake", "handshake_cpu_us"),
+    ("client core %", "busy_client_core"),
+];
+
+/// Prints medians, the CPU by the raw ring's, and versions.
+pub(super) fn print(peers: &[Peer], reports: &[ScenarioReport]) {
+    let raw_us = peers
+        .iter()
+        .zip(reports)
+        .find(|(peer, _)| peer.kind == Kind::Raw)
+        .and_then(|(_, report)| report.median("busy_cpu_us"));
+    let mut table = table();
+    table.set_header(
+        ["server"]
+            .into_iter()
+            .chain(COLUMNS.map(|(heading, _)| heading))
+            .chain(["by raw"]),
+    );
+    for (peer, report) in peers.iter().zip(reports) {
+        let cells = COLUMNS.map(|(_, figure)| report.median(figure).map_or("-".to_owned(), number));
+        let by_raw = report.median("busy_cpu_us").zip(raw_us).map(|(own, raw)| own / raw);
+        table.add_row(
+            [peer.kind.name().to_owned()]
+                .into_iter()
+                .chain(cells)
+                .chain([by_raw.map_or("-".to_owned(), number)]),
+        );
+    }
+    align_numbers(&mut table, 1);
+    println!("\npush and acknowledgement, medians\n{table}");
+    for (peer, report) in peers.iter().zip(reports) {
+        println!("{}: {} ({} rounds)", peer.kind.name(), peer.version, report.runs.len());
+        for line in report.fault_lines() {
+            println!("INVALID {}: {line}", peer.kind.name());
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! From a city and the fitted costs to nodes, cores, memory, network, and the stores beside them.
+#![forbid(unsafe_code)]
+
+use super::fit::{Fit, Load, Point, Quantity};
+
+/// Share of a node's cores that may be busy in the ordinary course; the rest is for bursts.
+const BUSY_MAX: f64 = 0.6;
+/// The same while a node is missing.
+const BUSY_MAX_DEGRADED: f64 = 0.8;
+/// Share of a node's memory that may be in use.
+const MEMORY_MAX: f64 = 0.7;
+/// Share of a NIC's rate that may be in use.
+const NIC_MAX: f64 = 0.5;
+/// Ethernet, IP and TCP headers of a message that fits one segment, and of its acknowledgement; loopback has no Ethernet.
+const WIRE_OVERHEAD: f64 = 1.25;
+/// CPU of a handshake with `WELCOME`, µs, when no measurement is given.
+const HANDSHAKE_US_ASSUMED: f64 = 60.0;
+
+/// The city and the machines that are for sale.
+#[derive(Debug, Clone, clap::Args)]
+pub struct City {
+    /// Connected drivers
+    #[arg(long)]
+    pub drivers: Option<f64>,
+    /// Offers per second
+    #[arg(long)]
+    pub offers_per_second: Option<f64>,
+    /// Interval of heartbeats, s
+    #[arg(long, default_value_t = 30.0)]
+    pub heartbeat_s: f64,
+    /// Interval of positions, s; 0 for none
+    #[arg(long, default_value_t = 0.0)]
+    pub location_s: f64,
+    /// Cores of a node
+    #[arg(long, default_value_t = 16.0)]
+    pub node_cores: f64,
+    /// Memory of a node, GB
+    #[arg(long, default_value_t = 64.0)]
+    pub node_memory_gb: f64,
+    /// Network of a node, Gbit/s
+    #[arg(long, default_value_t = 10.0)]
+    pub node_gbit: f64,
+    /// Connections that a node may hold
+    #[arg(long, default_value_t = 1_000_000.0)]
+    pub node_connections: f64,
+    /// How fast all drivers of a lost node are to be back, s
+    #[arg(long, default_value_t = 30.0)]
+    pub storm_s: f64,
+    /// How long audits and records are kept, days
+    #[arg(long, default_value_t = 30.0)]
+    pub retention_days: f64,
+}
+
+/// How far a figure can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confidence {
+    /// Nobody has measured it here.
+    Assumed,
+    /// Far beyond what was measured, or a bad fit.
+    Low,
+    /// Beyond what was measured.
+    Medium,
+    /// Within a few times of what was measured, and a good fit.
+    High,
+}
+
+impl Confidence {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Assumed => "assumed",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+
+    /// Of a fit that is asked for `reach` times the most that was measured.
+    fn of(fit: &Fit, reach: f64) -> Self {
+        match (fit.error, reach) {
+            (error, reach) if error <= 0.1 && reach <= 4.0 && fit.points >= 4 => Self::High,
+            (error, reach) if error <= 0.25 && reach <= 30.0 => Self::Medium,
+            _ => Self::Low,
+        }
+    }
+}
+
+/// A line of the plan.
+#[derive(Debug)]
+pub struct Line {
+    /// What.
+    pub what: String,
+    /// How much, with its unit.
+    pub figure: String,
+    /// How sure.
+    pub confidence: Confidence,
+    /// What it rests on, or what bounds it.
+    pub because: String,
+}
+
+/// A sized fleet.
+pub struct Plan {
+    /// Nodes, the spare one included.
+    pub nodes: f64,
+    /// What decided their number.
+    pub bound_by: &'static str,
+    /// To be printed.
+    pub lines: Vec<Line>,
+}
+
+/// What a load takes in all, with how sure that is.
+struct Need {
+    value: f64,
+    confidence: Confidence,
+    because: String,
+}
+
+/// The costs that were fitted.
+pub struct Costs {
+    fits: Vec<(Quantity, Fit)>,
+    largest: Load,
+    handshake_us: Option<f64>,
+}
+
+impl Costs {
+    /// Fits everything that was measured.
+    ///
+    /// # Errors
+    /// There are no points, or CPU or memory was not measured.
+    pub fn new(points: &[Point], handshake_us: Option<f64>) -> Result<Self, String> {
+        let fits: Vec<_> = Quantity::ALL
+            .into_iter()
+            .filter_map(|quantity| Fit::new(quantity, points).map(|fit| (quantity, fit)))
+            .collect();
+        for needed in [Quantity::Cpu, Quantity::Memory] {
+            if !fits.iter().any(|(quantity, _)| *quantity == needed) {
+                return Err(format!(
+                    "the results hold no {}: run bench/scenarios/scale.toml",
+                    needed.words().0
+                ));
+            }
+        }
+        let most = |field: fn(&Load) -> f64| points.iter().map(|point| field(&point.load)).fold(0.0, f64::max);
+        let largest = Load {
+            drivers: most(|load| load.drivers),
+            shards: most(|load| load.shards),
+            heartbeats: most(|load| load.heartbeats),
+            locations: most(|load| load.locations),
+            offers: most(|load| load.offers),
+        };
+        Ok(Self {
+            fits,
+            largest,
+            handshake_us,
+        })
+    }
+
+    /// The fit of a quantity.
+    pub fn fit(&self, quantity: Quantity) -> Option<&Fit> {
+        self.fits
+            .iter()
+            .find(|(other, _)| *other == quantity)
+            .map(|(_, fit)| fit)
+    }
+
+    fn need(&self, quantity: Quantity, load: &Load) -> Need {
+        let Some(fit) = self.fit(quantity) else {
+            return Need {
+                value: 0.0,
+                confidence: Confidence::Assumed,
+                because: "not measured".into(),
+            };
+        };
+        let reaches = [
+            load.drivers / self.largest.drivers.max(1.0),
+            load.offers / self.largest.offers.max(1.0),
+        ];
+        let reach = reaches.into_iter().fold(1.0, f64::max);
+        Need {
+            value: fit.predict(load),
+            confidence: Confidence::of(fit, reach),
+            because: format!(
+                "fit of {} phases, error {:.0} %, {reach:.1} x the largest of them",
+                fit.points,
+                100.0 * fit.error
+            ),
+        }
+    }
+}
+
+/// What the whole city takes.
+struct Needs {
+    cpu: Need,
+    memory: Need,
+    kernel: Need,
+    network: Need,
+    /// Of all nodes and their kernels, bytes.
+    memory_bytes: f64,
+    /// One way, headers included, bits per second.
+    network_bits: f64,
+}
+
+/// Sizes a fleet for a city.
+pub fn size(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Plan {
+    let per_s = |interval_s: f64| if interval_s > 0.0 { drivers / interval_s } else { 0.0 };
+    let load = Load {
+        drivers,
+        shards: city.node_cores,
+        heartbeats: per_s(city.heartbeat_s),
+        locations: per_s(city.location_s),
+        offers,
+    };
+    let (memory, kernel) = (costs.need(Quantity::Memory, &load), costs.need(Quantity::Kernel, &load));
+    let network = costs.need(Quantity::Network, &load);
+    let needs = Needs {
+        cpu: costs.need(Quantity::Cpu, &load),
+        // Kernel memory was measured with both ends on one machine; a node has one of them.
+        memory_bytes: memory.value + kernel.value / 2.0,
+        // Every byte on loopback is one direction of one message; NICs are full duplex, so half of it counts.
+        network_bits: network.value / 2.0 * 8.0 * WIRE_OVERHEAD,
+        memory,
+        kernel,
+        network,
+    };
+    let (bound_by, most) = [
+        ("CPU", needs.cpu.value / (city.node_cores * BUSY_MAX)),
+        ("memory", needs.memory_bytes / (city.node_memory_gb * 1e9 * MEMORY_MAX)),
+        ("connections", drivers / city.node_connections),
+        ("network", needs.network_bits / (city.node_gbit * 1e9 * NIC_MAX)),
+    ]
+    .into_iter()
+    .fold(("CPU", 0.0), |most, need| if need.1 > most.1 { need } else { most });
+    // With one node missing the others carry everything; a single node has nobody beside it.
+    let carrying = most.ceil().max(1.0);
+    let mut plan = Plan {
+        nodes: carrying + 1.0,
+        bound_by,
+        lines: Vec::new(),
+    };
+    node_lines(&mut plan, city, drivers, &needs);
+    plan.lines
+        .push(storm_line(city, drivers, needs.cpu.value, carrying, plan.nodes, costs));
+    disk_lines(&mut plan, city, &load, carrying, costs);
+    super::stores::store_lines(&mut plan, city, drivers, offers, carrying + 1.0);
+    plan
+}
+
+fn node_lines(plan: &mut Plan, city: &City, drivers: f64, needs: &Needs) {
+    let (nodes, bound_by, carrying) = (plan.nodes, plan.bound_by, plan.nodes - 1.0);
+    let cpu = &needs.cpu;
+    let mut line = |what: &str, figure: String, confidence: Confidence, because: String| {
+        plan.lines.push(Line {
+            what: what.to_owned(),
+            figure,
+            confidence,
+            because,
+        });
+    };
+    line(
+        "nodes",
+        format!(
+            "{nodes:.0} of {:.0} cores, {:.0} GB",
+            city.node_cores, city.node_memory_gb
+        ),
+        cpu.confidence.min(needs.memory.confidence),
+        format!("{carrying:.0} for the load, bound by {bound_by}, and one that may be missing"),
+    );
+    line(
+        "CPU in all",
+        format!("{:.1} cores", cpu.value),
+        cpu.confidence,
+        cpu.because.clone(),
+    );
+    line(
+        "CPU of a node",
+        format!(
+            "{:.0} % of its cores, {:.0} % with one missing",
+            100.0 * cpu.value / nodes / city.node_cores,
+            100.0 * cpu.value / carrying / city.node_cores
+        ),
+        cpu.confidence,
+        format!("at most {:.0} % in the ordinary course", 100.0 * BUSY_MAX),
+    );
+    line(
+        "memory of a node",
+        format!("{:.2} GB with one missing", needs.memory_bytes / carrying / 1e9),
+        needs.memory.confidence.min(needs.kernel.confidence),
+        format!(
+            "{:.0} B of the node and {:.0} B of its kernel for a driver; {}",
+            needs.memory.value / drivers,
+            needs.kernel.value / 2.0 / drivers,
+            needs.memory.because
+        ),
+    );
+    line(
+        "network of a node",
+        format!(
+            "{:.3} Gbit/s each way, with one missing",
+            needs.network_bits / carrying / 1e9
+        ),
+        needs.network.confidence,
+        format!(
+            "{:.0} Gbit/s NIC, half of it at most; headers taken as {:.0} % more",
+            city.node_gbit,
+            100.0 * (WIRE_OVERHEAD - 1.0)
+        ),
+    );
+}
+
+/// All drivers of a lost node connect to the others.
+fn storm_line(city: &City, drivers: f64, cpu: f64, carrying: f64, nodes: f64, costs: &Costs) -> Line {
+    let lost = drivers / nodes;
+    let handshake_us = costs.handshake_us.unwrap_or(HANDSHAKE_US_ASSUMED);
+    let spare = (carrying * city.node_cores * BUSY_MAX_DEGRADED - cpu).max(0.01);
+    let secs = lost * handshake_us / 1e6 / spare;
+    let verdict = if secs <= city.storm_s { "within" } else { "NOT within" };
+    Line {
+        what: "storm after a node's loss".into(),
+        figure: format!("{lost:.0} drivers back in {secs:.1} s"),
+        confidence: if costs.handshake_us.is_some() {
+            Confidence::Medium
+        } else {
+            Confidence::Assumed
+        },
+        because: format!(
+            "{handshake_us:.0} µs a handshake on {spare:.1} spare cores up to {:.0} %; {verdict} {:.0} s",
+            100.0 * BUSY_MAX_DEGRADED,
+            city.storm_s
+        ),
+    }
+}
+
+fn disk_lines(plan: &mut Plan, city: &City, load: &Load, carrying: f64, costs: &Costs) {
+    let disk = costs.need(Quantity::Disk, load);
+    let commits = costs.need(Quantity::Commits, load);
+    plan.lines.push(Line {
+        what: "disk of a node".into(),
+        figure: format!(
+            "{:.1} MB/s, {:.0} GB a day",
+            disk.value / carrying / 1e6,
+            disk.value / carrying * 86_400.0 / 1e9
+        ),
+        confidence: disk.confidence,
+        because: disk.because,
+    });
+    plan.lines.push(Line {
+        what: "syncs of a node".into(),
+        figure: format!(
+            "at most {:.0} /s over {:.0} shards",
+            commits.value / carrying,
+            city.node_cores
+        ),
+        // Commits take more with them the more waits: the straight line is an upper bound.
+        confidence: commits.confidence.min(Confidence::Medium),
+        because: format!("an upper bound, commits of busy shards hold more; {}", commits.because),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        city: City,
+    }
+
+    fn costs() -> Costs {
+        let points: Vec<Point> = [(1e4, 0.0), (1e4, 1e3), (5e4, 0.0), (5e4, 1e3)]
+            .into_iter()
+            .map(|(drivers, offers)| {
+                let heartbeats = drivers / 30.0;
+                Point {
+                    name: String::new(),
+                    load: Load {
+                        drivers,
+                        shards: 1.0,
+                        heartbeats,
+                        locations: 0.0,
+                        offers,
+                    },
+                    took: [
+                        heartbeats * 10e-6 + offers * 100e-6,
+                        1e7 + drivers * 300.0,
+                        drivers * 8000.0,
+                        heartbeats * 300.0 + offers * 4000.0,
+                        offers * 2000.0,
+                        offers * 2.0,
+                    ],
+                }
+            })
+            .collect();
+        Costs::new(&points, Some(50.0)).unwrap()
+    }
+
+    fn plan(arguments: &[&str], drivers: f64, offers: f64) -> Plan {
+        let city = Only::parse_from(["plan"].iter().chain(arguments)).city;
+        size(&city, drivers, offers, &costs())
+    }
+
+    #[test]
+    fn a_small_city_has_two_nodes_and_a_large_one_is_bound_by_what_it_lacks() {
+        assert!((plan(&[], 1e4, 100.0).nodes - 2.0).abs() < 0.1);
+        let large = plan(&[], 5e6, 1000.0);
+        assert_eq!((large.bound_by, large.nodes), ("connections", 6.0));
+        assert_eq!(plan(&["--node-memory-gb", "2"], 5e6, 1000.0).bound_by, "memory");
+        assert_eq!(plan(&["--node-cores", "1"], 1e5, 50_000.0).bound_by, "CPU");
+        assert_eq!(plan(&["--node-gbit", "0.01"], 1e6, 1000.0).bound_by, "network");
+    }
+
+    #[test]
+    fn what_is_far_from_the_measurements_is_trusted_less() {
+        let sure = |drivers: f64| {
+            let plan = plan(&[], drivers, 1000.0);
+            plan.lines
+                .iter()
+                .find(|line| line.what == "CPU in all")
+                .unwrap()
+                .confidence
+        };
+        assert_eq!(sure(1e5), Confidence::High);
+        assert_eq!(sure(1e6), Confidence::Medium);
+        assert_eq!(sure(5e6), Confidence::Low);
+    }
+
+    #[test]
+    fn a_storm_that_takes_too_long_is_said() {
+        let storm = |arguments: &[&str]| {
+            let plan = plan(arguments, 2e6, 1000.0);
+            plan.lines
+                .iter()
+                .find(|line| line.what.starts_with("storm"))
+                .unwrap()
+                .because
+                .clone()
+        };
+        assert!(storm(&[]).contains("; within"), "{}", storm(&[]));
+        assert!(storm(&["--storm-s", "0.1"]).contains("NOT within"));
+    }
+}

@@ -1,0 +1,355 @@
+//! `soak`: a node under mixed load for an hour, and whether everything it holds stays flat.
+//!
+//! The load is the demo's fleet and matching engine (accept, decline, ignore, vanish and return, parallel offers, waits for busy
+//! drivers, cancels, duplicates, trips), a second consumer of events that acknowledges late, a reader, and a client that sends
+//! what is not allowed. The server is not pinned and has the settings of production. When the load has ended, nothing may be
+//! left open. See [`trend`] for the rule of flatness.
+#![forbid(unsafe_code)]
+
+mod page;
+mod samples;
+mod strangers;
+mod trend;
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dispatchd::demo::Tempo;
+use dispatchd::demo::api::{Api, http_client};
+use dispatchd::demo::city::City;
+use dispatchd::demo::drivers::{self, World};
+use dispatchd::demo::engine::Engine;
+use dispatchd::demo::node::{self, Node};
+use dispatchd::demo::observe::{Observer, total};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::server::Install;
+use samples::{Judged, Sample};
+use strangers::Notes;
+
+/// How long what is open may take to end after the load did, and the sockets after that: the longest search, a trip, and the
+/// time for which a driver without a socket is kept.
+const END_MAX: Duration = Duration::from_secs(150);
+/// Sockets that may be open at the end: the connection that asks, and one that is just being closed.
+const SLOTS_AT_REST_MAX: f64 = 3.0;
+/// Between two lines of progress.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+/// How late the second consumer acknowledges.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(3);
+/// One of so many samples may be missing.
+const MISSED_SHARE: usize = 50;
+/// Descriptors beside one per driver.
+const DESCRIPTORS: u64 = 512;
+
+/// The load.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub struct Options {
+    /// How long, min
+    #[arg(long, default_value_t = 60.0)]
+    pub minutes: f64,
+    /// Connected drivers
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=15_000))]
+    pub drivers: u32,
+    /// Requests per second
+    #[arg(long, default_value_t = 30.0)]
+    pub rate: f64,
+    /// Shards of the server
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub shards: u16,
+    /// Decides every choice of the drivers and the engine
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Between two samples, s
+    #[arg(long, default_value_t = 5.0)]
+    pub sample_secs: f64,
+    /// Write the page with the plots to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// What a run came to.
+struct Results {
+    parameters: Value,
+    seconds: f64,
+    faults: Vec<String>,
+    counts: Value,
+    series: Vec<Judged>,
+}
+
+impl Results {
+    fn is_good(&self) -> bool {
+        self.faults.is_empty() && self.series.iter().all(|judged| judged.good)
+    }
+
+    fn to_json(&self) -> Value {
+        let series: Vec<Value> = self.series.iter().map(Judged::to_json).collect();
+        json!({
+            "scenario": "soak", "parameters": self.parameters, "seconds": self.seconds, "passed": self.is_good(),
+            "faults": self.faults, "counts": self.counts, "series": series,
+        })
+    }
+
+    fn print(&self) {
+        println!("soak of {:.1} min {}", self.seconds / 60.0, self.parameters);
+        println!("{}", self.counts);
+        for judged in &self.series {
+            let (name, unit) = (judged.series.name, judged.series.unit);
+            let trend = judged.trend.map_or("-".to_owned(), |trend| {
+                let (level, slope, low) = (trend.level, trend.slope_per_hour, trend.slope_low_per_hour);
+                format!("level {level:>10.2}  per hour {slope:>+9.3} (at least {low:>+9.3})")
+            });
+            println!("{name:>18} {:<12} {trend}  {unit}", judged.word());
+        }
+        for fault in &self.faults {
+            println!("FAULT: {fault}");
+        }
+    }
+}
+
+/// Runs the soak, prints and writes its results; status 1 when something grew, was left or was answered wrongly.
+///
+/// # Errors
+/// The server cannot be started, ended by itself, or a file cannot be written.
+pub fn run(install: &Install, options: &Options, json: Option<&Path>) -> io::Result<ExitCode> {
+    node::kill_child_on_panic();
+    node::allow_open_files(u64::from(options.drivers) + DESCRIPTORS).map_err(io::Error::other)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let home = tempfile::Builder::new()
+        .prefix("dispatchd-soak-")
+        .tempdir_in(&install.data_root)?;
+    let mut settings = vec![format!("shards={}", options.shards)];
+    settings.extend_from_slice(&install.settings);
+    let mut node = Node::start(&install.program, home.path(), settings)?;
+    let http = http_client().map_err(io::Error::other)?;
+    let results = runtime
+        .block_on(node.ready(&http))
+        .map_err(io::Error::other)
+        .and_then(|_| load(&runtime, &mut node, http, options))
+        .map_err(|error| io::Error::other(format!("{error}\n{}", node.log_tail())))?;
+    results.print();
+    if let Some(path) = json {
+        std::fs::write(path, format!("{:#}\n", results.to_json()))?;
+    }
+    if let Some(path) = &options.html {
+        std::fs::write(path, page::render(&results))?;
+    }
+    Ok(if results.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn load(
+    runtime: &tokio::runtime::Runtime,
+    node: &mut Node,
+    http: reqwest::Client,
+    options: &Options,
+) -> io::Result<Results> {
+    let address = crate::server::ipv4(node.address())?;
+    let observer = Arc::new(Observer::counting());
+    let stop = AtomicBool::new(false);
+    let notes = Notes::default();
+    let mut samples: Vec<(f64, Sample)> = Vec::new();
+    let seconds = options.minutes * 60.0;
+    let posted = || total(&observer.counters.posted);
+    let outcome = std::thread::scope(|threads| {
+        threads.spawn(|| strangers::misbehave(address, "driver-00000", &stop, &notes));
+        threads.spawn(|| strangers::read(address, options.drivers, &posted, &stop, &notes));
+        // Whatever happens below, the threads are told to end.
+        let result: io::Result<Vec<String>> = runtime.block_on(async {
+            let crowd = Crowd::start(node.address(), http, &observer, options)?;
+            watch(node, address, &observer, seconds, options.sample_secs, &mut samples).await?;
+            stop.store(true, Ordering::Relaxed);
+            Ok(crowd.rest(address).await)
+        });
+        stop.store(true, Ordering::Relaxed);
+        result
+    });
+    let mut faults = notes.faults();
+    faults.extend(outcome?);
+    let counters = &observer.counters;
+    Ok(Results {
+        parameters: json!(options),
+        seconds: samples.last().map_or(0.0, |(at, _)| *at),
+        faults,
+        counts: json!({
+            "posted": total(&counters.posted), "accepted": total(&counters.accepted),
+            "unfulfilled": total(&counters.unfulfilled), "cancelled": total(&counters.cancelled),
+            "trips_ended": total(&counters.trips_ended), "offers_heard": total(&counters.offers),
+            "redispatched": total(&counters.redispatched), "reconnects": total(&counters.reconnects),
+            "duplicates_absorbed": total(&counters.duplicates_absorbed), "events": total(&counters.events),
+            "turned_away": total(&counters.turned_away),
+            "bad_input": notes.bad_sent.load(Ordering::Relaxed), "reads": notes.reads.load(Ordering::Relaxed),
+        }),
+        series: Judged::all(&samples),
+    })
+}
+
+/// Takes samples for so long.
+async fn watch(
+    node: &mut Node,
+    address: SocketAddrV4,
+    observer: &Observer,
+    seconds: f64,
+    every_s: f64,
+    samples: &mut Vec<(f64, Sample)>,
+) -> io::Result<()> {
+    let begin = Instant::now();
+    let (mut line_at, mut missed) = (LINE_EVERY, 0);
+    let mut ticks = tokio::time::interval(Duration::from_secs_f64(every_s));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while begin.elapsed().as_secs_f64() < seconds {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+        if let Some(status) = node.ended() {
+            return Err(io::Error::other(format!("the node ended by itself: {status}")));
+        }
+        let at = begin.elapsed();
+        let sample = match tokio::task::block_in_place(|| samples::take(address)) {
+            Ok(sample) => sample,
+            Err(error) => {
+                eprintln!("no sample at {:.0} s: {error}", at.as_secs_f64());
+                missed += 1;
+                continue;
+            }
+        };
+        if at >= line_at {
+            line_at += LINE_EVERY;
+            let of = |name| samples::value_of(&sample, name);
+            eprintln!(
+                "{:4.0} min  {} posted  {} accepted  resident {:.1} MiB  allocated {:.2} MiB  slots {:.0}  open {:.0}",
+                at.as_secs_f64() / 60.0,
+                total(&observer.counters.posted),
+                total(&observer.counters.accepted),
+                of("resident"),
+                of("allocated"),
+                of("ring_slots"),
+                of("requests_open"),
+            );
+        }
+        samples.push((at.as_secs_f64(), sample));
+    }
+    // A machine that is busy with other things may be late now and then; a node that does not answer is another matter.
+    if missed * MISSED_SHARE > samples.len() {
+        return Err(io::Error::other(format!("{missed} samples could not be taken")));
+    }
+    Ok(())
+}
+
+/// Drivers, engine and consumers.
+struct Crowd {
+    engine: Arc<Engine>,
+    drivers: JoinSet<()>,
+    replay: JoinSet<()>,
+    readers: JoinSet<()>,
+}
+
+impl Crowd {
+    fn start(
+        address: SocketAddr,
+        http: reqwest::Client,
+        observer: &Arc<Observer>,
+        options: &Options,
+    ) -> io::Result<Self> {
+        let city = Arc::new(City::load().map_err(io::Error::other)?);
+        let fleet = drivers::place(&city, options.drivers, options.seed);
+        let api = Api::new(http, address, Arc::clone(observer));
+        let world = World {
+            address,
+            api: api.clone(),
+            observer: Arc::clone(observer),
+            tempo: Tempo::DEMO,
+        };
+        let recorded = city.rides.len();
+        let engine = Engine::new(&world, city, &fleet, options.seed);
+        let ramp = Duration::from_secs_f64(f64::from(options.drivers) / 200.0);
+        let drivers = drivers::start(&world, &fleet, options.seed, ramp);
+        let (mut replay, mut readers) = (JoinSet::new(), JoinSet::new());
+        let count = (options.minutes * 60.0 * options.rate) as usize;
+        let rides: Vec<usize> = (0..count).map(|number| number % recorded).collect();
+        replay.spawn(Arc::clone(&engine).replay(rides, options.rate));
+        readers.spawn(Arc::clone(&engine).follow_events());
+        readers.spawn(acknowledge_late(api));
+        Ok(Self {
+            engine,
+            drivers,
+            replay,
+            readers,
+        })
+    }
+
+    /// Waits until everything has ended, lets everybody go, and says what the server still holds then.
+    async fn rest(mut self, address: SocketAddrV4) -> Vec<String> {
+        let mut left = Vec::new();
+        let ended = async {
+            while self.replay.join_next().await.is_some() {}
+            while self.engine.unfinished() > 0 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        if tokio::time::timeout(END_MAX, ended).await.is_err() {
+            let unfinished = self.engine.unfinished();
+            left.push(format!(
+                "{unfinished} requests or trips have not ended {END_MAX:?} after the load"
+            ));
+        }
+        self.drivers.shutdown().await;
+        self.readers.shutdown().await;
+        drop(self.engine);
+        let begin = Instant::now();
+        loop {
+            let held = match tokio::task::block_in_place(|| samples::take(address)) {
+                Ok(sample) => held(&sample),
+                Err(error) => vec![format!("no metrics at the end: {error}")],
+            };
+            if held.is_empty() || begin.elapsed() > END_MAX {
+                left.extend(held);
+                return left;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// What a server that nobody uses should not hold.
+fn held(sample: &Sample) -> Vec<String> {
+    let bounds = [
+        ("requests_open", 0.0),
+        ("requests_waiting", 0.0),
+        ("store_backlog", 0.0),
+        ("polls_parked", 0.0),
+        ("drivers", 0.0),
+        ("ring_slots", SLOTS_AT_REST_MAX),
+    ];
+    let over = bounds.into_iter().filter_map(|(name, most)| {
+        let value = samples::value_of(sample, name);
+        // Not a number is over, too.
+        (!(value <= most)).then(|| format!("at rest, {name} is {value}, more than {most}"))
+    });
+    over.collect()
+}
+
+/// A second consumer, slower than the engine.
+async fn acknowledge_late(api: Api) {
+    loop {
+        tokio::time::sleep(ACKNOWLEDGE_AFTER).await;
+        if let Ok(lines) = api.events("soak-late", None, Duration::from_secs(1)).await
+            && let Some(newest) = lines.last()
+        {
+            api.acknowledge("soak-late", newest.cursor).await;
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What is sampled of the server, and which of it must be flat.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddrV4;
+
+use serde_json::{Value, json};
+
+use super::trend::Trend;
+use crate::http;
+use crate::measure::metric;
+
+/// One series of samples.
+pub struct Series {
+    /// Name in the results.
+    pub name: &'static str,
+    /// Name in the server's metrics; the samples of all its labels are summed.
+    metric: &'static str,
+    /// Metrics to be subtracted.
+    less: &'static [&'static str],
+    /// What a sample is divided by, so that it has this unit.
+    divisor: f64,
+    /// Unit of a sample.
+    pub unit: &'static str,
+    /// What is expected of it.
+    pub expect: Expect,
+}
+
+/// What is expected of a series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Expect {
+    /// Flat, apart from steps up to this size in an hour (unit of the series).
+    Flat(f64),
+    /// Grows with the work by its meaning; shown and not judged.
+    Shown,
+    /// A counter: what is plotted is its growth per second.
+    Rate,
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'static str, expect: Expect) -> Series {
+    Series {
+        name,
+        metric,
+        less: &[],
+        divisor,
+        unit,
+        expect,
+    }
+}
+
+/// Everything that is sampled.
+pub const SERIES: &[Series] = &[
+    series(
+        "resident",
+        "process_resident_memory_bytes",
+        MIB,
+        "MiB",
+        Expect::Flat(1.0),
+    ),
+    series("allocated", "dispatchd_allocated_bytes", MIB, "MiB", Expect::Flat(0.5)),
+    // The store's write buffers grow for minutes and are emptied at once; a slope through that says nothing.
+    Series {
+        less: &["dispatchd_store_write_buffers_bytes", "dispatchd_store_cache_bytes"],
+        ..series(
+            "allocated_rest",
+            "dispatchd_allocated_bytes",
+            MIB,
+            "MiB",
+            Expect::Flat(0.5),
+        )
+    },
+    series(
+        "store_buffers",
+        "dispatchd_store_write_buffers_bytes",
+        MIB,
+        "MiB",
+        Expect::Shown,
+    ),
+    series("store_cache", "dispatchd_store_cache_bytes", MIB, "MiB", Expect::Shown),
+    series("tables", "dispatchd_memory_bytes", MIB, "MiB", Expect::Flat(0.25)),
+    series("fds", "process_open_fds", 1.0, "descriptors", Expect::Flat(2.0)),
+    series("threads", "process_threads", 1.0, "threads", Expect::Flat(1.0)),
+    series("ring_slots", "dispatchd_ring_slots", 1.0, "slots", Expect::Flat(5.0)),
+    series(
+        "connections",
+        "dispatchd_connections",
+        1.0,
+        "connections",
+        Expect::Flat(5.0),
+    ),
+    series(
+        "timers_armed",
+        "dispatchd_timers_armed",
+        1.0,
+        "timers",
+        Expect::Flat(5.0),
+    ),
+    series("drivers", "dispatchd_drivers", 1.0, "drivers", Expect::Flat(5.0)),
+    series(
+        "requests_open",
+        "dispatchd_requests_open",
+        1.0,
+        "requests",
+        Expect::Flat(5.0),
+    ),
+    series(
+        "requests_waiting",
+        "dispatchd_requests_waiting",
+        1.0,
+        "requests",
+        Expect::Flat(5.0),
+    ),
+    series(
+        "store_backlog",
+        "dispatchd_store_backlog_records",
+        1.0,
+        "records",
+        Expect::Flat(50.0),
+    ),
+    series(
+        "store_queue",
+        "dispatchd_store_queue_commits",
+        1.0,
+        "commits",
+        Expect::Flat(50.0),
+    ),
+    series(
+        "polls_parked",
+        "dispatchd_store_polls_parked",
+        1.0,
+        "readers",
+        Expect::Flat(1.0),
+    ),
+    series(
+        "journal_segments",
+        "dispatchd_journal_segments",
+        1.0,
+        "segments",
+        Expect::Flat(1.0),
+    ),
+    series(
+        "events_kept",
+        "dispatchd_store_events_kept",
+        1.0,
+        "events",
+        Expect::Shown,
+    ),
+    series("store_disk", "dispatchd_store_disk_bytes", MIB, "MiB", Expect::Shown),
+    series("cpu", "process_cpu_seconds_total", 0.01, "% of a core", Expect::Rate),
+    series("offers", "dispatchd_offers_total", 1.0, "per s", Expect::Rate),
+    series(
+        "http_requests",
+        "dispatchd_http_requests_total",
+        1.0,
+        "per s",
+        Expect::Rate,
+    ),
+    series("bad_input", "dispatchd_bad_input_total", 1.0, "per s", Expect::Rate),
+    series(
+        "journal_commits",
+        "dispatchd_journal_commits_total",
+        1.0,
+        "per s",
+        Expect::Rate,
+    ),
+];
+
+/// One look at everything; as long as [`SERIES`].
+pub type Sample = Vec<f64>;
+
+/// Looks at everything once. A series that the server does not show is not a number.
+///
+/// # Errors
+/// `/metrics` cannot be read.
+pub fn take(address: SocketAddrV4) -> io::Result<Sample> {
+    let text = match http::get(address, "/metrics")? {
+        (200, text) => text,
+        (status, _) => return Err(io::Error::other(format!("/metrics answers {status}"))),
+    };
+    let read = |name| metric(&text, name).unwrap_or(f64::NAN);
+    let value = |series: &Series| {
+        let less: f64 = series.less.iter().map(|name| read(name)).sum();
+        (read(series.metric) - less) / series.divisor
+    };
+    Ok(SERIES.iter().map(value).collect())
+}
+
+/// The value of one series in a sample.
+///
+/// # Panics
+/// When there is no series of that name.
+pub fn value_of(sample: &Sample, name: &str) -> f64 {
+    let index = SERIES.iter().position(|series| series.name == name);
+    sample[index.expect("the name of a series")]
+}
+
+/// A series with all its samples, and how it fared.
+pub struct Judged {
+    /// Which.
+    pub series: &'static Series,
+    /// `(s since the start, value)`, oldest first.
+    pub points: Vec<(f64, f64)>,
+    /// Its second half.
+    pub trend: Option<Trend>,
+    /// Whether it is as expected.
+    pub good: bool,
+}
+
+impl Judged {
+    /// All series of these samples `(s, sample)`.
+    pub fn all(samples: &[(f64, Sample)]) -> Vec<Self> {
+        let of = |(index, series): (usize, &'static Series)| {
+            let raw: Vec<(f64, f64)> = samples.iter().map(|(at, sample)| (*at, sample[index])).collect();
+            Self::of(series, raw)
+        };
+        SERIES.iter().enumerate().map(of).collect()
+    }
+
+    fn of(series: &'static Series, raw: Vec<(f64, f64)>) -> Self {
+        let points = match series.expect {
+            Expect::Rate => rates(&raw),
+            Expect::Flat(_) | Expect::Shown => raw,
+        };
+        let trend = Trend::of(&points).filter(|trend| trend.level.is_finite());
+        let good = match series.expect {
+            // What cannot be judged is not good: too short a run, or a metric that is gone.
+            Expect::Flat(grain) => trend.is_some_and(|trend| trend.is_flat(grain)),
+            Expect::Shown | Expect::Rate => true,
+        };
+        Self {
+            series,
+            points,
+            trend,
+            good,
+        }
+    }
+
+    /// What the verdict says, in a word.
+    pub fn word(&self) -> &'static str {
+        match (self.series.expect, self.good, self.trend) {
+            (Expect::Shown | Expect::Rate, ..) => "shown",
+            (_, true, _) => "flat",
+            (_, false, Some(_)) => "GROWS",
+            (_, false, None) => "NOT JUDGED",
+        }
+    }
+
+    /// As JSON, samples included.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "name": self.series.name, "unit": self.series.unit, "verdict": self.word(), "trend": self.trend,
+            "samples": self.points,
+        })
+    }
+}
+
+fn rates(raw: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let rate = |pair: &[(f64, f64)]| (pair[1].0, (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0));
+    raw.windows(2).map(rate).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_that_is_missing_is_not_good() {
+        let gone = |n: u32| (f64::from(n), vec![f64::NAN; SERIES.len()]);
+        let judged = Judged::all(&(0..100).map(gone).collect::<Vec<_>>());
+        assert_eq!(judged[0].word(), "NOT JUDGED");
+        assert!(!judged[0].good);
+    }
+
+    #[test]
+    fn counters_are_plotted_as_rates() {
+        assert_eq!(
+            rates(&[(0.0, 10.0), (2.0, 30.0), (3.0, 30.0)]),
+            [(2.0, 10.0), (3.0, 0.0)]
+        );
+    }
+}

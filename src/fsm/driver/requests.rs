@@ -1,0 +1,327 @@
+//! What requests want of a driver: reservations, offers, outcomes, trips.
+
+use super::{Bound, Driver, DriverEffect, DriverLimits, Held, ToSocket, Waiter};
+use crate::fsm::fold::{Outcome, TripPhase};
+use crate::fsm::ids::{RequestId, TripId};
+use crate::fsm::queue::ClassQueue;
+use crate::fsm::request::{Answer, RequestEvent, Resumed, ToDriver};
+use crate::fsm::types::{Priority, RefuseReason, RevokeReason, TripOutcome, UnixMs};
+
+impl Driver {
+    pub(super) fn request(
+        &mut self,
+        request_id: RequestId,
+        message: ToDriver,
+        now_ms: UnixMs,
+        limits: &DriverLimits,
+        effects: &mut Vec<DriverEffect>,
+    ) {
+        match message {
+            ToDriver::Ask { ask, priority } => self.reserve(Waiter { request_id, ask }, priority, None, effects),
+            ToDriver::Wait { ask, priority } => {
+                self.reserve(Waiter { request_id, ask }, priority, Some((now_ms, limits)), effects);
+            }
+            ToDriver::Release => self.release(&request_id, effects),
+            ToDriver::Offer {
+                attempt,
+                priority,
+                expires_at_ms,
+                trip,
+                resumed,
+            } => {
+                let held = Held {
+                    request_id,
+                    attempt,
+                    priority,
+                    expires_at_ms,
+                    trip: Some(trip),
+                    delivered: resumed == Resumed::Delivered,
+                };
+                self.offered(held, resumed, effects);
+            }
+            // Whatever this driver refused, the request has heard before this answer.
+            ToDriver::Accept { attempt, asker } => {
+                self.answer(request_id, attempt, Answer::AcceptHeld, None, asker, effects);
+            }
+            ToDriver::Outcome {
+                attempt,
+                outcome,
+                trip_id,
+                again,
+            } => {
+                self.outcome(request_id, attempt, outcome, trip_id, again, effects);
+            }
+            ToDriver::NoSuchOffer => self.send(ToSocket::NoSuchOffer { request_id }, effects),
+            ToDriver::Trip {
+                trip_id,
+                phase,
+                reason,
+                again,
+            } => {
+                self.trip(request_id, trip_id, phase, reason, again, effects);
+            }
+            ToDriver::NoSuchTrip { trip_id } => self.send(ToSocket::NoSuchTrip { trip_id }, effects),
+            ToDriver::Bound { trip_id, phase } => self.rebound(trip_id, phase, effects),
+        }
+    }
+
+    /// After a restart: the driver has this trip. No history of a sound node has two; should a directory hold them
+    /// all the same, the one with somebody on board stands, else the one that was heard of first. The other stays with
+    /// its request: it can be ended there, by the driver too, and binds nobody.
+    fn rebound(&mut self, trip_id: TripId, phase: TripPhase, effects: &mut Vec<DriverEffect>) {
+        assert!(self.session == 0, "drivers are bound before anybody is served");
+        let on_trip = phase == TripPhase::OnTrip;
+        if self.bound.as_ref().is_some_and(|other| other.on_trip || !on_trip) {
+            return;
+        }
+        self.bound = Some(Box::new(Bound { trip_id, on_trip }));
+        self.told = self.state();
+        // An offer that was about to be refused, when no journal said so yet.
+        if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal()) {
+            self.refuse(*offer, reason, effects);
+        }
+    }
+
+    /// Reserves a free driver; a driver who holds another offer is busy, or gets the request into its queue.
+    pub(super) fn reserve(
+        &mut self,
+        waiter: Waiter,
+        priority: Priority,
+        wait: Option<(UnixMs, &DriverLimits)>,
+        effects: &mut Vec<DriverEffect>,
+    ) {
+        let (driver_id, ask) = (self.id.clone(), waiter.ask);
+        let event = match self.refusal() {
+            None => {
+                let expires_at_ms = 0;
+                let held = Held {
+                    request_id: waiter.request_id.clone(),
+                    attempt: 0,
+                    priority,
+                    expires_at_ms,
+                    trip: None,
+                    delivered: false,
+                };
+                self.held = Some(Box::new(held));
+                RequestEvent::Reserved { driver_id, ask }
+            }
+            Some(RefuseReason::Offered) => match wait {
+                None => RequestEvent::Busy { driver_id, ask },
+                Some((now_ms, limits)) => {
+                    let queue = self
+                        .queue
+                        .get_or_insert_with(|| Box::new(ClassQueue::new(limits.age_step_ms)));
+                    return queue.push(priority, now_ms, waiter);
+                }
+            },
+            Some(reason) => RequestEvent::Unavailable { driver_id, ask, reason },
+        };
+        effects.push(DriverEffect::Request {
+            request_id: waiter.request_id,
+            event,
+        });
+    }
+
+    pub(super) fn release(&mut self, request_id: &RequestId, effects: &mut Vec<DriverEffect>) {
+        if let Some(queue) = &mut self.queue {
+            queue.remove(|waiting| waiting.request_id == *request_id);
+        }
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.request_id == *request_id && held.attempt == 0)
+        {
+            self.held = None;
+            self.freed(effects);
+        }
+    }
+
+    pub(super) fn offered(&mut self, offer: Held, resumed: Resumed, effects: &mut Vec<DriverEffect>) {
+        if resumed != Resumed::No {
+            return self.resumed(offer, effects);
+        }
+        let reserved = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.request_id == offer.request_id && held.attempt == 0);
+        let refusal = if reserved {
+            // Gone off shift between the reservation and the offer.
+            (self.off_shift_since_ms != 0).then_some(RefuseReason::Offline)
+        } else {
+            self.refusal()
+        };
+        if let Some(reason) = refusal {
+            self.refuse(offer, reason, effects);
+            if reserved {
+                self.held = None;
+                self.freed(effects);
+            }
+            return;
+        }
+        self.held = Some(Box::new(offer));
+        self.send_offer(effects);
+    }
+
+    /// An offer from before the restart waits for the reconnect. Of several, the driver held one: the others were
+    /// about to be refused, and no journal says so. It is not one of them that reached the socket.
+    pub(super) fn resumed(&mut self, offer: Held, effects: &mut Vec<DriverEffect>) {
+        assert!(self.session == 0, "drivers are bound before anybody is served");
+        let refusal = match (&self.bound, &self.held) {
+            (Some(_), _) => self.refusal(),
+            (None, Some(_)) if !offer.delivered => Some(RefuseReason::Offered),
+            (None, None) if !offer.delivered && self.off_shift_since_ms != 0 => Some(RefuseReason::Offline),
+            (None, _) => None,
+        };
+        if let Some(reason) = refusal {
+            return self.refuse(offer, reason, effects);
+        }
+        if let Some(other) = self.held.replace(Box::new(offer)) {
+            self.refuse(*other, RefuseReason::Offered, effects);
+        }
+        // Gone off shift with the offer in hand, when no journal said so yet.
+        self.decline_off_shift(effects);
+    }
+
+    pub(super) fn refuse(&self, offer: Held, reason: RefuseReason, effects: &mut Vec<DriverEffect>) {
+        let event = RequestEvent::Refused {
+            attempt: offer.attempt,
+            driver_id: self.id.clone(),
+            reason,
+        };
+        effects.push(DriverEffect::Request {
+            request_id: offer.request_id,
+            event,
+        });
+    }
+
+    pub(super) fn outcome(
+        &mut self,
+        request_id: RequestId,
+        attempt: u32,
+        outcome: Outcome,
+        trip_id: Option<TripId>,
+        again: bool,
+        effects: &mut Vec<DriverEffect>,
+    ) {
+        let own = |held: &Held| held.request_id == request_id && held.attempt == attempt;
+        let ends = !again && self.held.as_deref().is_some_and(own);
+        if !again && !ends {
+            // The offer was refused, the request decided before it heard so: the app never saw it.
+            return;
+        }
+        if ends {
+            self.held = None;
+        }
+        match (outcome, trip_id) {
+            (Outcome::Accepted, Some(trip_id)) => {
+                if ends {
+                    assert!(self.bound.is_none(), "one trip for each driver");
+                    self.bound = Some(Box::new(Bound {
+                        trip_id: trip_id.clone(),
+                        on_trip: false,
+                    }));
+                }
+                self.send(
+                    ToSocket::Confirmed {
+                        request_id,
+                        attempt,
+                        trip_id,
+                    },
+                    effects,
+                );
+            }
+            (Outcome::Declined, _) => self.send(ToSocket::Declined { request_id, attempt }, effects),
+            (Outcome::TimedOut, _) => {
+                self.send(
+                    ToSocket::Revoked {
+                        request_id,
+                        attempt,
+                        reason: RevokeReason::Timeout,
+                    },
+                    effects,
+                );
+            }
+            (Outcome::Revoked(reason), _) => self.send(
+                ToSocket::Revoked {
+                    request_id,
+                    attempt,
+                    reason,
+                },
+                effects,
+            ),
+            (Outcome::Accepted | Outcome::Open | Outcome::Refused(_), _) => {
+                unreachable!("a request tells only outcomes that a driver can hear")
+            }
+        }
+        if ends {
+            self.freed(effects);
+        }
+    }
+
+    /// After the end of a reservation or a trip: tell the state, and serve who waits.
+    pub(super) fn freed(&mut self, effects: &mut Vec<DriverEffect>) {
+        debug_assert!(self.held.is_none());
+        self.tell_state(false, effects);
+        match self.refusal() {
+            None => {
+                let Some((priority, waiter)) = self.queue.as_mut().and_then(|queue| queue.pop()) else {
+                    self.queue = None;
+                    return;
+                };
+                self.reserve(waiter, priority, None, effects);
+            }
+            Some(reason) => {
+                self.refuse_queue(reason, effects);
+                self.go(effects);
+            }
+        }
+    }
+
+    pub(super) fn refuse_queue(&mut self, reason: RefuseReason, effects: &mut Vec<DriverEffect>) {
+        let Some(mut queue) = self.queue.take() else { return };
+        while let Some((_, Waiter { request_id, ask })) = queue.pop() {
+            let event = RequestEvent::Unavailable {
+                driver_id: self.id.clone(),
+                ask,
+                reason,
+            };
+            effects.push(DriverEffect::Request { request_id, event });
+        }
+    }
+
+    pub(super) fn trip(
+        &mut self,
+        request_id: RequestId,
+        trip_id: TripId,
+        phase: TripPhase,
+        reason: Option<Box<str>>,
+        again: bool,
+        effects: &mut Vec<DriverEffect>,
+    ) {
+        if again {
+            return self.tell_state(true, effects);
+        }
+        let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id) else {
+            return;
+        };
+        match phase {
+            TripPhase::EnRoute => bound.on_trip = false,
+            TripPhase::OnTrip => bound.on_trip = true,
+            TripPhase::Ended(outcome) => {
+                self.bound = None;
+                if outcome == TripOutcome::Cancelled {
+                    self.send(
+                        ToSocket::TripCancelled {
+                            trip_id,
+                            request_id,
+                            reason,
+                        },
+                        effects,
+                    );
+                }
+                return self.freed(effects);
+            }
+        }
+        self.tell_state(false, effects);
+    }
+}

@@ -1,0 +1,263 @@
+//! The start of a node on this machine.
+
+use super::host::Host;
+use super::reception::Reception;
+use super::start::{self, Starts};
+use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
+use crate::cold::{Source, Store, StoreConfig, StoreHandle, Surroundings};
+use crate::config::Config;
+use crate::fsm::ids::DriverId;
+use crate::fsm::types::UnixMs;
+use crate::journal::{Incarnation, RecoveredShard, recover_dir};
+use crate::net::{Waker, bind_reuseport};
+use crate::ops::health::{Health, Phase};
+use crate::ops::metrics::Registry;
+use crate::ops::notify::{self, StartTime};
+use crate::ops::signals;
+use crate::shard::{Clock, Inheritance, Shared};
+use glommio::ExecutorJoinHandle;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+
+/// The stage in which requests are written into the new journals.
+const RESUMING: &str = "resuming requests";
+
+/// A start under way.
+pub(super) struct Boot {
+    config: Arc<Config>,
+    health: Arc<Health>,
+    reception: Option<Reception>,
+    address: SocketAddr,
+    /// Connections of a shard.
+    connections: u32,
+    start: StartTime,
+    /// What is there since the store was opened.
+    opened: Option<Opened>,
+    /// What is there since the shards were started.
+    starts: Option<Starts>,
+    threads: Vec<ExecutorJoinHandle<()>>,
+    wakers: Vec<Waker>,
+    signals: Option<signals::SignalWatch>,
+}
+
+struct Opened {
+    clock: Clock,
+    store: Arc<Store>,
+    shared: Arc<Shared>,
+}
+
+/// A node that serves.
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<Store>,
+    pub(super) threads: Vec<ExecutorJoinHandle<()>>,
+    /// Of every shard's ring.
+    pub(super) wakers: Vec<Waker>,
+    pub(super) signals: signals::SignalWatch,
+}
+
+impl Boot {
+    /// `connections`: of a shard.
+    pub(super) fn new(
+        config: Arc<Config>,
+        health: Arc<Health>,
+        reception: Reception,
+        address: SocketAddr,
+        connections: u32,
+    ) -> Self {
+        Self {
+            config,
+            health,
+            reception: Some(reception),
+            address,
+            connections,
+            start: StartTime::begin("reading the journal"),
+            opened: None,
+            starts: None,
+            threads: Vec::new(),
+            wakers: Vec::new(),
+            signals: None,
+        }
+    }
+
+    /// What runs, after [`super::bring_up`].
+    pub(super) fn running(self) -> Running {
+        let Opened { store, shared, .. } = self.opened.expect("the store was opened");
+        Running {
+            shared,
+            store,
+            threads: self.threads,
+            wakers: self.wakers,
+            signals: self.signals.expect("the doors were opened"),
+        }
+    }
+
+    fn opened(&self) -> &Opened {
+        self.opened.as_ref().expect("the store is opened before it is asked")
+    }
+}
+
+impl Host for Boot {
+    fn journals(&mut self) -> Result<Vec<RecoveredShard>, ServeError> {
+        recover_dir(&self.config.data_dir).map_err(|error| ServeError::new("the journal cannot be recovered", error))
+    }
+
+    fn open_store(&mut self, newest_ms: UnixMs) -> Result<(), ServeError> {
+        let clock = Clock::start(newest_ms);
+        let store = open_store(&self.config, clock)?;
+        let registry = Registry::new(self.config.shard_count(), store.metrics());
+        self.opened = Some(Opened {
+            clock,
+            store: Arc::new(store),
+            shared: Arc::new(Shared::new(Arc::clone(&self.health), Arc::new(registry))),
+        });
+        Ok(())
+    }
+
+    fn now_ms(&self) -> UnixMs {
+        self.opened().clock.now_ms()
+    }
+
+    fn watermarks(&mut self) -> Vec<(Source, u64)> {
+        self.opened().store.watermarks()
+    }
+
+    fn begin_incarnation(&mut self, above: u64) -> Result<Incarnation, ServeError> {
+        Incarnation::next(&self.config.data_dir, above)
+            .map_err(|error| ServeError::new("cannot begin a new incarnation of the journal", error))
+    }
+
+    fn attach(&mut self, waker: crate::cold::Waker) -> StoreHandle {
+        self.opened().store.attach(u16::MAX, waker)
+    }
+
+    fn await_store(&mut self, woken: &Receiver<()>) -> Result<(), ServeError> {
+        let health = self.opened().store.health();
+        if health.fatal() {
+            let error = health.last_error().unwrap_or_default();
+            return Err(ServeError::new("the store failed", error));
+        }
+        // Either way there may be something to do.
+        let _ = woken.recv_timeout(STORE_PROBE);
+        Ok(())
+    }
+
+    fn off_shift_since(&mut self, after_ms: UnixMs) -> Result<Vec<(DriverId, UnixMs)>, ServeError> {
+        let store = &self.opened().store;
+        store
+            .off_shift_since(after_ms)
+            .map_err(|error| ServeError::new("cannot read the store", error))
+    }
+
+    fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError> {
+        let Opened { clock, store, shared } = self.opened();
+        let common = start::Common {
+            incarnation,
+            config: &self.config,
+            shared,
+            clock: *clock,
+            store,
+            connections: self.connections,
+        };
+        let (threads, starts) = start::spawn(&common, heirs)?;
+        self.threads = threads;
+        self.starts = Some(starts);
+        Ok(())
+    }
+
+    fn await_heirs(&mut self) -> Result<(), ServeError> {
+        let starts = self.starts.as_ref().expect("the shards were started");
+        let registry = &self.opened.as_ref().expect("the store was opened").shared.registry;
+        let mut turns = 0;
+        while self.wakers.len() < starts.go.len() {
+            match starts.heirs.recv_timeout(STORE_PROBE) {
+                Ok(waker) => {
+                    let waker = waker.map_err(|error| ServeError::new("cannot make a net ring", error))?;
+                    self.wakers.push(waker);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = registry.turns();
+                    if now > turns {
+                        self.start.goes_on(RESUMING);
+                    }
+                    turns = now;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(ServeError::new("a shard ended before it began", "see the log"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_journals_before(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
+        let data_dir = &self.config.data_dir;
+        let old = Incarnation::list(data_dir).map_err(|error| ServeError::new("cannot list journals", error))?;
+        for old in old.into_iter().filter(|old| *old < incarnation) {
+            old.remove(data_dir)
+                .map_err(|error| ServeError::new("cannot remove an old journal", error))?;
+        }
+        Ok(())
+    }
+
+    fn forget_sources_before(&mut self, incarnation: Incarnation) {
+        self.opened().store.forget_sources_before(incarnation.get());
+    }
+
+    fn open_doors(&mut self) -> Result<(), ServeError> {
+        let wakers = self.wakers.clone();
+        let on_drain = move || {
+            notify::stopping();
+            wakers.iter().for_each(Waker::wake);
+        };
+        let signals = signals::watch(Arc::clone(&self.health), on_drain)
+            .map_err(|error| ServeError::new("cannot watch for signals", error))?;
+        self.signals = Some(signals);
+        let reception = self.reception.take().expect("doors are opened once");
+        let starts = self.starts.take().expect("the shards were started");
+        open_doors(reception, self.address, starts.go)?;
+        self.health.advance(Phase::Serving);
+        Ok(())
+    }
+
+    fn enters(&mut self, stage: &str) {
+        self.start.enters(stage);
+    }
+
+    fn goes_on(&mut self, stage: &str) {
+        self.start.goes_on(stage);
+    }
+}
+
+fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
+    let dir = config.data_dir.join("store");
+    let surroundings = Surroundings {
+        now_ms: Arc::new(move || clock.now_ms()),
+        ..Surroundings::of_machine(&config.data_dir)
+    };
+    let store_config = StoreConfig {
+        records_retention_days: config.records_retention_days,
+        idempotency_retention_days: config.idempotency_retention_days,
+        events_retention_ms: config.events_retention_ms,
+        events_bytes_max: config.events_bytes_max,
+        disk_reserve_bytes: config.disk_reserve_bytes,
+        surroundings,
+        ..StoreConfig::new(&dir)
+    };
+    Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))
+}
+
+/// Gives every shard its listener: the first one that of the reception, so that nobody who waits in it is lost.
+fn open_doors(reception: Reception, address: SocketAddr, go: Vec<Sender<TcpListener>>) -> Result<(), ServeError> {
+    let describe = |error: std::io::Error| ServeError::new("cannot listen", format!("{address}: {error}"));
+    let mut listeners = vec![reception.close().map_err(describe)?];
+    for _ in 1..go.len() {
+        listeners.push(bind_reuseport(address, LISTEN_BACKLOG).map_err(describe)?);
+    }
+    for (go, listener) in go.into_iter().zip(listeners) {
+        go.send(listener)
+            .map_err(|_| ServeError::new("a shard ended before it began", "see the log"))?;
+    }
+    Ok(())
+}

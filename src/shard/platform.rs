@@ -1,0 +1,220 @@
+//! What a shard stands on, as ports: its net ring, its clock, the files of its journal, and the end of its process.
+//! [`Machine`] is the real one. Another one may stand here instead (a simulator's), and the shard is the same code.
+//!
+//! Everything is known at compile time: the real platform costs nothing.
+#![forbid(unsafe_code)]
+
+use super::clock::Clock;
+use super::runtime::Housekeeper;
+use crate::aligned::AlignedBuffer;
+use crate::journal::SegmentHeader;
+use crate::net::{ConnId, Net, NetBytes, NetCounts, NetEvent, RecvBuffer};
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+/// All that a shard stands on.
+pub trait Platform: 'static {
+    /// Sockets, sleep and the journal's writes.
+    type Ring: Ring;
+    /// Time.
+    type Time: Time;
+    /// Segment files, which `Ring` writes to.
+    type Files: Files<File = <Self::Ring as Ring>::File>;
+
+    /// Ends the process: it cannot go on without lying about what is stored.
+    fn fail(shard: u16, what: &str, error: &dyn Debug) -> !;
+}
+
+/// Time.
+pub trait Time {
+    /// Unix microseconds. Never falls while the process lives; all shards see the same time.
+    fn now_us(&self) -> u64;
+}
+
+/// Work on one shard's segment files, done by somebody who may block.
+pub enum Job {
+    /// Makes a segment, see [`segments::create`](crate::journal::segments::create).
+    Create(SegmentHeader),
+    /// Deletes segments, in this order, see [`segments::remove`](crate::journal::segments::remove).
+    Remove(Vec<u64>),
+}
+
+/// The result of a [`Job`].
+pub enum Done<File> {
+    /// The segment of this number, durable, or why there is none.
+    Created(u64, io::Result<File>),
+    /// Whether what was to go has gone.
+    Removed(io::Result<()>),
+}
+
+/// The files of one shard's journal.
+pub trait Files {
+    /// An open segment.
+    type File;
+    /// Orders work; its result comes to [`Self::take`], and the shard's ring is woken.
+    fn send(&self, job: Job);
+    /// What is done, in the order in which it was.
+    fn take(&self) -> Option<Done<Self::File>>;
+}
+
+/// The net ring; every method is explained at the one of the same name of [`Net`].
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "explained there")]
+pub trait Ring {
+    /// A file that the journal writes to: a completed write is durable.
+    type File;
+    /// Where connections come from.
+    type Listener;
+
+    fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()>;
+    fn listen(&mut self, listener: Self::Listener);
+    fn start_recv(&mut self, conn: ConnId);
+    fn pause_recv(&mut self, conn: ConnId);
+    fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8];
+    fn recycle(&mut self, buffer: RecvBuffer);
+    fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>>;
+    fn output_len(&self, conn: ConnId) -> usize;
+    fn has_output(&self) -> bool;
+    fn sweep_output(&mut self, stalled: &mut Vec<ConnId>);
+    fn trim_output(&mut self);
+    fn close_after_output(&mut self, conn: ConnId);
+    fn shutdown_write_after_output(&mut self, conn: ConnId);
+    fn abort(&mut self, conn: ConnId);
+    fn hand_over(&mut self, conn: ConnId, target_ring_fd: RawFd, token: u64) -> bool;
+    fn wake_ring(&mut self, target_ring_fd: RawFd);
+    fn write_file(&mut self, token: u64, file: &Self::File, offset: u64, buffer: AlignedBuffer, len: usize);
+    fn ring_fd(&self) -> RawFd;
+    fn connections(&self) -> u32;
+    fn take_counts(&mut self) -> NetCounts;
+    fn bytes(&self) -> NetBytes;
+}
+
+/// The machine: an `io_uring`, its clocks and its disk.
+#[derive(Debug)]
+pub enum Machine {}
+
+impl Platform for Machine {
+    type Ring = Net;
+    type Time = Clock;
+    type Files = Housekeeper;
+
+    fn fail(shard: u16, what: &str, error: &dyn Debug) -> ! {
+        tracing::error!(
+            shard,
+            ?error,
+            "{what}: ending the process; the journal is recovered at the next start"
+        );
+        std::process::exit(1)
+    }
+}
+
+impl Time for Clock {
+    #[inline]
+    fn now_us(&self) -> u64 {
+        Clock::now_us(self)
+    }
+}
+
+impl Ring for Net {
+    type File = File;
+    type Listener = TcpListener;
+
+    #[inline]
+    fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
+        Net::turn(self, wait, events)
+    }
+
+    fn listen(&mut self, listener: TcpListener) {
+        Net::listen(self, listener);
+    }
+
+    #[inline]
+    fn start_recv(&mut self, conn: ConnId) {
+        Net::start_recv(self, conn);
+    }
+
+    #[inline]
+    fn pause_recv(&mut self, conn: ConnId) {
+        Net::pause_recv(self, conn);
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
+        Net::bytes_mut(self, buffer)
+    }
+
+    #[inline]
+    fn recycle(&mut self, buffer: RecvBuffer) {
+        Net::recycle(self, buffer);
+    }
+
+    #[inline]
+    fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
+        Net::output(self, conn)
+    }
+
+    #[inline]
+    fn output_len(&self, conn: ConnId) -> usize {
+        Net::output_len(self, conn)
+    }
+
+    #[inline]
+    fn has_output(&self) -> bool {
+        Net::has_output(self)
+    }
+
+    fn sweep_output(&mut self, stalled: &mut Vec<ConnId>) {
+        Net::sweep_output(self, stalled);
+    }
+
+    fn trim_output(&mut self) {
+        Net::trim_output(self);
+    }
+
+    #[inline]
+    fn close_after_output(&mut self, conn: ConnId) {
+        Net::close_after_output(self, conn);
+    }
+
+    #[inline]
+    fn shutdown_write_after_output(&mut self, conn: ConnId) {
+        Net::shutdown_write_after_output(self, conn);
+    }
+
+    fn abort(&mut self, conn: ConnId) {
+        Net::abort(self, conn);
+    }
+
+    fn hand_over(&mut self, conn: ConnId, target_ring_fd: RawFd, token: u64) -> bool {
+        Net::hand_over(self, conn, target_ring_fd, token)
+    }
+
+    #[inline]
+    fn wake_ring(&mut self, target_ring_fd: RawFd) {
+        Net::wake_ring(self, target_ring_fd);
+    }
+
+    fn write_file(&mut self, token: u64, file: &File, offset: u64, buffer: AlignedBuffer, len: usize) {
+        Net::write_file(self, token, file.as_raw_fd(), offset, buffer, len);
+    }
+
+    fn ring_fd(&self) -> RawFd {
+        Net::ring_fd(self)
+    }
+
+    fn connections(&self) -> u32 {
+        Net::connections(self)
+    }
+
+    #[inline]
+    fn take_counts(&mut self) -> NetCounts {
+        Net::take_counts(self)
+    }
+
+    fn bytes(&self) -> NetBytes {
+        Net::bytes(self)
+    }
+}

@@ -1,0 +1,86 @@
+//! Power cuts under load, on a file system that loses what was not synced. Skipped, with a line that says so, where it cannot be
+//! mounted (it takes root and `/dev/fuse`).
+
+use crate::play::{self, setting};
+use dispatchd::demo::crash::{CrashError, CrashReport, Power};
+use lossyfs::{Counts, Honesty, LossyDisk};
+use std::io;
+use std::time::Duration;
+
+/// Cuts in a run; `CRASH_CUTS` says otherwise.
+const CUTS: u32 = 10;
+/// Cuts of a disk that lies, each of which loses what was promised.
+const CUTS_LYING: u32 = 3;
+/// Every other cut waits up to this long for a moment in which a write is under way.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
+
+struct Cuts {
+    disk: LossyDisk,
+    cuts: u32,
+}
+
+impl Power for Cuts {
+    fn off(&mut self) {
+        self.cuts += 1;
+        let waits = self.cuts.is_multiple_of(2);
+        self.disk
+            .power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
+    }
+
+    fn on(&mut self) -> io::Result<()> {
+        self.disk.power_on().map(drop)
+    }
+}
+
+/// Cuts the power `cuts` times. `None`: skipped, and said so.
+async fn play(cuts: u32, honesty: Honesty) -> Option<(Result<CrashReport, CrashError>, Counts)> {
+    // Small segments, so that they are made and dropped meanwhile.
+    let options = play::options(cuts, vec!["shards=2".into(), "journal_segment_bytes=2097152".into()]);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let data = home.path().join("data");
+    std::fs::create_dir(&data).expect("a mount point");
+    let disk = match LossyDisk::mount(&data, options.seed, honesty) {
+        Ok(disk) => disk,
+        Err(error) => {
+            println!("SKIPPED: a lossy file system cannot be mounted here (root with /dev/fuse can): {error}");
+            return None;
+        }
+    };
+    let mut cuts = Cuts { disk, cuts: 0 };
+    let played = play::run(home.path(), &options, Some(&mut cuts)).await;
+    let counts = cuts.disk.counts();
+    println!("{counts:?}");
+    Some((played, counts))
+}
+
+/// V.3: what was answered, confirmed or published is there after the power was lost at any instant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_with_the_power() {
+    let Some((played, counts)) = play(setting("CRASH_CUTS", CUTS), Honesty::Honest).await else {
+        return;
+    };
+    let report = played.unwrap_or_else(|error| panic!("{error}"));
+    report.print();
+    assert!(!report.is_bad(), "{} violations", report.violations());
+    assert!(
+        counts.writes_durable > 0,
+        "the journal's writes are durable ones: {counts:?}"
+    );
+    assert!(counts.losses.sectors_lost > 0, "the disk lost nothing: {counts:?}");
+}
+
+/// The check can fail: a disk that answers `O_DSYNC` writes without doing them loses what was promised, and that is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_lies_is_found_out() {
+    let Some((played, _)) = play(CUTS_LYING, Honesty::Lying).await else {
+        return;
+    };
+    match played {
+        Ok(report) => {
+            report.print();
+            assert!(report.violations() > 0, "a lying disk lost nothing that was missed");
+        }
+        Err(CrashError::Node(text)) => println!("the node refused what was left: {text}"),
+        Err(CrashError::Other(text)) => panic!("{text}"),
+    }
+}

@@ -1,0 +1,126 @@
+//! Mutation tests: is there a test that notices when the code is wrong?
+//!
+//! The operators are those of `cargo-mutants`, but a mutant costs no build: all of them are compiled into one copy of
+//! the code, each behind a test of a number that comes from the environment (mutant schemata, Untch et al. 1993). So
+//! hundreds of mutants take minutes. `README.md` beside this crate says how to run it and what it found.
+#![forbid(unsafe_code)]
+
+mod hunt;
+mod mutate;
+mod scratch;
+mod sets;
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: dispatchd-mutants list|run fsm|journal [--jobs N] [--only NUMBER] [--runs N]";
+/// What must be caught at least, in percent.
+const CAUGHT_PERCENT_MIN: usize = 95;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match parse(&arguments).and_then(|asked| run(&asked)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What the command line asks for.
+struct Asked {
+    lists: bool,
+    set: &'static sets::Set,
+    jobs: usize,
+    only: Option<u32>,
+    /// How many of a set's runs a mutant has to pass, the quick ones first.
+    runs: usize,
+}
+
+fn parse(arguments: &[String]) -> Result<Asked, String> {
+    let [verb, set, options @ ..] = arguments else {
+        return Err(USAGE.to_owned());
+    };
+    let lists = match verb.as_str() {
+        "list" => true,
+        "run" => false,
+        _ => return Err(USAGE.to_owned()),
+    };
+    let set = sets::find(set).ok_or(USAGE)?;
+    let (mut jobs, mut only, mut runs) = (
+        std::thread::available_parallelism().map_or(1, usize::from),
+        None,
+        usize::MAX,
+    );
+    for pair in options.chunks(2) {
+        let number = |text: &String| text.parse::<u32>().map_err(|_| USAGE.to_owned());
+        match pair {
+            [option, count] if option == "--jobs" => jobs = number(count)?.max(1) as usize,
+            [option, id] if option == "--only" => only = Some(number(id)?),
+            [option, count] if option == "--runs" => runs = number(count)? as usize,
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok(Asked {
+        lists,
+        set,
+        jobs,
+        only,
+        runs,
+    })
+}
+
+/// Says whether enough was caught, and every survivor is explained.
+fn run(asked: &Asked) -> Result<bool, String> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .ok_or("the crate is not where it belongs")?;
+    let mutated = mutate::all(repository, asked.set)?;
+    if asked.lists {
+        for mutant in &mutated.mutants {
+            println!("{:4}  {mutant}", mutant.id);
+        }
+        return Ok(true);
+    }
+    let (tests, mutants) = scratch::build(repository, asked.set, mutated)?;
+    let wanted = mutants
+        .iter()
+        .filter(|mutant| asked.only.is_none_or(|only| only == mutant.id));
+    let survivors = hunt::hunt(asked.set, &tests, &wanted.collect::<Vec<_>>(), asked.jobs, asked.runs)?;
+    let explained = explanations(&repository.join("tests/mutants").join(asked.set.survivors))?;
+    let unexplained: Vec<_> = survivors
+        .iter()
+        .filter(|survivor| !explained.contains(&survivor.to_string()))
+        .collect();
+    for survivor in &unexplained {
+        println!("not explained: {:4}  {survivor}", survivor.id);
+    }
+    if asked.only.is_some() {
+        return Ok(unexplained.is_empty());
+    }
+    let known: Vec<String> = survivors.iter().map(ToString::to_string).collect();
+    for caught in explained.iter().filter(|line| !known.contains(line)) {
+        println!("explained and caught all the same: {caught}");
+    }
+    let caught = mutants.len() - survivors.len();
+    println!(
+        "{}: {caught} of {} mutants caught ({:.1} %), {} survive, {} of them not explained",
+        asked.set.name,
+        mutants.len(),
+        100.0 * caught as f64 / mutants.len().max(1) as f64,
+        survivors.len(),
+        unexplained.len()
+    );
+    Ok(unexplained.is_empty() && caught * 100 >= mutants.len() * CAUGHT_PERCENT_MIN)
+}
+
+/// The survivors that the file explains: its lines that begin with a file's name.
+fn explanations(path: &PathBuf) -> Result<Vec<String>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let lines = text.lines().filter(|line| line.starts_with("src/"));
+    Ok(lines.map(|line| line.trim_end().to_owned()).collect())
+}

@@ -1,0 +1,151 @@
+//! HTTP connections of an actor: calls out, answers in, in order, on as many connections as it likes.
+
+use crate::checks::{About, Check};
+use crate::client::{Action, Conn};
+use crate::codec::http;
+use crate::rng::Rng;
+use crate::witness::{Next, Shared};
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+struct Line {
+    conn: Conn,
+    input: Vec<u8>,
+    flying: VecDeque<u32>,
+    /// Takes no more calls.
+    last: bool,
+}
+
+/// The connections.
+#[derive(Debug)]
+pub(super) struct Lines {
+    lines: Vec<Line>,
+    next_conn: u32,
+    most: usize,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Answered(u32, Next),
+    Lost(u32),
+}
+
+impl Lines {
+    pub(super) fn new(most: u64) -> Self {
+        Self {
+            lines: Vec::new(),
+            next_conn: 0,
+            most: most.max(1) as usize,
+        }
+    }
+
+    /// Sends a call on one of the connections, or on a new one.
+    pub(super) fn send(&mut self, call: u32, bytes: Vec<u8>, rng: &mut Rng, out: &mut Vec<Action>) {
+        let choice = rng.below(self.most as u64) as usize;
+        let usable = |line: &Line| !line.last;
+        let index = (choice..self.lines.len()).find(|index| usable(&self.lines[*index]));
+        let index = match index {
+            Some(index) => index,
+            None => {
+                let conn = Conn(self.next_conn);
+                self.next_conn += 1;
+                out.push(Action::Open(conn));
+                self.lines.push(Line {
+                    conn,
+                    input: Vec::new(),
+                    flying: VecDeque::new(),
+                    last: false,
+                });
+                self.lines.len() - 1
+            }
+        };
+        let line = &mut self.lines[index];
+        line.flying.push_back(call);
+        out.push(Action::Send(line.conn, bytes));
+    }
+
+    /// Drops or half-closes a connection: what is under way on it is lost, or answered all the same.
+    pub(super) fn be_rude(&mut self, rng: &mut Rng, fates: &mut Vec<Fate>, out: &mut Vec<Action>) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let index = rng.below(self.lines.len() as u64) as usize;
+        let conn = self.lines[index].conn;
+        match rng.below(3) {
+            0 => {
+                out.push(Action::Abort(conn));
+                self.over(conn, fates);
+            }
+            1 if !self.lines[index].last => {
+                self.lines[index].last = true;
+                out.push(Action::HalfClose(conn));
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes of the node.
+    pub(super) fn bytes(
+        &mut self,
+        conn: Conn,
+        bytes: &[u8],
+        witness: &Shared,
+        now_us: u64,
+        fates: &mut Vec<Fate>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(line) = self.lines.iter_mut().find(|line| line.conn == conn) else {
+            return;
+        };
+        line.input.extend_from_slice(bytes);
+        let mut used = 0;
+        let mut over = false;
+        loop {
+            let mut witness = witness.borrow_mut();
+            let witness = witness.at(now_us);
+            match http::answer(&line.input[used..]) {
+                Ok(None) => break,
+                Ok(Some((answer, length))) => {
+                    used += length;
+                    match line.flying.pop_front() {
+                        Some(call) => fates.push(Fate::Answered(call, witness.answered(call, &answer))),
+                        // The node gave up waiting for a request.
+                        None if answer.status == 408 => {}
+                        None => {
+                            let text = format!("an answer that nobody asked for: {answer:?}");
+                            witness.broken(Check::Protocol, About::default(), text);
+                        }
+                    }
+                    line.last |= answer.close;
+                    over |= answer.close;
+                }
+                Err(bad) => {
+                    witness.broken(Check::Protocol, About::default(), format!("HTTP: {bad}"));
+                    over = true;
+                    break;
+                }
+            }
+        }
+        line.input.drain(..used);
+        if over {
+            out.push(Action::Abort(conn));
+            self.over(conn, fates);
+        }
+    }
+
+    /// The node sends no more on this connection.
+    pub(super) fn half_closed(&mut self, conn: Conn, fates: &mut Vec<Fate>, out: &mut Vec<Action>) {
+        out.push(Action::Abort(conn));
+        self.over(conn, fates);
+    }
+
+    /// The connection is over; calls without an answer are lost.
+    pub(super) fn over(&mut self, conn: Conn, fates: &mut Vec<Fate>) {
+        let Some(index) = self.lines.iter().position(|line| line.conn == conn) else {
+            return;
+        };
+        let line = self.lines.remove(index);
+        fates.extend(line.flying.into_iter().map(Fate::Lost));
+    }
+}

@@ -1,0 +1,135 @@
+//! HTTP/1.1 (RFC 9112) as a client: writing requests, cutting answers out of bytes.
+
+use super::Bad;
+use std::io::Write as _;
+
+/// A whole answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// Status code.
+    pub status: u16,
+    /// The connection ends after this answer.
+    pub close: bool,
+    /// `Retry-After` is there.
+    pub retry_after: bool,
+    /// The body.
+    pub body: &'a str,
+}
+
+/// Appends a request. `body` is there for a `POST`.
+///
+/// # Panics
+/// Never: a `Vec` takes all.
+pub fn request(out: &mut Vec<u8>, method: &str, target: &str, body: Option<&[u8]>) {
+    out.extend_from_slice(method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: sim\r\n");
+    if let Some(body) = body {
+        write!(out, "content-length: {}\r\n\r\n", body.len()).expect("a Vec takes all");
+        out.extend_from_slice(body);
+    } else {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The first answer in `input` and how many bytes it has; `None` when it is not whole.
+///
+/// # Errors
+/// When this is no answer as the node has to write it.
+pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
+    let Some(head_len) = head_len(input) else {
+        return if input.len() > 16 << 10 {
+            Err(Bad::new("an HTTP head without an end"))
+        } else {
+            Ok(None)
+        };
+    };
+    let head = std::str::from_utf8(&input[..head_len - 4]).map_err(|_| Bad::new("a head that is no text"))?;
+    let mut lines = head.split("\r\n");
+    let status_line = lines.next().unwrap_or_default();
+    let status = status_line
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3))
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| Bad::new(format!("no status line: {status_line}")))?;
+    let (mut length, mut close, mut retry_after) = (None, false, false);
+    for line in lines {
+        let (name, value) = line
+            .split_once(": ")
+            .ok_or_else(|| Bad::new(format!("no field: {line}")))?;
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.parse::<usize>().ok();
+        } else if name.eq_ignore_ascii_case("connection") {
+            close = value.contains("close");
+        } else if name.eq_ignore_ascii_case("retry-after") {
+            retry_after = value.parse::<u32>().is_ok();
+        }
+    }
+    let length = match (status, length) {
+        (100..=199 | 204, _) => 0,
+        (_, Some(length)) => length,
+        (_, None) => return Err(Bad::new("an answer without Content-Length")),
+    };
+    let Some(body) = input.get(head_len..head_len + length) else {
+        return Ok(None);
+    };
+    let body = std::str::from_utf8(body).map_err(|_| Bad::new("a body that is no text"))?;
+    let answer = Answer {
+        status,
+        close,
+        retry_after,
+        body,
+    };
+    Ok(Some((answer, head_len + length)))
+}
+
+/// Length of the head, empty line included.
+fn head_len(input: &[u8]) -> Option<usize> {
+    input
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|at| at + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 7\r\nconnection: keep-alive\r\n\r\n{\"a\":1}\
+        HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{}";
+
+    #[test]
+    fn answers_are_cut_anywhere() {
+        let (first, used) = answer(TWO).unwrap().unwrap();
+        assert_eq!((first.status, first.close, first.body), (202, false, "{\"a\":1}"));
+        for cut in 0..used {
+            assert_eq!(answer(&TWO[..cut]), Ok(None), "{cut}");
+        }
+        let (second, rest) = answer(&TWO[used..]).unwrap().unwrap();
+        assert_eq!(
+            (second.status, second.close, second.retry_after, second.body),
+            (503, true, true, "{}")
+        );
+        assert_eq!(used + rest, TWO.len());
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        assert!(answer(b"HTTP/1.0 200 OK\r\n\r\n").is_err());
+        assert!(answer(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").is_err());
+        assert!(answer(b"HTTP/1.1 200 OK\r\nno field\r\n\r\n").is_err());
+        assert!(answer(&[b'x'; 20_000]).is_err());
+    }
+
+    #[test]
+    fn requests() {
+        let mut out = Vec::new();
+        request(&mut out, "GET", "/healthz", None);
+        request(&mut out, "POST", "/v1/x", Some(b"{}"));
+        assert_eq!(
+            out,
+            b"GET /healthz HTTP/1.1\r\nhost: sim\r\n\r\nPOST /v1/x HTTP/1.1\r\nhost: sim\r\ncontent-length: 2\r\n\r\n{}"
+        );
+    }
+}

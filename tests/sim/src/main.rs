@@ -1,0 +1,78 @@
+//! `dispatchd-sim`: runs seeds, repeats one, shrinks one.
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand};
+use dispatchd_sim::report;
+use std::process::ExitCode;
+
+/// Runs whole dispatchd nodes in a simulated world and checks what their clients see.
+#[derive(Debug, Parser)]
+#[command(name = "dispatchd-sim")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs seeds, each twice, after those of the regression list.
+    Run {
+        /// Which, as `1..200`: both ends included.
+        #[arg(long, default_value = "1..200", value_parser = report::parse_range)]
+        seeds: (u64, u64),
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Goes on after a failure and lists them all.
+        #[arg(long)]
+        keep_going: bool,
+        /// Runs each seed once only, which does not show whether it repeats itself.
+        #[arg(long)]
+        once: bool,
+        /// Leaves the regression list out.
+        #[arg(long)]
+        no_regressions: bool,
+        /// Seconds for shrinking a failure.
+        #[arg(long, default_value_t = 30)]
+        shrink_s: u64,
+    },
+    /// Runs one seed and prints its timeline: what the failure is about, or everything.
+    Repeat {
+        /// Which.
+        seed: u64,
+        /// Everything.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Shrinks a seed that fails, and prints the timeline.
+    Shrink {
+        /// Which.
+        seed: u64,
+        /// Seconds.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let good = match Args::parse().command {
+        Command::Run {
+            seeds,
+            jobs,
+            keep_going,
+            once,
+            no_regressions,
+            shrink_s,
+        } => report::run(&report::Run {
+            seeds,
+            jobs,
+            keep_going,
+            once,
+            regressions: !no_regressions,
+            shrink_s,
+        }),
+        Command::Repeat { seed, all } => report::repeat(seed, all),
+        Command::Shrink { seed, seconds } => report::shrink(seed, seconds),
+    };
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

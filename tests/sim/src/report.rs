@@ -1,0 +1,295 @@
+//! The commands: running many seeds, and showing a failure so that a person can read it.
+
+use crate::checks::{About, Check, Counts, Violation};
+use crate::run::{self, Outcome};
+use crate::shrink;
+use crate::swarm::Case;
+use crate::witness::{Line, VIOLATION};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Seeds that once found something, and are run first.
+const REGRESSIONS: &str = include_str!("../seeds.txt");
+
+/// What `run` is asked for.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// First and last seed.
+    pub seeds: (u64, u64),
+    /// Threads.
+    pub jobs: usize,
+    /// Whether to go on after a failure.
+    pub keep_going: bool,
+    /// Whether to run each seed once only.
+    pub once: bool,
+    /// Whether to run the regression list first.
+    pub regressions: bool,
+    /// Seconds for shrinking.
+    pub shrink_s: u64,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    seeds: u64,
+    runs: u64,
+    requests: u64,
+    calls: u64,
+    messages: u64,
+    steps: u64,
+    faults: BTreeMap<&'static str, u64>,
+    counts: Counts,
+    failures: Vec<(u64, Violation)>,
+}
+
+/// Reads `1..200` or `7`.
+///
+/// # Errors
+/// When it is neither.
+pub fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text} is no seed"));
+    let (from, to) = match text.split_once("..") {
+        Some((from, to)) => (number(from)?, number(to.trim_start_matches('='))?),
+        None => (number(text)?, number(text)?),
+    };
+    if from > to {
+        return Err(format!("{text} holds no seed"));
+    }
+    Ok((from, to))
+}
+
+/// Seeds of the regression list.
+fn regressions() -> impl Iterator<Item = u64> {
+    REGRESSIONS
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter_map(|word| word.parse().ok())
+}
+
+/// Runs seeds and prints what they were; whether all held.
+pub fn run(asked: &Run) -> bool {
+    quiet_panics();
+    let begun = Instant::now();
+    let cpu = cpu_s();
+    let seeds: Vec<u64> = regressions()
+        .filter(|_| asked.regressions)
+        .chain(asked.seeds.0..=asked.seeds.1)
+        .collect();
+    let next = Mutex::new(seeds.iter());
+    let totals = Mutex::new(Totals::default());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..asked.jobs.max(1) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let Some(&seed) = next.lock().expect("no thread panics with it").next() else {
+                        return;
+                    };
+                    let case = Case::draw(seed);
+                    let outcome = if asked.once {
+                        run::once(&case, false)
+                    } else {
+                        run::twice(&case)
+                    };
+                    let failed = outcome.violation.is_some();
+                    let runs = if asked.once { 1 } else { 2 };
+                    add(
+                        &mut totals.lock().expect("no thread panics with it"),
+                        seed,
+                        runs,
+                        outcome,
+                    );
+                    if failed && !asked.keep_going {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let totals = totals.into_inner().expect("no thread panics with it");
+    print_totals(&totals, begun.elapsed(), cpu_s() - cpu);
+    let failures = &totals.failures;
+    for (seed, violation) in failures {
+        println!("FAILED seed {seed}: {}: {}", violation.check.as_str(), violation.text);
+    }
+    if let Some((seed, violation)) = failures.first() {
+        show_shrunk(*seed, violation, Duration::from_secs(asked.shrink_s));
+    }
+    failures.is_empty()
+}
+
+fn add(totals: &mut Totals, seed: u64, runs: u64, outcome: Outcome) {
+    totals.seeds += 1;
+    totals.runs += runs;
+    totals.requests += runs * outcome.requests;
+    totals.calls += runs * outcome.calls;
+    totals.messages += runs * outcome.messages;
+    totals.steps += runs * outcome.summary.steps;
+    for (name, count) in outcome.summary.faults {
+        *totals.faults.entry(name).or_default() += count;
+    }
+    totals.counts.add_all(&outcome.counts);
+    if let Some(violation) = outcome.violation {
+        totals.failures.push((seed, violation));
+    }
+}
+
+fn print_totals(totals: &Totals, elapsed: Duration, cpu_s: f64) {
+    let elapsed_s = elapsed.as_secs_f64().max(1e-9);
+    let per_cpu = |count: u64| count as f64 / cpu_s.max(1e-3);
+    println!(
+        "{} seeds ({} runs) in {elapsed_s:.1} s ({:.0} a minute), {cpu_s:.1} s of CPU, {} failed",
+        totals.seeds,
+        totals.runs,
+        totals.seeds as f64 * 60.0 / elapsed_s,
+        totals.failures.len()
+    );
+    println!(
+        "{} dispatch requests, {} HTTP calls, {} driver messages, {} steps of the node",
+        totals.requests, totals.calls, totals.messages, totals.steps
+    );
+    println!(
+        "a second of CPU: {:.0} simulated requests (calls and messages), of them {:.0} dispatch requests",
+        per_cpu(totals.calls + totals.messages),
+        per_cpu(totals.requests)
+    );
+    println!("faults:");
+    for (name, count) in &totals.faults {
+        println!("  {count:>9}  {name}");
+    }
+    println!("checks:");
+    for check in Check::ALL {
+        println!("  {:>9}  {}", totals.counts.of(*check), check.as_str());
+    }
+}
+
+/// Runs one seed and prints the timeline; whether it held.
+pub fn repeat(seed: u64, all: bool) -> bool {
+    quiet_panics();
+    let case = Case::draw(seed);
+    let outcome = run::once(&case, true);
+    let about = outcome
+        .violation
+        .as_ref()
+        .map_or_else(About::default, |found| found.about);
+    print_lines(&outcome.lines, about, all);
+    match &outcome.violation {
+        None => {
+            let again = run::twice(&case);
+            println!("seed {seed} holds; digest {:#x}", outcome.summary.digest);
+            if let Some(found) = &again.violation {
+                println!("seed {seed}: {}", found.text);
+            }
+            again.violation.is_none()
+        }
+        Some(found) => {
+            print_violation(seed, found);
+            false
+        }
+    }
+}
+
+/// Shrinks a seed; whether it held after all.
+pub fn shrink(seed: u64, seconds: u64) -> bool {
+    quiet_panics();
+    match run::twice(&Case::draw(seed)).violation {
+        None => {
+            println!("seed {seed} holds");
+            true
+        }
+        Some(found) => {
+            show_shrunk(seed, &found, Duration::from_secs(seconds));
+            false
+        }
+    }
+}
+
+fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
+    let case = Case::draw(seed);
+    let (small, tried) = if violation.check == Check::Repeats || most.is_zero() {
+        (case, 0)
+    } else {
+        shrink::shrink(&case, violation.check, most)
+    };
+    let outcome = run::once(&small, true);
+    let found = outcome.violation.as_ref().unwrap_or(violation);
+    println!("--- timeline of seed {seed}, shrunk in {tried} steps");
+    println!(
+        "    {} shards, {} drivers, {} callers, {} requests each, {} s; faults {:?}",
+        small.plan.config.shards,
+        small.drivers,
+        small.callers,
+        small.habits.requests,
+        small.hours.close_us / 1_000_000,
+        small.plan.faults
+    );
+    print_lines(&outcome.lines, found.about, false);
+    print_violation(seed, found);
+}
+
+fn print_violation(seed: u64, found: &Violation) {
+    println!("seed {seed} fails at {}: {}", time(found.at_us), found.check.as_str());
+    println!("  {}", found.text);
+    println!("  again: cargo run --profile sim -p dispatchd-sim -- repeat {seed}");
+}
+
+fn print_lines(lines: &[Line], about: About, all: bool) {
+    let of_interest = |line: &&Line| {
+        let node = line.about == About::default();
+        let request = line.about.request.is_some() && [about.request, about.other].contains(&line.about.request);
+        let driver = line.about.driver.is_some() && line.about.driver == about.driver && line.about.request.is_none();
+        all || node || request || driver
+    };
+    for line in lines.iter().filter(of_interest) {
+        println!("{}  {}", time(line.at_us), line.text);
+        if line.text.starts_with(VIOLATION) && !all {
+            break;
+        }
+    }
+}
+
+fn time(at_us: u64) -> String {
+    format!("{:>5}.{:06}", at_us / 1_000_000, at_us % 1_000_000)
+}
+
+/// The world catches the node's panics and reports them; what they print would only be noise.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+/// CPU time of this process so far, seconds.
+fn cpu_s() -> f64 {
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the command's name, which may hold blanks: utime and stime are the 12th and 13th fields (proc(5)).
+    let fields = stat.rsplit_once(')').map_or("", |parts| parts.1);
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    ticks as f64 / TICKS_PER_S
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        assert_eq!(parse_range("1..200"), Ok((1, 200)));
+        assert_eq!(parse_range("7"), Ok((7, 7)));
+        assert!(parse_range("9..1").is_err());
+        assert!(parse_range("x").is_err());
+    }
+
+    #[test]
+    fn the_list_of_regressions_is_one() {
+        let lines = REGRESSIONS
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        assert_eq!(lines.count(), regressions().count());
+    }
+}

@@ -1,0 +1,347 @@
+//! What a seed decides: sizes, settings, behaviours, and its own mix of faults. Every seed leaves most of what could go
+//! wrong out, so that each kind also meets the others' absence.
+
+use crate::actors::{Habits, Hours, Temper};
+use crate::ids::Style;
+use crate::plan::{Fault, Network, Pace, Plan};
+use crate::rng::Rng;
+use crate::witness::Expect;
+use dispatchd::config::Config;
+
+/// Streams of a seed's random numbers that are not an actor's.
+const STREAM_SWARM: u64 = 0;
+/// First stream of actors.
+pub const STREAM_ACTORS: u64 = 1;
+
+const SECOND_US: u64 = 1_000_000;
+
+/// A run: the world's plan, and who takes part.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The seed it was drawn from.
+    pub seed: u64,
+    /// The world.
+    pub plan: Plan,
+    /// How ids are written.
+    pub style: Style,
+    /// Drivers, 1–64.
+    pub drivers: u32,
+    /// Callers.
+    pub callers: u32,
+    /// Consumers of events with a name.
+    pub consumers_named: u32,
+    /// Consumers of events without.
+    pub consumers: u32,
+    /// How drivers behave.
+    pub temper: Temper,
+    /// How callers behave.
+    pub habits: Habits,
+    /// When they do.
+    pub hours: Hours,
+}
+
+impl Case {
+    /// Draws the run of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::stream(seed, STREAM_SWARM);
+        let length_us = rng.between(3, 40) * SECOND_US;
+        let habits = draw_habits(&mut rng);
+        let temper = draw_temper(&mut rng);
+        let drivers = rng.between(1, *rng.clone().pick(&[3, 8, 24, 48])) as u32;
+        let faults = draw_faults(&mut rng, length_us);
+        let config = draw_config(&mut rng, &habits, &temper);
+        let commit_bytes_max = *rng.pick(&[64 << 10, 128 << 10, 256 << 10, 1 << 20]);
+        let style = *rng.pick(&Style::ALL);
+        let network = draw_network(&mut rng);
+        let pace = draw_pace(&mut rng);
+        let mut case = Self {
+            seed,
+            plan: Plan {
+                seed,
+                config,
+                commit_bytes_max,
+                // Near a midnight, now and then, so that days change.
+                wall_us: 1_767_225_600 * SECOND_US + rng.below(20) * 86_400 * SECOND_US - rng.below(60) * SECOND_US,
+                network,
+                pace,
+                faults,
+                faults_over_us: 0,
+                end_us: 0,
+            },
+            style,
+            drivers,
+            callers: rng.between(1, 4) as u32,
+            consumers_named: rng.below(3) as u32,
+            consumers: 1,
+            temper,
+            habits,
+            hours: Hours {
+                close_us: length_us,
+                give_up_us: 0,
+                rest_us: 0,
+                audit_us: 0,
+            },
+        };
+        case.plan.config.journal_segment_bytes = segment_bytes(&mut rng, commit_bytes_max);
+        case.settle();
+        case
+    }
+
+    /// Derives what follows from the rest: when faults are over, when the auditor reads, when the run ends.
+    pub fn settle(&mut self) {
+        let close_us = self.hours.close_us;
+        // Some work is left for the calm after the faults.
+        self.plan.faults_over_us = close_us - close_us / 5;
+        let deadline_ms = self.habits.deadline_ms.max(u64::from(self.plan.config.deadline_ms));
+        self.hours.give_up_us = close_us + 3 * SECOND_US;
+        self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000;
+        self.hours.audit_us = self.hours.rest_us + 5 * SECOND_US;
+        self.plan.end_us = self.hours.audit_us + 40 * SECOND_US;
+    }
+
+    /// What the witness has to know.
+    pub fn expect(&self, trace: bool) -> Expect {
+        let any = |is: fn(&Fault) -> bool| self.plan.faults.iter().any(|(_, fault)| is(fault));
+        Expect {
+            style: self.style,
+            drivers: self.drivers,
+            may_refuse: any(|fault| matches!(fault, Fault::BitRot { .. })),
+            may_fail: any(|fault| matches!(fault, Fault::WriteError { .. } | Fault::StoreError { .. })),
+            may_drain: any(|fault| matches!(fault, Fault::Drain { .. })),
+            shards: self.plan.config.shards,
+            order_margin_ms: self.order_margin_ms(),
+            age_step_ms: self.plan.config.ingress_age_step_ms,
+            trace,
+        }
+    }
+
+    /// How long anything may be under way between a caller and a queue.
+    fn order_margin_ms(&self) -> u64 {
+        let (network, pace) = (&self.plan.network, &self.plan.pace);
+        let mut us = 4 * (network.delay_us.1 + network.hold_us.1)
+            + 20 * (pace.turn_us.1 + pace.wake_us.1)
+            + 4 * (pace.store_lookup_us.1 + pace.store_round_us.1)
+            + 2 * pace.write_us.1;
+        for (_, fault) in &self.plan.faults {
+            us += match fault {
+                Fault::ShardStall { for_us, .. } => 2 * for_us,
+                Fault::SlowDisk { write_us, .. } => 4 * write_us,
+                Fault::SlowStore { action_us, .. } => 4 * action_us,
+                Fault::SlowNetwork { delay_us, .. } => 4 * delay_us,
+                _ => 0,
+            };
+        }
+        50 + us / 1_000
+    }
+}
+
+fn segment_bytes(rng: &mut Rng, commit_bytes_max: usize) -> u64 {
+    let least = commit_bytes_max as u64 + 4_096;
+    let factor = *rng.pick(&[1, 1, 2, 4, 16]);
+    (least * factor).next_multiple_of(4_096)
+}
+
+fn draw_config(rng: &mut Rng, habits: &Habits, temper: &Temper) -> Config {
+    let mut config = Config::default();
+    config.shards = rng.between(1, *rng.clone().pick(&[1, 3, 8])) as u16;
+    config.offer_timeout_ms = rng.between(50, habits.offer_timeout_ms) as u32;
+    config.deadline_ms = rng.between(500, habits.deadline_ms) as u32;
+    config.heartbeat_ms = temper.heartbeat_ms * rng.between(1, 3);
+    config.driver_ttl_ms = *rng.pick(&[0, 300, 3_000, 60_000]);
+    config.drain_ms = rng.between(0, 3_000);
+    config.ingress_age_step_ms = *rng.pick(&[50, 500, 2_000]);
+    if rng.chance(200) {
+        config.ingress_queue_max = rng.between(1, 20) as u32;
+    }
+    config.journal_backlog_bytes_max = 1 << 20;
+    config.output_queue_bytes_max = 64 << 10;
+    config.http_pipeline_max = *rng.pick(&[1, 4, 64]);
+    config.recv_buffers = 64;
+    config
+}
+
+fn draw_habits(rng: &mut Rng) -> Habits {
+    let mut often = |permille: u32, most: u64| {
+        if rng.chance(permille) {
+            rng.between(1, most) as u32
+        } else {
+            0
+        }
+    };
+    let (twins, repeats, cancels) = (often(600, 300), often(600, 300), often(600, 200));
+    let (trip_cancels, responses, views) = (often(500, 200), often(500, 400), often(600, 400));
+    let (busy_wait, parallel, rude) = (often(700, 1_000), often(600, 800), often(300, 60));
+    let single = if rng.chance(400) {
+        rng.between(300, 1_000) as u32
+    } else {
+        100
+    };
+    Habits {
+        requests: rng.between(5, 120) as u32,
+        pause_ms: *rng.pick(&[20, 150, 800]),
+        burst: *rng.pick(&[1, 2, 8]),
+        connections: rng.between(1, 4),
+        twins,
+        repeats,
+        cancels,
+        trip_cancels,
+        responses,
+        views,
+        busy_wait,
+        parallel,
+        single,
+        rude,
+        candidates: rng.between(1, 12),
+        offer_timeout_ms: *rng.pick(&[200, 2_000, 8_000]),
+        deadline_ms: *rng.pick(&[1_500, 8_000, 30_000]),
+    }
+}
+
+fn draw_temper(rng: &mut Rng) -> Temper {
+    let accept = rng.between(50, 950) as u32;
+    let decline = rng.between(0, 1_000 - u64::from(accept)) as u32;
+    let mut often = |permille: u32, most: u64| {
+        if rng.chance(permille) {
+            rng.between(1, most) as u32
+        } else {
+            0
+        }
+    };
+    let (by_http, vanish, double) = (often(400, 500), often(400, 200), often(500, 300));
+    let (stray, off_shift, displace) = (often(500, 400), often(400, 150), often(400, 200));
+    let (stall, drop, garbage) = (often(150, 100), often(400, 300), often(200, 150));
+    let give_up = often(500, 400);
+    Temper {
+        accept,
+        decline,
+        by_http,
+        vanish,
+        double,
+        stray,
+        off_shift,
+        displace,
+        stall,
+        drop,
+        garbage,
+        give_up,
+        think_ms: *rng.pick(&[3, 200, 3_000]),
+        trip_ms: *rng.pick(&[5, 400, 3_000]),
+        mischief_ms: *rng.pick(&[300, 2_000, 8_000]),
+        reconnect_ms: *rng.pick(&[20, 800, 5_000]),
+        heartbeat_ms: *rng.pick(&[1_000, 5_000, 20_000]),
+    }
+}
+
+fn draw_network(rng: &mut Rng) -> Network {
+    let delay_us = *rng.pick(&[(20, 200), (100, 3_000), (1_000, 60_000)]);
+    let resets = rng.chance(250);
+    let holds = rng.chance(250);
+    Network {
+        delay_us,
+        piece_bytes_max: *rng.pick(&[16, 200, 1_460, 65_536, 65_536, 65_536]),
+        hold_permille: if holds { rng.between(1, 30) as u32 } else { 0 },
+        hold_us: if holds { (10_000, 400_000) } else { (0, 0) },
+        reset_permille: if resets { rng.between(5, 300) as u32 } else { 0 },
+        reset_bytes: (1, *rng.pick(&[300, 3_000, 30_000])),
+        window_bytes: *rng.pick(&[4 << 10, 64 << 10, 256 << 10]),
+    }
+}
+
+fn draw_pace(rng: &mut Rng) -> Pace {
+    Pace {
+        turn_us: *rng.pick(&[(2, 20), (10, 300)]),
+        wake_us: *rng.pick(&[(1, 10), (20, 500)]),
+        write_us: *rng.pick(&[(80, 400), (300, 5_000), (2_000, 40_000)]),
+        segment_us: *rng.pick(&[(500, 3_000), (5_000, 60_000)]),
+        store_round_us: *rng.pick(&[(300, 2_000), (2_000, 50_000)]),
+        store_lookup_us: *rng.pick(&[(20, 200), (200, 8_000)]),
+        start_step_us: *rng.pick(&[(50, 500), (1_000, 20_000)]),
+    }
+}
+
+/// Which kinds of faults a seed has, and when.
+fn draw_faults(rng: &mut Rng, length_us: u64) -> Vec<(u64, Fault)> {
+    const KINDS: u64 = 13;
+    let mut faults = Vec::new();
+    if rng.chance(200) {
+        return faults;
+    }
+    // Kills and power losses are what the promises are about: most seeds have them.
+    for kind in 0..KINDS {
+        let permille = match kind {
+            0 | 1 => 550,
+            2 | 4 => 80,
+            3 => 120,
+            _ => 200,
+        };
+        if !rng.chance(permille) {
+            continue;
+        }
+        let times = match kind {
+            2 | 4 => 1,
+            0 | 1 => rng.between(1, 6),
+            _ => rng.between(1, 3),
+        };
+        for _ in 0..times {
+            let at_us = rng.between(50_000, length_us - length_us / 5);
+            faults.push((at_us, draw_fault(rng, kind)));
+        }
+    }
+    faults.sort_by_key(|fault| fault.0);
+    faults
+}
+
+fn draw_fault(rng: &mut Rng, kind: u64) -> Fault {
+    let down_us = rng.between(1_000, *rng.clone().pick(&[20_000, 1_000_000, 6_000_000]));
+    let for_us = rng.between(5_000, *rng.clone().pick(&[100_000, 3_000_000]));
+    let after_steps = rng.below(400) as u32;
+    let clock_jump_us = match rng.below(4) {
+        0 => -(rng.between(1, 7_200) as i64) * 1_000_000,
+        1 => rng.between(1, 20) as i64 * 1_000_000,
+        _ => 0,
+    };
+    match kind {
+        0 => Fault::Kill {
+            after_steps,
+            down_us,
+            clock_jump_us,
+        },
+        1 => Fault::PowerLoss {
+            after_steps,
+            down_us,
+            clock_jump_us,
+        },
+        2 => Fault::BitRot {
+            down_us,
+            restored_us: for_us,
+        },
+        3 => Fault::WriteError { down_us },
+        4 => Fault::StoreError { down_us },
+        5 => Fault::DiskFull { for_us },
+        6 => Fault::SlowDisk {
+            for_us,
+            write_us: rng.between(1_000, 300_000),
+        },
+        7 => Fault::SlowStore {
+            for_us,
+            action_us: rng.between(1_000, 300_000),
+        },
+        8 => Fault::ShardStall {
+            shard: rng.below(8) as u16,
+            for_us,
+        },
+        9 => Fault::Resets {
+            permille: rng.between(50, 1_000) as u32,
+        },
+        10 => Fault::SlowNetwork {
+            for_us,
+            delay_us: rng.between(1_000, 500_000),
+        },
+        11 => Fault::Drain { down_us },
+        _ => Fault::Kill {
+            after_steps: rng.below(30) as u32,
+            down_us: 1_000,
+            clock_jump_us: 0,
+        },
+    }
+}

@@ -1,0 +1,447 @@
+//! Audits: whether a request can have such a life, and what follows from it.
+
+use super::Witness;
+use super::state::{Winner, ways};
+use crate::checks::{About, Check};
+use crate::codec::audit::{Audit, Entry, Why};
+use crate::ids::{Driver, Offer, Trip};
+use crate::words::{Revoke, State, Step, TripEnd};
+use std::rc::Rc;
+
+/// An attempt, as an audit tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// Whose.
+    pub driver: Driver,
+    /// When the offer was sent, or refused without having been sent.
+    pub sent_at_ms: u64,
+    /// When it ends; 0: never sent.
+    pub expires_at_ms: u64,
+    /// When it reached the socket.
+    pub delivered_at_ms: Option<u64>,
+    /// The app said that it has it.
+    pub acked: bool,
+    /// How it ended (one of [`ways`]), `OPEN` if it has not.
+    pub way: u8,
+    /// When.
+    pub ended_at_ms: u64,
+    /// An answer came by the socket.
+    pub by_socket: bool,
+}
+
+/// A request's life, as an audit tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Attempts, the first one first.
+    pub tried: Vec<Tried>,
+    /// Its end, and when.
+    pub end: Option<(State, u64)>,
+    /// The trip: its id, driver, begin, pickup, end and how.
+    pub trip: Option<TripLife>,
+    /// Waits for new candidates.
+    pub exhausted: bool,
+    /// Times that new candidates came.
+    pub redispatched: u32,
+    /// When it was received.
+    pub received_at_ms: u64,
+    /// End of the search.
+    pub deadline_at_ms: u64,
+    offer_timeout_ms: u64,
+    max_attempts: Option<u64>,
+    parallel: u64,
+    /// Longest wait for busy drivers.
+    pub busy_wait_ms: u64,
+    candidates: Vec<Driver>,
+    /// What must follow at once: the rest of an acceptance or a cancellation.
+    owed: Vec<Owed>,
+}
+
+/// A trip, as an audit tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TripLife {
+    /// Which.
+    pub trip: Trip,
+    /// Whose.
+    pub driver: Driver,
+    /// When it began.
+    pub created_at_ms: u64,
+    /// When somebody was on board.
+    pub picked_up_at_ms: Option<u64>,
+    /// When and how it ended.
+    pub ended: Option<(u64, TripEnd)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owed {
+    Revoked(u32, Revoke),
+    TripCreated(u32),
+}
+
+impl Life {
+    /// Reads a whole audit.
+    ///
+    /// # Errors
+    /// What of it cannot be.
+    pub fn of(audit: &Audit) -> Result<Self, String> {
+        let mut life = Self::default();
+        let mut last_ms = 0;
+        for (index, entry) in audit.entries.iter().enumerate() {
+            if entry.at_ms < last_ms {
+                return Err(format!("at_ms falls at seq {}", index + 1));
+            }
+            last_ms = entry.at_ms;
+            if (index == 0) != (entry.step == Step::Received) {
+                return Err("REQUEST_RECEIVED is the first, and only the first".to_owned());
+            }
+            life.apply(entry)
+                .map_err(|why| format!("seq {} {}: {why}", index + 1, entry.step.as_str()))?;
+        }
+        if !life.owed.is_empty() {
+            return Err(format!("the last events lack {:?}", life.owed));
+        }
+        if audit.state != life.state() {
+            return Err(format!(
+                "it says {} and is {}",
+                audit.state.as_str(),
+                life.state().as_str()
+            ));
+        }
+        Ok(life)
+    }
+
+    /// The state that the events lead to.
+    pub fn state(&self) -> State {
+        match self.end {
+            Some((end, _)) => end,
+            None if self.open() > 0 => State::OfferSent,
+            None => State::PendingMatch,
+        }
+    }
+
+    fn open(&self) -> u64 {
+        self.tried.iter().filter(|tried| tried.way == ways::OPEN).count() as u64
+    }
+
+    /// Attempts that `max_attempts` counts.
+    fn counted(&self) -> u64 {
+        self.tried.iter().filter(|tried| tried.way != ways::REFUSED).count() as u64
+    }
+
+    fn is_tried(&self, driver: Driver) -> bool {
+        self.tried.iter().any(|tried| tried.driver == driver)
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<(), String> {
+        self.pay(entry)?;
+        if self.end.is_some()
+            && !matches!(
+                entry.step,
+                Step::TripCreated | Step::PickedUp | Step::TripEnded | Step::Revoked
+            )
+        {
+            return Err("after the end".to_owned());
+        }
+        match entry.step {
+            Step::Received | Step::Redispatched => self.asked(entry),
+            Step::OfferSent => self.sent(entry),
+            Step::Delivered => {
+                let at_ms = entry.at_ms;
+                let tried = self.held(entry)?;
+                match tried.delivered_at_ms.replace(at_ms) {
+                    None => Ok(()),
+                    Some(_) => Err("delivered twice".to_owned()),
+                }
+            }
+            Step::Acked => {
+                let tried = self.held(entry)?;
+                match std::mem::replace(&mut tried.acked, true) {
+                    false => Ok(()),
+                    true => Err("acknowledged twice".to_owned()),
+                }
+            }
+            Step::Accepted => self.accepted(entry),
+            Step::Declined => self.over(entry, ways::DECLINED),
+            Step::TimedOut => {
+                if self.held(entry)?.expires_at_ms > entry.at_ms {
+                    return Err("before its time".to_owned());
+                }
+                self.over(entry, ways::TIMED_OUT)
+            }
+            Step::Refused => self.refused(entry),
+            Step::Revoked => self.revoked(entry),
+            Step::Exhausted => self.exhaust(),
+            Step::TripCreated => self.trip_created(entry),
+            Step::PickedUp => match &mut self.trip {
+                Some(trip) if trip.picked_up_at_ms.is_none() && trip.ended.is_none() => {
+                    trip.picked_up_at_ms = Some(entry.at_ms);
+                    Ok(())
+                }
+                _ => Err("no trip that could be picked up".to_owned()),
+            },
+            Step::TripEnded => match (&mut self.trip, entry.outcome) {
+                (Some(trip), Some(outcome)) if trip.ended.is_none() => {
+                    trip.ended = Some((entry.at_ms, outcome));
+                    Ok(())
+                }
+                _ => Err("no trip that could end".to_owned()),
+            },
+            Step::Cancelled => self.finish(entry, State::Cancelled),
+            Step::Unfulfilled => self.unfulfilled(entry),
+        }
+    }
+
+    /// What an acceptance owes comes right after it.
+    fn pay(&mut self, entry: &Entry) -> Result<(), String> {
+        let Some(owed) = self.owed.pop() else { return Ok(()) };
+        let paid = match &owed {
+            Owed::Revoked(attempt, reason) => {
+                entry.step == Step::Revoked && entry.attempt == *attempt && entry.why == Why::Revoked(*reason)
+            }
+            Owed::TripCreated(attempt) => entry.step == Step::TripCreated && entry.attempt == *attempt,
+        };
+        if paid {
+            Ok(())
+        } else {
+            Err(format!("{owed:?} belongs here"))
+        }
+    }
+
+    fn held(&mut self, entry: &Entry) -> Result<&mut Tried, String> {
+        let index = (entry.attempt as usize).wrapping_sub(1);
+        let tried = self.tried.get_mut(index).ok_or("no such attempt")?;
+        if tried.way != ways::OPEN {
+            return Err(format!("attempt {} is over", entry.attempt));
+        }
+        if entry.driver != Some(tried.driver) {
+            return Err(format!("attempt {} is d{}'s", entry.attempt, tried.driver));
+        }
+        Ok(tried)
+    }
+
+    fn over(&mut self, entry: &Entry, way: u8) -> Result<(), String> {
+        let (at_ms, by_socket) = (entry.at_ms, entry.by_socket);
+        let tried = self.held(entry)?;
+        tried.way = way;
+        tried.ended_at_ms = at_ms;
+        tried.by_socket = by_socket;
+        Ok(())
+    }
+
+    fn asked(&mut self, entry: &Entry) -> Result<(), String> {
+        let asked = entry.asked.as_deref().ok_or("no detail")?;
+        if entry.step == Step::Received {
+            let (Some(timeout), Some(parallel), Some(wait)) =
+                (asked.offer_timeout_ms, asked.parallel, asked.busy_wait_ms)
+            else {
+                return Err("a detail that lacks something".to_owned());
+            };
+            self.received_at_ms = entry.at_ms;
+            self.deadline_at_ms = asked.deadline_at_ms;
+            self.max_attempts = asked.max_attempts;
+            (self.offer_timeout_ms, self.parallel, self.busy_wait_ms) = (timeout, parallel, wait);
+        } else {
+            if self.open() > 0 {
+                return Err("while somebody holds the offer".to_owned());
+            }
+            self.redispatched += 1;
+            self.offer_timeout_ms = asked.offer_timeout_ms.unwrap_or(self.offer_timeout_ms);
+            self.parallel = asked.parallel.unwrap_or(self.parallel);
+            self.busy_wait_ms = asked.busy_wait_ms.unwrap_or(self.busy_wait_ms);
+        }
+        for driver in &asked.candidates {
+            if self.is_tried(*driver) || self.candidates.contains(driver) {
+                return Err(format!("d{driver} is no new candidate"));
+            }
+        }
+        self.candidates.extend(&asked.candidates);
+        self.exhausted = false;
+        Ok(())
+    }
+
+    /// A driver is tried: the next number, a candidate, the best one unless some are waited for.
+    fn try_next(&mut self, entry: &Entry, way: u8) -> Result<(), String> {
+        let driver = entry.driver.ok_or("no driver")?;
+        if entry.attempt as usize != self.tried.len() + 1 {
+            return Err(format!("attempt {} after {}", entry.attempt, self.tried.len()));
+        }
+        let place = self.candidates.iter().position(|candidate| *candidate == driver);
+        match place {
+            None => return Err(format!("d{driver} is no candidate")),
+            Some(place) if place > 0 && self.busy_wait_ms == 0 && self.redispatched == 0 => {
+                return Err(format!("d{driver} before d{}", self.candidates[0]));
+            }
+            Some(place) => {
+                self.candidates.remove(place);
+            }
+        }
+        self.tried.push(Tried {
+            driver,
+            sent_at_ms: entry.at_ms,
+            expires_at_ms: entry.expires_at_ms,
+            delivered_at_ms: None,
+            acked: false,
+            way,
+            ended_at_ms: entry.at_ms,
+            by_socket: false,
+        });
+        Ok(())
+    }
+
+    fn sent(&mut self, entry: &Entry) -> Result<(), String> {
+        let expires_at_ms = (entry.at_ms + self.offer_timeout_ms).min(self.deadline_at_ms);
+        if entry.expires_at_ms != expires_at_ms || entry.at_ms >= self.deadline_at_ms {
+            return Err(format!("expires at {} and not at {expires_at_ms}", entry.expires_at_ms));
+        }
+        if self.open() >= self.parallel {
+            return Err("more offers at once than asked for".to_owned());
+        }
+        if self.max_attempts.is_some_and(|most| self.counted() >= most) {
+            return Err("more attempts than asked for".to_owned());
+        }
+        self.try_next(entry, ways::OPEN)
+    }
+
+    fn refused(&mut self, entry: &Entry) -> Result<(), String> {
+        if entry.attempt as usize == self.tried.len() + 1 {
+            return self.try_next(entry, ways::REFUSED);
+        }
+        self.over(entry, ways::REFUSED)
+    }
+
+    fn accepted(&mut self, entry: &Entry) -> Result<(), String> {
+        self.over(entry, ways::ACCEPTED)?;
+        self.owed.push(Owed::TripCreated(entry.attempt));
+        for (index, tried) in self.tried.iter().enumerate().rev() {
+            if tried.way == ways::OPEN {
+                self.owed.push(Owed::Revoked(index as u32 + 1, Revoke::Taken));
+            }
+        }
+        self.end = Some((State::Accepted, entry.at_ms));
+        Ok(())
+    }
+
+    fn revoked(&mut self, entry: &Entry) -> Result<(), String> {
+        let way = match entry.why {
+            Why::Revoked(Revoke::Taken) if self.end.is_some() => ways::TAKEN,
+            Why::Revoked(Revoke::Cancelled) if self.end.is_none() => ways::CANCELLED,
+            _ => return Err("for no reason".to_owned()),
+        };
+        self.over(entry, way)
+    }
+
+    fn exhaust(&mut self) -> Result<(), String> {
+        if self.open() > 0 || !self.candidates.is_empty() || self.exhausted {
+            return Err("somebody is left".to_owned());
+        }
+        self.exhausted = true;
+        Ok(())
+    }
+
+    fn finish(&mut self, entry: &Entry, end: State) -> Result<(), String> {
+        if self.open() > 0 {
+            return Err("while somebody holds the offer".to_owned());
+        }
+        self.end = Some((end, entry.at_ms));
+        Ok(())
+    }
+
+    fn unfulfilled(&mut self, entry: &Entry) -> Result<(), String> {
+        let ok = match entry.why {
+            Why::Deadline => entry.at_ms >= self.deadline_at_ms,
+            Why::Attempts => self.max_attempts.is_some_and(|most| self.counted() >= most),
+            _ => false,
+        };
+        if !ok {
+            return Err("for no reason".to_owned());
+        }
+        self.finish(entry, State::Unfulfilled)
+    }
+
+    fn trip_created(&mut self, entry: &Entry) -> Result<(), String> {
+        let (Some(trip), Some(driver), None) = (entry.trip, entry.driver, self.trip) else {
+            return Err("no trip that could begin".to_owned());
+        };
+        let won = self
+            .tried
+            .iter()
+            .any(|tried| tried.driver == driver && tried.way == ways::ACCEPTED);
+        if !won {
+            return Err(format!("d{driver} did not accept"));
+        }
+        self.trip = Some(TripLife {
+            trip,
+            driver,
+            created_at_ms: entry.at_ms,
+            picked_up_at_ms: None,
+            ended: None,
+        });
+        Ok(())
+    }
+}
+
+/// An audit was read: it grows, makes sense, and agrees with what is known. `len_min` is how long it was known to be when
+/// it was asked for.
+pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
+    let request = audit.request;
+    let about = About::request(request);
+    let known = witness.requests[request as usize].audit.clone();
+    let (known_len, len) = (
+        known.as_ref().map_or(0, |known| known.entries.len()),
+        audit.entries.len(),
+    );
+    let common = known_len.min(len);
+    let grows = len >= len_min
+        && known
+            .as_ref()
+            .is_none_or(|known| known.entries[..common] == audit.entries[..common]);
+    if !witness.holds(Check::AuditGrows, grows) {
+        let differs = known
+            .as_ref()
+            .and_then(|known| (0..common).find(|index| known.entries[*index] != audit.entries[*index]));
+        let text = format!("the audit of r{request} had {known_len} events and has {len}; they differ at {differs:?}");
+        return witness.violate(Check::AuditGrows, about, text);
+    }
+    if len <= known_len {
+        return;
+    }
+    witness.counts.add(Check::AuditTrue);
+    match Life::of(&audit) {
+        Err(why) => witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
+        Ok(life) => learn(witness, &audit, &life),
+    }
+    witness.requests[request as usize].audit = Some(Rc::new(audit));
+}
+
+fn learn(witness: &mut Witness, audit: &Audit, life: &Life) {
+    let request = audit.request;
+    for (attempt, tried) in (1..).zip(&life.tried) {
+        let way = if tried.way == ways::OPEN { ways::ANY } else { tried.way };
+        witness.learn_way(Offer { request, attempt }, Some(tried.driver), way);
+    }
+    if let Some(trip) = life.trip {
+        let attempt = life
+            .tried
+            .iter()
+            .position(|tried| tried.way == ways::ACCEPTED)
+            .map(|index| index as u32 + 1);
+        let won = Winner {
+            driver: trip.driver,
+            attempt,
+            trip: Some(trip.trip),
+        };
+        witness.learn_winner(request, won);
+        if let Some((_, outcome)) = trip.ended {
+            witness.learn_trip_ended(trip.trip, Some(outcome));
+        }
+    }
+    let deadline = witness.requests[request as usize].deadline_at_ms;
+    let same = deadline.is_none_or(|deadline| deadline == life.deadline_at_ms);
+    if !witness.holds(Check::AuditComplete, same) {
+        let text = format!(
+            "the deadline of r{request} was {deadline:?} and is {}",
+            life.deadline_at_ms
+        );
+        witness.violate(Check::AuditComplete, About::request(request), text);
+    }
+    witness.requests[request as usize].deadline_at_ms = Some(life.deadline_at_ms);
+}

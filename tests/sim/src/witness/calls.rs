@@ -1,0 +1,483 @@
+//! What callers ask over HTTP, and what they are answered.
+
+use super::Witness;
+use super::audits;
+use super::state::{Winner, ways};
+use crate::checks::{About, Check};
+use crate::codec::http::Answer;
+use crate::codec::{Bad, answers, audit};
+use crate::ids::{Driver, Offer, Request, Trip};
+use crate::words::{Outcome, State};
+
+/// A call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub enum Ask {
+    /// `POST /v1/dispatch/offer`
+    Offer(Request),
+    /// `POST /v1/dispatch/response`
+    Response {
+        request: Request,
+        driver: Driver,
+        attempt: Option<u32>,
+        accept: bool,
+    },
+    /// `POST /v1/dispatch/cancel`
+    Cancel(Request),
+    /// `POST /v1/trips/{trip_id}/cancel`
+    TripCancel(Trip),
+    /// `GET /v1/dispatch/request/{request_id}`
+    View(Request),
+    /// `GET /v1/dispatch/audit/{request_id}`
+    Audit(Request),
+    /// `GET /v1/drivers/{driver_id}`
+    DriverView(Driver),
+    /// `GET /v1/drivers/{driver_id}/records`
+    Records(Driver),
+    /// `GET /v1/events`
+    Events { after: Option<u64>, consumer: Option<u32> },
+    /// `POST /v1/events/ack`
+    Acknowledge { consumer: u32, cursor: u64 },
+}
+
+/// What a call was, and what was known when it was sent.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub(super) ask: Ask,
+    pub(super) sent_us: u64,
+    pub(super) open: bool,
+    pub(super) candidates: u64,
+    pub(super) exists: bool,
+    pub(super) end: Option<State>,
+    attempt_min: u32,
+    /// Its driver had been shown the offer that it is about.
+    pub(super) shown: bool,
+    pub(super) audit_len: usize,
+    pub(super) cursor_max: u64,
+    pub(super) acked: u64,
+}
+
+/// What the caller does about an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// That was it.
+    Done,
+    /// The node could not take it; the same again, later.
+    Again,
+    /// A page of events: how many, and the last cursor.
+    Page(u32, Option<u64>),
+    /// A page of records, and where the next one begins.
+    Records(Option<String>),
+    /// What was asked for does not exist.
+    Missing,
+}
+
+impl Witness {
+    /// A caller sends a call; `candidates` of an offer, as a set. Returns the call's number.
+    pub fn called(&mut self, who: &str, ask: Ask, candidates: u64) -> u32 {
+        let number = self.calls.len() as u32;
+        let about = self.about(ask);
+        self.note(about, || {
+            format!("{who} call {number}: {ask:?} candidates {candidates:#x}")
+        });
+        let now_us = self.now_us;
+        match ask {
+            Ask::Offer(request) => {
+                let seen = &mut self.requests[request as usize];
+                if seen.posts == 0 {
+                    seen.first_post_us = now_us;
+                }
+                if !seen.exists {
+                    seen.last_first_post_us = now_us;
+                }
+                seen.posts += 1;
+                seen.posted |= candidates;
+            }
+            Ask::Response {
+                request,
+                driver,
+                attempt,
+                accept,
+            } => self.answer_said(driver, request, attempt, accept),
+            Ask::Cancel(request) => self.requests[request as usize].cancel_said = true,
+            Ask::TripCancel(trip) => {
+                self.trip_mut(trip).api_cancel_said = true;
+                self.trip_may_end(trip);
+            }
+            Ask::Acknowledge { consumer, cursor } => self.events.ack_said(consumer, cursor),
+            _ => {}
+        }
+        let call = self.remember(ask, candidates);
+        self.calls.push(call);
+        number
+    }
+
+    fn remember(&self, ask: Ask, candidates: u64) -> Call {
+        let request = match ask {
+            Ask::Offer(request)
+            | Ask::Cancel(request)
+            | Ask::View(request)
+            | Ask::Audit(request)
+            | Ask::Response { request, .. } => self.requests.get(request as usize),
+            _ => None,
+        };
+        let consumer = match ask {
+            Ask::Events { consumer, .. } => consumer,
+            Ask::Acknowledge { consumer, .. } => Some(consumer),
+            _ => None,
+        };
+        Call {
+            ask,
+            sent_us: self.now_us,
+            open: true,
+            candidates,
+            exists: match ask {
+                Ask::DriverView(driver) => self.drivers[driver as usize].known,
+                Ask::TripCancel(_) => true,
+                _ => request.is_some_and(|request| request.exists),
+            },
+            end: request.and_then(|request| request.end),
+            attempt_min: request.map_or(0, |request| request.attempt_min),
+            shown: self.is_about_shown(ask),
+            audit_len: request
+                .and_then(|request| request.audit.as_ref())
+                .map_or(0, |audit| audit.entries.len()),
+            cursor_max: self.events.last_cursor(),
+            acked: consumer.map_or(0, |consumer| self.events.acked(consumer)),
+        }
+    }
+
+    fn is_about_shown(&self, ask: Ask) -> bool {
+        let Ask::Response {
+            request,
+            driver,
+            attempt,
+            ..
+        } = ask
+        else {
+            return false;
+        };
+        self.requests.get(request as usize).is_some_and(|seen| match attempt {
+            Some(attempt) => seen.was_shown(attempt, driver),
+            None => (1..=seen.attempts.len() as u32).any(|attempt| seen.was_shown(attempt, driver)),
+        })
+    }
+
+    pub(super) fn about(&self, ask: Ask) -> About {
+        match ask {
+            Ask::Offer(request) | Ask::Cancel(request) | Ask::View(request) | Ask::Audit(request) => {
+                About::request(request)
+            }
+            Ask::Response { request, driver, .. } => About::both(request, driver),
+            Ask::TripCancel(trip) => About {
+                request: self.trip_seen(trip).request,
+                other: None,
+                driver: self.trip_seen(trip).driver,
+            },
+            Ask::DriverView(driver) | Ask::Records(driver) => About::driver(driver),
+            Ask::Events { .. } | Ask::Acknowledge { .. } => About::default(),
+        }
+    }
+
+    /// The connection of a call is over: nobody knows what became of it.
+    pub fn lost(&mut self, call: u32) {
+        let about = self.about(self.calls[call as usize].ask);
+        self.note(about, || format!("call {call} lost"));
+        self.calls[call as usize].open = false;
+    }
+
+    /// A call is answered.
+    pub fn answered(&mut self, call: u32, answer: &Answer<'_>) -> Next {
+        let seen = &mut self.calls[call as usize];
+        seen.open = false;
+        let seen = seen.clone();
+        let about = self.about(seen.ask);
+        self.note(about, || {
+            let body: String = answer.body.chars().take(160).collect();
+            format!("call {call} answered {}: {}", answer.status, body.trim_end())
+        });
+        let next = match answer.status {
+            200 | 202 => self.answered_well(&seen, answer),
+            _ => self.answered_problem(&seen, answer),
+        };
+        match next {
+            Ok(next) => {
+                self.counts.add(Check::Protocol);
+                next
+            }
+            Err(Bad(why)) => {
+                self.broken(Check::Protocol, about, format!("call {call} {:?}: {why}", seen.ask));
+                Next::Done
+            }
+        }
+    }
+
+    fn answered_well(&mut self, call: &Call, answer: &Answer<'_>) -> Result<Next, Bad> {
+        let body = answer.body;
+        if (answer.status == 202) != matches!(call.ask, Ask::Offer(_)) && answer.status == 202 {
+            return Err(Bad::new("202 for what is no offer"));
+        }
+        match call.ask {
+            Ask::Offer(request) => {
+                let read = answers::offer(body, &mut self.ids)?;
+                same(read.request, request)?;
+                if read.duplicate == (answer.status == 202) {
+                    return Err(Bad::new(format!("{} with duplicate {}", answer.status, read.duplicate)));
+                }
+                self.offer_answered(call, &read);
+            }
+            Ask::Response { request, .. } => {
+                let read = answers::response(body, &mut self.ids)?;
+                same(read.request, request)?;
+                self.response_answered(call.ask, &read)?;
+            }
+            Ask::Cancel(request) => {
+                let (named, state) = answers::cancelled(body, &mut self.ids)?;
+                same(named, request)?;
+                same(state, State::Cancelled)?;
+                self.learn_state(request, State::Cancelled);
+            }
+            Ask::TripCancel(trip) => {
+                same(answers::trip_cancelled(body, &mut self.ids)?, trip)?;
+                let again = self.trip_seen(trip).cancelled;
+                if !self.holds(Check::SameAnswer, !again) {
+                    self.violate(
+                        Check::SameAnswer,
+                        self.about(call.ask),
+                        format!("trip {trip} cancelled twice"),
+                    );
+                }
+                self.learn_trip_ended(trip, Some(crate::words::TripEnd::Cancelled));
+                self.trip_mut(trip).cancelled = true;
+            }
+            Ask::View(request) => {
+                let view = answers::view(body, &mut self.ids)?;
+                same(view.request, request)?;
+                self.view_answered(call, view);
+            }
+            Ask::Audit(request) => {
+                let read = audit::read(body, &mut self.ids)?;
+                same(read.request, request)?;
+                self.audit_answered(call, read);
+            }
+            Ask::DriverView(driver) => {
+                let view = answers::driver_view(body, &mut self.ids)?;
+                same(view.driver, driver)?;
+                self.driver_view_answered(view);
+            }
+            Ask::Records(driver) => {
+                let (rows, next) = answers::records(body, &mut self.ids)?;
+                let next = next.map(str::to_owned);
+                self.records_answered(driver, &rows);
+                return Ok(Next::Records(next));
+            }
+            Ask::Events { .. } => return self.events_answered(call, body),
+            Ask::Acknowledge { consumer, .. } => {
+                let cursor = answers::acknowledged(body, &mut self.ids)?;
+                self.ack_answered(call, consumer, cursor);
+            }
+        }
+        Ok(Next::Done)
+    }
+
+    fn offer_answered(&mut self, call: &Call, read: &answers::OfferAnswer) {
+        let request = read.request;
+        let about = About::request(request);
+        let ok = read.duplicate || call.end.is_none();
+        if !self.holds(Check::OneDispatch, ok) {
+            let text = format!("r{request} ended as {:?}, and a POST after that is 202", call.end);
+            self.violate(Check::OneDispatch, about, text);
+        }
+        if read.duplicate {
+            let posts = self.requests[request as usize].posts;
+            if !self.holds(Check::OneDispatch, posts > 1) {
+                self.violate(
+                    Check::OneDispatch,
+                    about,
+                    format!("the only POST of r{request} is a duplicate"),
+                );
+            }
+        } else {
+            self.requests[request as usize].taken += 1;
+            let named = read.driver.is_none_or(|driver| call.candidates & (1 << driver) != 0);
+            if !self.holds(Check::Protocol, named && (read.driver.is_none() || read.attempt > 0)) {
+                self.violate(Check::Protocol, about, format!("202 names another driver: {read:?}"));
+            }
+        }
+        // 200 of an ended search is `ACCEPTED`; other ends are 409.
+        let ok = !matches!(read.state, State::Cancelled | State::Unfulfilled) || !read.duplicate;
+        if !self.holds(Check::SameAnswer, ok) {
+            self.violate(
+                Check::SameAnswer,
+                about,
+                format!("r{request} is a duplicate in {}", read.state.as_str()),
+            );
+        }
+        self.state_shown(call, request, read.state, read.attempt);
+        if let (Some(driver), true) = (read.driver, read.attempt > 0) {
+            let offer = Offer {
+                request,
+                attempt: read.attempt,
+            };
+            self.learn_attempt(offer, driver);
+            if read.state == State::Accepted && read.duplicate {
+                let attempt = Some(read.attempt);
+                self.learn_winner(
+                    request,
+                    Winner {
+                        driver,
+                        attempt,
+                        trip: None,
+                    },
+                );
+            }
+        }
+    }
+
+    /// A request was shown in this state: nothing that was known when the call was sent is taken back.
+    fn state_shown(&mut self, call: &Call, request: Request, state: State, attempt: u32) {
+        let about = About::request(request);
+        let ok = call.end.is_none_or(|end| end == state);
+        if !self.holds(Check::AnswerKept, ok) {
+            let text = format!("r{request} was {:?} and is {}", call.end, state.as_str());
+            self.violate(Check::AnswerKept, about, text);
+        }
+        if !self.holds(Check::AnswerKept, attempt >= call.attempt_min) {
+            let text = format!("r{request} was at attempt {} and is at {attempt}", call.attempt_min);
+            self.violate(Check::AnswerKept, about, text);
+        }
+        self.learn_state(request, state);
+        self.learn_attempt_min(request, attempt);
+    }
+
+    fn response_answered(&mut self, ask: Ask, read: &answers::ResponseAnswer) -> Result<(), Bad> {
+        let Ask::Response {
+            request,
+            driver,
+            attempt,
+            accept,
+        } = ask
+        else {
+            return Ok(());
+        };
+        if (read.outcome == Outcome::Confirmed) != read.trip.is_some() {
+            return Err(Bad::new(format!(
+                "a trip without a confirmation, or none with one: {read:?}"
+            )));
+        }
+        self.learn_exists(request);
+        match read.outcome {
+            Outcome::Confirmed => {
+                let trip = read.trip;
+                self.learn_winner(request, Winner { driver, attempt, trip });
+                if let Some(trip) = trip {
+                    self.board.push_trip(trip);
+                }
+            }
+            Outcome::Declined => {
+                if let Some(attempt) = attempt {
+                    self.learn_way(Offer { request, attempt }, Some(driver), ways::DECLINED);
+                }
+            }
+            Outcome::TooLate => {
+                let late = ways::TIMED_OUT | ways::CANCELLED | ways::TAKEN | ways::SUPERSEDED;
+                let ways = if accept { late | ways::DECLINED } else { late };
+                if let Some(attempt) = attempt {
+                    self.learn_way(Offer { request, attempt }, Some(driver), ways);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn view_answered(&mut self, call: &Call, view: answers::View) {
+        let request = view.request;
+        let about = About::request(request);
+        self.state_shown(call, request, view.state, view.attempt);
+        let seen = &self.requests[request as usize];
+        let ok = view.class == seen.wish.class
+            && seen
+                .deadline_at_ms
+                .is_none_or(|deadline| deadline == view.deadline_at_ms)
+            && (view.trip.is_some() == (view.state == State::Accepted))
+            && view.excluded.iter().all(|driver| seen.posted & (1 << driver) != 0);
+        if !self.holds(Check::SameAnswer, ok) {
+            self.violate(
+                Check::SameAnswer,
+                about,
+                format!(
+                    "r{request} is shown wrong: {view:?}, {seen:?}",
+                    seen = self.requests[request as usize]
+                ),
+            );
+        }
+        self.requests[request as usize].deadline_at_ms = Some(view.deadline_at_ms);
+        if let (Some(driver), true) = (view.driver, view.attempt > 0) {
+            let attempt = view.attempt;
+            self.learn_attempt(Offer { request, attempt }, driver);
+            if view.state == State::Accepted {
+                let (attempt, trip) = (Some(attempt), view.trip);
+                self.learn_winner(request, Winner { driver, attempt, trip });
+            }
+        }
+        self.requests[request as usize].last_view = Some(view);
+    }
+
+    fn audit_answered(&mut self, call: &Call, read: audit::Audit) {
+        let request = read.request;
+        self.state_shown(call, request, read.state, 0_u32.max(call.attempt_min));
+        audits::take(self, call.audit_len, read);
+    }
+
+    fn driver_view_answered(&mut self, view: answers::DriverView) {
+        use crate::words::DriverState::{EnRoute, Offered, OnTrip};
+        let driver = view.driver;
+        let ok = matches!(view.state, EnRoute | OnTrip) == view.trip.is_some()
+            && (view.offer.is_none() || view.state == Offered)
+            && view.offer.is_none_or(|offer| {
+                self.requests
+                    .get(offer.request as usize)
+                    .is_some_and(|seen| seen.posted & (1 << driver) != 0)
+            });
+        if !self.holds(Check::ViewsMatch, ok) {
+            return self.violate(
+                Check::ViewsMatch,
+                About::driver(driver),
+                format!("d{driver} is shown wrong: {view:?}"),
+            );
+        }
+        if let Some(trip) = view.trip {
+            let ended = self.trip_seen(trip).cancelled;
+            let whose = self.trip_seen(trip).driver;
+            if !self.holds(Check::ViewsMatch, whose.is_none_or(|whose| whose == driver)) {
+                let text = format!("d{driver} is shown with the trip of {whose:?}, ended {ended}");
+                self.violate(Check::ViewsMatch, About::driver(driver), text);
+            }
+        }
+    }
+
+    /// After faults: calls are answered in time.
+    pub(crate) fn check_calls_answered(&mut self) {
+        let Some(over_us) = self.calm_since_us() else { return };
+        let late = |call: &Call| {
+            let waits_us = if matches!(call.ask, Ask::Events { .. }) {
+                60_000_000
+            } else {
+                0
+            };
+            call.open && call.sent_us.max(over_us) + waits_us + 6 * super::SLACK_US < self.now_us
+        };
+        let found = self.calls.iter().find(|call| late(call)).map(|call| call.ask);
+        self.counts.add(Check::Answered);
+        if let Some(ask) = found {
+            self.violate(Check::Answered, self.about(ask), format!("{ask:?} was never answered"));
+        }
+    }
+}
+
+pub(super) fn same<T: PartialEq + std::fmt::Debug>(got: T, expect: T) -> Result<(), Bad> {
+    if got == expect {
+        return Ok(());
+    }
+    Err(Bad::new(format!("{got:?} where {expect:?} belongs")))
+}

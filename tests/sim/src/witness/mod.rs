@@ -1,0 +1,311 @@
+//! The witness: what the clients saw, and whether it can be true.
+//!
+//! Actors tell it everything that they send and get; it keeps what follows from that for certain, and checks each new
+//! thing against it. At the end it compares what an auditor read with all of it. It knows nothing of the node's insides.
+//!
+//! Knowledge only grows: a request exists, has this end, this driver; an attempt went to this driver and can only have
+//! ended in one of these ways. What contradicts it is a violation. The first one is kept.
+
+pub mod audits;
+mod calls;
+mod events;
+mod knowledge;
+mod last;
+mod order;
+mod problems;
+mod sayings;
+mod sockets;
+mod state;
+mod texts;
+
+pub use calls::{Ask, Next};
+pub use state::{Board, Request, Socket, TripSeen, Wish};
+
+use crate::checks::{About, Check, Counts, Violation};
+use crate::client::{NodeEvent, Observer};
+use crate::ids::{self, Ids, Style};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// After this long, a driver who was welcomed is in the journal or the store, whatever is slow.
+const WELCOME_STORED_US: u64 = 5_000_000;
+
+/// Actors and observer share it; a run has one thread.
+pub type Shared = Rc<RefCell<Witness>>;
+
+/// Times the node may take beyond what the contract says, once faults are over, in simulated microseconds.
+pub const SLACK_US: u64 = 5_000_000;
+
+/// How a violation's line of the timeline begins.
+pub const VIOLATION: &str = "VIOLATION";
+
+/// A line of the timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When, simulated microseconds.
+    pub at_us: u64,
+    /// About whom.
+    pub about: About,
+    /// What was seen.
+    pub text: String,
+}
+
+/// What the run says about itself before it begins.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    /// How ids are written.
+    pub style: Style,
+    /// Number of drivers, at most 64.
+    pub drivers: u32,
+    /// The node may refuse to start (bit rot).
+    pub may_refuse: bool,
+    /// The node may end itself (write errors).
+    pub may_fail: bool,
+    /// The node may be told to drain.
+    pub may_drain: bool,
+    /// `shards`
+    pub shards: u16,
+    /// How long anything may be under way between a caller and a queue, milliseconds.
+    pub order_margin_ms: u64,
+    /// `ingress_age_step_ms`.
+    pub age_step_ms: u64,
+    /// Keep a timeline.
+    pub trace: bool,
+}
+
+/// What is known of the node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeSeen {
+    /// Node time less simulated time of each boot, microseconds, and when that boot began.
+    pub boots: Vec<(u64, u64)>,
+    /// When faults were over.
+    pub faults_over_us: Option<u64>,
+    /// Whether it takes connections.
+    pub up: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Witness {
+    /// The ids of the run.
+    pub ids: Ids,
+    /// What actors tell each other.
+    pub board: Board,
+    /// What is known of the node.
+    pub node: NodeSeen,
+    pub(crate) expect: Expect,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) drivers: Vec<state::Driver>,
+    pub(crate) trips: Vec<TripSeen>,
+    calls: Vec<calls::Call>,
+    events: events::EventLog,
+    last_read: last::LastRead,
+    counts: Counts,
+    violation: Option<Violation>,
+    lines: Vec<Line>,
+    now_us: u64,
+    messages: u64,
+    audited: bool,
+}
+
+impl Witness {
+    /// Knows nothing yet.
+    pub fn new(expect: Expect) -> Self {
+        assert!(expect.drivers <= 64, "sets of drivers are words");
+        Self {
+            ids: Ids::new(expect.style),
+            board: Board::default(),
+            node: NodeSeen::default(),
+            requests: Vec::new(),
+            drivers: (0..expect.drivers).map(|_| state::Driver::default()).collect(),
+            trips: Vec::new(),
+            calls: Vec::new(),
+            events: events::EventLog::default(),
+            last_read: last::LastRead::default(),
+            counts: Counts::default(),
+            violation: None,
+            lines: Vec::new(),
+            now_us: 0,
+            messages: 0,
+            audited: false,
+            expect,
+        }
+    }
+
+    /// One to share.
+    pub fn shared(expect: Expect) -> Shared {
+        Rc::new(RefCell::new(Self::new(expect)))
+    }
+
+    /// The time of what comes next.
+    pub fn at(&mut self, now_us: u64) -> &mut Self {
+        debug_assert!(now_us >= self.now_us, "time never falls");
+        self.now_us = now_us;
+        self
+    }
+
+    /// The first violation.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// How often each check was made.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The timeline, if it was kept.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// How many requests were posted.
+    pub fn requests_posted(&self) -> u64 {
+        self.requests.iter().filter(|request| request.posts > 0).count() as u64
+    }
+
+    /// How many calls were made.
+    pub fn calls_made(&self) -> u64 {
+        self.calls.len() as u64
+    }
+
+    /// How many messages drivers sent.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// At the end, when the auditor has not come through: who was not answered.
+    pub fn check_open_calls(&mut self) {
+        self.check_calls_answered();
+    }
+
+    /// Numbers of requests known so far are below this.
+    pub fn requests_len(&self) -> u32 {
+        self.requests.len() as u32
+    }
+
+    /// Whether the auditor has read everything.
+    pub fn is_audited(&self) -> bool {
+        self.audited
+    }
+
+    /// What is known of a request.
+    pub fn request(&self, request: ids::Request) -> &Request {
+        &self.requests[request as usize]
+    }
+
+    /// Something that violates a check, seen by an actor.
+    pub fn broken(&mut self, check: Check, about: About, text: impl Into<String>) {
+        self.counts.add(check);
+        self.violate(check, about, text);
+    }
+
+    /// Counts a check; says whether it holds.
+    pub(crate) fn holds(&mut self, check: Check, ok: bool) -> bool {
+        self.counts.add(check);
+        ok
+    }
+
+    pub(crate) fn violate(&mut self, check: Check, about: About, text: impl Into<String>) {
+        let text = text.into();
+        self.note(about, || format!("{VIOLATION} {}: {text}", check.as_str()));
+        if self.violation.is_none() {
+            self.violation = Some(Violation {
+                check,
+                at_us: self.now_us,
+                about,
+                text,
+            });
+        }
+    }
+
+    pub(crate) fn note(&mut self, about: About, text: impl FnOnce() -> String) {
+        if self.expect.trace {
+            let at_us = self.now_us;
+            self.lines.push(Line {
+                at_us,
+                about,
+                text: text(),
+            });
+        }
+    }
+
+    /// The node's time is at most this, whichever boot a message comes from, Unix milliseconds.
+    pub(crate) fn node_ms_max(&self) -> u64 {
+        if !self.node.up {
+            // A boot that serves before it has been reported.
+            return u64::MAX;
+        }
+        let offset_us = self.node.boots.iter().map(|boot| boot.0).max().unwrap_or(0);
+        (self.now_us + offset_us) / 1_000
+    }
+
+    /// The node's time at a simulated time, for its last boot, Unix milliseconds.
+    pub(crate) fn node_ms_at(&self, at_us: u64) -> u64 {
+        self.node.boots.last().map_or(0, |boot| (at_us + boot.0) / 1_000)
+    }
+
+    /// The greatest that the node's time may have been at a simulated time, over all boots, Unix milliseconds.
+    pub(crate) fn latest_ms_at(&self, at_us: u64) -> u64 {
+        let offset_us = self.node.boots.iter().map(|boot| boot.0).max().unwrap_or(0);
+        (at_us + offset_us) / 1_000
+    }
+
+    /// Since when faults are over and the node runs, simulated microseconds.
+    pub(crate) fn calm_since_us(&self) -> Option<u64> {
+        let begun_us = self.node.boots.last().map_or(0, |boot| boot.1);
+        self.node.faults_over_us.map(|over_us| over_us.max(begun_us))
+    }
+
+    /// What happens to the node.
+    pub fn node_event(&mut self, event: NodeEvent<'_>) {
+        self.note(About::default(), || format!("node: {event:?}"));
+        match event {
+            NodeEvent::Started { wall_offset_us, .. } => {
+                self.node.boots.push((wall_offset_us, self.now_us));
+                self.node.up = true;
+            }
+            NodeEvent::RefusedToStart(why) => {
+                if !self.holds(Check::NodeLives, self.expect.may_refuse) {
+                    self.violate(
+                        Check::NodeLives,
+                        About::default(),
+                        format!("it refuses to start: {why}"),
+                    );
+                }
+            }
+            NodeEvent::Failed(what) => {
+                self.node_ended();
+                if !self.holds(Check::NodeLives, self.expect.may_fail) {
+                    self.violate(Check::NodeLives, About::default(), format!("it ended itself: {what}"));
+                }
+            }
+            NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(),
+            NodeEvent::Draining | NodeEvent::Fault(_) => {}
+            NodeEvent::FaultsOver => {
+                self.node.faults_over_us.get_or_insert(self.now_us);
+            }
+        }
+    }
+}
+
+impl Witness {
+    /// The node is gone. A welcome promises nothing: a driver seen for the first time shortly before may be forgotten.
+    fn node_ended(&mut self) {
+        self.node.up = false;
+        let now_us = self.now_us;
+        for driver in &mut self.drivers {
+            driver.known &= driver.welcomed_us + WELCOME_STORED_US < now_us;
+        }
+    }
+}
+
+/// Tells the witness what happens to the node.
+#[derive(Debug)]
+pub struct Reporter(pub Shared);
+
+impl Observer for Reporter {
+    fn node(&mut self, event: NodeEvent<'_>, now_us: u64) {
+        self.0.borrow_mut().at(now_us).node_event(event);
+    }
+}

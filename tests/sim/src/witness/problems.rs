@@ -1,0 +1,132 @@
+//! Problems that callers are answered, and whether they can be true.
+
+use super::Witness;
+use super::calls::{Ask, Call, Next, same};
+use crate::checks::{About, Check};
+use crate::codec::http::Answer;
+use crate::codec::{Bad, answers};
+use crate::words::{Code, State};
+
+impl Witness {
+    pub(super) fn answered_problem(&mut self, call: &Call, answer: &Answer<'_>) -> Result<Next, Bad> {
+        let problem = answers::problem(answer.body, &mut self.ids)?;
+        let expect = match problem.code {
+            Code::Invalid => 400,
+            Code::NoSuchOffer | Code::NoSuchRequest | Code::NoSuchTrip | Code::NoSuchDriver => 404,
+            Code::Timeout => 408,
+            Code::Excluded | Code::Ended => 409,
+            Code::Overloaded => 429,
+            Code::Draining | Code::Recovering | Code::NotDurable => 503,
+        };
+        same(answer.status, expect)?;
+        if answer.status == 429 && !answer.retry_after {
+            return Err(Bad::new("429 without Retry-After"));
+        }
+        if let (Ask::Offer(request), 408 | 429 | 503) = (call.ask, answer.status) {
+            self.requests[request as usize].posts_refused += 1;
+        }
+        match problem.code {
+            Code::Overloaded | Code::Draining | Code::Recovering | Code::NotDurable | Code::Timeout => {
+                let ok = problem.code != Code::Draining || self.expect.may_drain;
+                self.counts.add(Check::Caused);
+                if !ok {
+                    self.violate(
+                        Check::Caused,
+                        self.about(call.ask),
+                        "the node drains, and nobody told it to",
+                    );
+                }
+                Ok(Next::Again)
+            }
+            Code::Invalid => Err(Bad::new(format!("a good call is invalid: {}", answer.body))),
+            Code::Excluded => {
+                self.told_excluded(call, &problem)?;
+                Ok(Next::Done)
+            }
+            Code::Ended => {
+                self.told_ended(call, &problem)?;
+                Ok(Next::Done)
+            }
+            Code::NoSuchOffer => {
+                self.told_no_such_offer(call)?;
+                Ok(Next::Missing)
+            }
+            Code::NoSuchRequest | Code::NoSuchTrip | Code::NoSuchDriver => {
+                let ok = !call.exists;
+                if !self.holds(Check::AnswerKept, ok) {
+                    let text = format!("{:?} is answered {}, and it exists", call.ask, problem.code.as_str());
+                    self.violate(Check::AnswerKept, self.about(call.ask), text);
+                }
+                Ok(Next::Missing)
+            }
+        }
+    }
+
+    fn told_excluded(&mut self, call: &Call, problem: &answers::Problem) -> Result<(), Bad> {
+        let Ask::Offer(request) = call.ask else {
+            return Err(Bad::new("excluded, and no offer"));
+        };
+        same(problem.state, Some(State::PendingMatch))?;
+        let excluded: u64 = problem.excluded.iter().fold(0, |set, driver| set | (1 << driver));
+        let ok = call.candidates & !excluded == 0 && self.requests[request as usize].posts > 1 && call.end.is_none();
+        if !self.holds(Check::SameAnswer, ok) {
+            let text = format!(
+                "r{request} excludes {excluded:#x}, and was offered {:#x}",
+                call.candidates
+            );
+            self.violate(Check::SameAnswer, About::request(request), text);
+        }
+        self.learn_exists(request);
+        Ok(())
+    }
+
+    fn told_ended(&mut self, call: &Call, problem: &answers::Problem) -> Result<(), Bad> {
+        match call.ask {
+            Ask::Offer(request) | Ask::Cancel(request) => {
+                let state = problem.state.ok_or_else(|| Bad::new("ended, and no state"))?;
+                let wrong = if matches!(call.ask, Ask::Offer(_)) {
+                    State::Accepted
+                } else {
+                    State::Cancelled
+                };
+                let ok = state.is_end() && state != wrong;
+                if !self.holds(Check::SameAnswer, ok) {
+                    let text = format!("409 ended for {:?} with {}", call.ask, state.as_str());
+                    self.violate(Check::SameAnswer, About::request(request), text);
+                }
+                self.learn_state(request, state);
+                if let (Some(trip), State::Accepted) = (problem.trip, state) {
+                    self.trip_mut(trip).request = Some(request);
+                }
+                Ok(())
+            }
+            Ask::TripCancel(trip) => {
+                let seen = self.trip_seen(trip);
+                let ok = seen.may_have_ended();
+                if !self.holds(Check::Caused, ok) {
+                    self.violate(
+                        Check::Caused,
+                        self.about(call.ask),
+                        format!("trip {trip} ended by nobody: {seen:?}"),
+                    );
+                }
+                self.note_trip_over(trip);
+                Ok(())
+            }
+            _ => Err(Bad::new("409 ended for what cannot end")),
+        }
+    }
+
+    fn told_no_such_offer(&mut self, call: &Call) -> Result<(), Bad> {
+        let Ask::Response { request, driver, .. } = call.ask else {
+            return Err(Bad::new("no_such_offer, and no response"));
+        };
+        self.counts.add(Check::SameAnswer);
+        if let Some(seen) = self.requests.get_mut(request as usize)
+            && call.shown
+        {
+            seen.denied |= 1 << driver;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! What drivers say on their sockets, and callers for them.
+
+use super::Witness;
+use super::state::Awaited;
+use super::texts::said_text;
+use crate::checks::About;
+use crate::codec::messages::Say;
+use crate::ids::{Driver, Offer, Request};
+use crate::words::Move;
+
+impl Witness {
+    /// A driver says something.
+    pub fn said(&mut self, driver: Driver, conn: u32, say: Say) {
+        self.messages += 1;
+        let now_us = self.now_us;
+        let about = match say {
+            Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => About::both(offer.request, driver),
+            _ => About::driver(driver),
+        };
+        self.note(about, || format!("d{driver} socket {conn} says {}", said_text(say)));
+        match say {
+            Say::Accept(offer) | Say::Decline(offer) => {
+                let accept = matches!(say, Say::Accept(_));
+                self.answer_said(driver, offer.request, Some(offer.attempt), accept);
+            }
+            Say::Trip(trip, event) => {
+                let seen = self.trip_mut(trip);
+                match event {
+                    Move::Arrived => {}
+                    Move::Pickup => seen.pickup_said = true,
+                    Move::Complete => seen.complete_said = true,
+                    Move::Cancel => seen.cancel_said = true,
+                }
+                if matches!(event, Move::Complete | Move::Cancel) {
+                    self.trip_may_end(trip);
+                }
+            }
+            Say::Shift(false) => self.drivers[driver as usize].off_said = true,
+            Say::Ack(_) | Say::Shift(true) | Say::Ping | Say::Location | Say::Garbage(_) => {}
+        }
+        let shown = match say {
+            Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => self
+                .requests
+                .get(offer.request as usize)
+                .is_some_and(|seen| seen.was_shown(offer.attempt, driver)),
+            _ => false,
+        };
+        let seen = &mut self.drivers[driver as usize];
+        match say {
+            Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
+            Say::Trip(trip, _) if !seen.trips_spoken.contains(&trip) => seen.trips_spoken.push(trip),
+            _ => {}
+        }
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        match say {
+            Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(Awaited { offer, at_us: now_us }),
+            Say::Garbage(_) => socket.garbage += 1,
+            Say::Ping => socket.pings += 1,
+            Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
+        }
+    }
+
+    /// Somebody answers for a driver, by socket or HTTP.
+    pub(crate) fn answer_said(&mut self, driver: Driver, request: Request, attempt: Option<u32>, accept: bool) {
+        let Some(seen) = self.requests.get_mut(request as usize) else {
+            return;
+        };
+        let bit = 1u64 << driver;
+        let said = match attempt {
+            None if accept => &mut seen.http_accept_said,
+            None => &mut seen.http_decline_said,
+            Some(attempt) => match seen.attempt_mut(attempt) {
+                None => return,
+                Some(attempt) if accept => &mut attempt.accept_said,
+                Some(attempt) => &mut attempt.decline_said,
+            },
+        };
+        *said |= bit;
+    }
+
+    /// Whether somebody said `ACCEPT` (or `DECLINE`) for this driver.
+    pub(crate) fn was_said(&self, driver: Driver, offer: Offer, accept: bool) -> bool {
+        let bit = 1u64 << driver;
+        let seen = &self.requests[offer.request as usize];
+        let attempt = seen.attempts.get((offer.attempt as usize).wrapping_sub(1));
+        let (by_number, by_http) = if accept {
+            (attempt.map_or(0, |attempt| attempt.accept_said), seen.http_accept_said)
+        } else {
+            (
+                attempt.map_or(0, |attempt| attempt.decline_said),
+                seen.http_decline_said,
+            )
+        };
+        (by_number | by_http) & bit != 0 || (!accept && self.drivers[driver as usize].off_said)
+    }
+}
+
+fn spoken(all: &mut Vec<(Offer, bool)>, offer: Offer, shown: bool) {
+    match all.iter_mut().find(|spoken| spoken.0 == offer) {
+        Some(spoken) => spoken.1 &= shown,
+        None => all.push((offer, shown)),
+    }
+}

@@ -1,0 +1,464 @@
+//! What drivers hear on their sockets, and what becomes of these.
+
+use super::state::{Awaited, Socket, Winner, ways};
+use super::texts::heard_text;
+use super::{SLACK_US, Witness};
+use crate::checks::{About, Check};
+use crate::codec::messages::Heard;
+use crate::ids::{Driver, Offer, Request, Trip};
+use crate::words::{DriverState, ErrorCode, Revoke, State};
+
+impl Witness {
+    /// A driver opens a socket.
+    pub fn socket_opened(&mut self, driver: Driver, conn: u32) {
+        self.note(About::driver(driver), || format!("d{driver} opens socket {conn}"));
+        let now_us = self.now_us;
+        let seen = &mut self.drivers[driver as usize];
+        seen.opened += 1;
+        let socket = Socket {
+            conn,
+            opened_us: now_us,
+            session_floor: seen.session_max,
+            live_at_open: seen.live,
+            ..Socket::default()
+        };
+        seen.sockets.push(socket);
+    }
+
+    /// A socket is over, whoever ended it.
+    pub fn socket_over(&mut self, driver: Driver, conn: u32, why: &str) {
+        self.note(About::driver(driver), || format!("d{driver} socket {conn} over: {why}"));
+        self.drivers[driver as usize]
+            .sockets
+            .retain(|socket| socket.conn != conn);
+    }
+
+    /// The node closes a socket with this code.
+    pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16) {
+        self.note(About::driver(driver), || {
+            format!("d{driver} socket {conn} closed by the node: {code}")
+        });
+        let ok = match code {
+            4001 => self.drivers[driver as usize].opened > 1,
+            1012 => self.expect.may_drain,
+            1000 | 1001 | 1002 | 1003 | 1007 | 1009 | 4004 | 4008 => true,
+            _ => false,
+        };
+        if !self.holds(Check::Caused, ok) {
+            let text = format!("d{driver} was closed with {code} for no reason");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
+    /// The driver stops reading, or reads again; from then on nothing is owed to this socket in time.
+    pub fn socket_stalled(&mut self, driver: Driver, conn: u32) {
+        self.note(About::driver(driver), || {
+            format!("d{driver} socket {conn} stalls or reads again")
+        });
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.stalled = true;
+        }
+    }
+
+    pub(super) fn socket(&mut self, driver: Driver, conn: u32) -> Option<&mut Socket> {
+        self.drivers[driver as usize]
+            .sockets
+            .iter_mut()
+            .find(|socket| socket.conn == conn)
+    }
+
+    /// A driver hears something.
+    pub fn heard(&mut self, driver: Driver, conn: u32, heard: Heard) {
+        self.note(about(driver, heard), || {
+            format!("d{driver} socket {conn} hears {}", heard_text(heard))
+        });
+        let request = match heard {
+            Heard::Offer { offer, .. }
+            | Heard::Confirmed { offer, .. }
+            | Heard::Declined { offer }
+            | Heard::Revoked { offer, .. } => Some(offer.request),
+            Heard::TripCancelled { request, .. } => Some(request),
+            _ => None,
+        };
+        if request.is_some_and(|request| !self.is_request(request)) {
+            return;
+        }
+        let welcomed = self.socket(driver, conn).is_some_and(|socket| socket.session.is_some());
+        if !self.holds(Check::Protocol, welcomed != matches!(heard, Heard::Welcome { .. })) {
+            let text = format!("d{driver} heard {heard:?} where WELCOME comes first, and once");
+            return self.violate(Check::Protocol, About::driver(driver), text);
+        }
+        match heard {
+            Heard::Welcome { .. } => self.welcomed(driver, conn, heard),
+            Heard::Offer { .. } => self.offered(driver, conn, heard),
+            Heard::Confirmed { offer, trip } => self.confirmed(driver, conn, offer, trip),
+            Heard::Declined { offer } => self.ended(driver, conn, offer, None),
+            Heard::Revoked { offer, reason } => self.ended(driver, conn, offer, Some(reason)),
+            Heard::State { state, trip } => self.told_state(driver, conn, state, trip),
+            Heard::TripCancelled { trip, request } => self.trip_cancelled(driver, conn, trip, request),
+            Heard::Pong { server_ms } => self.ponged(driver, conn, server_ms),
+            Heard::Error { code, request } => self.told_error(driver, conn, code, request),
+        }
+    }
+
+    fn welcomed(&mut self, driver: Driver, conn: u32, heard: Heard) {
+        let Heard::Welcome {
+            driver: named,
+            session,
+            state,
+            trip,
+            server_ms,
+        } = heard
+        else {
+            return;
+        };
+        let has_trip = matches!(state, DriverState::EnRoute | DriverState::OnTrip);
+        let ok = named == driver && has_trip == trip.is_some() && server_ms <= self.node_ms_max();
+        if !self.holds(Check::Protocol, ok) {
+            return self.violate(
+                Check::Protocol,
+                About::driver(driver),
+                format!("d{driver} welcomed as {heard:?}"),
+            );
+        }
+        let now_us = self.now_us;
+        let seen = &mut self.drivers[driver as usize];
+        if !std::mem::replace(&mut seen.known, true) {
+            seen.welcomed_us = now_us;
+        }
+        let Some(socket) = seen.sockets.iter_mut().find(|socket| socket.conn == conn) else {
+            return;
+        };
+        let (floor, live, opened_us) = (socket.session_floor, socket.live_at_open, socket.opened_us);
+        socket.session = Some(session);
+        socket.trip = trip;
+        socket.state = Some(state);
+        socket.server_ms = server_ms;
+        seen.session_max = seen.session_max.max(session);
+        if !self.holds(Check::SessionGrows, session > floor) {
+            let text = format!("d{driver} got session {session} after {floor}");
+            self.violate(Check::SessionGrows, About::driver(driver), text);
+        }
+        let off = self.drivers[driver as usize].off_said;
+        if !self.holds(Check::Caused, state != DriverState::Offline || off) {
+            self.violate(
+                Check::Caused,
+                About::driver(driver),
+                format!("d{driver} is offline, and never said so"),
+            );
+        }
+        self.check_trip_kept(driver, live, trip, state, opened_us);
+    }
+
+    /// A trip that the driver had for certain, and that nobody ended, is there; one that is over is not.
+    fn check_trip_kept(
+        &mut self,
+        driver: Driver,
+        live: Option<Request>,
+        trip: Option<Trip>,
+        state: DriverState,
+        opened_us: u64,
+    ) {
+        if let Some(request) = live.filter(|request| !self.trip_may_be_over(*request)) {
+            let expect = self.requests[request as usize].winner.and_then(|winner| winner.trip);
+            if !self.holds(Check::ConfirmedKept, trip == expect) {
+                let text = format!("d{driver} has the trip of r{request}, and WELCOME says {trip:?}");
+                return self.violate(Check::ConfirmedKept, About::both(request, driver), text);
+            }
+        }
+        let Some(trip) = trip else { return };
+        let seen = self.trip_seen(trip);
+        // That it ended may still be on its way inside the node when the driver connects.
+        let over = seen.ended && seen.ended_us + self.expect.order_margin_ms * 1_000 < opened_us;
+        let ok = !over && seen.driver.is_none_or(|whose| whose == driver);
+        if !self.holds(Check::ConfirmedKept, ok) {
+            let text = format!("d{driver} is welcomed to trip {trip}: {seen:?}");
+            self.violate(Check::ConfirmedKept, About::driver(driver), text);
+        }
+        if !self.holds(Check::Caused, state != DriverState::OnTrip || seen.pickup_said) {
+            let text = format!("d{driver} is on trip {trip} without a pickup");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
+    fn offered(&mut self, driver: Driver, conn: u32, heard: Heard) {
+        let Heard::Offer {
+            offer,
+            class,
+            expires_at_ms,
+            ttl_ms,
+            trip_intact,
+        } = heard
+        else {
+            return;
+        };
+        let about = About::both(offer.request, driver);
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let (held, trip) = (socket.offer, socket.trip);
+        socket.offer = Some((offer, expires_at_ms));
+        if !self.holds(Check::OneOffer, held.is_none()) {
+            let text = format!("d{driver} holds {held:?} and gets {offer}");
+            return self.violate(Check::OneOffer, about, text);
+        }
+        if !self.holds(Check::OneTrip, trip.is_none()) {
+            let text = format!("d{driver} has trip {trip:?} and gets {offer}");
+            return self.violate(Check::OneTrip, about, text);
+        }
+        let seen = &self.requests[offer.request as usize];
+        let ok = trip_intact
+            && class == seen.wish.class
+            && seen.posted & (1 << driver) != 0
+            && seen.deadline_at_ms.is_none_or(|deadline| expires_at_ms <= deadline)
+            && ttl_ms <= 600_000
+            && expires_at_ms - ttl_ms.min(expires_at_ms) <= self.node_ms_max();
+        if !self.holds(Check::Protocol, ok) {
+            return self.violate(
+                Check::Protocol,
+                about,
+                format!("d{driver} got a wrong offer: {heard:?}"),
+            );
+        }
+        self.learn_exists(offer.request);
+        self.learn_attempt(offer, driver);
+        let Some(attempt) = self.requests[offer.request as usize].attempt_mut(offer.attempt) else {
+            return;
+        };
+        let before = attempt.expires_at_ms;
+        attempt.expires_at_ms = expires_at_ms;
+        attempt.shown = true;
+        if !self.holds(Check::OfferInTime, before == 0 || before == expires_at_ms) {
+            let text = format!("{offer} expires at {expires_at_ms} and before at {before}");
+            self.violate(Check::OfferInTime, about, text);
+        }
+        self.board.push_shown(offer);
+    }
+
+    fn confirmed(&mut self, driver: Driver, conn: u32, offer: Offer, trip: Trip) {
+        let about = About::both(offer.request, driver);
+        self.learn_winner(
+            offer.request,
+            Winner {
+                driver,
+                attempt: Some(offer.attempt),
+                trip: Some(trip),
+            },
+        );
+        if !self.holds(Check::Caused, self.was_said(driver, offer, true)) {
+            return self.violate(
+                Check::Caused,
+                about,
+                format!("{offer} CONFIRMED without an ACCEPT of d{driver}"),
+            );
+        }
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        if socket.offer.is_some_and(|(held, _)| held == offer) {
+            socket.offer = None;
+            socket.trip = Some(trip);
+        }
+        socket.awaited.retain(|awaited| awaited.offer != offer);
+        self.board.push_trip(trip);
+    }
+
+    /// `DECLINED`, or `REVOKED` with a reason.
+    fn ended(&mut self, driver: Driver, conn: u32, offer: Offer, reason: Option<Revoke>) {
+        let about = About::both(offer.request, driver);
+        let seen = &self.requests[offer.request as usize];
+        let expires_at_ms = seen
+            .attempts
+            .get((offer.attempt as usize).wrapping_sub(1))
+            .map_or(0, |attempt| attempt.expires_at_ms);
+        let cancelled = seen.cancel_said;
+        let declined = self.was_said(driver, offer, false);
+        let (ways, ok) = match reason {
+            None => (ways::DECLINED, declined),
+            Some(Revoke::Timeout) => (ways::TIMED_OUT, expires_at_ms <= self.node_ms_max()),
+            Some(Revoke::Cancelled) => (ways::CANCELLED, cancelled),
+            Some(Revoke::Taken) => (ways::TAKEN, true),
+            Some(Revoke::Superseded) => (ways::DECLINED, declined && self.was_said(driver, offer, true)),
+        };
+        if !self.holds(Check::Caused, ok) {
+            let text = format!("{offer} of d{driver} ended without a cause: {reason:?}");
+            return self.violate(Check::Caused, about, text);
+        }
+        self.learn_exists(offer.request);
+        self.learn_way(offer, Some(driver), ways);
+        match reason {
+            Some(Revoke::Cancelled) => self.learn_state(offer.request, State::Cancelled),
+            Some(Revoke::Taken) => self.learn_state(offer.request, State::Accepted),
+            _ => {}
+        }
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        if socket.offer.is_some_and(|(held, _)| held == offer) {
+            socket.offer = None;
+        }
+        socket.awaited.retain(|awaited| awaited.offer != offer);
+    }
+
+    fn told_state(&mut self, driver: Driver, conn: u32, state: DriverState, trip: Option<Trip>) {
+        let has_trip = matches!(state, DriverState::EnRoute | DriverState::OnTrip);
+        let off_said = self.drivers[driver as usize].off_said;
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let before = socket.trip;
+        socket.trip = trip;
+        socket.state = Some(state);
+        let ok = has_trip == trip.is_some()
+            && state != DriverState::Offered
+            && (state != DriverState::Offline || off_said)
+            && (trip.is_none() || trip == before);
+        if !self.holds(Check::Caused, ok) {
+            let text = format!(
+                "d{driver} is told {} with trip {trip:?}, before {before:?}",
+                state.as_str()
+            );
+            return self.violate(Check::Caused, About::driver(driver), text);
+        }
+        if let (Some(over), None) = (before, trip) {
+            self.learn_trip_ended(over, None);
+        }
+        if state == DriverState::OnTrip {
+            let said = trip.is_some_and(|trip| self.trip_seen(trip).pickup_said);
+            if !self.holds(Check::Caused, said) {
+                self.violate(
+                    Check::Caused,
+                    About::driver(driver),
+                    format!("d{driver} is on trip {trip:?} without a pickup"),
+                );
+            }
+        }
+    }
+
+    fn trip_cancelled(&mut self, driver: Driver, conn: u32, trip: Trip, request: Request) {
+        let seen = self.trip_seen(trip);
+        let ok = seen.api_cancel_said
+            && seen.request.is_none_or(|known| known == request)
+            && seen.driver.is_none_or(|known| known == driver);
+        if !self.holds(Check::Caused, ok) {
+            let text = format!("d{driver} hears TRIP_CANCELLED of trip {trip}, r{request}: {seen:?}");
+            return self.violate(Check::Caused, About::both(request, driver), text);
+        }
+        self.learn_trip_ended(trip, Some(crate::words::TripEnd::Cancelled));
+        let held = self.socket(driver, conn).and_then(|socket| socket.trip);
+        if !self.holds(Check::Caused, held == Some(trip)) {
+            let text = format!("d{driver} hears TRIP_CANCELLED of trip {trip} and has {held:?}");
+            self.violate(Check::Caused, About::both(request, driver), text);
+        }
+    }
+
+    fn ponged(&mut self, driver: Driver, conn: u32, server_ms: u64) {
+        let most = self.node_ms_max();
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let ok = socket.pings > 0 && server_ms >= socket.server_ms && server_ms <= most;
+        socket.pings = socket.pings.saturating_sub(1);
+        socket.server_ms = server_ms;
+        if !self.holds(Check::Protocol, ok) {
+            let text = format!("d{driver} got PONG {server_ms} too often, or from a wrong time");
+            self.violate(Check::Protocol, About::driver(driver), text);
+        }
+    }
+
+    fn told_error(&mut self, driver: Driver, conn: u32, code: ErrorCode, request: Option<Request>) {
+        let ok = match code {
+            ErrorCode::Invalid | ErrorCode::UnknownType => {
+                let Some(socket) = self.socket(driver, conn) else {
+                    return;
+                };
+                let ok = socket.garbage > 0;
+                socket.garbage = socket.garbage.saturating_sub(1);
+                ok
+            }
+            ErrorCode::NoSuchOffer => match request {
+                None => false,
+                Some(request) => return self.denied(driver, conn, request),
+            },
+            ErrorCode::NoSuchTrip => {
+                // An own trip is never denied, whether it is over or not.
+                let foreign = |trip: &Trip| self.trip_seen(*trip).driver != Some(driver);
+                self.drivers[driver as usize].trips_spoken.iter().any(foreign)
+            }
+        };
+        if !self.holds(Check::SameAnswer, ok) {
+            let text = format!("d{driver} hears ERROR {} for no reason", code.as_str());
+            self.violate(Check::SameAnswer, About::driver(driver), text);
+        }
+    }
+
+    /// `no_such_offer`: the driver spoke of an offer that was not made to it, or of one that was refused.
+    fn denied(&mut self, driver: Driver, conn: u32, request: Request) {
+        let of_request = |spoken: &&(Offer, bool)| spoken.0.request == request;
+        let spoken = &self.drivers[driver as usize].spoken;
+        let any = spoken.iter().find(of_request).copied();
+        let unshown = spoken.iter().find(|spoken| of_request(spoken) && !spoken.1).copied();
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let is_it =
+            |awaited: &Awaited| awaited.offer.request == request && unshown.is_none_or(|it| it.0 == awaited.offer);
+        let index = socket.awaited.iter().position(is_it).or_else(|| {
+            socket
+                .awaited
+                .iter()
+                .position(|awaited| awaited.offer.request == request)
+        });
+        if let Some(index) = index {
+            socket.awaited.remove(index);
+        }
+        if !self.holds(Check::SameAnswer, any.is_some()) {
+            let text = format!("d{driver} hears no_such_offer for r{request}, of which it did not speak");
+            return self.violate(Check::SameAnswer, About::both(request, driver), text);
+        }
+        if unshown.is_none()
+            && let Some(seen) = self.requests.get_mut(request as usize)
+        {
+            seen.denied |= 1 << driver;
+        }
+    }
+
+    /// After faults: sockets that live have been answered, and hold no offer beyond its time.
+    pub(crate) fn check_sockets_answered(&mut self) {
+        let Some(over_us) = self.calm_since_us() else { return };
+        let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
+        for driver in 0..self.drivers.len() {
+            let sockets = std::mem::take(&mut self.drivers[driver].sockets);
+            for socket in sockets
+                .iter()
+                .filter(|socket| socket.session.is_some() && !socket.stalled)
+            {
+                let driver = driver as Driver;
+                let late = |awaited: &&Awaited| awaited.at_us.max(over_us) + SLACK_US < now_us;
+                if let Some(awaited) = socket.awaited.iter().find(late) {
+                    let text = format!("d{driver} was not answered about {}", awaited.offer);
+                    self.broken(Check::Answered, About::both(awaited.offer.request, driver), text);
+                }
+                self.counts.add(Check::Answered);
+                if let Some((offer, expires_at_ms)) = socket.offer
+                    && expires_at_ms + SLACK_US / 1_000 < now_ms
+                {
+                    let text = format!("d{driver} holds {offer} beyond its end at {expires_at_ms}");
+                    self.broken(Check::OfferInTime, About::both(offer.request, driver), text);
+                }
+            }
+            self.drivers[driver].sockets = sockets;
+        }
+    }
+}
+
+fn about(driver: Driver, heard: Heard) -> About {
+    match heard {
+        Heard::Offer { offer, .. }
+        | Heard::Confirmed { offer, .. }
+        | Heard::Declined { offer }
+        | Heard::Revoked { offer, .. } => About::both(offer.request, driver),
+        Heard::TripCancelled { request, .. } => About::both(request, driver),
+        _ => About::driver(driver),
+    }
+}

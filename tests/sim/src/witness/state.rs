@@ -1,0 +1,304 @@
+//! What is known of requests, attempts, trips, drivers and sockets. Data, and what follows from it alone.
+
+use crate::codec::answers::View;
+use crate::codec::audit::Audit;
+use crate::ids::{self, Driver as DriverNo, Offer, Trip};
+use crate::words::{Class, DriverState, State};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// How an attempt can have ended, as a set.
+pub mod ways {
+    /// The driver has the trip.
+    pub const ACCEPTED: u8 = 1;
+    /// The driver declined.
+    pub const DECLINED: u8 = 2;
+    /// No answer in time.
+    pub const TIMED_OUT: u8 = 4;
+    /// The request was cancelled.
+    pub const CANCELLED: u8 = 8;
+    /// Another driver won.
+    pub const TAKEN: u8 = 16;
+    /// Taken back for another cause.
+    pub const SUPERSEDED: u8 = 32;
+    /// The driver could not be offered.
+    pub const REFUSED: u8 = 64;
+    /// It has not ended.
+    pub const OPEN: u8 = 128;
+    /// Nothing is known.
+    pub const ANY: u8 = 255;
+}
+
+/// What an attempt is known to be.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Whose.
+    pub driver: Option<DriverNo>,
+    /// Its driver's socket had the `OFFER`.
+    pub shown: bool,
+    /// `expires_at_ms` of the `OFFER`, 0: not seen.
+    pub expires_at_ms: u64,
+    /// How it can have ended ([`ways`]).
+    pub ways: u8,
+    /// Drivers that said `ACCEPT` to it.
+    pub accept_said: u64,
+    /// Drivers that said `DECLINE` to it.
+    pub decline_said: u64,
+}
+
+impl Default for Attempt {
+    fn default() -> Self {
+        Self {
+            driver: None,
+            shown: false,
+            expires_at_ms: 0,
+            ways: ways::ANY,
+            accept_said: 0,
+            decline_said: 0,
+        }
+    }
+}
+
+/// Who won a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Winner {
+    /// The driver.
+    pub driver: DriverNo,
+    /// The attempt, where it was said.
+    pub attempt: Option<u32>,
+    /// The trip, where it was said.
+    pub trip: Option<Trip>,
+}
+
+/// What a caller asks for, the same in every `POST` of a request but for what a re-`POST` may change.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the fields are the contract's")]
+pub struct Wish {
+    pub class: Class,
+    pub offer_timeout_ms: Option<u64>,
+    pub deadline_ms: Option<u64>,
+    pub max_attempts: Option<u64>,
+    pub parallel: Option<u64>,
+    pub busy_wait_ms: Option<u64>,
+}
+
+/// What is known of a request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which caller posts it.
+    pub caller: u32,
+    /// What its first `POST` asks for.
+    pub wish: Wish,
+    /// `POST`s sent.
+    pub posts: u32,
+    /// `POST`s whose answer says that they took nothing.
+    pub posts_refused: u32,
+    /// 202 seen.
+    pub taken: u32,
+    /// When it was first posted.
+    pub first_post_us: u64,
+    /// When it was last posted without being known to exist.
+    pub last_first_post_us: u64,
+    /// Every candidate ever posted.
+    pub posted: u64,
+    /// The node has it, for certain.
+    pub exists: bool,
+    /// Its end, as far as known.
+    pub end: Option<State>,
+    /// Who won it.
+    pub winner: Option<Winner>,
+    /// Its attempts, as far as seen.
+    pub attempts: Vec<Attempt>,
+    /// The current attempt is at least this.
+    pub attempt_min: u32,
+    /// `deadline_at_ms` where it was seen.
+    pub deadline_at_ms: Option<u64>,
+    /// Somebody asked for its cancellation.
+    pub cancel_said: bool,
+    /// Drivers for whom somebody said `ACCEPT` over HTTP without an attempt.
+    pub http_accept_said: u64,
+    /// Drivers for whom somebody said `DECLINE` over HTTP without an attempt.
+    pub http_decline_said: u64,
+    /// The longest audit seen.
+    pub audit: Option<Rc<Audit>>,
+    /// The auditor's view at the end.
+    pub last_view: Option<View>,
+    /// Drivers who were told `no_such_offer` about an offer that they had been shown: it must have been refused.
+    pub denied: u64,
+}
+
+impl Request {
+    /// One that was never posted.
+    pub fn new(caller: u32, wish: Wish) -> Self {
+        Self {
+            caller,
+            wish,
+            posts: 0,
+            posts_refused: 0,
+            taken: 0,
+            first_post_us: 0,
+            last_first_post_us: 0,
+            posted: 0,
+            exists: false,
+            end: None,
+            winner: None,
+            attempts: Vec::new(),
+            attempt_min: 0,
+            deadline_at_ms: None,
+            cancel_said: false,
+            http_accept_said: 0,
+            http_decline_said: 0,
+            audit: None,
+            last_view: None,
+            denied: 0,
+        }
+    }
+
+    /// The attempt with this number, made known; `None` for numbers that nobody reaches.
+    pub fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Attempt> {
+        if attempt == 0 || attempt > 512 {
+            return None;
+        }
+        let index = attempt as usize - 1;
+        if self.attempts.len() <= index {
+            self.attempts.resize_with(index + 1, Attempt::default);
+        }
+        Some(&mut self.attempts[index])
+    }
+
+    /// Whether this driver's socket was shown this attempt.
+    pub fn was_shown(&self, attempt: u32, driver: DriverNo) -> bool {
+        (attempt as usize)
+            .checked_sub(1)
+            .and_then(|index| self.attempts.get(index))
+            .is_some_and(|attempt| attempt.shown && attempt.driver == Some(driver))
+    }
+}
+
+/// What is known of a trip.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts")]
+pub struct TripSeen {
+    /// Whose request.
+    pub request: Option<ids::Request>,
+    /// Whose.
+    pub driver: Option<DriverNo>,
+    /// Its driver said `pickup`.
+    pub pickup_said: bool,
+    /// Its driver said `complete`.
+    pub complete_said: bool,
+    /// Its driver said `cancel`.
+    pub cancel_said: bool,
+    /// Somebody asked for its cancellation.
+    pub api_cancel_said: bool,
+    /// It has ended, for certain.
+    pub ended: bool,
+    /// Since when that is known, simulated microseconds.
+    pub ended_us: u64,
+    /// Its cancellation was answered 200.
+    pub cancelled: bool,
+}
+
+impl TripSeen {
+    /// Whether anybody said what could end it.
+    pub const fn may_have_ended(&self) -> bool {
+        self.complete_said || self.cancel_said || self.api_cancel_said
+    }
+}
+
+/// What is known of a driver.
+#[derive(Clone, Debug, Default)]
+pub struct Driver {
+    /// Sockets that are not known to be over.
+    pub sockets: Vec<Socket>,
+    /// The highest session seen.
+    pub session_max: u64,
+    /// Sockets opened.
+    pub opened: u32,
+    /// The request whose trip it has, if nobody has said what could end it.
+    pub live: Option<ids::Request>,
+    /// It said `offline` at some time.
+    pub off_said: bool,
+    /// It was welcomed, long enough before the node ended that this was stored.
+    pub known: bool,
+    /// When it was first welcomed since it was last known not to be stored; 0 for never.
+    pub welcomed_us: u64,
+    /// Offers it spoke of, and whether each had been shown to it whenever it did. An answer may reach a later socket.
+    pub spoken: Vec<(Offer, bool)>,
+    /// Trips it spoke of.
+    pub trips_spoken: Vec<Trip>,
+}
+
+/// An answer that a socket waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Awaited {
+    /// Said about this offer.
+    pub offer: Offer,
+    /// When.
+    pub at_us: u64,
+}
+
+/// What is known of a socket.
+#[derive(Clone, Debug, Default)]
+pub struct Socket {
+    /// The actor's number of it.
+    pub conn: u32,
+    /// When it was opened, simulated microseconds.
+    pub opened_us: u64,
+    /// The session must be above this.
+    pub session_floor: u64,
+    /// The trip that the driver had for certain when the socket was opened.
+    pub live_at_open: Option<ids::Request>,
+    /// Its session, once welcomed.
+    pub session: Option<u64>,
+    /// The offer that it holds, and until when (Unix ms).
+    pub offer: Option<(Offer, u64)>,
+    /// The trip that it heard of.
+    pub trip: Option<Trip>,
+    /// The state that it heard.
+    pub state: Option<DriverState>,
+    /// Answers it waits for.
+    pub awaited: Vec<Awaited>,
+    /// Things said that are no messages, less the errors heard.
+    pub garbage: u32,
+    /// Pings said, less pongs heard.
+    pub pings: u32,
+    /// The node's time that it last heard.
+    pub server_ms: u64,
+    /// The driver does not read at present, or stopped for a while.
+    pub stalled: bool,
+}
+
+/// What actors tell each other beside the node: work for callers.
+#[derive(Clone, Debug, Default)]
+pub struct Board {
+    /// Requests that want new candidates.
+    pub redispatch: VecDeque<ids::Request>,
+    /// Offers that a driver answers over HTTP.
+    pub by_http: VecDeque<(DriverNo, Offer, bool)>,
+    /// Offers that were shown, newest last; for those who answer old or foreign ones.
+    pub shown: VecDeque<Offer>,
+    /// Trips, newest last.
+    pub trips: VecDeque<Trip>,
+}
+
+impl Board {
+    /// Longest lists.
+    const LEN_MAX: usize = 32;
+
+    /// An offer was shown.
+    pub fn push_shown(&mut self, offer: Offer) {
+        if self.shown.len() == Self::LEN_MAX {
+            self.shown.pop_front();
+        }
+        self.shown.push_back(offer);
+    }
+
+    /// A trip was heard of.
+    pub fn push_trip(&mut self, trip: Trip) {
+        if self.trips.len() == Self::LEN_MAX {
+            self.trips.pop_front();
+        }
+        self.trips.push_back(trip);
+    }
+}

@@ -1,0 +1,48 @@
+//! What is said and heard, as lines of the timeline.
+
+use crate::codec::messages::{Heard, Say};
+
+/// What a driver says.
+pub(super) fn said_text(say: Say) -> String {
+    match say {
+        Say::Ack(offer) => format!("ACK {offer}"),
+        Say::Accept(offer) => format!("ACCEPT {offer}"),
+        Say::Decline(offer) => format!("DECLINE {offer}"),
+        Say::Shift(true) => "STATE available".to_owned(),
+        Say::Shift(false) => "STATE offline".to_owned(),
+        Say::Trip(trip, event) => format!("TRIP trip{trip} {}", event.as_str()),
+        Say::Ping => "PING".to_owned(),
+        Say::Location => "LOCATION".to_owned(),
+        Say::Garbage(kind) => format!("garbage {kind}"),
+    }
+}
+
+/// What a driver hears.
+pub(super) fn heard_text(heard: Heard) -> String {
+    match heard {
+        Heard::Welcome {
+            session, state, trip, ..
+        } => {
+            format!("WELCOME {} trip {trip:?} session {session:#x}", state.as_str())
+        }
+        Heard::Offer {
+            offer,
+            class,
+            expires_at_ms,
+            ttl_ms,
+            ..
+        } => {
+            format!(
+                "OFFER {offer} {} ttl {ttl_ms} ms, until {expires_at_ms}",
+                class.as_str()
+            )
+        }
+        Heard::Confirmed { offer, trip } => format!("CONFIRMED {offer} trip{trip}"),
+        Heard::Declined { offer } => format!("DECLINED {offer}"),
+        Heard::Revoked { offer, reason } => format!("REVOKED {offer} {}", reason.as_str()),
+        Heard::State { state, trip } => format!("STATE {} trip {trip:?}", state.as_str()),
+        Heard::TripCancelled { trip, request } => format!("TRIP_CANCELLED trip{trip} of r{request}"),
+        Heard::Pong { .. } => "PONG".to_owned(),
+        Heard::Error { code, request } => format!("ERROR {} {request:?}", code.as_str()),
+    }
+}

@@ -1,0 +1,206 @@
+//! What goes wrong, and when it is over.
+
+use super::World;
+use super::disk::Flip;
+use super::machine::{Event, Machine};
+use super::node::End;
+use crate::client::NodeEvent;
+use crate::plan::{Fault, Plan};
+use std::collections::BTreeMap;
+
+/// How often the node looks whether its store has failed.
+const STORE_PROBE_US: u64 = 200_000;
+
+/// A kill that is to come.
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    steps_left: u32,
+    down_us: u64,
+    clock_jump_us: i64,
+    power: bool,
+    /// A bit flips meanwhile; how long after the refusal it is restored.
+    rot_us: Option<u64>,
+}
+
+/// Faults under way.
+pub(super) struct Faults {
+    kill: Option<Kill>,
+    /// The node is to end itself; how long it stays down then.
+    pub(super) failure_expected: Option<u64>,
+    pub(super) drained_down_us: u64,
+    pub(super) flip: Option<Flip>,
+    pub(super) restored_us: u64,
+    /// All jumps of the machine's clock.
+    pub(super) clock_jumps_us: i64,
+    pub(super) stalled_until_us: Vec<u64>,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    over: bool,
+}
+
+impl Faults {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            kill: None,
+            failure_expected: None,
+            drained_down_us: 0,
+            flip: None,
+            restored_us: 0,
+            clock_jumps_us: 0,
+            stalled_until_us: vec![0; usize::from(plan.config.shards)],
+            counts: BTreeMap::new(),
+            over: false,
+        }
+    }
+
+    /// The process is gone: what was meant for it is void.
+    pub(super) fn ended(&mut self, machine: &mut Machine) {
+        self.kill = None;
+        self.failure_expected = None;
+        machine.weather.write_error = false;
+    }
+
+    fn count(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_insert(0) += 1;
+    }
+}
+
+impl World<'_> {
+    /// A fault of the plan begins.
+    pub(super) fn fault(&mut self, index: usize) {
+        if self.faults.over || self.faults.flip.is_some() {
+            return;
+        }
+        let plan = self.plan;
+        let (now_us, fault) = (self.now_us(), &plan.faults[index].1);
+        self.observe(NodeEvent::Fault(name(fault)));
+        match *fault {
+            Fault::Kill {
+                after_steps,
+                down_us,
+                clock_jump_us,
+            } => self.kill_after(after_steps, down_us, clock_jump_us, false, None),
+            Fault::PowerLoss {
+                after_steps,
+                down_us,
+                clock_jump_us,
+            } => self.kill_after(after_steps, down_us, clock_jump_us, true, None),
+            Fault::BitRot { down_us, restored_us } => self.kill_after(0, down_us, 0, true, Some(restored_us)),
+            Fault::WriteError { down_us } => {
+                self.faults.failure_expected = Some(down_us);
+                self.machine.borrow_mut().weather.write_error = true;
+            }
+            Fault::StoreError { down_us } => {
+                self.faults.failure_expected = Some(down_us);
+                self.store.fail();
+                self.plan_event(now_us + STORE_PROBE_US, Event::Relief);
+            }
+            Fault::DiskFull { for_us } => {
+                self.machine.borrow_mut().weather.disk_full_until_us = now_us + for_us;
+                self.plan_event(now_us + for_us, Event::Relief);
+            }
+            Fault::SlowDisk { for_us, write_us } => {
+                self.machine.borrow_mut().weather.slow_disk = (now_us + for_us, write_us);
+            }
+            Fault::SlowStore { for_us, action_us } => {
+                self.machine.borrow_mut().weather.slow_store = (now_us + for_us, action_us);
+            }
+            Fault::ShardStall { shard, for_us } => {
+                let shard = usize::from(shard % self.plan.config.shards);
+                self.faults.stalled_until_us[shard] = now_us + for_us;
+            }
+            Fault::Resets { permille } => self.machine.borrow_mut().break_some(permille),
+            Fault::SlowNetwork { for_us, delay_us } => {
+                self.machine.borrow_mut().weather.slow_network = (now_us + for_us, delay_us);
+            }
+            Fault::Drain { down_us } => {
+                self.faults.drained_down_us = down_us;
+                self.drain();
+            }
+        }
+        self.faults.count(name(fault));
+    }
+
+    fn kill_after(&mut self, steps_left: u32, down_us: u64, clock_jump_us: i64, power: bool, rot_us: Option<u64>) {
+        if self.node.is_none() && !self.starting {
+            return; // Nobody is there to be killed.
+        }
+        self.faults.kill = Some(Kill {
+            steps_left,
+            down_us,
+            clock_jump_us,
+            power,
+            rot_us,
+        });
+    }
+
+    /// After a step of the node.
+    pub(super) fn kill_if_due(&mut self) {
+        let Some(kill) = &mut self.faults.kill else { return };
+        if kill.steps_left > 0 {
+            kill.steps_left -= 1;
+            return;
+        }
+        let kill = *kill;
+        self.faults.clock_jumps_us += kill.clock_jump_us;
+        let end = if kill.power { End::PowerLost } else { End::Killed };
+        self.end(end, kill.down_us);
+        if let Some(restored_us) = kill.rot_us {
+            self.faults.restored_us = restored_us;
+            self.faults.flip = self.machine.borrow_mut().flip_bit();
+        }
+    }
+
+    /// Conditions have changed.
+    pub(super) fn relief(&mut self) {
+        if self.store.health.fatal() && self.node.is_some() {
+            return self.failed("the store failed");
+        }
+        self.store.listen();
+    }
+
+    /// The flipped bit is restored, and the node started again.
+    pub(super) fn restore(&mut self) {
+        if let Some(flip) = self.faults.flip.take() {
+            self.machine.borrow_mut().restore(flip);
+            self.start();
+        }
+    }
+
+    /// From here on nothing goes wrong any more.
+    pub(super) fn faults_over(&mut self) {
+        self.faults.over = true;
+        self.faults.kill = None;
+        self.faults.stalled_until_us.fill(0);
+        {
+            let mut machine = self.machine.borrow_mut();
+            machine.weather.slow_disk = (0, 0);
+            machine.weather.slow_store = (0, 0);
+            machine.weather.slow_network = (0, 0);
+            machine.weather.disk_full_until_us = 0;
+            machine.weather.write_error = false;
+        }
+        self.observe(NodeEvent::FaultsOver);
+        self.restore();
+        self.relief();
+        let now_us = self.now_us();
+        self.plan_event(now_us, Event::Start);
+    }
+}
+
+/// The name of a fault.
+fn name(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Kill { .. } => "kill",
+        Fault::PowerLoss { .. } => "power loss",
+        Fault::BitRot { .. } => "bit rot",
+        Fault::WriteError { .. } => "write error",
+        Fault::StoreError { .. } => "store error",
+        Fault::DiskFull { .. } => "disk full",
+        Fault::SlowDisk { .. } => "slow disk",
+        Fault::SlowStore { .. } => "slow store",
+        Fault::ShardStall { .. } => "shard stall",
+        Fault::Resets { .. } => "resets",
+        Fault::SlowNetwork { .. } => "slow network",
+        Fault::Drain { .. } => "drain",
+    }
+}

@@ -1,0 +1,239 @@
+//! The life of the process: its shards, their turns and sleeps, and its end.
+
+use super::World;
+use super::machine::Event;
+use super::platform::{Failure, Sim};
+use crate::client::NodeEvent;
+use dispatchd::ops::health::Phase;
+use dispatchd::shard;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Where a shard is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// What it inherits is being written.
+    Inherits,
+    /// Until the doors open.
+    Waits,
+    Serves,
+    Finished,
+}
+
+/// A shard and when it turns.
+pub(super) struct Run {
+    pub(super) shard: shard::Shard<Sim>,
+    pub(super) stage: Stage,
+    rest: Option<Duration>,
+}
+
+impl Run {
+    pub(super) fn new(shard: shard::Shard<Sim>) -> Self {
+        Self {
+            shard,
+            stage: Stage::Inherits,
+            rest: None,
+        }
+    }
+}
+
+/// The process.
+pub(super) struct Node {
+    pub(super) runs: Vec<Run>,
+    pub(super) shared: Arc<shard::Shared>,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End<'a> {
+    Killed,
+    PowerLost,
+    Failed(&'a str),
+    Drained,
+}
+
+impl World<'_> {
+    /// The time of a shard's turn has come.
+    pub(super) fn turn(&mut self, shard: u16) {
+        let now_us = self.now_us();
+        let stalled_until_us = self.faults.stalled_until_us[usize::from(shard)];
+        let Some(run) = self
+            .node
+            .as_mut()
+            .and_then(|node| node.runs.get_mut(usize::from(shard)))
+        else {
+            return;
+        };
+        if now_us < stalled_until_us {
+            return self.machine.borrow_mut().agenda.plan_turn(shard, stalled_until_us);
+        }
+        let turned = catch_unwind(AssertUnwindSafe(|| run.turn()));
+        match turned {
+            Ok(()) => self.schedule(shard),
+            Err(payload) => return self.unwound(payload.as_ref()),
+        }
+        self.store.listen();
+        self.stepped();
+        self.look_for_end();
+    }
+
+    /// Plans a shard's next turn, after it has decided how long it may sleep.
+    pub(super) fn schedule(&mut self, shard: u16) {
+        let pace_us = self.plan.pace.turn_us;
+        let machine = Rc::clone(&self.machine);
+        let Some(run) = self
+            .node
+            .as_mut()
+            .and_then(|node| node.runs.get_mut(usize::from(shard)))
+        else {
+            return;
+        };
+        if !matches!(run.stage, Stage::Inherits | Stage::Serves) {
+            return;
+        }
+        let mut machine = machine.borrow_mut();
+        let at = match run.rest {
+            Some(rest) if !run.shard.ring_mut().has_work() => machine.now_us() + (rest.as_micros() as u64).max(1),
+            _ => machine.now_us() + machine.draw(pace_us).max(1),
+        };
+        machine.agenda.plan_turn(shard, at);
+    }
+
+    /// Shards for which something happened turn soon.
+    pub(super) fn wake_shards(&mut self) {
+        let mut machine = self.machine.borrow_mut();
+        let mut woken = std::mem::take(&mut machine.woken) | self.store.woken.swap(0, Ordering::Relaxed);
+        let Some(node) = self.node.as_mut() else { return };
+        while woken != 0 {
+            let shard = woken.trailing_zeros() as u16;
+            woken &= woken - 1;
+            let Some(run) = node.runs.get_mut(usize::from(shard)) else {
+                continue;
+            };
+            if !matches!(run.stage, Stage::Inherits | Stage::Serves) {
+                continue;
+            }
+            let at = machine.now_us() + machine.draw(self.plan.pace.wake_us).max(1);
+            if machine.agenda.turn_at(shard).is_none_or(|planned| planned > at) {
+                machine.agenda.plan_turn(shard, at);
+            }
+        }
+    }
+
+    /// A shard's write is over.
+    pub(super) fn written(&mut self, shard: u16) {
+        let written = self.machine.borrow_mut().write_ends(shard);
+        if let Some(run) = self
+            .node
+            .as_mut()
+            .and_then(|node| node.runs.get_mut(usize::from(shard)))
+        {
+            run.shard
+                .ring_mut()
+                .written(written.token, written.buffer, written.result);
+            self.machine.borrow_mut().wake(shard);
+        }
+        self.stepped();
+    }
+
+    /// A step of the node is done: the process may be killed after it.
+    pub(super) fn stepped(&mut self) {
+        self.steps += 1;
+        self.kill_if_due();
+    }
+
+    /// A panic in the node's code, or a shard that ends the process.
+    pub(super) fn unwound(&mut self, payload: &(dyn Any + Send)) {
+        if let Some(Failure(what)) = payload.downcast_ref() {
+            return self.failed(what);
+        }
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied());
+        self.bug = Some(format!("panic: {}", text.unwrap_or("without a word")));
+        self.node = None;
+    }
+
+    /// The process ends itself.
+    pub(super) fn failed(&mut self, what: &str) {
+        if let Some(down_us) = self.faults.failure_expected.take() {
+            return self.end(End::Failed(what), down_us);
+        }
+        self.bug = Some(format!("the node ended itself without a cause: {what}"));
+        self.node = None;
+    }
+
+    /// A drain is over when every shard has finished.
+    fn look_for_end(&mut self) {
+        let Some(node) = &self.node else { return };
+        if node.runs.iter().all(|run| run.stage == Stage::Finished) {
+            self.store.shut_down();
+            let down_us = self.faults.drained_down_us;
+            self.end(End::Drained, down_us);
+        }
+    }
+
+    /// The process is gone, and is started again after `down_us`.
+    pub(super) fn end(&mut self, end: End<'_>, down_us: u64) {
+        self.node = None;
+        let power = end == End::PowerLost;
+        {
+            let mut machine = self.machine.borrow_mut();
+            machine.boot += 1;
+            machine.agenda.no_turns();
+            machine.node_gone(power);
+            machine.disk_crash(power);
+        }
+        self.store.crash();
+        self.faults.ended(&mut self.machine.borrow_mut());
+        match end {
+            End::Killed => self.observe(NodeEvent::Killed),
+            End::PowerLost => self.observe(NodeEvent::PowerLost),
+            End::Failed(what) => self.observe(NodeEvent::Failed(what)),
+            End::Drained => self.observe(NodeEvent::Drained),
+        }
+        let at = self.now_us() + down_us.max(1);
+        self.plan_event(at, Event::Start);
+    }
+
+    /// SIGTERM.
+    pub(super) fn drain(&mut self) {
+        let Some(node) = &self.node else { return };
+        if node.shared.health.advance(Phase::Draining) {
+            let shards = node.runs.len();
+            self.observe(NodeEvent::Draining);
+            self.machine.borrow_mut().woken |= (1 << shards) - 1;
+        }
+    }
+}
+
+impl Run {
+    /// The second half of a turn, and the first half of the next one.
+    fn turn(&mut self) {
+        self.shard.go_on(self.rest.take());
+        self.settle();
+    }
+
+    /// Between two turns: what the loop of a shard's thread does.
+    pub(super) fn settle(&mut self) {
+        let over = match self.stage {
+            Stage::Inherits => self.shard.is_heir(),
+            Stage::Serves => self.shard.is_finished(),
+            Stage::Waits | Stage::Finished => return,
+        };
+        if over {
+            self.stage = match self.stage {
+                Stage::Inherits => Stage::Waits,
+                _ => Stage::Finished,
+            };
+            return;
+        }
+        self.rest = self.shard.rest();
+        self.shard.ring_mut().submit();
+    }
+}

@@ -1,0 +1,287 @@
+//! The start of the process: the node's own order of steps ([`dispatchd::node::bring_up`]) over the simulated machine.
+//! While a step takes its time, everything else goes on, and the process may be killed in the middle.
+
+use super::World;
+use super::machine::Event;
+use super::node::{Node, Run, Stage};
+use super::platform::{SimFiles, SimTime};
+use super::ring::SimRing;
+use crate::client::NodeEvent;
+use dispatchd::cold::{Source, StoreHandle, Waker};
+use dispatchd::fsm::ids::DriverId;
+use dispatchd::fsm::types::UnixMs;
+use dispatchd::journal::{Geometry, Incarnation, Owner, RecoveredShard, Writer};
+use dispatchd::node::{Host, ServeError, bring_up};
+use dispatchd::ops::health::{Health, Phase};
+use dispatchd::ops::metrics::{Registry, StoreMetrics};
+use dispatchd::shard::{self, Inheritance, Parts, Shard, Shared};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+/// How long a start waits for its store before it looks again.
+const STORE_PROBE_US: u64 = 200_000;
+/// How long a start may take in all before it counts as stuck.
+const STUCK_US: u64 = 3_600_000_000;
+
+struct SimHost<'w, 'a> {
+    world: &'w mut World<'a>,
+    /// Which boot this is: another one means that this one was killed.
+    boot: u32,
+    offset_us: u64,
+    incarnation: u64,
+    began_us: u64,
+}
+
+impl World<'_> {
+    /// The node is started, unless it runs.
+    pub(super) fn start(&mut self) {
+        if self.node.is_some() || self.starting || self.bug.is_some() {
+            return;
+        }
+        self.starting = true;
+        self.store.open();
+        let began_us = self.now_us();
+        let boot = {
+            let mut machine = self.machine.borrow_mut();
+            machine.boot += 1;
+            machine.boot
+        };
+        let config = self.plan.config.clone();
+        let mut host = SimHost {
+            world: self,
+            boot,
+            offset_us: 0,
+            incarnation: 0,
+            began_us,
+        };
+        let brought_up = catch_unwind(AssertUnwindSafe(|| bring_up(&mut host, &config)));
+        self.starting = false;
+        if self.bug.is_some() {
+            return;
+        }
+        match brought_up {
+            Ok(Ok(())) => {
+                if self.faults.flip.is_some() {
+                    self.bug = Some("a bit of confirmed data was flipped, and the node started".to_owned());
+                }
+            }
+            // It was killed meanwhile, and its next start is planned.
+            Ok(Err(_)) if self.machine.borrow().boot != boot => {}
+            Ok(Err(error)) => self.refused(&error.to_string()),
+            Err(payload) => self.unwound(payload.as_ref()),
+        }
+    }
+
+    fn refused(&mut self, why: &str) {
+        self.node = None;
+        self.observe(NodeEvent::RefusedToStart(why));
+        if self.faults.flip.is_none() {
+            self.bug = Some(format!("the node refused to start: {why}"));
+            return;
+        }
+        let at = self.now_us() + self.faults.restored_us;
+        self.plan_event(at, Event::Restore);
+    }
+}
+
+impl SimHost<'_, '_> {
+    fn killed() -> ServeError {
+        ServeError::new("simulated", "killed")
+    }
+
+    fn is_killed(&self) -> bool {
+        self.world.machine.borrow().boot != self.boot || self.world.bug.is_some()
+    }
+
+    /// A step of the start takes its time.
+    fn step(&mut self) -> Result<(), ServeError> {
+        let took_us = self.world.machine.borrow_mut().draw(self.world.plan.pace.start_step_us);
+        let until_us = self.world.now_us() + took_us;
+        while !self.is_killed() && self.world.process_next(until_us) {}
+        self.world.stepped();
+        if self.is_killed() { Err(Self::killed()) } else { Ok(()) }
+    }
+
+    /// Lets things happen until `done`.
+    fn wait(&mut self, until_us: u64, mut done: impl FnMut(&mut World<'_>) -> bool) -> Result<(), ServeError> {
+        while !done(self.world) {
+            if !self.world.process_next(until_us) {
+                break;
+            }
+            if self.is_killed() {
+                return Err(Self::killed());
+            }
+        }
+        if self.world.now_us() > self.began_us + STUCK_US {
+            return Err(ServeError::new("simulated", "the start is stuck"));
+        }
+        Ok(())
+    }
+}
+
+impl Host for SimHost<'_, '_> {
+    fn journals(&mut self) -> Result<Vec<RecoveredShard>, ServeError> {
+        self.step()?;
+        let read = self.world.machine.borrow().disk.read();
+        read.map_err(|error| ServeError::new("the journal cannot be recovered", error))
+    }
+
+    fn open_store(&mut self, newest_ms: UnixMs) -> Result<(), ServeError> {
+        self.step()?;
+        let now_us = self.world.now_us();
+        let wall_us = (self.world.plan.wall_us + now_us).saturating_add_signed(self.world.faults.clock_jumps_us);
+        self.offset_us = wall_us.max(newest_ms * 1_000) - now_us;
+        Ok(())
+    }
+
+    fn now_ms(&self) -> UnixMs {
+        (self.world.now_us() + self.offset_us) / 1_000
+    }
+
+    fn watermarks(&mut self) -> Vec<(Source, u64)> {
+        self.world.store.watermarks()
+    }
+
+    fn begin_incarnation(&mut self, above: u64) -> Result<Incarnation, ServeError> {
+        self.step()?;
+        let begun = self.world.machine.borrow_mut().disk.begin(above);
+        let incarnation = begun.ok_or_else(|| ServeError::new("simulated", "no more incarnations"))?;
+        self.incarnation = incarnation.get();
+        Ok(incarnation)
+    }
+
+    fn attach(&mut self, waker: Waker) -> StoreHandle {
+        self.world.store.attach_with(waker)
+    }
+
+    fn await_store(&mut self, woken: &Receiver<()>) -> Result<(), ServeError> {
+        self.step()?;
+        self.world.store.listen();
+        let until_us = self.world.now_us() + STORE_PROBE_US;
+        self.wait(until_us, |_| woken.try_recv().is_ok())?;
+        if self.world.store.health.fatal() {
+            return Err(ServeError::new("the store failed", "simulated"));
+        }
+        Ok(())
+    }
+
+    fn off_shift_since(&mut self, after_ms: UnixMs) -> Result<Vec<(DriverId, UnixMs)>, ServeError> {
+        Ok(self.world.store.off_shift_since(after_ms))
+    }
+
+    fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError> {
+        let plan = self.world.plan;
+        let config = Arc::new(plan.config.clone());
+        let geometry = Geometry::new(config.journal_segment_bytes, plan.commit_bytes_max)
+            .map_err(|error| ServeError::new("simulated: the plan's geometry", error))?;
+        let registry = Arc::new(Registry::new(config.shards, Arc::new(StoreMetrics::default())));
+        let health = Arc::new(Health::new());
+        health.advance(Phase::Recovering);
+        let shared = Arc::new(Shared::new(health, registry));
+        let mut runs = Vec::new();
+        for (mail, inheritance) in shard::mail(config.shards).into_iter().zip(heirs) {
+            self.step()?;
+            let index = mail.index();
+            let owner = Owner {
+                incarnation,
+                shard: index,
+            };
+            let machine = Rc::clone(&self.world.machine);
+            machine.borrow_mut().disk.make_shard_dir(owner);
+            let mut shard = Shard::new(Parts {
+                index,
+                shards: config.shards,
+                incarnation: incarnation.get(),
+                config: Arc::clone(&config),
+                shared: Arc::clone(&shared),
+                clock: SimTime {
+                    machine: Rc::clone(&machine),
+                    offset_us: self.offset_us,
+                },
+                mail,
+                ring: SimRing::new(index, Rc::clone(&machine), plan),
+                store: self.world.store.attach(index),
+                store_health: Arc::clone(&self.world.store.health),
+                writer: Writer::new(owner, geometry),
+                files: SimFiles {
+                    machine,
+                    shard: index,
+                    incarnation,
+                },
+            });
+            shard.inherit(inheritance);
+            runs.push(Run::new(shard));
+        }
+        let shards = runs.len() as u16;
+        self.world.node = Some(Node { runs, shared });
+        for shard in 0..shards {
+            self.world.settle_run(shard);
+        }
+        Ok(())
+    }
+
+    fn await_heirs(&mut self) -> Result<(), ServeError> {
+        let until_us = self.began_us + STUCK_US;
+        self.wait(until_us, |world| {
+            let node = world.node.as_ref();
+            node.is_some_and(|node| node.runs.iter().all(|run| run.stage == Stage::Waits))
+        })
+    }
+
+    fn forget_journals_before(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
+        let old = self.world.machine.borrow().disk.before(incarnation);
+        for old in old {
+            self.step()?;
+            self.world.machine.borrow_mut().disk.remove(old);
+        }
+        Ok(())
+    }
+
+    fn forget_sources_before(&mut self, incarnation: Incarnation) {
+        self.world.store.forget_before(incarnation.get());
+        self.world.store.listen();
+    }
+
+    fn open_doors(&mut self) -> Result<(), ServeError> {
+        self.step()?;
+        // Told before anybody can be served.
+        self.world.observe(NodeEvent::Started {
+            incarnation: self.incarnation,
+            wall_offset_us: self.offset_us,
+        });
+        let mut closed: Vec<u16> = (0..self.world.plan.config.shards).collect();
+        while !closed.is_empty() {
+            let next = self.world.machine.borrow_mut().rng.below(closed.len() as u64) as usize;
+            let shard = closed.swap_remove(next);
+            let Some(node) = self.world.node.as_mut() else {
+                return Err(Self::killed());
+            };
+            let run = &mut node.runs[usize::from(shard)];
+            run.stage = Stage::Serves;
+            run.shard.open(());
+            self.world.settle_run(shard);
+            self.step()?;
+        }
+        if let Some(node) = &self.world.node {
+            node.shared.health.advance(Phase::Serving);
+        }
+        Ok(())
+    }
+
+    fn enters(&mut self, _stage: &str) {}
+
+    fn goes_on(&mut self, _stage: &str) {}
+}
+
+impl World<'_> {
+    /// After what was done to a shard between two turns.
+    fn settle_run(&mut self, shard: u16) {
+        if let Some(node) = &mut self.node {
+            node.runs[usize::from(shard)].settle();
+        }
+        self.schedule(shard);
+        self.store.listen();
+    }
+}

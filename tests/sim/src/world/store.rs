@@ -1,0 +1,475 @@
+//! A store behind the store port ([`dispatchd::cold::port`]): its promises, simply kept. A batch at a time becomes
+//! durable as a whole; a crash leaves the batch under way wholly there or not at all.
+
+use super::machine::{Event, Shared, Weather};
+use crate::plan::Pace;
+use dispatchd::cold::handle::{Ask, Inbox, ToLookup, ToStore};
+use dispatchd::cold::{
+    Answer, Commit, DriverRecord, EndedRequest, EventsPage, Query, RecordsPage, Source, StoreError, StoreHandle,
+    StoreHealth,
+};
+use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
+use dispatchd::fsm::types::{Published, RecordRow, UnixMs};
+use dispatchd::limits::store::{EVENTS_PAGE_BYTES_MAX, EVENTS_PAGE_EVENTS_MAX, RECORDS_PAGE_ROWS_MAX};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Where a row stands among its driver's: newest first.
+type Place = (Reverse<UnixMs>, RequestId, u32);
+
+/// What the store keeps.
+#[derive(Default)]
+pub(super) struct Data {
+    watermarks: BTreeMap<Source, u64>,
+    /// The event with cursor `n` is at `n - 1`.
+    events: Vec<Published>,
+    consumers: BTreeMap<String, u64>,
+    rows: HashMap<DriverId, BTreeMap<Place, RecordRow>>,
+    ended: HashMap<RequestId, EndedRequest>,
+    trips: HashMap<TripId, RequestId>,
+    drivers: BTreeMap<DriverId, DriverRecord>,
+}
+
+/// A long poll.
+struct Poll {
+    inbox: Arc<Inbox>,
+    token: u64,
+    from: u64,
+    limit: u32,
+    until_us: u64,
+}
+
+/// What is being made durable.
+#[derive(Default)]
+struct Batch {
+    commits: Vec<(Arc<Inbox>, Commit)>,
+    asks: Vec<Ask>,
+    forget_before: u64,
+}
+
+/// The ends of the handles' channels.
+struct Ends {
+    writer: (
+        crossbeam::channel::Sender<ToStore>,
+        crossbeam::channel::Receiver<ToStore>,
+    ),
+    lookup: (
+        crossbeam::channel::Sender<ToLookup>,
+        crossbeam::channel::Receiver<ToLookup>,
+    ),
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self {
+            writer: crossbeam::channel::unbounded(),
+            lookup: crossbeam::channel::unbounded(),
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct SimStore {
+    machine: Shared,
+    pace: Pace,
+    data: Data,
+    ends: Ends,
+    pub(super) health: Arc<StoreHealth>,
+    /// Bits of shards that the store has something for.
+    pub(super) woken: Arc<AtomicU32>,
+    queue: Batch,
+    batch: Option<Batch>,
+    lookups: VecDeque<Ask>,
+    polls: Vec<Poll>,
+    /// Actions so far.
+    pub(super) steps: u64,
+}
+
+impl SimStore {
+    pub(super) fn new(machine: Shared, pace: &Pace) -> Self {
+        Self {
+            machine,
+            pace: pace.clone(),
+            data: Data::default(),
+            ends: Ends::default(),
+            health: Arc::new(StoreHealth::default()),
+            woken: Arc::new(AtomicU32::new(0)),
+            queue: Batch::default(),
+            batch: None,
+            lookups: VecDeque::new(),
+            polls: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    /// The store is opened again.
+    pub(super) fn open(&mut self) {
+        self.ends = Ends::default();
+        self.health = Arc::new(StoreHealth::default());
+    }
+
+    /// A way to the store whose waker wakes this shard.
+    pub(super) fn attach(&self, shard: u16) -> StoreHandle {
+        let (writer, lookup) = (self.ends.writer.0.clone(), self.ends.lookup.0.clone());
+        let woken = Arc::clone(&self.woken);
+        let bit = 1 << shard;
+        let wake = move || {
+            woken.fetch_or(bit, Ordering::Relaxed);
+        };
+        StoreHandle::new(writer, lookup, Box::new(wake))
+    }
+
+    /// As [`Self::attach`], with another waker.
+    pub(super) fn attach_with(&self, waker: dispatchd::cold::Waker) -> StoreHandle {
+        StoreHandle::new(self.ends.writer.0.clone(), self.ends.lookup.0.clone(), waker)
+    }
+
+    pub(super) fn watermarks(&self) -> Vec<(Source, u64)> {
+        self.data
+            .watermarks
+            .iter()
+            .map(|(source, lsn)| (*source, *lsn))
+            .collect()
+    }
+
+    pub(super) fn forget_before(&mut self, incarnation: u64) {
+        self.queue.forget_before = incarnation;
+    }
+
+    /// Drivers off shift since after `after_ms`, oldest first.
+    pub(super) fn off_shift_since(&self, after_ms: UnixMs) -> Vec<(DriverId, UnixMs)> {
+        let since = |(id, record): (&DriverId, &DriverRecord)| Some((record.off_shift_since?, id.clone()));
+        let mut found: Vec<_> = self
+            .data
+            .drivers
+            .iter()
+            .filter_map(since)
+            .filter(|(at, _)| *at > after_ms)
+            .collect();
+        found.sort();
+        found.into_iter().map(|(at, id)| (id, at)).collect()
+    }
+
+    /// The store's disk has failed.
+    pub(super) fn fail(&mut self) {
+        self.health
+            .fail(&StoreError::broken("simulated: the store's disk failed"));
+    }
+
+    /// The process is gone. The batch under way is there, or not.
+    pub(super) fn crash(&mut self) {
+        if let Some(batch) = self.batch.take()
+            && self.machine.borrow_mut().rng.chance(500)
+        {
+            self.apply(&batch);
+        }
+        self.queue = Batch::default();
+        self.lookups.clear();
+        self.polls.clear();
+    }
+
+    /// The end of a drain: what waits is stored.
+    pub(super) fn shut_down(&mut self) {
+        self.take_messages();
+        for batch in [self.batch.take().unwrap_or_default(), std::mem::take(&mut self.queue)] {
+            self.apply(&batch);
+        }
+        self.lookups.clear();
+        self.polls.clear();
+    }
+
+    fn take_messages(&mut self) {
+        while let Ok(message) = self.ends.writer.1.try_recv() {
+            match message {
+                ToStore::Commits(inbox, commits) => {
+                    let commits = commits.into_iter().map(|commit| (Arc::clone(&inbox), commit));
+                    self.queue.commits.extend(commits);
+                }
+                ToStore::Query(ask) => self.queue.asks.push(ask),
+                ToStore::EndWait(inbox, token) => self.end_wait(&inbox, token),
+                ToStore::ForgetBefore(incarnation) => self.queue.forget_before = incarnation,
+                ToStore::Shutdown => {}
+            }
+        }
+    }
+
+    /// A long poll whose caller went away: it waits no longer, wherever it stands.
+    fn end_wait(&mut self, inbox: &Arc<Inbox>, token: u64) {
+        let is_own = |one: &Arc<Inbox>, its: u64| its == token && Arc::ptr_eq(one, inbox);
+        for poll in self.polls.iter_mut().filter(|poll| is_own(&poll.inbox, poll.token)) {
+            poll.until_us = 0;
+        }
+        let asked = self.batch.iter_mut().flat_map(|batch| &mut batch.asks);
+        for ask in asked
+            .chain(&mut self.queue.asks)
+            .filter(|ask| is_own(&ask.inbox, ask.token))
+        {
+            if let Query::Events { wait_ms, .. } = &mut ask.query {
+                *wait_ms = 0;
+            }
+        }
+        self.answer_polls();
+    }
+
+    fn is_full(&self) -> bool {
+        let machine = self.machine.borrow();
+        machine.now_us() < machine.weather.disk_full_until_us
+    }
+
+    /// Looks what was asked for, and plans when it is done. Called after everything that may have asked.
+    pub(super) fn listen(&mut self) {
+        while let Ok(ToLookup::Ask(ask)) = self.ends.lookup.1.try_recv() {
+            let took_us = self.took_us(self.pace.store_lookup_us);
+            self.lookups.push_back(ask);
+            let mut machine = self.machine.borrow_mut();
+            let (at, boot) = (machine.now_us() + took_us, machine.boot);
+            machine.agenda.plan(at, Event::LookedUp { boot });
+        }
+        self.take_messages();
+        let nothing = self.queue.commits.is_empty() && self.queue.asks.is_empty();
+        if self.batch.is_some() || nothing && self.queue.forget_before == 0 {
+            return;
+        }
+        if self.health.fatal() {
+            let error = StoreError::broken("simulated: the store has failed");
+            return self.refuse(&error);
+        }
+        if self.is_full() {
+            let error = StoreError::unavailable("simulated: the disk is full");
+            self.health.stall(&error);
+            return self.refuse(&error);
+        }
+        self.health.recover();
+        let took_us = self.took_us(self.pace.store_round_us);
+        self.batch = Some(std::mem::take(&mut self.queue));
+        let mut machine = self.machine.borrow_mut();
+        let (at, boot) = (machine.now_us() + took_us, machine.boot);
+        machine.agenda.plan(at, Event::Stored { boot });
+    }
+
+    fn took_us(&self, range: (u64, u64)) -> u64 {
+        let mut machine = self.machine.borrow_mut();
+        let now_us = machine.now_us();
+        machine.draw(range) + Weather::added(machine.weather.slow_store, now_us)
+    }
+
+    /// What was asked cannot be answered; commits go on waiting.
+    fn refuse(&mut self, error: &StoreError) {
+        for ask in self.queue.asks.drain(..) {
+            ask.inbox.answer(ask.token, Answer::Failed(error.clone()));
+        }
+    }
+
+    /// The batch is durable: says so, and answers what was asked with it.
+    pub(super) fn stored(&mut self) {
+        self.steps += 1;
+        let Some(batch) = self.batch.take() else { return };
+        self.apply(&batch);
+        let mut receipts: Vec<(Arc<Inbox>, Source, u64, usize)> = Vec::new();
+        for (inbox, commit) in batch.commits {
+            let same = |(one, source, ..): &&mut (Arc<Inbox>, Source, u64, usize)| {
+                Arc::ptr_eq(one, &inbox) && *source == commit.source
+            };
+            if let Some((_, _, through, count)) = receipts.iter_mut().find(same) {
+                *through = commit.lsn.max(*through);
+                *count += 1;
+            } else {
+                receipts.push((inbox, commit.source, commit.lsn, 1));
+            }
+        }
+        for (inbox, source, through, count) in receipts {
+            inbox.release(count);
+            inbox.stored(source, through);
+        }
+        for ask in batch.asks {
+            self.answer_ordered(ask);
+        }
+        self.answer_polls();
+        self.listen();
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        for (_, commit) in &batch.commits {
+            self.data.apply(commit);
+        }
+        if batch.forget_before > 0 {
+            let first = Source {
+                incarnation: batch.forget_before,
+                shard: 0,
+            };
+            self.data.watermarks = self.data.watermarks.split_off(&first);
+        }
+    }
+
+    /// The oldest lookup is answered.
+    pub(super) fn looked_up(&mut self) {
+        self.steps += 1;
+        let Some(Ask { inbox, token, query }) = self.lookups.pop_front() else {
+            return;
+        };
+        let ended = |id: &RequestId| self.data.ended.get(id).cloned().map(Box::new);
+        let answer = match query {
+            Query::Request(id) => Answer::Request(ended(&id)),
+            Query::Trip(id) => Answer::Trip(self.data.trips.get(&id).and_then(ended)),
+            Query::Driver(id) => Answer::Driver(self.data.drivers.get(&id).cloned()),
+            Query::Records { .. } | Query::Events { .. } | Query::AckEvents { .. } => {
+                unreachable!("ordered queries go to the writer")
+            }
+        };
+        inbox.answer(token, answer);
+    }
+
+    fn answer_ordered(&mut self, ask: Ask) {
+        let Ask { inbox, token, query } = ask;
+        match query {
+            Query::Records {
+                driver_id,
+                date,
+                limit,
+                before,
+            } => {
+                let answer = self.data.records(&driver_id, date, limit, before.as_deref());
+                inbox.answer(token, answer.map_or_else(Answer::Failed, Answer::Records));
+            }
+            Query::AckEvents { consumer, cursor } => {
+                let newest = self.data.events.len() as u64;
+                let acked = self.data.consumers.entry(consumer.to_string()).or_insert(0);
+                *acked = (*acked).max(cursor.min(newest));
+                inbox.answer(token, Answer::EventsAcked { cursor: *acked });
+            }
+            Query::Events {
+                after,
+                wait_ms,
+                limit,
+                consumer,
+            } => {
+                let acked = consumer.map(|name| *self.data.consumers.entry(name.to_string()).or_insert(0));
+                let from = after.or(acked).map_or(1, |seen| seen.saturating_add(1));
+                let until_us = self.machine.borrow().now_us() + u64::from(wait_ms) * 1_000;
+                if wait_ms > 0 {
+                    let mut machine = self.machine.borrow_mut();
+                    let boot = machine.boot;
+                    machine.agenda.plan(until_us, Event::StoreDue { boot });
+                }
+                self.polls.push(Poll {
+                    inbox,
+                    token,
+                    from,
+                    limit,
+                    until_us,
+                });
+            }
+            Query::Request(_) | Query::Trip(_) | Query::Driver(_) => unreachable!("point queries go to the lookups"),
+        }
+    }
+
+    /// Answers the polls for which there is something, and those whose time is up.
+    pub(super) fn answer_polls(&mut self) {
+        let now_us = self.machine.borrow().now_us();
+        let newest = self.data.events.len() as u64;
+        let data = &self.data;
+        self.polls.retain(|poll| {
+            if poll.from <= newest {
+                poll.inbox
+                    .answer(poll.token, Answer::Events(data.page(poll.from, poll.limit)));
+                return false;
+            }
+            if poll.until_us <= now_us {
+                poll.inbox.answer(poll.token, Answer::Events(EventsPage::default()));
+                return false;
+            }
+            true
+        });
+    }
+}
+
+impl Data {
+    fn apply(&mut self, commit: &Commit) {
+        let stored = self.watermarks.entry(commit.source).or_insert(0);
+        if commit.lsn <= *stored {
+            return;
+        }
+        *stored = commit.lsn;
+        for row in &commit.rows {
+            let place = (Reverse(row.offer_sent_at_ms), row.request_id.clone(), row.attempt);
+            self.rows
+                .entry(row.driver_id.clone())
+                .or_default()
+                .insert(place, row.clone());
+        }
+        self.events.extend(commit.published.iter().cloned());
+        if let Some(ended) = &commit.ended {
+            let id = &ended.log.request_id;
+            if let Some(trip_id) = &ended.trip_id {
+                self.trips.insert(trip_id.clone(), id.clone());
+            }
+            self.ended.insert(id.clone(), ended.clone());
+        }
+        if let Some((driver_id, at_ms)) = &commit.driver_seen {
+            self.driver(driver_id, *at_ms);
+        }
+        if let Some((driver_id, at_ms, off)) = &commit.off_shift {
+            let record = self.driver(driver_id, *at_ms);
+            if *at_ms >= record.shift_changed_ms {
+                record.shift_changed_ms = *at_ms;
+                record.off_shift_since = off.then_some(*at_ms);
+            }
+        }
+    }
+
+    fn driver(&mut self, id: &DriverId, at_ms: UnixMs) -> &mut DriverRecord {
+        let record = self.drivers.entry(id.clone()).or_insert(DriverRecord {
+            first_seen_ms: at_ms,
+            last_seen_ms: at_ms,
+            off_shift_since: None,
+            shift_changed_ms: 0,
+        });
+        record.first_seen_ms = record.first_seen_ms.min(at_ms);
+        record.last_seen_ms = record.last_seen_ms.max(at_ms);
+        record
+    }
+
+    fn page(&self, from: u64, limit: u32) -> EventsPage {
+        let limit = limit.clamp(1, EVENTS_PAGE_EVENTS_MAX) as usize;
+        let mut bytes = 0;
+        let mut page = EventsPage::default();
+        for (cursor, event) in (from..).zip(&self.events[from as usize - 1..]).take(limit) {
+            bytes += size_of_val(event);
+            page.events.push((cursor, event.clone()));
+            if bytes >= EVENTS_PAGE_BYTES_MAX {
+                break;
+            }
+        }
+        page
+    }
+
+    /// Rows of a day, newest first. The mark of the next page is the number of rows before it, which holds as long as
+    /// no row is added: good enough for who reads a day that is over or asks for whole days.
+    fn records(
+        &self,
+        driver_id: &DriverId,
+        date: jiff::civil::Date,
+        limit: u32,
+        before: Option<&str>,
+    ) -> Result<RecordsPage, StoreError> {
+        let skip: usize = match before {
+            Some(mark) => mark.parse().map_err(|_| StoreError::invalid("no mark of a page"))?,
+            None => 0,
+        };
+        let limit = limit.clamp(1, RECORDS_PAGE_ROWS_MAX) as usize;
+        let on_day = |row: &&RecordRow| {
+            jiff::Timestamp::from_millisecond(row.offer_sent_at_ms as i64)
+                .is_ok_and(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date() == date)
+        };
+        let rows = self.rows.get(driver_id).into_iter().flat_map(BTreeMap::values);
+        let mut found: Vec<RecordRow> = rows.filter(on_day).skip(skip).take(limit + 1).cloned().collect();
+        let next_before = (found.len() > limit).then(|| (skip + limit).to_string());
+        found.truncate(limit);
+        Ok(RecordsPage {
+            rows: found,
+            next_before,
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! `dispatchd tune`: what is found on made-up hosts, what is written there, and that `tuning/` says the same as the table.
+
+use std::fs;
+use std::path::Path;
+
+use dispatchd::ops::tune::apply::apply_command;
+use dispatchd::ops::tune::host::Host;
+use dispatchd::ops::tune::show::{Format, show};
+use dispatchd::ops::tune::table::{LINES, Probe, Remedy};
+use dispatchd::ops::tune::{Verdict, check, check_command};
+
+const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max open files            1024                 1048576              files     \n\
+                      Max locked memory         8388608              unlimited            bytes     \n";
+
+fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A host on which every sysctl is as it should be.
+fn good_host(root: &Path) -> Host {
+    for line in LINES.iter().filter(|line| line.probe == Probe::Sysctl) {
+        let path = format!("proc/sys/{}", line.name.replace('.', "/"));
+        write(root, &path, &format!("{}\n", line.want.value().replace(' ', "\t")));
+    }
+    write(root, "proc/self/limits", LIMITS);
+    for cpu in 0..4 {
+        write(
+            root,
+            &format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor"),
+            "performance\n",
+        );
+    }
+    write(root, "sys/devices/system/cpu/cpufreq/boost", "1\n");
+    write(
+        root,
+        "sys/kernel/mm/transparent_hugepage/enabled",
+        "always [madvise] never\n",
+    );
+    Host::at(root)
+}
+
+fn verdict(host: &Host, name: &str) -> Verdict {
+    let found = check(host).into_iter().find(|(line, _)| line.name == name);
+    found.unwrap_or_else(|| panic!("there is no line {name}")).1
+}
+
+fn printed(command: impl FnOnce(&mut Vec<u8>) -> std::io::Result<u8>) -> (u8, String) {
+    let mut out = Vec::new();
+    let status = command(&mut out).unwrap();
+    (status, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn a_host_that_has_everything_is_good() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    let (status, text) = printed(|out| check_command(&host, out));
+    assert_eq!(status, 0, "{text}");
+    assert!(text.ends_with("0 off\n"), "{text}");
+    assert_eq!(verdict(&host, "conntrack"), Verdict::Absent);
+    assert_eq!(
+        verdict(&host, "limit: locked memory"),
+        Verdict::Good("unlimited".into())
+    );
+}
+
+#[test]
+fn each_kind_of_line_is_found_off() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    let limits = LIMITS.replace("1048576 ", "20000   ").replace("unlimited", "1048576  ");
+    for (path, text, name, now) in [
+        ("proc/sys/net/core/somaxconn", "4096", "net.core.somaxconn", "4096"),
+        (
+            "proc/sys/kernel/io_uring_disabled",
+            "2",
+            "kernel.io_uring_disabled",
+            "2",
+        ),
+        ("proc/sys/vm/swappiness", "60", "vm.swappiness", "60"),
+        (
+            "proc/sys/net/ipv4/ip_local_port_range",
+            "32768\t60999",
+            "net.ipv4.ip_local_port_range",
+            "32768 60999",
+        ),
+        ("proc/self/limits", &limits, "limit: open files", "20000"),
+        ("proc/self/limits", &limits, "limit: locked memory", "1048576"),
+        (
+            "sys/devices/system/cpu/cpu2/cpufreq/scaling_governor",
+            "powersave",
+            "cpufreq/scaling_governor",
+            "performance and powersave",
+        ),
+        (
+            "sys/kernel/mm/transparent_hugepage/enabled",
+            "[always] madvise never",
+            "transparent_hugepage",
+            "always",
+        ),
+        ("proc/sys/net/netfilter/nf_conntrack_count", "7", "conntrack", "7"),
+    ] {
+        write(root.path(), path, text);
+        assert_eq!(verdict(&host, name), Verdict::Off(now.into()), "{name}");
+    }
+    write(root.path(), "sys/class/net/eth0/device/msi_irqs/31", "");
+    write(root.path(), "proc/irq/31/effective_affinity_list", "0-3\n");
+    assert_eq!(verdict(&host, "NIC interrupts"), Verdict::Off("1".into()));
+    write(root.path(), "proc/irq/31/effective_affinity_list", "2\n");
+    assert_eq!(verdict(&host, "NIC interrupts"), Verdict::Good("0".into()));
+    let (status, text) = printed(|out| check_command(&host, out));
+    assert_eq!(status, 1);
+    assert!(
+        text.contains("should be at least 65535") && text.contains("effect:"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_missing_is_said_unless_the_host_does_without() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    fs::remove_file(root.path().join("proc/sys/kernel/io_uring_disabled")).unwrap();
+    fs::remove_file(root.path().join("proc/sys/net/core/somaxconn")).unwrap();
+    assert_eq!(verdict(&host, "kernel.io_uring_disabled"), Verdict::Absent);
+    assert!(matches!(verdict(&host, "net.core.somaxconn"), Verdict::Unreadable(_)));
+}
+
+#[test]
+fn apply_writes_what_is_off_and_a_dry_run_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    let somaxconn = root.path().join("proc/sys/net/core/somaxconn");
+    let governor = root.path().join("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor");
+    let kept = root.path().join("etc/sysctl.d/90-dispatchd.conf");
+    fs::write(&somaxconn, "128\n").unwrap();
+    fs::write(&governor, "powersave\n").unwrap();
+
+    let (status, text) = printed(|out| apply_command(&host, true, out));
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("would write") && text.contains("(now 128)"), "{text}");
+    assert_eq!(fs::read_to_string(&somaxconn).unwrap(), "128\n");
+    assert!(!kept.exists());
+
+    let (status, text) = printed(|out| apply_command(&host, false, out));
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(fs::read_to_string(&somaxconn).unwrap(), "65535");
+    assert_eq!(fs::read_to_string(&governor).unwrap(), "performance");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), show(Format::Sysctl));
+    assert_eq!(printed(|out| check_command(&host, out)).0, 0);
+
+    let (_, text) = printed(|out| apply_command(&host, false, out));
+    assert_eq!(text, "done, 0 left\n", "the second time there is nothing to do");
+}
+
+#[test]
+fn apply_leaves_to_people_what_it_cannot_do() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    write(root.path(), "proc/sys/net/netfilter/nf_conntrack_count", "9");
+    let (status, text) = printed(|out| apply_command(&host, false, out));
+    assert_eq!(status, 1);
+    assert!(text.contains("by hand: conntrack (now 9)"), "{text}");
+}
+
+#[test]
+fn the_files_of_tuning_say_what_the_table_says() {
+    let tuning = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning");
+    let drop_in = fs::read_to_string(tuning.join("sysctl.d/90-dispatchd.conf")).unwrap();
+    assert_eq!(drop_in, show(Format::Sysctl), "`just tuning` prints it again");
+    let readme = fs::read_to_string(tuning.join("README.md")).unwrap();
+    assert!(
+        readme.contains(&show(Format::Markdown)),
+        "`just tuning` puts the table in again"
+    );
+    let unit = fs::read_to_string(tuning.join("../systemd/dispatchd.service")).unwrap();
+    for line in LINES {
+        match line.remedy {
+            Remedy::Unit(setting) => assert!(unit.contains(setting), "the unit lacks {setting}"),
+            Remedy::Script(path) => assert!(tuning.join("..").join(path).exists(), "{path} is missing"),
+            Remedy::Sysctl | Remedy::File => {}
+        }
+        assert!(!line.why.is_empty() && !line.effect.is_empty(), "{}", line.name);
+    }
+}
