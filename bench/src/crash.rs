@@ -16,7 +16,7 @@ use crate::server::Install;
 
 /// Every other cut waits up to this long for a moment in which a write is under way.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
-/// Size of the journal's segments on the lossy disk: small, so that they are made and dropped while the play lasts.
+/// Size of the journal's segments: small, so that they are made and dropped while the play lasts, and soon read.
 const SEGMENT_BYTES: u32 = 2 << 20;
 
 /// The load and the kills.
@@ -54,10 +54,12 @@ pub fn run(install: &Install, options: &Options) -> io::Result<ExitCode> {
     let home = tempfile::Builder::new()
         .prefix("dispatchd-crash-")
         .tempdir_in(&install.data_root)?;
-    let mut settings = vec![format!("shards={}", options.shards)];
+    let mut settings = vec![
+        format!("shards={}", options.shards),
+        format!("journal_segment_bytes={SEGMENT_BYTES}"),
+    ];
     let mut disk = None;
     if options.power {
-        settings.push(format!("journal_segment_bytes={SEGMENT_BYTES}"));
         let honesty = if options.lying { Honesty::Lying } else { Honesty::Honest };
         let data = home.path().join("data");
         std::fs::create_dir(&data)?;

@@ -269,12 +269,24 @@ mod tests {
                 trip: None,
             },
         );
+        check(
+            r#"{"type":"WELCOME","driver_id":"d","session":1,"state":"on_trip","trip_id":"t:1","heartbeat_ms":10,"server_time_ms":1}"#,
+            &Message::Welcome {
+                heartbeat_ms: 10,
+                state: DriverState::OnTrip,
+                trip: TripId::new(b"t:1"),
+            },
+        );
+        check(
+            r#"{"type":"REVOKED","request_id":"bench-0000000001","attempt":1,"reason":"timeout"}"#,
+            &Message::Revoked { request: 1 },
+        );
     }
 
     #[test]
     fn anything_else_is_unexpected() {
         for text in [
-            r#"{"type":"REVOKED","request_id":"bench-0000000001","attempt":1,"reason":"timeout"}"#,
+            r#"{"type":"TRIP_CANCELLED","trip_id":"t","request_id":"bench-0000000001","reason":"x"}"#,
             r#"{"type":"OFFER","request_id":"other","attempt":1}"#,
             r#"{"type":"STATE","state":"asleep"}"#,
             r#"{"type":"ERROR","code":"invalid","message":"no"}"#,

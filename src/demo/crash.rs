@@ -36,6 +36,8 @@ const REST_MAX: Duration = Duration::from_secs(240);
 const AUDITS_READ: usize = 24;
 const AUDITS_EVERY: Duration = Duration::from_millis(150);
 const AUDITS_MAX: Duration = Duration::from_millis(500);
+/// Longest recovery that is told apart, in ms.
+const RECOVERY_MS_MAX: u64 = 120_000;
 /// Pause between two looks at a count.
 const POLL: Duration = Duration::from_millis(20);
 /// Descriptors beside one per driver.
@@ -196,7 +198,7 @@ impl<'a> Play<'a> {
         let fleet = drivers::place(&city, options.drivers, options.seed);
         let rides: Vec<usize> = {
             // More than the play can last.
-            let seconds = f64::from(options.kills) * KILL_MAX.as_secs_f64();
+            let seconds = f64::from(options.kills) * 4.0 * KILL_MAX.as_secs_f64();
             let count = (options.rate * seconds).clamp(1.0, 99_999.0) as usize;
             (0..count).map(|number| number % city.rides.len()).collect()
         };
@@ -216,7 +218,7 @@ impl<'a> Play<'a> {
             rng: SmallRng::seed_from_u64(options.seed),
             audits,
             kills: (0, 0),
-            recovery_ms: Histogram::new(3).expect("three digits are allowed"),
+            recovery_ms: Histogram::new_with_max(RECOVERY_MS_MAX, 3).expect("constant bounds are valid"),
             tasks,
             drivers,
         })

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Set in the child's environment: it wants to be killed when the demo goes.
 const DIE_WITH_PARENT: &str = "DEMO_NODE_DIES_WITH_PARENT";
 /// Longest wait for `/readyz`, first start and recovery.
-pub const READY_MAX: Duration = Duration::from_secs(30);
+pub const READY_MAX: Duration = Duration::from_secs(60);
 /// Pause between two looks at `/readyz`.
 const READY_POLL: Duration = Duration::from_millis(10);
 /// Bytes of the log that are shown when something failed.

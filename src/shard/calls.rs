@@ -158,7 +158,8 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// The client of these calls sends no more, and may be gone: none of them waits for events any longer.
+    /// The connection of these calls is gone: none of them waits for events any longer. One that only half-closed goes on
+    /// waiting for its answer.
     pub(super) fn end_waits(&mut self, calls: &[u64]) {
         if self.polls == 0 || calls.is_empty() {
             return;

@@ -248,8 +248,6 @@ impl<P: Platform> Shard<P> {
         http.peer_closed = true;
         // What waits in the input while reading pauses is still to be understood.
         http.last |= http.calls.is_empty() && !http.paused;
-        let calls = http.calls_under_way();
-        self.end_waits(&calls);
         self.http_settle(conn);
     }
 

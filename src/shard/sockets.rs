@@ -145,7 +145,7 @@ impl<P: Platform> Shard<P> {
             Conn::Socket(Socket {
                 driver: u32::MAX,
                 id: conn,
-                pace: Pace::default(),
+                pace: Pace::begun(self.now_ms),
                 decoder: WsDecoder::new(),
             }),
         );

@@ -38,7 +38,7 @@ async fn open_offers_resume(setup: Setup) {
 async fn offers_time_out_across_a_restart(setup: Setup) {
     let mut node = setup.start().await;
     let mut first = node.driver("first").await;
-    node.offer("r1", &["first", "second"], &json!({"offer_timeout_ms": 300}))
+    node.offer("r1", &["first", "second"], &json!({"offer_timeout_ms": 2_000}))
         .await;
     first.expect("OFFER").await;
     node.kill_9();

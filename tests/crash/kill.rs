@@ -8,7 +8,7 @@ const KILLS: u32 = 50;
 /// events once published stay as they are, every request comes to an end, one winner each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_or_doubled() {
-    let options = play::options(setting("CRASH_KILLS", KILLS), vec!["shards=2".into()]);
+    let options = play::options(setting("CRASH_KILLS", KILLS));
     let home = tempfile::tempdir().expect("a temporary directory");
     let report = play::run(home.path(), &options, None).await;
     let report = report.unwrap_or_else(|error| panic!("{error}"));

@@ -19,7 +19,7 @@ pub fn setting<T: FromStr>(name: &str, default: T) -> T {
 }
 
 /// A play with so many kills; says how to repeat it.
-pub fn options(kills: u32, settings: Vec<String>) -> CrashOptions {
+pub fn options(kills: u32) -> CrashOptions {
     let seed = setting("CRASH_SEED", 1);
     println!("repeat with CRASH_SEED={seed} and {kills} kills");
     CrashOptions {
@@ -27,7 +27,8 @@ pub fn options(kills: u32, settings: Vec<String>) -> CrashOptions {
         drivers: DRIVERS,
         rate: RATE,
         seed,
-        settings,
+        // Small segments, so that they are made and dropped meanwhile, and soon read.
+        settings: vec!["shards=2".into(), "journal_segment_bytes=2097152".into()],
     }
 }
 

@@ -34,8 +34,7 @@ impl Power for Cuts {
 
 /// Cuts the power `cuts` times. `None`: skipped, and said so.
 async fn play(cuts: u32, honesty: Honesty) -> Option<(Result<CrashReport, CrashError>, Counts)> {
-    // Small segments, so that they are made and dropped meanwhile.
-    let options = play::options(cuts, vec!["shards=2".into(), "journal_segment_bytes=2097152".into()]);
+    let options = play::options(cuts);
     let home = tempfile::tempdir().expect("a temporary directory");
     let data = home.path().join("data");
     std::fs::create_dir(&data).expect("a mount point");

@@ -1,11 +1,11 @@
 //! Logs of random histories, cut everywhere: every prefix folds, and what the steps mean to the store does not depend
 //! on where the commits ended or on how much was decided since.
 
-use crate::random::{config, histories, played};
+use crate::random::{Act, Post, Run, TRIP, config, histories, played};
 use crate::world::{Consequences, step};
 use dispatchd::fsm::fold::{Fold, published, rows};
-use dispatchd::fsm::ids::{DriverId, RequestId};
-use dispatchd::fsm::types::{LogEntry, Priority, RequestState, Step};
+use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
+use dispatchd::fsm::types::{Channel, LogEntry, Priority, PublishedKind, RequestState, ResponseType, Step};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -118,6 +118,7 @@ fn histories_reach_every_step() {
 }
 
 /// What no gateway writes is refused, with the place and the reason.
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn logs_that_do_not_fit_are_refused() {
     let driver = |name: &str| DriverId::parse(name).expect("an id");
@@ -183,4 +184,81 @@ fn logs_that_do_not_fit_are_refused() {
         Err("step 3 does not fit the log: a request ends once"),
     );
     check(&with(&[Step::PickedUp]), Err("step 2 does not fit the log: no trip"));
+    let accepted = Step::Accepted {
+        attempt: 1,
+        channel: Channel::Http,
+    };
+    let made = Step::TripCreated {
+        trip_id: TripId::for_request(&RequestId::parse("r1").expect("an id"), 0),
+        driver_id: driver("d1"),
+    };
+    let no_trip = "does not fit the log: a trip without an acceptance, or a second one";
+    check(&with(std::slice::from_ref(&made)), Err(&format!("step 2 {no_trip}")));
+    check(&with(&[sent(1), accepted.clone(), made.clone()]), Ok(()));
+    check(
+        &with(&[sent(1), accepted, made.clone(), made]),
+        Err(&format!("step 5 {no_trip}")),
+    );
+}
+
+/// Events carry the caller's object as it was given, records name who was asked and what came of it.
+#[test]
+fn what_the_store_is_told() {
+    let mut run = Run::new();
+    let post = Post {
+        request: 0,
+        candidates: 1,
+        priority: 1,
+        parallel: 1,
+        busy_wait_ms: 0,
+        max_attempts: None,
+        deadline_ms: 5_000,
+    };
+    // Driver 0 takes it; driver 1 is not there, so that the search for another request is exhausted.
+    let nobody = Post {
+        request: 1,
+        candidates: 2,
+        ..post.clone()
+    };
+    let accept = Act::Answer {
+        driver: 0,
+        accept: true,
+    };
+    for act in [
+        Act::Connect(0),
+        Act::Post(post),
+        Act::Settle,
+        accept,
+        Act::Post(nobody),
+        Act::Settle,
+    ] {
+        run.play(&act);
+    }
+    let (mut trips, mut rows) = (Vec::new(), Vec::new());
+    for (id, log) in run.logs() {
+        let told = meaning(id, log, 0, &Fold::of(log).expect("a log that an actor wrote"));
+        rows.extend(told.rows);
+        trips.extend(told.published.into_iter().filter_map(|published| match published.kind {
+            PublishedKind::TripCreated { trip, .. } | PublishedKind::RedispatchRequested { trip, .. } => Some(trip),
+            _ => None,
+        }));
+    }
+    assert_eq!(trips.iter().map(|trip| &**trip).collect::<Vec<_>>(), [TRIP, TRIP]);
+    let shown = rows.iter().map(|row| {
+        let trip = row.trip_id.is_some();
+        (
+            row.request_id.as_str(),
+            row.driver_id.as_str(),
+            row.attempt,
+            row.response_type,
+            trip,
+        )
+    });
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [
+            ("r0", "d0", 1, ResponseType::Accepted, true),
+            ("r1", "d1", 1, ResponseType::Refused, false)
+        ]
+    );
 }

@@ -1,10 +1,12 @@
-//! What the shard asks of a driver actor between its events.
+//! What the shard asks of a driver actor between its events, and of ids and queues.
 
+use crate::world::DEFAULTS;
 use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, DriverLimits, Location};
 use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
-use dispatchd::fsm::request::{Resumed, ToDriver};
-use dispatchd::fsm::types::{DriverState, Priority};
+use dispatchd::fsm::queue::ClassQueue;
+use dispatchd::fsm::request::{ReplyTo, Request, RequestEvent, Resumed, ToDriver};
+use dispatchd::fsm::types::{DriverState, OfferRequest, Priority, RequestState, ResponseType};
 
 const LIMITS: DriverLimits = DriverLimits {
     heartbeat_ms: 30_000,
@@ -174,4 +176,76 @@ fn off_shift_is_what_the_store_remembers() {
         (forgotten.off_shift_since_ms(), forgotten.state()),
         (0, DriverState::Available)
     );
+}
+
+#[test]
+fn what_is_no_id_is_said() {
+    let said = |text: &str| DriverId::parse(text).map_err(|error| error.to_string());
+    assert_eq!(said(""), Err("an id must not be empty".to_owned()));
+    assert_eq!(said(&"x".repeat(65)), Err("an id has at most 64 bytes".to_owned()));
+    let bad_byte = "an id has only A-Z a-z 0-9 . _ : - (byte 2 is none of them)".to_owned();
+    assert_eq!(said("ab c"), Err(bad_byte));
+}
+
+#[test]
+fn a_queue_knows_how_many_wait() {
+    let mut queue = ClassQueue::new(LIMITS.age_step_ms);
+    assert!(queue.is_empty());
+    for (class, count) in [(Priority::Premium, 1), (Priority::Economy, 2)] {
+        for waiter in 0..count {
+            queue.push(class, NOW_MS, waiter);
+        }
+        assert_eq!(queue.len_of(class), count);
+    }
+    assert_eq!((queue.len(), queue.len_of(Priority::Standard)), (3, 0));
+    assert!(!queue.is_empty());
+    while queue.pop().is_some() {}
+    assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn a_request_waits_once_its_driver_is_busy() {
+    let driver_id = DriverId::parse("d1").unwrap();
+    let offer = OfferRequest {
+        request_id: request(),
+        candidates: vec![driver_id.clone()],
+        priority: Priority::Standard,
+        offer_timeout_ms: None,
+        deadline_ms: None,
+        max_attempts: None,
+        parallel: None,
+        busy_wait_ms: Some(1_000),
+        trip: "{}".into(),
+    };
+    let reply = ReplyTo { shard: 0, call: 1 };
+    let mut effects = Vec::new();
+    let mut waiting = Request::received(offer, reply, DEFAULTS, NOW_MS, &mut effects);
+    assert!(!waiting.is_waiting(), "asked, not in the queue");
+    waiting.step(RequestEvent::Busy { driver_id, ask: 1 }, NOW_MS, &mut effects);
+    assert!(waiting.is_waiting());
+}
+
+/// Contract, sections 2 and 3.
+#[test]
+fn names_and_ends_are_the_contracts() {
+    let states = [
+        (RequestState::PendingMatch, "PENDING_MATCH", false),
+        (RequestState::OfferSent, "OFFER_SENT", false),
+        (RequestState::Accepted, "ACCEPTED", true),
+        (RequestState::Cancelled, "CANCELLED", true),
+        (RequestState::Unfulfilled, "UNFULFILLED", true),
+    ];
+    for (state, name, is_end) in states {
+        assert_eq!((state.as_str(), state.is_end()), (name, is_end));
+    }
+    let responses = [
+        (ResponseType::Accepted, "ACCEPTED"),
+        (ResponseType::Declined, "DECLINED"),
+        (ResponseType::Timeout, "TIMEOUT"),
+        (ResponseType::Refused, "REFUSED"),
+        (ResponseType::Revoked, "REVOKED"),
+    ];
+    for (response, name) in responses {
+        assert_eq!(response.as_str(), name);
+    }
 }

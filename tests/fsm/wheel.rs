@@ -114,3 +114,21 @@ fn nobody_wakes_for_nothing() {
     wheel.advance(200, &mut fired);
     assert_eq!((fired.as_slice(), wheel.next_ms()), ([2].as_slice(), Some(4_000)));
 }
+
+/// The memory account: a slot's head and its bit, and pages of 1,024 nodes of 24 bytes as they are needed.
+#[test]
+fn bytes_are_those_of_slots_and_pages() {
+    let mut wheel = Wheel::new(0);
+    let slots_bytes = SLOTS * 4 + SLOTS / 8;
+    assert!(wheel.is_empty());
+    assert_eq!(wheel.bytes(), slots_bytes);
+    let first = wheel.arm(TICK_MS, 1);
+    assert!(!wheel.is_empty());
+    assert_eq!((wheel.len(), wheel.bytes()), (1, slots_bytes + 1_024 * 24));
+    for owner in 2..=1_025 {
+        wheel.arm(owner * TICK_MS, owner);
+    }
+    assert_eq!((wheel.len(), wheel.bytes()), (1_025, slots_bytes + 2 * 1_024 * 24));
+    wheel.cancel(first);
+    assert_eq!(wheel.len(), 1_024);
+}

@@ -3,7 +3,10 @@
 use super::support::{Journal, PAGE, every_record, owner, sized};
 use dispatchd::aligned::AlignedBuffer;
 use dispatchd::fsm::types::{LogEntry, Record, Step};
-use dispatchd::journal::{BLOCK_HEADER_BYTES, Committed, FRAME_BYTES, Geometry, JournalError, Writer};
+use dispatchd::journal::{
+    BLOCK_HEADER_BYTES, Committed, FRAME_BYTES, Geometry, JournalError, SEGMENT_BYTES_MAX, SegmentHeader, Unreadable,
+    Writer,
+};
 use dispatchd::wire::record;
 use std::io;
 
@@ -332,5 +335,40 @@ fn geometry_is_checked() {
     check(1 << 20, 4097, false);
     check(1 << 20, 0, false);
     check(64 << 20, 2 << 20, false);
-    check(2 << 30, 4096, false);
+    check(SEGMENT_BYTES_MAX, 4096, true);
+    check(SEGMENT_BYTES_MAX + PAGE, 4096, false);
+}
+
+/// What was not written ends the process; what cannot be written is the caller's fault, and ends nothing.
+#[test]
+fn errors_say_whether_the_journal_is_over() {
+    use std::error::Error as _;
+    let too_large = JournalError::RecordTooLarge { len: 2, max: 1 };
+    assert!(!too_large.is_fatal() && too_large.source().is_none());
+    let failed = JournalError::Write {
+        segment: 1,
+        offset: 4096,
+        source: io::Error::other("no disk"),
+    };
+    assert!(failed.is_fatal() && JournalError::Failed.is_fatal());
+    assert_eq!(failed.source().map(ToString::to_string), Some("no disk".to_owned()));
+    assert_eq!(failed.to_string(), "write to segment 1 at 4096 failed: no disk");
+}
+
+/// Neither the magic, which the checksum leaves out, nor anything after it may be another.
+#[test]
+fn a_segment_header_is_whole_or_none() {
+    let header = SegmentHeader {
+        owner: owner(1, 3),
+        segment: 7,
+        geometry: Geometry::new(2 * PAGE, 4096).unwrap(),
+    };
+    let page = header.encode();
+    assert_eq!(SegmentHeader::decode(&page), Ok(header));
+    for at in [0, 7, 8, 14, 24, 40, 4095] {
+        let mut harmed = page;
+        harmed[at] ^= 1;
+        assert_eq!(SegmentHeader::decode(&harmed), Err(Unreadable::NotWhole), "byte {at}");
+    }
+    assert_eq!(SegmentHeader::decode(&page[..4095]), Err(Unreadable::NotWhole));
 }

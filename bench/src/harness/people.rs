@@ -127,7 +127,7 @@ impl People {
     }
 
     /// How many there are.
-    pub fn len(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.people.len() as u32
     }
 }

@@ -24,7 +24,7 @@ pub fn run(scenario: &Scenario, story: Story) -> Run {
             &mut run,
             scenario,
             &phase.name,
-            window(&samples, start_s, end_s),
+            window(&samples, start_s, end_s).as_ref(),
             &story.empty,
         );
         phase_latencies(&mut run, &phase.name, &story.moments, start_s, end_s);
@@ -96,11 +96,11 @@ fn window(samples: &[Sample], start_s: f64, end_s: f64) -> Option<(Sample, Sampl
     Some((*first, *inside.next_back()?))
 }
 
-fn phase_costs(run: &mut Run, scenario: &Scenario, phase: &str, window: Option<(Sample, Sample)>, empty: &Sample) {
+fn phase_costs(run: &mut Run, scenario: &Scenario, phase: &str, window: Option<&(Sample, Sample)>, empty: &Sample) {
     let Some((first, last)) = window else { return };
     let secs = last.at_s - first.at_s;
-    let per_s = |field: fn(&Sample) -> f64| (field(&last) - field(&first)) / secs;
-    let grown = |field: fn(&Sample) -> f64| field(&last) - field(empty);
+    let per_s = |field: fn(&Sample) -> f64| (field(last) - field(first)) / secs;
+    let grown = |field: fn(&Sample) -> f64| field(last) - field(empty);
     let heartbeat_s = scenario
         .settings
         .get("heartbeat_ms")

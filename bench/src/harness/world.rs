@@ -111,7 +111,7 @@ impl<'a> World<'a> {
 
     /// All drivers have just been welcomed.
     pub fn all_connected(&mut self) {
-        for driver in 0..self.people.len() {
+        for driver in 0..self.people.count() {
             self.people.change(driver, |person| person.connected = true);
         }
     }
@@ -251,7 +251,7 @@ impl<'a> World<'a> {
         let drawn = self.chance.share() * (accept + decline + ignore + vanish);
         let answer = if drawn < accept {
             self.people.change(driver, |person| {
-                (person.work, person.answer_ns) = (Work::Accepting, due_ns)
+                (person.work, person.answer_ns) = (Work::Accepting, due_ns);
             });
             "ACCEPT"
         } else if drawn < accept + decline {
@@ -265,7 +265,7 @@ impl<'a> World<'a> {
             return session.cut(driver);
         };
         session.say(driver, |payload| {
-            message::write_answer(payload, answer, request, attempt)
+            message::write_answer(payload, answer, request, attempt);
         })
     }
 
@@ -299,7 +299,7 @@ impl<'a> World<'a> {
     pub fn send_locations(&mut self, session: &mut Session, wanted: u64) -> io::Result<()> {
         while self.tally.counts.locations < wanted {
             let driver = self.next_location;
-            self.next_location = (driver + 1) % self.people.len();
+            self.next_location = (driver + 1) % self.people.count();
             self.tally.counts.locations += 1;
             let jitter = self.chance.share() / 100.0;
             session.say(driver, |payload| {
@@ -327,7 +327,7 @@ impl<'a> World<'a> {
 
     /// `ACCEPT`s without an outcome and POSTs that were never taken.
     pub fn unsettled(&self) -> (u32, u32) {
-        let accepting = (0..self.people.len())
+        let accepting = (0..self.people.count())
             .filter(|driver| self.people.get(*driver).work == Work::Accepting)
             .count();
         let untaken = self.requests.iter().filter(|request| !request.taken).count();

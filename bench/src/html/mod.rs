@@ -234,9 +234,9 @@ fn scenario(scenario: &Value) -> String {
     }
     html.push_str(&figures(scenario, runs));
     let parameters = serde_json::to_string_pretty(&scenario["parameters"]).unwrap_or_default();
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<details><summary>parameters</summary><pre>{}</pre></details>\n",
+        "<details><summary>parameters</summary><pre>{}</pre></details>",
         escape(&parameters)
     );
     html

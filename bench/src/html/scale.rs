@@ -36,11 +36,11 @@ impl Scale {
             (low, high) = if kind == Kind::Log { (1.0, 10.0) } else { (0.0, 1.0) };
         }
         match kind {
-            Kind::Linear if low == high => high = low + 1.0,
+            Kind::Linear if low >= high => high = low + 1.0,
             Kind::Log => {
                 low = 10f64.powf(low.log10().floor());
                 high = 10f64.powf(high.log10().ceil());
-                if low == high {
+                if low >= high {
                     high = low * 10.0;
                 }
             }

@@ -27,7 +27,7 @@ use client::{Client, Outcome, Pace, Times};
 use dialect::Dialect;
 
 /// Time for memory to settle before it is read.
-const SETTLE: Duration = Duration::from_millis(1_000);
+const SETTLE: Duration = Duration::from_secs(1);
 /// Offers posted at once while drivers get the trips that they confirm again and again.
 const OFFERS_AT_ONCE: u32 = 256;
 

@@ -3,8 +3,10 @@
 
 use serde_json::Value;
 
-/// Rounds of the descent; a handful of unknowns settle long before.
-const ROUNDS: usize = 20_000;
+/// Rounds of the descent at most; a handful of unknowns settle long before.
+const ROUNDS_MAX: usize = 20_000;
+/// The descent ends with a round in which no cost changes by more than this part of itself.
+const CHANGE_MIN: f64 = 1e-9;
 
 /// One measured phase: what was asked of the node, and what it took.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -180,13 +182,19 @@ fn non_negative_least_squares(rows: &[(Vec<f64>, f64)]) -> Vec<f64> {
         .map(|(row, took)| row.iter().map(|term| term / took).collect())
         .collect();
     let mut costs = vec![0.0; terms];
-    for _ in 0..ROUNDS {
+    for _ in 0..ROUNDS_MAX {
+        let mut settled = true;
         for term in 0..terms {
             let weight: f64 = scaled.iter().map(|row| row[term] * row[term]).sum();
             if weight > 0.0 {
                 let slope: f64 = scaled.iter().map(|row| row[term] * (1.0 - dot(row, &costs))).sum();
-                costs[term] = f64::max(0.0, costs[term] + slope / weight);
+                let cost = f64::max(0.0, costs[term] + slope / weight);
+                settled &= (cost - costs[term]).abs() <= CHANGE_MIN * cost;
+                costs[term] = cost;
             }
+        }
+        if settled {
+            break;
         }
     }
     costs

@@ -6,6 +6,7 @@
 
 mod fit;
 mod size;
+mod stores;
 
 use std::io;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ pub struct Options {
     /// Results of scale runs; without it those that came with this program
     #[arg(long, value_name = "RESULTS.json")]
     measured: Vec<PathBuf>,
-    /// CPU of a handshake, µs (figure handshake_cpu_us of the scenario handshakes)
+    /// CPU of a handshake, µs (figure `handshake_cpu_us` of the scenario handshakes)
     #[arg(long)]
     handshake_us: Option<f64>,
     /// Keep what the fits need of the measured results in one small file

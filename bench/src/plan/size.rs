@@ -16,24 +16,6 @@ const WIRE_OVERHEAD: f64 = 1.25;
 /// CPU of a handshake with `WELCOME`, µs, when no measurement is given.
 const HANDSHAKE_US_ASSUMED: f64 = 60.0;
 
-/// Assumptions about the stores of a fleet: none of them is measured by this program.
-pub mod assumed {
-    /// Redis: bytes of a driver's entry (id, node, session, and the dictionary's own).
-    pub const REDIS_BYTES_PER_DRIVER: f64 = 250.0;
-    /// Redis: scripts per second of one core.
-    pub const REDIS_OPERATIONS_PER_CORE: f64 = 80_000.0;
-    /// Hours between two connects of a driver in the ordinary course.
-    pub const SESSION_HOURS: f64 = 0.5;
-    /// Scylla: conditional writes of an offer: claim, attempt, driver's binding, decision, end.
-    pub const LWT_PER_OFFER: f64 = 5.0;
-    /// Scylla: conditional writes per second of one core, replicated three times.
-    pub const LWT_PER_CORE: f64 = 1_500.0;
-    /// Scylla: copies of everything.
-    pub const REPLICAS: f64 = 3.0;
-    /// Scylla: bytes on disk of an offer: its request with trip and audit, and a record of each attempt, compressed.
-    pub const STORED_BYTES_PER_OFFER: f64 = 2_000.0;
-}
-
 /// The city and the machines that are for sale.
 #[derive(Debug, Clone, clap::Args)]
 pub struct City {
@@ -206,6 +188,18 @@ impl Costs {
     }
 }
 
+/// What the whole city takes.
+struct Needs {
+    cpu: Need,
+    memory: Need,
+    kernel: Need,
+    network: Need,
+    /// Of all nodes and their kernels, bytes.
+    memory_bytes: f64,
+    /// One way, headers included, bits per second.
+    network_bits: f64,
+}
+
 /// Sizes a fleet for a city.
 pub fn size(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Plan {
     let per_s = |interval_s: f64| if interval_s > 0.0 { drivers / interval_s } else { 0.0 };
@@ -216,31 +210,44 @@ pub fn size(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Plan {
         locations: per_s(city.location_s),
         offers,
     };
-    let cpu = costs.need(Quantity::Cpu, &load);
-    let memory = costs.need(Quantity::Memory, &load);
-    let kernel = costs.need(Quantity::Kernel, &load);
+    let (memory, kernel) = (costs.need(Quantity::Memory, &load), costs.need(Quantity::Kernel, &load));
     let network = costs.need(Quantity::Network, &load);
-    // Kernel memory was measured with both ends on one machine; a node has one of them.
-    let memory_bytes = memory.value + kernel.value / 2.0;
-    // Every byte on loopback is one direction of one message; NICs are full duplex, so half of it counts.
-    let network_bits = network.value / 2.0 * 8.0 * WIRE_OVERHEAD;
-    let needs = [
-        ("CPU", cpu.value / (city.node_cores * BUSY_MAX)),
-        ("memory", memory_bytes / (city.node_memory_gb * 1e9 * MEMORY_MAX)),
+    let needs = Needs {
+        cpu: costs.need(Quantity::Cpu, &load),
+        // Kernel memory was measured with both ends on one machine; a node has one of them.
+        memory_bytes: memory.value + kernel.value / 2.0,
+        // Every byte on loopback is one direction of one message; NICs are full duplex, so half of it counts.
+        network_bits: network.value / 2.0 * 8.0 * WIRE_OVERHEAD,
+        memory,
+        kernel,
+        network,
+    };
+    let (bound_by, most) = [
+        ("CPU", needs.cpu.value / (city.node_cores * BUSY_MAX)),
+        ("memory", needs.memory_bytes / (city.node_memory_gb * 1e9 * MEMORY_MAX)),
         ("connections", drivers / city.node_connections),
-        ("network", network_bits / (city.node_gbit * 1e9 * NIC_MAX)),
-    ];
-    let (bound_by, most) = needs
-        .into_iter()
-        .fold(("CPU", 0.0), |most, need| if need.1 > most.1 { need } else { most });
+        ("network", needs.network_bits / (city.node_gbit * 1e9 * NIC_MAX)),
+    ]
+    .into_iter()
+    .fold(("CPU", 0.0), |most, need| if need.1 > most.1 { need } else { most });
     // With one node missing the others carry everything; a single node has nobody beside it.
     let carrying = most.ceil().max(1.0);
-    let nodes = carrying + 1.0;
     let mut plan = Plan {
-        nodes,
+        nodes: carrying + 1.0,
         bound_by,
         lines: Vec::new(),
     };
+    node_lines(&mut plan, city, drivers, &needs);
+    plan.lines
+        .push(storm_line(city, drivers, needs.cpu.value, carrying, plan.nodes, costs));
+    disk_lines(&mut plan, city, &load, carrying, costs);
+    super::stores::store_lines(&mut plan, city, drivers, offers, carrying + 1.0);
+    plan
+}
+
+fn node_lines(plan: &mut Plan, city: &City, drivers: f64, needs: &Needs) {
+    let (nodes, bound_by, carrying) = (plan.nodes, plan.bound_by, plan.nodes - 1.0);
+    let cpu = &needs.cpu;
     let mut line = |what: &str, figure: String, confidence: Confidence, because: String| {
         plan.lines.push(Line {
             what: what.to_owned(),
@@ -255,14 +262,14 @@ pub fn size(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Plan {
             "{nodes:.0} of {:.0} cores, {:.0} GB",
             city.node_cores, city.node_memory_gb
         ),
-        cpu.confidence.min(memory.confidence),
+        cpu.confidence.min(needs.memory.confidence),
         format!("{carrying:.0} for the load, bound by {bound_by}, and one that may be missing"),
     );
     line(
         "CPU in all",
         format!("{:.1} cores", cpu.value),
         cpu.confidence,
-        cpu.because,
+        cpu.because.clone(),
     );
     line(
         "CPU of a node",
@@ -276,30 +283,28 @@ pub fn size(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Plan {
     );
     line(
         "memory of a node",
-        format!("{:.2} GB with one missing", memory_bytes / carrying / 1e9),
-        memory.confidence.min(kernel.confidence),
+        format!("{:.2} GB with one missing", needs.memory_bytes / carrying / 1e9),
+        needs.memory.confidence.min(needs.kernel.confidence),
         format!(
             "{:.0} B of the node and {:.0} B of its kernel for a driver; {}",
-            memory.value / drivers,
-            kernel.value / 2.0 / drivers,
-            memory.because
+            needs.memory.value / drivers,
+            needs.kernel.value / 2.0 / drivers,
+            needs.memory.because
         ),
     );
     line(
         "network of a node",
-        format!("{:.3} Gbit/s each way, with one missing", network_bits / carrying / 1e9),
-        network.confidence,
+        format!(
+            "{:.3} Gbit/s each way, with one missing",
+            needs.network_bits / carrying / 1e9
+        ),
+        needs.network.confidence,
         format!(
             "{:.0} Gbit/s NIC, half of it at most; headers taken as {:.0} % more",
             city.node_gbit,
             100.0 * (WIRE_OVERHEAD - 1.0)
         ),
     );
-    let storm = storm_line(city, drivers, cpu.value, carrying, nodes, costs);
-    plan.lines.push(storm);
-    disk_lines(&mut plan, city, &load, carrying, costs);
-    store_lines(&mut plan, city, drivers, offers, nodes);
-    plan
 }
 
 /// All drivers of a lost node connect to the others.
@@ -349,61 +354,6 @@ fn disk_lines(plan: &mut Plan, city: &City, load: &Load, carrying: f64, costs: &
         confidence: commits.confidence.min(Confidence::Medium),
         because: format!("an upper bound, commits of busy shards hold more; {}", commits.because),
     });
-}
-
-fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f64, nodes: f64) {
-    let mut line = |what: &str, figure: String, because: String| {
-        plan.lines.push(Line {
-            what: what.to_owned(),
-            figure,
-            confidence: Confidence::Assumed,
-            because,
-        });
-    };
-    let connects = drivers / (assumed::SESSION_HOURS * 3600.0);
-    let storm = drivers / nodes / city.storm_s;
-    line(
-        "Redis memory",
-        format!(
-            "{:.2} GB, and a replica",
-            drivers * assumed::REDIS_BYTES_PER_DRIVER / 1e9
-        ),
-        format!("{:.0} B for a driver", assumed::REDIS_BYTES_PER_DRIVER),
-    );
-    line(
-        "Redis operations",
-        format!(
-            "{connects:.0} /s, {:.0} /s in a storm: {:.0} cores",
-            connects + storm,
-            ((connects + storm) / assumed::REDIS_OPERATIONS_PER_CORE)
-                .ceil()
-                .max(1.0)
-        ),
-        format!("a script for each connect, one in {} h", assumed::SESSION_HOURS),
-    );
-    let lwt = offers * assumed::LWT_PER_OFFER;
-    let cores = (lwt * assumed::REPLICAS / assumed::LWT_PER_CORE).ceil();
-    line(
-        "Scylla",
-        format!("{lwt:.0} conditional writes/s: {cores:.0} cores over 3 nodes or more"),
-        format!(
-            "{:.0} for an offer, {:.0} /s a core, {:.0} replicas",
-            assumed::LWT_PER_OFFER,
-            assumed::LWT_PER_CORE,
-            assumed::REPLICAS
-        ),
-    );
-    let stored = offers * assumed::STORED_BYTES_PER_OFFER * 86_400.0 * city.retention_days * assumed::REPLICAS;
-    line(
-        "Scylla disk",
-        format!("{:.1} TB in all", stored / 1e12),
-        format!(
-            "{:.0} days, {:.0} replicas, {:.0} B for an offer",
-            city.retention_days,
-            assumed::REPLICAS,
-            assumed::STORED_BYTES_PER_OFFER
-        ),
-    );
 }
 
 #[cfg(test)]

@@ -234,8 +234,8 @@ async fn watch(
                 at.as_secs_f64() / 60.0,
                 total(&observer.counters.posted),
                 total(&observer.counters.accepted),
-                of("resident"),
-                of("allocated"),
+                of("resident_less_cache"),
+                of("allocated_less_cache"),
                 of("ring_slots"),
                 of("requests_open"),
             );
@@ -294,6 +294,7 @@ impl Crowd {
     /// Waits until everything has ended, lets everybody go, and says what the server still holds then.
     async fn rest(mut self, address: SocketAddrV4) -> Vec<String> {
         let mut left = Vec::new();
+        self.engine.stop();
         let ended = async {
             while self.replay.join_next().await.is_some() {}
             while self.engine.unfinished() > 0 {
@@ -337,7 +338,7 @@ fn held(sample: &Sample) -> Vec<String> {
     let over = bounds.into_iter().filter_map(|(name, most)| {
         let value = samples::value_of(sample, name);
         // Not a number is over, too.
-        (!(value <= most)).then(|| format!("at rest, {name} is {value}, more than {most}"))
+        (value.is_nan() || value > most).then(|| format!("at rest, {name} is {value}, more than {most}"))
     });
     over.collect()
 }

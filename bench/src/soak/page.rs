@@ -143,7 +143,7 @@ fn plot(judged: &Judged, out: &mut String) {
     }
     out.push_str("' />");
     if let Some(trend) = judged.trend {
-        let half = (points.first().map_or(0.0, |point| point.0) + end_s) / 2.0;
+        let half = f64::midpoint(points.first().map_or(0.0, |point| point.0), end_s);
         let rise = trend.slope_per_hour * (end_s - half) / 3600.0 / 2.0;
         let (x1, x2) = (x(half), x(end_s));
         let (y1, y2) = (y(trend.level - rise), y(trend.level + rise));

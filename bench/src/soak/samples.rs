@@ -16,8 +16,10 @@ pub struct Series {
     pub name: &'static str,
     /// Name in the server's metrics; the samples of all its labels are summed.
     metric: &'static str,
-    /// Metrics to be subtracted.
-    less: &'static [&'static str],
+    /// A metric that is taken off, if there is one: what it counts has a bound of its own, and fills for hours.
+    less: Option<&'static str>,
+    /// Name of the series that explains how this one fluctuates, if one does.
+    cause: Option<&'static str>,
     /// What a sample is divided by, so that it has this unit.
     divisor: f64,
     /// Unit of a sample.
@@ -43,28 +45,35 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
     Series {
         name,
         metric,
-        less: &[],
+        less: None,
+        cause: None,
         divisor,
         unit,
         expect,
     }
 }
 
+/// The store's block cache: filled by reads, up to its bound.
+const STORE_CACHE: &str = "dispatchd_store_cache_bytes";
+
 /// Everything that is sampled.
 pub const SERIES: &[Series] = &[
-    series(
-        "resident",
-        "process_resident_memory_bytes",
-        MIB,
-        "MiB",
-        Expect::Flat(1.0),
-    ),
-    series("allocated", "dispatchd_allocated_bytes", MIB, "MiB", Expect::Flat(0.5)),
-    // The store's write buffers grow for minutes and are emptied at once; a slope through that says nothing.
     Series {
-        less: &["dispatchd_store_write_buffers_bytes", "dispatchd_store_cache_bytes"],
+        less: Some(STORE_CACHE),
+        cause: Some("store_buffers"),
         ..series(
-            "allocated_rest",
+            "resident_less_cache",
+            "process_resident_memory_bytes",
+            MIB,
+            "MiB",
+            Expect::Flat(1.0),
+        )
+    },
+    Series {
+        less: Some(STORE_CACHE),
+        cause: Some("store_buffers"),
+        ..series(
+            "allocated_less_cache",
             "dispatchd_allocated_bytes",
             MIB,
             "MiB",
@@ -78,7 +87,7 @@ pub const SERIES: &[Series] = &[
         "MiB",
         Expect::Shown,
     ),
-    series("store_cache", "dispatchd_store_cache_bytes", MIB, "MiB", Expect::Shown),
+    series("store_cache", STORE_CACHE, MIB, "MiB", Expect::Shown),
     series("tables", "dispatchd_memory_bytes", MIB, "MiB", Expect::Flat(0.25)),
     series("fds", "process_open_fds", 1.0, "descriptors", Expect::Flat(2.0)),
     series("threads", "process_threads", 1.0, "threads", Expect::Flat(1.0)),
@@ -180,10 +189,7 @@ pub fn take(address: SocketAddrV4) -> io::Result<Sample> {
         (status, _) => return Err(io::Error::other(format!("/metrics answers {status}"))),
     };
     let read = |name| metric(&text, name).unwrap_or(f64::NAN);
-    let value = |series: &Series| {
-        let less: f64 = series.less.iter().map(|name| read(name)).sum();
-        (read(series.metric) - less) / series.divisor
-    };
+    let value = |series: &Series| (read(series.metric) - series.less.map_or(0.0, read)) / series.divisor;
     Ok(SERIES.iter().map(value).collect())
 }
 
@@ -211,19 +217,23 @@ pub struct Judged {
 impl Judged {
     /// All series of these samples `(s, sample)`.
     pub fn all(samples: &[(f64, Sample)]) -> Vec<Self> {
-        let of = |(index, series): (usize, &'static Series)| {
-            let raw: Vec<(f64, f64)> = samples.iter().map(|(at, sample)| (*at, sample[index])).collect();
-            Self::of(series, raw)
+        let points = |name| -> Vec<(f64, f64)> {
+            let point = |(at, sample): &(f64, Sample)| (*at, value_of(sample, name));
+            samples.iter().map(point).collect()
         };
-        SERIES.iter().enumerate().map(of).collect()
+        let of = |series: &'static Series| {
+            let cause = series.cause.map(points);
+            Self::of(series, points(series.name), cause.as_deref())
+        };
+        SERIES.iter().map(of).collect()
     }
 
-    fn of(series: &'static Series, raw: Vec<(f64, f64)>) -> Self {
+    fn of(series: &'static Series, raw: Vec<(f64, f64)>, cause: Option<&[(f64, f64)]>) -> Self {
         let points = match series.expect {
             Expect::Rate => rates(&raw),
             Expect::Flat(_) | Expect::Shown => raw,
         };
-        let trend = Trend::of(&points).filter(|trend| trend.level.is_finite());
+        let trend = Trend::of(&points, cause).filter(|trend| trend.level.is_finite());
         let good = match series.expect {
             // What cannot be judged is not good: too short a run, or a metric that is gone.
             Expect::Flat(grain) => trend.is_some_and(|trend| trend.is_flat(grain)),

@@ -110,7 +110,7 @@ fn bad_frames() -> Vec<(Vec<u8>, u16)> {
         match payload.len() {
             short @ 0..=125 => frame.push(0x80 | short as u8),
             long @ 126..=0xffff => {
-                frame.push(0x80 | 126);
+                frame.push(0x80 | 0x7e);
                 frame.extend_from_slice(&(long as u16).to_be_bytes());
             }
             _ => unreachable!("no frame of ours is longer"),

@@ -4,6 +4,9 @@
 //! is fitted to them by least squares. A series grows when the lower end of the slope's 95 % interval, over an hour, is more
 //! than [`GROWTH_MAX`] of the level and more than the series' own grain. So what merely fluctuates is no growth, and a leak is
 //! one as soon as it stands out of the noise.
+//!
+//! Memory follows the store's write buffers, which fill for minutes and are emptied at once. Such a series is fitted to time and to
+//! that cause together, and the slope over time is what the cause does not explain.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
@@ -12,8 +15,10 @@ use serde::Serialize;
 pub const GROWTH_MAX: f64 = 0.05;
 /// Means that the second half is reduced to.
 const MEANS: usize = 30;
-/// Student's t for a two-sided interval of 95 % with `MEANS - 2` degrees of freedom.
-const STUDENT_T: f64 = 2.048;
+/// Student's t for a two-sided interval of 95 % with `MEANS - 3` degrees of freedom, which is close enough for one more.
+const STUDENT_T: f64 = 2.052;
+/// Least share of time's variance that a cause must leave unexplained; below it the two cannot be told apart.
+const APART_MIN: f64 = 0.02;
 
 /// A straight line through the second half of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -27,34 +32,30 @@ pub struct Trend {
 }
 
 impl Trend {
-    /// The trend of samples `(s, value)`, oldest first; `None` when they are too few.
-    pub fn of(samples: &[(f64, f64)]) -> Option<Self> {
+    /// The trend of samples `(s, value)`, oldest first, apart from what `cause`, sampled at the same times, explains. `None` when
+    /// they are too few, or when the cause itself runs straight through the whole second half.
+    pub fn of(samples: &[(f64, f64)], cause: Option<&[(f64, f64)]>) -> Option<Self> {
+        let values = means(samples)?;
+        let level = mean(&values);
         let (first, last) = (samples.first()?.0, samples.last()?.0);
-        let begin = f64::midpoint(first, last);
-        let width = (last - begin) / MEANS as f64;
-        let mut sums = [(0.0, 0u32); MEANS];
-        for (at, value) in samples.iter().filter(|(at, _)| *at >= begin) {
-            let index = (((at - begin) / width) as usize).min(MEANS - 1);
-            sums[index].0 += value;
-            sums[index].1 += 1;
+        let hours_each = (last - first) / 2.0 / MEANS as f64 / 3600.0;
+        let hours: [f64; MEANS] = std::array::from_fn(|index| index as f64 * hours_each);
+        let (mut time, mut rest) = (centred(&hours), centred(&values));
+        let mut unknowns = 2;
+        if let Some(cause) = cause {
+            let cause = centred(&means(cause)?);
+            let before = product(&time, &time);
+            time = apart_from(&time, &cause);
+            rest = apart_from(&rest, &cause);
+            if product(&time, &time) < APART_MIN * before {
+                return None;
+            }
+            unknowns += 1;
         }
-        if sums.iter().any(|(_, count)| *count == 0) {
-            return None;
-        }
-        let hours = |index: usize| (index as f64 + 0.5) * width / 3600.0;
-        let points: Vec<(f64, f64)> = sums
-            .iter()
-            .enumerate()
-            .map(|(index, (sum, count))| (hours(index), sum / f64::from(*count)))
-            .collect();
-        let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / MEANS as f64;
-        let (middle, level) = (mean(|point| point.0), mean(|point| point.1));
-        let squares: f64 = points.iter().map(|(at, _)| (at - middle).powi(2)).sum();
-        let products: f64 = points.iter().map(|(at, value)| (at - middle) * (value - level)).sum();
-        let slope = products / squares;
-        let residual = |(at, value): &(f64, f64)| (value - level - slope * (at - middle)).powi(2);
-        let variance = points.iter().map(residual).sum::<f64>() / (MEANS - 2) as f64;
-        let error = (variance / squares).sqrt();
+        let slope = product(&time, &rest) / product(&time, &time);
+        let residuals: [f64; MEANS] = std::array::from_fn(|index| rest[index] - slope * time[index]);
+        let variance = product(&residuals, &residuals) / (MEANS - unknowns) as f64;
+        let error = (variance / product(&time, &time)).sqrt();
         Some(Self {
             level,
             slope_per_hour: slope,
@@ -66,6 +67,44 @@ impl Trend {
     pub fn is_flat(&self, grain: f64) -> bool {
         self.slope_low_per_hour <= (GROWTH_MAX * self.level.abs()).max(grain)
     }
+}
+
+/// Means over equal stretches of the second half; `None` when a stretch has no sample.
+fn means(samples: &[(f64, f64)]) -> Option<[f64; MEANS]> {
+    let (first, last) = (samples.first()?.0, samples.last()?.0);
+    let begin = f64::midpoint(first, last);
+    let width = (last - begin) / MEANS as f64;
+    let mut sums = [(0.0, 0u32); MEANS];
+    for (at, value) in samples.iter().filter(|(at, _)| *at >= begin) {
+        let index = (((at - begin) / width) as usize).min(MEANS - 1);
+        sums[index].0 += value;
+        sums[index].1 += 1;
+    }
+    let complete = sums.iter().all(|(_, count)| *count > 0);
+    complete.then(|| sums.map(|(sum, count)| sum / f64::from(count)))
+}
+
+fn mean(values: &[f64; MEANS]) -> f64 {
+    values.iter().sum::<f64>() / MEANS as f64
+}
+
+fn centred(values: &[f64; MEANS]) -> [f64; MEANS] {
+    let mean = mean(values);
+    values.map(|value| value - mean)
+}
+
+fn product(left: &[f64; MEANS], right: &[f64; MEANS]) -> f64 {
+    left.iter().zip(right).map(|(left, right)| left * right).sum()
+}
+
+/// What is left of `values` when the multiple of `cause` that fits best is taken out; both are centred.
+fn apart_from(values: &[f64; MEANS], cause: &[f64; MEANS]) -> [f64; MEANS] {
+    let square = product(cause, cause);
+    if square == 0.0 {
+        return *values;
+    }
+    let share = product(values, cause) / square;
+    std::array::from_fn(|index| values[index] - share * cause[index])
 }
 
 #[cfg(test)]
@@ -83,7 +122,7 @@ mod tests {
     }
 
     fn check(value: impl Fn(f64) -> f64, grain: f64, flat: bool) {
-        let trend = Trend::of(&hour(value)).unwrap();
+        let trend = Trend::of(&hour(value), None).unwrap();
         assert_eq!(trend.is_flat(grain), flat, "{trend:?}");
     }
 
@@ -107,8 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_buffer_explains_is_no_growth_and_hides_none() {
+        // Fills for 17 minutes, then is empty again.
+        let buffer = |at: f64| at % 1020.0 / 1020.0 * 16.0;
+        let cause = hour(buffer);
+        let check = |leak_per_hour: f64, flat: bool| {
+            let value = |at: f64| 40.0 + 1.6 * buffer(at) + at / 3600.0 * leak_per_hour + noise(at);
+            let trend = Trend::of(&hour(value), Some(&cause)).unwrap();
+            assert_eq!(trend.is_flat(0.5), flat, "{trend:?}");
+        };
+        check(0.0, true);
+        check(6.0, false);
+        let straight = hour(|at| at);
+        assert_eq!(Trend::of(&hour(|at| at), Some(&straight)), None, "not to be told apart");
+    }
+
+    #[test]
     fn too_few_samples_have_no_trend() {
-        assert_eq!(Trend::of(&[]), None);
-        assert_eq!(Trend::of(&hour(|at| at)[..40]), None);
+        assert_eq!(Trend::of(&[], None), None);
+        assert_eq!(Trend::of(&hour(|at| at)[..40], None), None);
     }
 }

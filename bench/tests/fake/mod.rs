@@ -45,7 +45,10 @@ impl World {
     }
 
     fn offer(&self, request: &str, attempt: usize) {
-        let driver = &self.candidates[request][attempt - 1];
+        // The last candidate's decline ends the search.
+        let Some(driver) = self.candidates[request].get(attempt - 1) else {
+            return;
+        };
         let trip = json!({ "type": "not a message", "zone": 161 });
         self.say(
             driver,

@@ -12,9 +12,9 @@ mod invariants;
 mod rest;
 mod witness;
 
-pub use act::History;
+pub use act::{Act, History, Post};
 pub use histories::{crowds, histories};
-pub use rest::Run;
+pub use rest::{Run, TRIP};
 
 use proptest::prelude::*;
 

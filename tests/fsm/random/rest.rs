@@ -21,6 +21,9 @@ const STEPS_MAX: usize = 10_000;
 /// Longer than any deadline, wait, heartbeat and memory of these worlds.
 const FOR_EVER_MS: u64 = 100_000;
 
+/// The callers' object.
+pub const TRIP: &str = "{\"from\":1}";
+
 /// A history under way.
 pub struct Run {
     world: World,
@@ -369,6 +372,6 @@ fn offer(post: &Post) -> OfferRequest {
         max_attempts: post.max_attempts.map(u32::from),
         parallel: Some(post.parallel),
         busy_wait_ms: Some(u32::from(post.busy_wait_ms)),
-        trip: "{\"from\":1}".into(),
+        trip: TRIP.into(),
     }
 }

@@ -302,6 +302,8 @@ fn a_reservation_crosses_its_release_and_the_next_ask() {
             r2 -> d1: are you free (standard)
             d1 -> r2: busy
         > pass d1>r2
+        > stray d1>r2 busy
+        > stray d1>r2 unavailable
         > free d1>r2
             r2 -> d1: I wait (standard)
             r2 writes OFFER_DECLINED 1 websocket
@@ -321,6 +323,32 @@ fn a_reservation_crosses_its_release_and_the_next_ask() {
             r2 wakes at 8000
             r2 -> d1: offer 2
             d1 hears OFFER r2/2 until 8000
+        ",
+    );
+}
+
+/// A reservation is one request's: the offer of another is refused.
+#[test]
+fn reserved_drivers_refuse_other_offers() {
+    check(
+        "d1",
+        "
+        >> hold commits
+        >> POST r1 d1 busy=5000
+        > POST r0 d1
+            r0 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
+            r0 wakes at 8000
+        > commit
+            call 2: 202 OFFER_SENT 1 d1
+            r0 -> d1: offer 1
+            d1 -> r0: refused 1: offered
+            r0 writes OFFER_REFUSED 1 d1 offered, CANDIDATES_EXHAUSTED
+            r0 wakes at 120000
+        > commit
+        > commit
+            call 1: 202 OFFER_SENT 1 d1
+            r1 -> d1: offer 1
+            d1 hears OFFER r1/1 until 8000
         ",
     );
 }

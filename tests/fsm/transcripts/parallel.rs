@@ -216,3 +216,30 @@ fn one_driver_holds_one_offer() {
         ",
     );
 }
+
+/// Another's offer ends with the answer's arrival; the answer still counts.
+#[test]
+fn an_answer_while_another_offer_times_out() {
+    check(
+        "d1 d2 d3",
+        "
+        >> POST r1 d1,d2,d3 parallel=2 timeout=1000
+        >> d1 reads
+        >> late 500
+        >> d2 DECLINE r1/2
+        >> d3 reads
+        > late 1000
+        > d3 ACCEPT r1/3
+            d3 -> r1: accept of what is held, 3
+            r1 writes OFFER_TIMED_OUT 1
+            r1 wakes at 1500
+            r1 -> d1: 1 is timed out
+            r1 writes OFFER_ACCEPTED 3 websocket, TRIP_CREATED d3
+            r1 sleeps
+            d1 hears REVOKED r1/1 timeout
+            r1 -> d3: 3 is accepted
+            d3 hears CONFIRMED r1/3
+            d3 hears STATE en_route_to_pickup with its trip
+        ",
+    );
+}

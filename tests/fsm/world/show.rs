@@ -251,7 +251,14 @@ fn api(answer: &ApiAnswer) -> String {
             );
             format!("409 ended {}", state.as_str())
         }
-        ApiAnswer::Outcome { outcome, .. } => format!("200 {}", outcome_name(*outcome)),
+        ApiAnswer::Outcome { outcome, trip_id } => {
+            assert_eq!(
+                *outcome == Outcome::Accepted,
+                trip_id.is_some(),
+                "a trip comes with an acceptance"
+            );
+            format!("200 {}", outcome_name(*outcome))
+        }
         ApiAnswer::NoSuchOffer => "404 no_such_offer".to_owned(),
         ApiAnswer::Cancelled => "200 CANCELLED".to_owned(),
         ApiAnswer::TripCancelled { .. } => "200 trip cancelled".to_owned(),

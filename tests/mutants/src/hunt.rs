@@ -3,29 +3,24 @@
 use crate::mutate::Mutant;
 use crate::scratch::Tests;
 use crate::sets::{Run, Set};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A run of a mutant that takes so much longer than one of the original hangs.
-const SLOWER_MAX: u32 = 10;
-/// And so long at least, for busy machines.
-const TIMEOUT_MIN: Duration = Duration::from_secs(20);
-/// Mutants between two lines that say how far it has come.
-const PROGRESS: usize = 50;
+/// A run that takes longer waits for something that never comes. What only goes round is ended by its processor time.
+const WAIT_MAX: Duration = Duration::from_secs(30 * 60);
 /// How often a run is looked at.
 const POLL: Duration = Duration::from_millis(5);
+/// Mutants between two lines that say how far it has come.
+const PROGRESS: usize = 50;
+/// The number that is no mutant's: the original, which must pass.
+const ORIGINAL: u32 = 0;
 
-/// One executable with its arguments, and how long the original takes.
-struct Step<'a> {
-    executable: &'a Path,
-    run: &'a Run,
-    timeout: Duration,
-}
-
-/// The mutants that no test notices.
+/// The mutants that no test notices, of the first `runs` of the set's runs.
+///
+/// # Errors
+/// When a test cannot be run, or fails without a mutant.
 pub fn hunt<'a>(
     set: &Set,
     tests: &Tests,
@@ -33,23 +28,19 @@ pub fn hunt<'a>(
     jobs: usize,
     runs: usize,
 ) -> Result<Vec<&'a Mutant>, String> {
-    let mut steps = Vec::new();
-    for run in set.runs.iter().take(runs) {
-        let executable = if run.unit { &tests.unit } else { &tests.integration };
-        let started = Instant::now();
-        let mut step = Step {
-            executable,
-            run,
-            timeout: Duration::MAX,
-        };
-        if step.notices(tests, 0)? {
-            return Err(format!("{} fails without a mutant", executable.display()));
-        }
-        step.timeout = TIMEOUT_MIN.max(started.elapsed() * SLOWER_MAX);
-        steps.push(step);
-    }
+    let runs = &set.runs[..runs.min(set.runs.len())];
     let (next, survivors, failure) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None));
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for run in runs {
+                let failed = match notices(run, tests, ORIGINAL) {
+                    Ok(false) => continue,
+                    Ok(true) => format!("{:?} fails without a mutant", run.arguments),
+                    Err(error) => error,
+                };
+                *failure.lock().expect("no thread panics") = Some(failed);
+            }
+        });
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
@@ -58,7 +49,7 @@ pub fn hunt<'a>(
                     if index > 0 && index.is_multiple_of(PROGRESS) {
                         println!("{index} of {}", mutants.len());
                     }
-                    match survives(&steps, tests, mutant) {
+                    match survives(runs, tests, mutant) {
                         Ok(false) => {}
                         Ok(true) => {
                             let (line, column) = mutant.place();
@@ -79,44 +70,44 @@ pub fn hunt<'a>(
     Ok(survivors)
 }
 
-fn survives(steps: &[Step<'_>], tests: &Tests, mutant: &Mutant) -> Result<bool, String> {
-    for step in steps.iter().filter(|step| step.is_for(mutant)) {
-        if step.notices(tests, mutant.id)? {
+fn survives(runs: &[Run], tests: &Tests, mutant: &Mutant) -> Result<bool, String> {
+    let is_for = |run: &&Run| run.files.is_empty() || run.files.iter().any(|name| mutant.file().ends_with(name));
+    for run in runs.iter().filter(is_for) {
+        if notices(run, tests, mutant.id)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-impl Step<'_> {
-    fn is_for(&self, mutant: &Mutant) -> bool {
-        self.run.files.is_empty() || self.run.files.iter().any(|name| mutant.file().ends_with(name))
-    }
-
-    /// Whether the tests fail, or hang.
-    fn notices(&self, tests: &Tests, id: u32) -> Result<bool, String> {
-        let shown = |error: std::io::Error| format!("{}: {error}", self.executable.display());
-        let mut child = Command::new(self.executable)
-            .args(self.run.arguments)
-            .envs(self.run.environment.iter().copied())
-            .env("MUTANT", id.to_string())
-            .current_dir(&tests.directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(shown)?;
-        let started = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().map_err(shown)? {
-                return Ok(!status.success());
-            }
-            if started.elapsed() > self.timeout {
-                child.kill().map_err(shown)?;
-                child.wait().map_err(shown)?;
-                return Ok(true);
-            }
-            std::thread::sleep(POLL);
+/// Whether the tests fail, or hang.
+fn notices(run: &Run, tests: &Tests, id: u32) -> Result<bool, String> {
+    let executable = if run.unit { &tests.unit } else { &tests.integration };
+    let shown = |error: std::io::Error| format!("{}: {error}", executable.display());
+    // The shell bounds the processor time, which a busy machine does not stretch.
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -t \"$0\" && exec \"$@\""])
+        .arg(run.cpu_seconds_max.to_string())
+        .arg(executable)
+        .args(run.arguments)
+        .envs(run.environment.iter().copied())
+        .env("MUTANT", id.to_string())
+        .current_dir(&tests.directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(shown)?;
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().map_err(shown)? {
+            return Ok(!status.success());
         }
+        if started.elapsed() > WAIT_MAX {
+            child.kill().map_err(shown)?;
+            child.wait().map_err(shown)?;
+            return Ok(true);
+        }
+        std::thread::sleep(POLL);
     }
 }

@@ -14,7 +14,7 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: dispatchd-mutants list|run fsm|journal [--jobs N] [--only NUMBER] [--runs N]";
+const USAGE: &str = "usage: dispatchd-mutants list|run fsm|journal [--jobs N] [--only NUMBER,…] [--runs N]";
 /// What must be caught at least, in percent.
 const CAUGHT_PERCENT_MIN: usize = 95;
 
@@ -35,7 +35,7 @@ struct Asked {
     lists: bool,
     set: &'static sets::Set,
     jobs: usize,
-    only: Option<u32>,
+    only: Option<Vec<u32>>,
     /// How many of a set's runs a mutant has to pass, the quick ones first.
     runs: usize,
 }
@@ -56,10 +56,12 @@ fn parse(arguments: &[String]) -> Result<Asked, String> {
         usize::MAX,
     );
     for pair in options.chunks(2) {
-        let number = |text: &String| text.parse::<u32>().map_err(|_| USAGE.to_owned());
+        let number = |text: &str| text.parse::<u32>().map_err(|_| USAGE.to_owned());
         match pair {
             [option, count] if option == "--jobs" => jobs = number(count)?.max(1) as usize,
-            [option, id] if option == "--only" => only = Some(number(id)?),
+            [option, ids] if option == "--only" => {
+                only = Some(ids.split(',').map(number).collect::<Result<Vec<_>, _>>()?);
+            }
             [option, count] if option == "--runs" => runs = number(count)? as usize,
             _ => return Err(USAGE.to_owned()),
         }
@@ -89,7 +91,7 @@ fn run(asked: &Asked) -> Result<bool, String> {
     let (tests, mutants) = scratch::build(repository, asked.set, mutated)?;
     let wanted = mutants
         .iter()
-        .filter(|mutant| asked.only.is_none_or(|only| only == mutant.id));
+        .filter(|mutant| asked.only.as_ref().is_none_or(|only| only.contains(&mutant.id)));
     let survivors = hunt::hunt(asked.set, &tests, &wanted.collect::<Vec<_>>(), asked.jobs, asked.runs)?;
     let explained = explanations(&repository.join("tests/mutants").join(asked.set.survivors))?;
     let unexplained: Vec<_> = survivors

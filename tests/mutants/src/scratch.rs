@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
 /// What a mutant is asked by: nothing is on without the variable.
 const SWITCH: &str = "pub mod mutant {\n    use std::sync::LazyLock;\n\n    static ACTIVE: LazyLock<u32> = LazyLock::new(|| {\n        \
@@ -78,45 +79,36 @@ pub fn build(repository: &Path, set: &Set, mutated: Mutated) -> Result<(Tests, V
 /// How a switch reads in the text that is compiled.
 const SWITCH_CALL: &str = "crate :: mutant :: on (";
 
-/// Where cargo has put the crates that a set needs: those of the newest version, which are the direct ones.
+/// Where cargo has put the crates that a set needs: what it built last.
 fn dependencies(repository: &Path, set: &Set) -> Result<BTreeMap<String, PathBuf>, String> {
-    let output = Command::new("cargo")
-        .args(["test", "--no-run", "--message-format=json", "--test", set.tests])
-        .current_dir(repository)
-        .output()
-        .map_err(|error| format!("cargo: {error}"))?;
-    if !output.status.success() {
-        return Err(format!(
-            "the tests do not build:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
-    }
-    let mut found: BTreeMap<String, (Vec<u64>, PathBuf)> = BTreeMap::new();
-    for line in output.stdout.split(|byte| *byte == b'\n') {
-        let Ok(message) = serde_json::from_slice::<Value>(line) else {
+    let directory = repository.join("target/debug/deps");
+    let shown = |error: std::io::Error| format!("{}: {error}", directory.display());
+    let mut found: BTreeMap<String, (SystemTime, PathBuf)> = BTreeMap::new();
+    for entry in std::fs::read_dir(&directory).map_err(shown)? {
+        let entry = entry.map_err(shown)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let library = name.strip_prefix("lib").and_then(|name| name.strip_suffix(".rlib"));
+        let Some((crate_name, _)) = library.and_then(|library| library.rsplit_once('-')) else {
             continue;
         };
-        let name = message["target"]["name"].as_str().unwrap_or_default().replace('-', "_");
-        let wanted = set
-            .dependencies
-            .iter()
-            .any(|dependency| dependency.replace('-', "_") == name);
-        let files = message["filenames"].as_array().into_iter().flatten();
-        let rlib = files.filter_map(Value::as_str).find(|file| file.ends_with(".rlib"));
-        let version = message["package_id"].as_str().map(version_of);
-        if let (true, Some(rlib), Some(version)) = (wanted, rlib, version)
-            && found.get(&name).is_none_or(|(other, _)| *other < version)
-        {
-            found.insert(name, (version, PathBuf::from(rlib)));
+        let built_at = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .map_err(shown)?;
+        if found.get(crate_name).is_none_or(|(other, _)| *other < built_at) {
+            found.insert(crate_name.to_owned(), (built_at, entry.path()));
         }
     }
-    Ok(found.into_iter().map(|(name, (_, path))| (name, path)).collect())
-}
-
-/// The numbers at the end of a package's id: `…#name@1.2.3`, or `…#1.2.3`.
-fn version_of(id: &str) -> Vec<u64> {
-    let version = id.rsplit(['#', '@']).next().unwrap_or_default();
-    version.split('.').filter_map(|number| number.parse().ok()).collect()
+    let library = |dependency: &&str| {
+        let name = dependency.replace('-', "_");
+        let missing = format!(
+            "{name} is not built: first run cargo test --no-run --test {}",
+            set.tests
+        );
+        let (_, path) = found.get(&name).ok_or(missing)?;
+        Ok((name, path.clone()))
+    };
+    set.dependencies.iter().map(library).collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

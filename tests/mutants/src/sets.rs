@@ -26,6 +26,8 @@ pub struct Run {
     pub unit: bool,
     /// Only for mutants in files whose names end so; for all when there is none.
     pub files: &'static [&'static str],
+    /// Several times what the original takes.
+    pub cpu_seconds_max: u32,
     pub arguments: &'static [&'static str],
     pub environment: &'static [(&'static str, &'static str)],
 }
@@ -33,23 +35,26 @@ pub struct Run {
 /// A failure is enough: nobody reads the history.
 const SHRINK_NOTHING: (&str, &str) = ("PROPTEST_MAX_SHRINK_ITERS", "0");
 
-const fn unit(files: &'static [&'static str]) -> Run {
+const fn unit(files: &'static [&'static str], arguments: &'static [&'static str]) -> Run {
     Run {
         unit: true,
         files,
-        arguments: &[],
+        cpu_seconds_max: 15,
+        arguments,
         environment: &[],
     }
 }
 
 const fn target(
     files: &'static [&'static str],
+    cpu_seconds_max: u32,
     arguments: &'static [&'static str],
     environment: &'static [(&'static str, &'static str)],
 ) -> Run {
     Run {
         unit: false,
         files,
+        cpu_seconds_max,
         arguments,
         environment,
     }
@@ -62,6 +67,20 @@ pub fn find(name: &str) -> Option<&'static Set> {
     SETS.iter().find(|set| set.name == name)
 }
 
+/// The wheel is not in the random histories: their time is their own.
+const NOT_THE_WHEEL: &[&str] = &[
+    "driver/life.rs",
+    "driver/mod.rs",
+    "driver/requests.rs",
+    "fold.rs",
+    "queue.rs",
+    "announce.rs",
+    "events.rs",
+    "request/mod.rs",
+    "search.rs",
+    "types.rs",
+];
+
 const FSM: Set = Set {
     name: "fsm",
     survivors: "fsm.survivors",
@@ -70,12 +89,24 @@ const FSM: Set = Set {
     dependencies: &["compact_str", "rkyv", "xxhash-rust", "proptest"],
     tests: "fsm",
     runs: &[
-        target(&[], &["transcripts", "views"], &[]),
-        unit(&["wheel.rs", "queue.rs", "ids.rs"]),
-        target(&["wheel.rs"], &["wheel"], &[]),
-        target(&["fold.rs"], &["fold"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
-        target(&[], &["random"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
-        target(&[], &["random"], &[("PROPTEST_CASES", "150"), SHRINK_NOTHING]),
+        target(&[], 3, &["transcripts", "views"], &[]),
+        unit(&["wheel.rs", "queue.rs", "ids.rs"], &["--skip", "like_a_sorted_list"]),
+        target(&["wheel.rs"], 5, &["wheel::bytes", "wheel::time"], &[]),
+        unit(&["wheel.rs"], &["like_a_sorted_list"]),
+        target(&["wheel.rs"], 20, &["wheel"], &[]),
+        target(&["fold.rs"], 20, &["fold"], &[("PROPTEST_CASES", "20"), SHRINK_NOTHING]),
+        target(
+            NOT_THE_WHEEL,
+            6,
+            &["random"],
+            &[("PROPTEST_CASES", "20"), SHRINK_NOTHING],
+        ),
+        target(
+            NOT_THE_WHEEL,
+            30,
+            &["random"],
+            &[("PROPTEST_CASES", "150"), SHRINK_NOTHING],
+        ),
     ],
     keep_const: &[],
 };
@@ -102,12 +133,17 @@ const JOURNAL: Set = Set {
     ],
     tests: "journal",
     runs: &[
-        target(&[], &["writer", "replay", "record", "files"], &[SHRINK_NOTHING]),
-        target(&[], &["damage", "--skip", "a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
-        unit(&["lock.rs", "layout.rs"]),
-        target(&[], &["model"], &[SHRINK_NOTHING]),
-        target(&[], &["crash"], &[SHRINK_NOTHING]),
-        target(&[], &["a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
+        target(&[], 5, &["writer", "replay", "record", "files"], &[SHRINK_NOTHING]),
+        target(
+            &[],
+            20,
+            &["damage", "--skip", "a_flipped_bit_anywhere"],
+            &[SHRINK_NOTHING],
+        ),
+        unit(&["lock.rs", "layout.rs"], &[]),
+        target(&[], 15, &["model"], &[SHRINK_NOTHING]),
+        target(&[], 20, &["crash"], &[SHRINK_NOTHING]),
+        target(&[], 40, &["a_flipped_bit_anywhere"], &[SHRINK_NOTHING]),
     ],
     keep_const: &["new"],
 };

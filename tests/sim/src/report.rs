@@ -68,6 +68,9 @@ fn regressions() -> impl Iterator<Item = u64> {
 }
 
 /// Runs seeds and prints what they were; whether all held.
+///
+/// # Panics
+/// When a thread of it did: our bug.
 pub fn run(asked: &Run) -> bool {
     quiet_panics();
     let begun = Instant::now();

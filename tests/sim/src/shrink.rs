@@ -93,8 +93,11 @@ fn steps(case: &Case) -> Vec<Case> {
     all
 }
 
+/// Takes a change to a case that may make it calmer.
+type With<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Case));
+
 /// Without one kind of mischief each.
-fn calm_clients(case: &Case, with: &mut dyn FnMut(&dyn Fn(&mut Case))) {
+fn calm_clients(case: &Case, with: With<'_>) {
     type Knob = fn(&mut Case) -> &mut u32;
     let knobs: [Knob; 20] = [
         |case| &mut case.temper.by_http,

@@ -157,6 +157,10 @@ fn segment_bytes(rng: &mut Rng, commit_bytes_max: usize) -> u64 {
     (least * factor).next_multiple_of(4_096)
 }
 
+#[expect(
+    clippy::field_reassign_with_default,
+    reason = "the order of the draws is the order of the lines"
+)]
 fn draw_config(rng: &mut Rng, habits: &Habits, temper: &Temper) -> Config {
     let mut config = Config::default();
     config.shards = rng.between(1, *rng.clone().pick(&[1, 3, 8])) as u16;

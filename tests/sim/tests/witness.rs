@@ -8,6 +8,7 @@ use dispatchd_sim::ids::{Offer, Style};
 use dispatchd_sim::trips;
 use dispatchd_sim::witness::{Ask, Expect, Next, Wish, Witness};
 use dispatchd_sim::words::{Class, DriverState, ErrorCode, Move, Revoke};
+use std::fmt::Write as _;
 
 const WALL_MS: u64 = 1_000_000;
 /// `expires_at_ms` of the offers here.
@@ -170,10 +171,11 @@ fn audit_of(request: u32, at_ms: u64, candidates: &str, state: &str, events: &[(
          \"detail\":{{\"priority\":\"standard\",\"deadline_at_ms\":1060000,\"candidates\":[{candidates}],\"offer_timeout_ms\":8995,\"parallel\":1,\"busy_wait_ms\":5000}}}}"
     );
     for (index, (name, at_ms, rest)) in events.iter().enumerate() {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             ",{{\"seq\":{},\"at_ms\":{at_ms},\"event\":\"{name}\",\"node\":\"n\"{rest}}}",
             index + 2
-        ));
+        );
     }
     text + "]}"
 }

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::thread;
 use wake::WakeFlag;
 
-/// Letters of each test.
-const LETTERS: u32 = 300;
+/// Letters of each test, and of each of two senders.
+const LETTERS: u32 = 100;
+const LETTERS_EACH: u32 = 10;
 
 #[test]
 fn a_small_ring_between_threads() {
@@ -102,7 +103,7 @@ fn a_flag_wakes_once_for_many() {
         .map(|_| {
             let (flag, sender, sleeper) = (Arc::clone(&flag), sender.clone(), sleeper.clone());
             thread::spawn(move || {
-                for letter in 0..LETTERS / 4 {
+                for letter in 0..LETTERS_EACH {
                     sender.send(letter).unwrap();
                     if flag.raise() {
                         sleeper.unpark();
@@ -112,7 +113,7 @@ fn a_flag_wakes_once_for_many() {
         })
         .collect();
     let mut heard = 0;
-    while heard < 2 * (LETTERS / 4) {
+    while heard < 2 * LETTERS_EACH {
         flag.lower();
         let more = receiver.try_iter().count();
         heard += more as u32;

@@ -181,7 +181,7 @@ impl Actor for Auditor {
     }
 }
 
-/// A Unix day as `YYYY-MM-DD` (Hinnant's civil_from_days).
+/// A Unix day as `YYYY-MM-DD` (Hinnant's `civil_from_days`).
 fn date(day: u64) -> String {
     let days = day as i64 + 719_468;
     let era = days.div_euclid(146_097);

@@ -11,6 +11,7 @@ use crate::rng::Rng;
 use crate::trips;
 use crate::witness::{Ask, Next, Shared, Wish};
 use crate::words::Class;
+use std::fmt::Write as _;
 
 /// A `POST` of an offer.
 #[derive(Clone, Debug)]
@@ -210,7 +211,7 @@ impl Caller {
                     ids.request(request)
                 );
                 if let Some(attempt) = attempt {
-                    body.push_str(&format!(",\"attempt\":{attempt}"));
+                    let _ = write!(body, ",\"attempt\":{attempt}");
                 }
                 body.push('}');
                 http::request(bytes, "POST", "/v1/dispatch/response", Some(body.as_bytes()));

@@ -6,6 +6,7 @@ use crate::client::{Action, Actor, Input};
 use crate::codec::http;
 use crate::rng::Rng;
 use crate::witness::{Ask, Next, Shared};
+use std::fmt::Write as _;
 
 /// See the module.
 #[derive(Debug)]
@@ -54,10 +55,10 @@ impl Consumer {
         };
         let mut target = format!("/v1/events?wait_ms={wait_ms}&limit={}", self.rng.between(1, 60));
         if let Some(after) = after {
-            target.push_str(&format!("&after={after}"));
+            let _ = write!(target, "&after={after}");
         }
         if let Some(consumer) = consumer {
-            target.push_str(&format!("&consumer=consumer-{consumer}"));
+            let _ = write!(target, "&consumer=consumer-{consumer}");
         }
         let mut bytes = Vec::new();
         http::request(&mut bytes, "GET", &target, None);

@@ -45,20 +45,19 @@ impl Lines {
         let choice = rng.below(self.most as u64) as usize;
         let usable = |line: &Line| !line.last;
         let index = (choice..self.lines.len()).find(|index| usable(&self.lines[*index]));
-        let index = match index {
-            Some(index) => index,
-            None => {
-                let conn = Conn(self.next_conn);
-                self.next_conn += 1;
-                out.push(Action::Open(conn));
-                self.lines.push(Line {
-                    conn,
-                    input: Vec::new(),
-                    flying: VecDeque::new(),
-                    last: false,
-                });
-                self.lines.len() - 1
-            }
+        let index = if let Some(index) = index {
+            index
+        } else {
+            let conn = Conn(self.next_conn);
+            self.next_conn += 1;
+            out.push(Action::Open(conn));
+            self.lines.push(Line {
+                conn,
+                input: Vec::new(),
+                flying: VecDeque::new(),
+                last: false,
+            });
+            self.lines.len() - 1
         };
         let line = &mut self.lines[index];
         line.flying.push_back(call);

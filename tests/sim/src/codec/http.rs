@@ -119,7 +119,7 @@ mod tests {
         assert!(answer(b"HTTP/1.0 200 OK\r\n\r\n").is_err());
         assert!(answer(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").is_err());
         assert!(answer(b"HTTP/1.1 200 OK\r\nno field\r\n\r\n").is_err());
-        assert!(answer(&[b'x'; 20_000]).is_err());
+        assert!(answer(&vec![b'x'; 20_000]).is_err());
     }
 
     #[test]

@@ -125,7 +125,7 @@ pub fn masked(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: u32) {
     if payload.len() < 126 {
         out.push(0x80 | payload.len() as u8);
     } else {
-        out.push(0x80 | 126);
+        out.push(0x80 | 0x7e);
         out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
     }
     let mask = mask.to_be_bytes();

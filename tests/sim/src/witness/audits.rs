@@ -154,9 +154,10 @@ impl Life {
             }
             Step::Acked => {
                 let tried = self.held(entry)?;
-                match std::mem::replace(&mut tried.acked, true) {
-                    false => Ok(()),
-                    true => Err("acknowledged twice".to_owned()),
+                if std::mem::replace(&mut tried.acked, true) {
+                    Err("acknowledged twice".to_owned())
+                } else {
+                    Ok(())
                 }
             }
             Step::Accepted => self.accepted(entry),

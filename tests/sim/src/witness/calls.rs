@@ -427,7 +427,7 @@ impl Witness {
 
     fn audit_answered(&mut self, call: &Call, read: audit::Audit) {
         let request = read.request;
-        self.state_shown(call, request, read.state, 0_u32.max(call.attempt_min));
+        self.state_shown(call, request, read.state, call.attempt_min);
         audits::take(self, call.audit_len, read);
     }
 
@@ -477,6 +477,7 @@ impl Witness {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what is compared is made for it")]
 pub(super) fn same<T: PartialEq + std::fmt::Debug>(got: T, expect: T) -> Result<(), Bad> {
     if got == expect {
         return Ok(());

@@ -80,7 +80,7 @@ impl Witness {
             }
             count += 1;
             last = Some(cursor);
-            self.event_read(event);
+            self.event_read(&event);
         }
         // What somebody had read before is not missing now.
         let after = match call.ask {
@@ -116,7 +116,7 @@ impl Witness {
         }
     }
 
-    fn event_read(&mut self, event: Event) {
+    fn event_read(&mut self, event: &Event) {
         let (cursor, request) = (event.cursor, event.request);
         if !self.is_request(request) {
             return;
@@ -130,18 +130,15 @@ impl Witness {
             );
         }
         let known = self.events.at(cursor).clone();
-        match known {
-            Some(known) => {
-                if !self.holds(Check::EventKept, known == event) {
-                    let text = format!("event {cursor} is {event:?} and was {known:?}");
-                    self.violate(Check::EventKept, about, text);
-                }
+        if let Some(known) = known {
+            if !self.holds(Check::EventKept, known == *event) {
+                let text = format!("event {cursor} is {event:?} and was {known:?}");
+                self.violate(Check::EventKept, about, text);
             }
-            None => {
-                self.note(about, || format!("event {cursor}: {} r{request}", event.kind.as_str()));
-                *self.events.at(cursor) = Some(event.clone());
-                self.event_means(&event);
-            }
+        } else {
+            self.note(about, || format!("event {cursor}: {} r{request}", event.kind.as_str()));
+            *self.events.at(cursor) = Some(event.clone());
+            self.event_means(event);
         }
     }
 

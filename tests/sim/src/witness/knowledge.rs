@@ -221,6 +221,7 @@ impl Witness {
 }
 
 fn merge(known: Winner, won: Winner) -> Option<Winner> {
+    #[expect(clippy::option_option, reason = "the outer one says whether they agree")]
     fn both(known: Option<u32>, won: Option<u32>) -> Option<Option<u32>> {
         match (known, won) {
             (Some(known), Some(won)) if known != won => None,

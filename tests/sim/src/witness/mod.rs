@@ -52,6 +52,7 @@ pub struct Line {
 
 /// What the run says about itself before it begins.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct Expect {
     /// How ids are written.
     pub style: Style,
@@ -110,6 +111,9 @@ pub struct Witness {
 
 impl Witness {
     /// Knows nothing yet.
+    ///
+    /// # Panics
+    /// When there are more than 64 drivers.
     pub fn new(expect: Expect) -> Self {
         assert!(expect.drivers <= 64, "sets of drivers are words");
         Self {

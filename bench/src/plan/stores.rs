@@ -1,0 +1,78 @@
+//! The stores beside a fleet of nodes. Nothing here is measured by this program: every figure is an assumption with a name.
+#![forbid(unsafe_code)]
+
+use super::size::{City, Confidence, Line, Plan};
+
+/// The assumptions.
+mod assumed {
+    /// Redis: bytes of a driver's entry (id, node, session, and the dictionary's own).
+    pub(super) const REDIS_BYTES_PER_DRIVER: f64 = 250.0;
+    /// Redis: scripts per second of one core.
+    pub(super) const REDIS_OPERATIONS_PER_CORE: f64 = 80_000.0;
+    /// Hours between two connects of a driver in the ordinary course.
+    pub(super) const SESSION_HOURS: f64 = 0.5;
+    /// Scylla: conditional writes of an offer: claim, attempt, driver's binding, decision, end.
+    pub(super) const LWT_PER_OFFER: f64 = 5.0;
+    /// Scylla: conditional writes per second of one core, replicated three times.
+    pub(super) const LWT_PER_CORE: f64 = 1_500.0;
+    /// Scylla: copies of everything.
+    pub(super) const REPLICAS: f64 = 3.0;
+    /// Scylla: bytes on disk of an offer: its request with trip and audit, and a record of each attempt, compressed.
+    pub(super) const STORED_BYTES_PER_OFFER: f64 = 2_000.0;
+}
+
+/// Adds Redis and Scylla to a plan.
+pub(super) fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f64, nodes: f64) {
+    let mut line = |what: &str, figure: String, because: String| {
+        plan.lines.push(Line {
+            what: what.to_owned(),
+            figure,
+            confidence: Confidence::Assumed,
+            because,
+        });
+    };
+    let connects = drivers / (assumed::SESSION_HOURS * 3600.0);
+    let storm = drivers / nodes / city.storm_s;
+    line(
+        "Redis memory",
+        format!(
+            "{:.2} GB, and a replica",
+            drivers * assumed::REDIS_BYTES_PER_DRIVER / 1e9
+        ),
+        format!("{:.0} B for a driver", assumed::REDIS_BYTES_PER_DRIVER),
+    );
+    line(
+        "Redis operations",
+        format!(
+            "{connects:.0} /s, {:.0} /s in a storm: {:.0} cores",
+            connects + storm,
+            ((connects + storm) / assumed::REDIS_OPERATIONS_PER_CORE)
+                .ceil()
+                .max(1.0)
+        ),
+        format!("a script for each connect, one in {} h", assumed::SESSION_HOURS),
+    );
+    let lwt = offers * assumed::LWT_PER_OFFER;
+    let cores = (lwt * assumed::REPLICAS / assumed::LWT_PER_CORE).ceil();
+    line(
+        "Scylla",
+        format!("{lwt:.0} conditional writes/s: {cores:.0} cores over 3 nodes or more"),
+        format!(
+            "{:.0} for an offer, {:.0} /s a core, {:.0} replicas",
+            assumed::LWT_PER_OFFER,
+            assumed::LWT_PER_CORE,
+            assumed::REPLICAS
+        ),
+    );
+    let stored = offers * assumed::STORED_BYTES_PER_OFFER * 86_400.0 * city.retention_days * assumed::REPLICAS;
+    line(
+        "Scylla disk",
+        format!("{:.1} TB in all", stored / 1e12),
+        format!(
+            "{:.0} days, {:.0} replicas, {:.0} B for an offer",
+            city.retention_days,
+            assumed::REPLICAS,
+            assumed::STORED_BYTES_PER_OFFER
+        ),
+    );
+}
