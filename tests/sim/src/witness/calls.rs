@@ -299,7 +299,9 @@ impl Witness {
             }
         } else {
             self.requests[request as usize].taken += 1;
-            let named = read.driver.is_none_or(|driver| call.candidates & (1 << driver) != 0);
+            // A request that waits for a busy driver tries those of earlier POSTs, too.
+            let posted = self.requests[request as usize].posted;
+            let named = read.driver.is_none_or(|driver| posted & (1 << driver) != 0);
             if !self.holds(Check::Protocol, named && (read.driver.is_none() || read.attempt > 0)) {
                 self.violate(Check::Protocol, about, format!("202 names another driver: {read:?}"));
             }
