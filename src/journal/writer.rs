@@ -241,12 +241,15 @@ impl Writer {
         }
     }
 
-    /// The number of the segment to create next, when it is time: at the start, and from a quarter of the current
-    /// segment on while no other waits. Says so again until [`Self::add_segment`], also while one is being created.
+    /// The number of the segment to create next, when it is time: at the start, and while no other waits from a quarter
+    /// of the current segment on, or when the next block does not fit it. Says so again until [`Self::add_segment`],
+    /// also while one is being created.
     pub fn needs_segment(&self) -> Option<u64> {
         let spare = self.segments.len() > self.current + 1;
         let begun = self.offset * 4 >= self.geometry.segment_bytes();
-        (self.segments.is_empty() || (!spare && begun)).then_some(self.segment_next)
+        let next_bytes = self.blocks.front().map_or(0, |block| block.bytes() as u64);
+        let full = self.offset + next_bytes > self.geometry.segment_bytes();
+        (self.segments.is_empty() || (!spare && (begun || full))).then_some(self.segment_next)
     }
 
     /// What [`super::segments::create`] writes into the first page of segment `id`.

@@ -245,6 +245,25 @@ fn a_full_disk_stops_writes_and_loses_nothing() {
     journal.expect(&journal.disk.scan(owner(1, 0)).unwrap(), 5);
 }
 
+/// With segments that hold little more than one longest commit, a block may not fit one that has hardly begun.
+#[test]
+fn a_block_that_does_not_fit_asks_for_a_segment() {
+    let commit_bytes_max = 64 << 10;
+    let mut journal = Journal::new(owner(1, 0), (commit_bytes_max + PAGE) as u64, commit_bytes_max);
+    journal.add_segment();
+    journal.append(sized(0, 500));
+    let op = journal.writer.next_write().unwrap();
+    let len = op.len;
+    journal.writer.completed(op.buffer, Ok(len)).unwrap();
+    assert_eq!(journal.writer.needs_segment(), None, "hardly begun, and nothing waits");
+    let longest = commit_bytes_max - BLOCK_HEADER_BYTES - FRAME_BYTES;
+    journal.append(exactly(1, longest));
+    assert!(journal.writer.next_write().is_none());
+    assert_eq!(journal.writer.needs_segment(), Some(2));
+    journal.add_segment();
+    assert_eq!(journal.writer.next_write().unwrap().segment, 2);
+}
+
 #[test]
 fn segments_go_oldest_first_and_never_the_current() {
     let mut journal = Journal::new(owner(1, 0), 3 * PAGE, 4096);
