@@ -41,6 +41,7 @@ pub fn run(scenario: &Scenario, story: Story) -> Run {
         ("revoked", counts.revoked),
         ("refused", counts.refused),
         ("repeated", counts.repeated),
+        ("given_up", counts.given_up),
         ("nobody_free", counts.nobody_free),
         ("connections_lost", counts.lost),
         ("heartbeat_lost", counts.heartbeat_lost),

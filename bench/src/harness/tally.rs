@@ -45,6 +45,8 @@ pub struct Counts {
     pub refused: u64,
     /// POSTs repeated, because they were refused or never answered.
     pub repeated: u64,
+    /// Requests that were never taken before their deadline, so that their callers gave up.
+    pub given_up: u64,
     /// `OFFER`s that came.
     pub offers: u64,
     /// `CONFIRMED`s that came.
@@ -73,6 +75,7 @@ impl Counts {
             taken: self.taken + other.taken,
             refused: self.refused + other.refused,
             repeated: self.repeated + other.repeated,
+            given_up: self.given_up + other.given_up,
             offers: self.offers + other.offers,
             confirmed: self.confirmed + other.confirmed,
             declined: self.declined + other.declined,

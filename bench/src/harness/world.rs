@@ -158,7 +158,8 @@ impl<'a> World<'a> {
         self.send_post(session, number);
     }
 
-    fn send_post(&mut self, session: &mut Session, number: u32) {
+    /// Sends a POST; false when no HTTP connection is open, and it is tried again in a moment.
+    fn send_post(&mut self, session: &mut Session, number: u32) -> bool {
         let request = &self.requests[(number - self.first_request) as usize];
         let body = &mut self.body;
         body.clear();
@@ -181,10 +182,11 @@ impl<'a> World<'a> {
             "],\"offer_timeout_ms\":{offer_timeout_ms},\"deadline_ms\":{deadline_ms},\"trip\":{trip}}}"
         )
         .expect("memory takes all");
-        if session.post(number, "/v1/dispatch/offer", &self.body) == 0 {
-            let due_ns = session.now_ns() + REPEAT_NS;
-            self.at(due_ns, Due::Repeat { request: number });
+        let sent = session.post(number, "/v1/dispatch/offer", &self.body) > 0;
+        if !sent {
+            self.repeat_later(number, session.now_ns());
         }
+        sent
     }
 
     /// Does what is due.
@@ -214,18 +216,25 @@ impl<'a> World<'a> {
                     session.connect(driver)?;
                 }
                 Due::Resume { driver } => session.resume(driver)?,
-                Due::Repeat { request } => {
-                    let index = (request - self.first_request) as usize;
-                    if !self.requests[index].taken {
-                        self.tally.counts.repeated += 1;
-                        self.send_post(session, request);
-                    }
-                }
+                Due::Repeat { request } => self.repeat(session, request),
                 Due::Over { request } => self.end(request),
                 Due::Reopen { connection } => session.reopen_http(connection)?,
             }
         }
         Ok(())
+    }
+
+    /// Posts again what was refused or not answered, until the search's own deadline: then its caller gives up.
+    fn repeat(&mut self, session: &mut Session, request: u32) {
+        let state = &self.requests[(request - self.first_request) as usize];
+        if state.taken {
+            return;
+        }
+        if state.over {
+            self.tally.counts.given_up += 1;
+        } else if self.send_post(session, request) {
+            self.tally.counts.repeated += 1;
+        }
     }
 
     /// The POST shall be repeated in a moment.
@@ -325,12 +334,16 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// `ACCEPT`s without an outcome and POSTs that were never taken.
+    /// `ACCEPT`s without an outcome, and POSTs that were not taken although their deadline has not come.
     pub fn unsettled(&self) -> (u32, u32) {
         let accepting = (0..self.people.count())
             .filter(|driver| self.people.get(*driver).work == Work::Accepting)
             .count();
-        let untaken = self.requests.iter().filter(|request| !request.taken).count();
+        let untaken = self
+            .requests
+            .iter()
+            .filter(|request| !request.taken && !request.over)
+            .count();
         (accepting as u32, untaken as u32)
     }
 
