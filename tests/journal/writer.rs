@@ -249,7 +249,7 @@ fn a_full_disk_stops_writes_and_loses_nothing() {
 #[test]
 fn a_block_that_does_not_fit_asks_for_a_segment() {
     let commit_bytes_max = 64 << 10;
-    let mut journal = Journal::new(owner(1, 0), (commit_bytes_max + PAGE) as u64, commit_bytes_max);
+    let mut journal = Journal::new(owner(1, 0), (64 << 10) + PAGE, commit_bytes_max);
     journal.add_segment();
     journal.append(sized(0, 500));
     let op = journal.writer.next_write().unwrap();
