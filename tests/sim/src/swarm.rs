@@ -112,7 +112,7 @@ impl Case {
         self.hours.give_up_us = close_us + 3 * SECOND_US;
         self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000;
         self.hours.audit_us = self.hours.rest_us + 5 * SECOND_US;
-        self.plan.end_us = self.hours.audit_us + 40 * SECOND_US;
+        self.plan.end_us = self.hours.audit_us + 90 * SECOND_US;
     }
 
     /// What the witness has to know.

@@ -294,6 +294,8 @@ impl SimRing {
                 continue;
             };
             if usize::from(owner) != shard {
+                // It was handed over meanwhile: its new ring looks.
+                machine.mark_ready(link);
                 continue;
             }
             drop(machine);
