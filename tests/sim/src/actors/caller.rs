@@ -122,6 +122,15 @@ impl Caller {
             self.start(Job::Post(twin), 0, out);
         }
         self.start(Job::Post(post), 0, out);
+        // Whoever looks at once sees what is about to be stored, and must not see what then never was.
+        if self.rng.chance(self.habits.views) {
+            let ask = if self.rng.chance(500) {
+                Ask::Audit(request)
+            } else {
+                Ask::View(request)
+            };
+            self.start(Job::Other(ask), REPEATS_MAX, out);
+        }
     }
 
     fn start(&mut self, job: Job, repeats: u32, out: &mut Vec<Action>) {

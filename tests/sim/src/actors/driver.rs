@@ -383,6 +383,8 @@ impl Driver {
         if let Some(mut offer) = offer {
             if self.rng.chance(200) {
                 offer.attempt += 1;
+            } else if self.rng.chance(400) {
+                offer = self.guess(offer);
             }
             let say = match self.rng.below(3) {
                 0 => Say::Ack(offer),
@@ -395,6 +397,18 @@ impl Driver {
             let event = *self.rng.pick(Move::ALL);
             self.say(conn, Say::Trip(trip, event), out);
         }
+    }
+
+    /// An offer that is perhaps being made just now, to this driver or another.
+    fn guess(&mut self, or: Offer) -> Offer {
+        let witness = self.witness.borrow();
+        let count = witness.requests_len();
+        let request = count.saturating_sub(1 + self.rng.below(6) as u32);
+        if count == 0 || witness.request(request).posts == 0 {
+            return or;
+        }
+        let attempt = witness.request(request).attempts.len() as u32 + 1;
+        Offer { request, attempt }
     }
 
     fn timer(&mut self, deed: Deed, out: &mut Vec<Action>) {
