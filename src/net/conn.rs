@@ -86,6 +86,11 @@ impl Net {
         self.outputs.is_waiting()
     }
 
+    /// Gives back output buffers that no connection needed since the last call. Call it about once in a second.
+    pub fn trim_output(&mut self) {
+        self.outputs.trim();
+    }
+
     /// Adds to `stalled` the connections that took no byte of their output for at least [`OUTPUT_SWEEPS`] times the time
     /// between two calls, and at most once more. Looks at those that have output, no others.
     ///
@@ -272,7 +277,7 @@ impl Net {
             slot.flags.set(Flags::SENDING);
             // SAFETY: the pool leaves these bytes alone until `wrote` or `release`, which are called only once the completion
             // came (`on_send`, `settle`). `Net::drop` cancels the send before the pool goes.
-            unsafe { self.ring.send(conn.slot, bytes, Op::Send(conn)) };
+            unsafe { self.ring.send(conn.slot(), bytes, Op::Send(conn)) };
             return true;
         }
         self.outputs.release(slot.output);
@@ -289,7 +294,7 @@ impl Net {
         } else if slot.flags.any(Flags::SHUT_AFTER) {
             if !slot.flags.any(Flags::SHUTTING) {
                 slot.flags.set(Flags::SHUTTING);
-                self.ring.shutdown_write(conn.slot, Op::Shutdown(conn));
+                self.ring.shutdown_write(conn.slot(), Op::Shutdown(conn));
             }
         } else if slot.flags.any(Flags::LEAVING) {
             self.settle(conn);
@@ -340,9 +345,9 @@ impl Net {
             }
             slot.flags.set(Flags::CLOSE_SENT);
             if slot.flags.any(Flags::RESET) && !slot.flags.any(Flags::SILENT) {
-                self.ring.close_with_reset(conn.slot, Op::Close(conn));
+                self.ring.close_with_reset(conn.slot(), Op::Close(conn));
             } else {
-                self.ring.close(conn.slot, Op::Close(conn));
+                self.ring.close(conn.slot(), Op::Close(conn));
             }
         } else if slot.flags.any(Flags::LEAVING) && slot.output == NONE && !slot.flags.any(Flags::READY) {
             slot.flags.set(Flags::READY);
@@ -376,7 +381,7 @@ fn arm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
             .any(Flags::RECV_ARMED.and(Flags::STARVED).and(Flags::CLOSING))
     {
         slot.flags.set(Flags::RECV_ARMED);
-        ring.recv(conn.slot, Op::Recv(conn));
+        ring.recv(conn.slot(), Op::Recv(conn));
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Entry {
     watch: Stopwatch,
 }
 
+const _: () = assert!(size_of::<Entry>() == 104, "every driver has one");
+
 /// The table.
 #[derive(Default)]
 pub(super) struct Drivers {

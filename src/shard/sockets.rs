@@ -16,15 +16,22 @@ use crate::wire::route::{Route, route};
 use crate::wire::ws::{self, WsDecoder, WsInput, WsPolicy, close_code, write_text};
 use std::ops::ControlFlow;
 
-/// A driver's socket, 24 bytes: an idle one owns nothing else.
+/// A driver's socket: an idle one owns nothing else. Its slot is its place in the table.
 pub(super) struct Socket {
     pub(super) driver: u32,
-    pub(super) id: ConnId,
+    generation: u32,
     pub(super) pace: Pace,
     decoder: WsDecoder,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 24);
+const _: () = assert!(size_of::<Socket>() == 24);
+
+impl Socket {
+    /// Whether this is that connection, found at its slot.
+    pub(super) fn is(&self, conn: ConnId) -> bool {
+        self.generation == conn.generation()
+    }
+}
 
 /// What became of a request that may be a handshake.
 pub(super) enum Opened {
@@ -144,7 +151,7 @@ impl<P: Platform> Shard<P> {
             conn,
             Conn::Socket(Socket {
                 driver: u32::MAX,
-                id: conn,
+                generation: conn.generation(),
                 pace: Pace::begun(self.now_ms),
                 decoder: WsDecoder::new(),
             }),
@@ -234,7 +241,7 @@ impl<P: Platform> Shard<P> {
     /// Everything sent to this connection was written.
     pub(super) fn drained(&mut self, conn: ConnId) {
         let key = match self.connections.get(conn) {
-            Some(Conn::Socket(socket)) if socket.id == conn => socket.driver,
+            Some(Conn::Socket(socket)) if socket.is(conn) => socket.driver,
             Some(Conn::Http(_)) => return self.http_drained(conn),
             _ => return,
         };
