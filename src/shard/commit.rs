@@ -10,6 +10,7 @@ use crate::fsm::fold;
 use crate::fsm::request::Durability;
 use crate::fsm::types::{Record, RequestLog};
 use crate::journal::{Lsn, Writer, image_records};
+use crate::limits;
 use crate::ops::metrics::RequestEnd;
 use std::collections::{HashMap, VecDeque};
 
@@ -35,6 +36,13 @@ pub(super) enum After {
     Nothing,
 }
 
+impl After {
+    /// Nobody waits for the record: it may wait for one that somebody waits for.
+    fn is_patient(&self) -> bool {
+        matches!(self, Self::Steps { wait: false, .. } | Self::Feed(_))
+    }
+}
+
 /// The journal of a shard and everything that waits for it.
 pub(super) struct Durable<File> {
     pub(super) writer: Writer,
@@ -49,6 +57,10 @@ pub(super) struct Durable<File> {
     ended: VecDeque<(Lsn, u32)>,
     creating: bool,
     write_started_us: u64,
+    /// The last record that somebody waits for.
+    urgent: Lsn,
+    /// When the first of the records that nobody waits for is written at the latest; 0: whenever there is something to write.
+    patient_until_ms: u64,
     imaging: Option<usize>,
     /// Last record of an image, 0 for none. Until it is durable the records that it repeats stay; and so they do until
     /// the store has everything before it, which recovery cannot tell it without the log's beginning.
@@ -68,6 +80,8 @@ impl<File> Durable<File> {
             ended: VecDeque::new(),
             creating: false,
             write_started_us: 0,
+            urgent: 0,
+            patient_until_ms: 0,
             imaging: None,
             imaged: 0,
             source,
@@ -77,6 +91,11 @@ impl<File> Durable<File> {
     /// Whether everything appended is durable.
     pub(super) fn is_settled(&self) -> bool {
         self.writer.is_idle() && self.awaiting.is_empty() && self.feed.is_empty() && self.unstored.is_empty()
+    }
+
+    /// Whether what waits is to be written now.
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.urgent > self.writer.committed() || self.patient_until_ms <= now_ms
     }
 
     /// Commits that the store has not confirmed.
@@ -95,6 +114,12 @@ impl<P: Platform> Shard<P> {
             Err(error) => self.fail("cannot encode a journal record", &error),
         };
         debug_assert!(self.durable.awaiting.back().is_none_or(|(last, _)| *last < lsn));
+        if !after.is_patient() {
+            self.durable.urgent = lsn;
+        } else if self.durable.patient_until_ms == 0 {
+            self.durable.patient_until_ms = self.now_ms + limits::JOURNAL_PATIENCE_MS;
+            self.wake_at(self.durable.patient_until_ms);
+        }
         self.durable.awaiting.push_back((lsn, after));
         lsn
     }
@@ -105,13 +130,16 @@ impl<P: Platform> Shard<P> {
         if last <= self.durable.writer.committed() {
             self.post(to, letter);
         } else {
+            self.durable.urgent = last;
             self.durable.held.push_back((last, letter, to));
         }
     }
 
     /// Submits the next group commit, asks for segments, feeds the store, lets old segments go.
     pub(super) fn keep_journal(&mut self) {
-        if let Some(write) = self.durable.writer.next_write() {
+        let due = self.draining.is_some() || self.durable.is_due(self.now_ms);
+        if due && let Some(write) = self.durable.writer.next_write() {
+            self.durable.patient_until_ms = 0;
             let Some(file) = self.durable.files.get(&write.segment) else {
                 self.fail("a journal segment without a file", &write.segment);
             };
