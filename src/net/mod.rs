@@ -250,6 +250,8 @@ pub struct Net {
     waker: Waker,
     /// A wake-up came that the owner was not told of.
     woken: bool,
+    /// Polls have found something to receive since the last turn.
+    found: bool,
     /// Connections with output that no send is in flight for.
     dirty: Vec<ConnId>,
     /// Connections whose receive found no buffer, in that order.
@@ -288,6 +290,7 @@ impl Net {
             acceptor: Acceptor::default(),
             waker,
             woken: false,
+            found: false,
             dirty: Vec::new(),
             starved: VecDeque::new(),
             ready: Vec::new(),

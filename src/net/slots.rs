@@ -18,7 +18,7 @@ impl Flags {
     pub(super) const OCCUPIED: Flags = Flags(1);
     /// The owner wants to receive.
     pub(super) const RECV_WANTED: Flags = Flags(1 << 1);
-    /// A multishot receive is in flight.
+    /// A receive is in flight, or the poll that waits for something to receive.
     pub(super) const RECV_ARMED: Flags = Flags(1 << 2);
     /// That receive is being cancelled.
     pub(super) const RECV_CANCELLED: Flags = Flags(1 << 3);
@@ -52,6 +52,9 @@ impl Flags {
     pub(super) const DEPARTED: Flags = Flags(1 << 17);
     /// The owner was told that it is ready.
     pub(super) const ANNOUNCED: Flags = Flags(1 << 18);
+
+    /// What is in flight of a receive is still the poll.
+    pub(super) const POLLING: Flags = Flags(1 << 19);
 
     /// Operations of the kernel that hold the socket.
     pub(super) const IN_FLIGHT: Flags =

@@ -14,7 +14,7 @@ pub(super) enum Op {
     Ignored,
     /// The multishot accept.
     Accept,
-    /// The multishot receive of a connection.
+    /// The receive of a connection, and the poll before it.
     Recv(ConnId),
     /// The one send of a connection.
     Send(ConnId),
