@@ -215,7 +215,9 @@ mod tests {
     fn buffers_that_nobody_needs_between_two_trims_are_given_back() {
         let mut outputs = Outputs::default();
         let burst: Vec<u32> = (0..3).map(|_| outputs.take(OWNER)).collect();
-        burst.into_iter().for_each(|index| outputs.release(index));
+        for index in burst {
+            outputs.release(index);
+        }
         outputs.trim();
         assert_eq!(outputs.spare.len(), 3, "all were needed since the beginning");
         let index = outputs.take(OWNER);

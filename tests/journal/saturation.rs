@@ -388,7 +388,11 @@ fn saturation() {
         while begun.elapsed() < MEASURED {
             bench.turn(true);
         }
-        let (after, cpu, seconds) = (count(&bench), thread_cpu() - cpu, begun.elapsed().as_secs_f64());
+        let (after, cpu, seconds) = (
+            count(&bench),
+            thread_cpu().saturating_sub(cpu),
+            begun.elapsed().as_secs_f64(),
+        );
         while !bench.requests.is_empty() {
             bench.turn(false);
         }
