@@ -187,7 +187,8 @@ impl Cli {
             !matches!(self.scenario, Scenario::Raw(_) | Scenario::Lab(_)),
         )?;
         if let Scenario::Million(options) = &self.scenario {
-            return million::run(&bench.context, options, self.common.json.as_deref());
+            let (json, html) = (self.common.json.as_deref(), self.common.html.as_deref());
+            return million::run(&bench.context, options, json, html);
         }
         if let Scenario::Lab(options) = &self.scenario {
             return lab::run(&bench.context, options).map(|()| ExitCode::SUCCESS);

@@ -17,7 +17,7 @@ pub mod timing;
 pub mod worker;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -75,9 +75,6 @@ pub struct Options {
     /// Time from CONFIRMED to pickup, and from there to complete, ms
     #[arg(long, default_value_t = 500)]
     pub trip_leg_ms: u32,
-    /// Write the report to this file: one page with plots, nothing to fetch
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
 }
 
 impl Options {
@@ -115,11 +112,12 @@ impl Options {
     }
 }
 
-/// Runs all levels and reports. A level that cannot be run ends the series; what was measured before is reported.
+/// Runs all levels and reports: in the terminal, and as JSON and as a page with plots in the files that are named. A level
+/// that cannot be run ends the series; what was measured before is reported.
 ///
 /// # Errors
 /// A level's, or a file of the report cannot be written.
-pub fn run(context: &Context, options: &Options, json: Option<&Path>) -> io::Result<ExitCode> {
+pub fn run(context: &Context, options: &Options, json: Option<&Path>, html: Option<&Path>) -> io::Result<ExitCode> {
     let mut levels: Vec<Level> = Vec::new();
     let mut result = Ok(());
     for drivers in options.levels()? {
@@ -141,7 +139,7 @@ pub fn run(context: &Context, options: &Options, json: Option<&Path>) -> io::Res
             format!("{:#}\n", show::to_json(options, cores, &levels, &verdicts)),
         )?;
     }
-    if let Some(path) = &options.html {
+    if let Some(path) = html {
         std::fs::write(path, show::to_html(options, cores, &levels, &verdicts))?;
     }
     result?;
