@@ -10,8 +10,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 
 use super::timing::{Counts, Timings};
-use crate::json::Fields;
-use crate::message::{self, DriverState, Message, TripId, parse_request_id};
+use crate::message::{self, DriverState, Message, TripId};
 use crate::report::Faults;
 use crate::session::{Event, EventKind, Session};
 
@@ -313,9 +312,8 @@ impl People {
                 self.counts.declined += 1;
                 self.release(driver);
             }
-            (Message::Unexpected(text), Work::Ignoring(mine))
-                if timed_out(text).is_some_and(|request| place(request) == mine) =>
-            {
+            // The offer ended by its time: nobody else takes or cancels what these drivers are offered.
+            (Message::Revoked { request }, Work::Ignoring(mine)) if place(*request) == mine => {
                 self.counts.timed_out += 1;
                 self.release(driver);
             }
@@ -440,38 +438,7 @@ pub fn react<'a>(people: &mut People, session: &mut Session, event: &'a Event) -
     Ok(None)
 }
 
-/// The request of a `REVOKED` `timeout`.
-fn timed_out(text: &str) -> Option<u32> {
-    let (mut kind, mut reason, mut request) = (None, None, None);
-    for (key, value) in Fields::of(text.as_bytes()) {
-        match key {
-            b"type" => kind = value.text(),
-            b"reason" => reason = value.text(),
-            b"request_id" => request = value.text().and_then(parse_request_id),
-            _ => {}
-        }
-    }
-    (kind == Some(b"REVOKED") && reason == Some(b"timeout")).then_some(request)?
-}
-
 fn pop_due(queue: &mut VecDeque<(u64, u32)>, now_ns: u64) -> Option<(u64, u32)> {
     queue.front().filter(|(due_ns, _)| *due_ns <= now_ns)?;
     queue.pop_front()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_end_by_time_of_ones_own_offer_is_a_timeout() {
-        let revoked = |reason: &str| {
-            timed_out(&format!(
-                r#"{{"type":"REVOKED","request_id":"bench-0000000007","attempt":1,"reason":"{reason}"}}"#
-            ))
-        };
-        assert_eq!(revoked("timeout"), Some(7));
-        assert_eq!(revoked("taken"), None);
-        assert_eq!(timed_out(r#"{"type":"ERROR","reason":"timeout"}"#), None);
-    }
 }
