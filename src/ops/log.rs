@@ -35,9 +35,8 @@ pub fn init(level: LogLevel, format: LogFormat) {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-    match done {
-        Ok(()) => *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard),
-        Err(_) => tracing::debug!("logging was set up before"),
+    if done.is_ok() {
+        *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
     }
 }
 

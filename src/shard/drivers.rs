@@ -240,14 +240,7 @@ impl<P: Platform> Shard<P> {
                 let driver_id = self.drivers.slab[key as usize].driver.id().clone();
                 self.remember_driver(driver_id, at_ms);
             }
-            DriverEffect::OffShift { off, at_ms } => {
-                let driver_id = self.drivers.slab[key as usize].driver.id().clone();
-                let mut commit = Commit::empty(self.source(), 0);
-                commit.off_shift = Some((driver_id.clone(), at_ms, off));
-                let record = Record::OffShift { driver_id, at_ms, off };
-                let lsn = self.append(&record, After::Feed(Box::new(commit)));
-                self.drivers.changing.insert(key, lsn);
-            }
+            DriverEffect::OffShift { off, at_ms } => self.change_shift(key, off, at_ms),
             DriverEffect::Gone => self.forget_driver(key),
         }
     }
@@ -257,6 +250,16 @@ impl<P: Platform> Shard<P> {
         if let Some(entry) = self.drivers.slab.get_mut(key as usize) {
             entry.watch.stop(self.now_us, self.shared.registry.shard(self.index));
         }
+    }
+
+    /// Stores that a driver went off shift or came back; what it hears from now on waits for that.
+    fn change_shift(&mut self, key: u32, off: bool, at_ms: u64) {
+        let driver_id = self.drivers.slab[key as usize].driver.id().clone();
+        let mut commit = Commit::empty(self.source(), 0);
+        commit.off_shift = Some((driver_id.clone(), at_ms, off));
+        let record = Record::OffShift { driver_id, at_ms, off };
+        let lsn = self.append(&record, After::Feed(Box::new(commit)));
+        self.drivers.changing.insert(key, lsn);
     }
 
     fn remember_driver(&mut self, driver_id: DriverId, at_ms: u64) {
