@@ -107,6 +107,7 @@ impl Platform for Machine {
             ?error,
             "{what}: ending the process; the journal is recovered at the next start"
         );
+        crate::ops::log::end();
         std::process::exit(1)
     }
 }
