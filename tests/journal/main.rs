@@ -4,9 +4,13 @@
 mod cost;
 mod crash;
 mod damage;
+mod errors;
 mod files;
+mod forged;
 mod model;
 mod record;
 mod replay;
 mod support;
+mod torn;
+mod undirect;
 mod writer;

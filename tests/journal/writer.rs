@@ -40,6 +40,9 @@ fn a_commit_takes_all_that_waits() {
     assert_eq!(first, Committed { through: 1, records: 1 });
     let op = journal.writer.next_write().unwrap();
     let len = op.len;
+    assert!(!journal.writer.is_idle(), "a write is under way, and nothing else");
+    assert_eq!(journal.writer.backlog_bytes(), len as u64);
+    assert_eq!((journal.writer.committed(), journal.writer.next_lsn()), (1, 51));
     assert_eq!(
         journal.writer.completed(op.buffer, Ok(len)).unwrap(),
         Committed {
@@ -88,6 +91,17 @@ fn a_block_that_does_not_fit_asks_for_a_segment() {
 }
 
 #[test]
+fn a_block_that_just_fits_asks_for_none() {
+    let mut journal = Journal::new(owner(1, 0), 9 * PAGE, 32 << 10);
+    journal.add_segment();
+    let max = journal.writer.record_bytes_max();
+    journal.append(exactly(0, max));
+    assert_eq!(journal.writer.needs_segment(), None);
+    assert_eq!(journal.commit().unwrap().bytes.len(), 32 << 10);
+    assert_eq!(journal.writer.needs_segment(), Some(2), "now the segment is full");
+}
+
+#[test]
 fn buffers_are_recycled() {
     let mut journal = Journal::new(owner(1, 0), 1 << 20, 16 << 10);
     let mut addresses = std::collections::BTreeSet::new();
@@ -103,6 +117,31 @@ fn buffers_are_recycled() {
         journal.writer.completed(op.buffer, Ok(len)).unwrap();
     }
     assert_eq!(addresses.len(), 2, "two buffers take turns");
+}
+
+/// A buffer that grew beyond the longest commit, for a record that did not fit and moved on, is kept: nothing is allocated
+/// in steady state. One that a refused record made longer is not worth its memory.
+#[test]
+fn grown_buffers_are_recycled_unless_a_refused_record_made_them_grow() {
+    const COMMIT: usize = 16 << 10;
+    let mut journal = Journal::new(owner(1, 0), 1 << 20, COMMIT);
+    journal.add_segment();
+    for tag in [0, 2] {
+        journal.append(sized(tag, COMMIT - 2000));
+        journal.append(sized(tag + 1, COMMIT - 2000));
+        journal.flush();
+    }
+    let capacity = |journal: &mut Journal| {
+        journal.append(sized(9, 100));
+        let op = journal.writer.next_write().unwrap();
+        let (len, capacity) = (op.len, op.buffer.capacity());
+        journal.writer.completed(op.buffer, Ok(len)).unwrap();
+        capacity
+    };
+    assert_eq!(capacity(&mut journal), 2 * COMMIT);
+    let too_long = journal.writer.append(&sized(10, 3 * COMMIT));
+    assert!(matches!(too_long, Err(JournalError::RecordTooLarge { .. })));
+    assert_eq!(capacity(&mut journal), 2 * COMMIT, "the other buffer");
 }
 
 #[test]
