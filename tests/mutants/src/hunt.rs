@@ -1,21 +1,14 @@
-//! Runs the tests once for each mutant: one that fails, or does not come to an end, has noticed.
+//! Asks every mutant whether a test notices it: the set's runs one after the other, up to the first test that fails.
 
 use crate::mutate::Mutant;
 use crate::scratch::Tests;
 use crate::sets::{Run, Set};
-use std::process::{Command, Stdio};
+use crate::trial::{Bounds, Verdict};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
-/// A run that takes longer waits for something that never comes. What only goes round is ended by its processor time.
-const WAIT_MAX: Duration = Duration::from_secs(30 * 60);
-/// How often a run is looked at.
-const POLL: Duration = Duration::from_millis(5);
 /// Mutants between two lines that say how far it has come.
-const PROGRESS: usize = 50;
-/// The number that is no mutant's: the original, which must pass.
-const ORIGINAL: u32 = 0;
+const PROGRESS: usize = 25;
 
 /// The mutants that no test notices, of the first `runs` of the set's runs.
 ///
@@ -28,28 +21,23 @@ pub fn hunt<'a>(
     jobs: usize,
     runs: usize,
 ) -> Result<Vec<&'a Mutant>, String> {
-    let runs = &set.runs[..runs.min(set.runs.len())];
+    let mut bounded = Vec::new();
+    for run in &set.runs[..runs.min(set.runs.len())] {
+        let bounds = Bounds::of_original(run, tests)?;
+        println!("{bounds}: {run}");
+        bounded.push((run, bounds));
+    }
     let (next, survivors, failure) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for run in runs {
-                let failed = match notices(run, tests, ORIGINAL) {
-                    Ok(false) => continue,
-                    Ok(true) => format!("{:?} fails without a mutant", run.arguments),
-                    Err(error) => error,
-                };
-                *failure.lock().expect("no thread panics") = Some(failed);
-            }
-        });
         for _ in 0..jobs {
             scope.spawn(|| {
-                loop {
+                while failure.lock().expect("no thread panics").is_none() {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(mutant) = mutants.get(index) else { break };
                     if index > 0 && index.is_multiple_of(PROGRESS) {
                         println!("{index} of {}", mutants.len());
                     }
-                    match survives(runs, tests, mutant) {
+                    match survives(&bounded, tests, mutant) {
                         Ok(false) => {}
                         Ok(true) => {
                             let (line, column) = mutant.place();
@@ -70,44 +58,11 @@ pub fn hunt<'a>(
     Ok(survivors)
 }
 
-fn survives(runs: &[Run], tests: &Tests, mutant: &Mutant) -> Result<bool, String> {
-    let is_for = |run: &&Run| run.files.is_empty() || run.files.iter().any(|name| mutant.file().ends_with(name));
-    for run in runs.iter().filter(is_for) {
-        if notices(run, tests, mutant.id)? {
+fn survives(runs: &[(&Run, Bounds)], tests: &Tests, mutant: &Mutant) -> Result<bool, String> {
+    for (run, bounds) in runs {
+        if run.is_for(mutant.file()) && bounds.run(run, tests, mutant.id)? != Verdict::Passed {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-/// Whether the tests fail, or hang.
-fn notices(run: &Run, tests: &Tests, id: u32) -> Result<bool, String> {
-    let executable = if run.unit { &tests.unit } else { &tests.integration };
-    let shown = |error: std::io::Error| format!("{}: {error}", executable.display());
-    // The shell bounds the processor time, which a busy machine does not stretch.
-    let mut child = Command::new("sh")
-        .args(["-c", "ulimit -t \"$0\" && exec \"$@\""])
-        .arg(run.cpu_seconds_max.to_string())
-        .arg(executable)
-        .args(run.arguments)
-        .envs(run.environment.iter().copied())
-        .env("MUTANT", id.to_string())
-        .current_dir(&tests.directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(shown)?;
-    let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().map_err(shown)? {
-            return Ok(!status.success());
-        }
-        if started.elapsed() > WAIT_MAX {
-            child.kill().map_err(shown)?;
-            child.wait().map_err(shown)?;
-            return Ok(true);
-        }
-        std::thread::sleep(POLL);
-    }
 }

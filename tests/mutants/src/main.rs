@@ -9,6 +9,7 @@ mod hunt;
 mod mutate;
 mod scratch;
 mod sets;
+mod trial;
 mod values;
 
 use std::path::{Path, PathBuf};
