@@ -4,6 +4,7 @@ use crate::scratch::Tests;
 use crate::sets::Run;
 use std::fmt;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ const WAIT_FACTOR: u64 = 30;
 /// and more ends by itself.
 const MEMORY_KIB_MAX: u64 = 6 << 20;
 const FILE_SECTORS_MAX: u64 = 1 << 20;
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
 /// How often a run is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -107,10 +110,11 @@ impl Bounds {
         let wait_max = Duration::from_secs(self.cpu_seconds_max() * WAIT_FACTOR);
         loop {
             if let Some(status) = child.try_wait()? {
-                return Ok(if status.success() {
-                    Verdict::Passed
-                } else {
-                    Verdict::Failed
+                return Ok(match status.signal() {
+                    _ if status.success() => Verdict::Passed,
+                    // How the kernel ends what has used up its processor time.
+                    Some(SIGKILL | SIGXCPU) => Verdict::Endless,
+                    _ => Verdict::Failed,
                 });
             }
             let verdict = if failed.load(Ordering::Acquire) {
