@@ -8,9 +8,11 @@ use dispatchd::journal::{
     inspect, recover_dir, segment_path, shard_dir,
 };
 use glommio::{LocalExecutorBuilder, Placement};
+use rustix::fs::SeekFrom;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// With as little memory as a shard's executor has.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
@@ -94,6 +96,9 @@ pub fn whole_segments(dir: &Path, owner: Owner) -> Vec<PathBuf> {
         let content = std::fs::read(&path).unwrap();
         assert_eq!(content[..4096], header.encode());
         assert!(content[4096..].iter().all(|byte| *byte == 0));
+        // Zeros that were written, not blocks that only count as zeros: a commit into those would change metadata.
+        let hole = rustix::fs::seek(&file, SeekFrom::Hole(0)).unwrap();
+        assert_eq!(hole, bytes, "no hole before the end");
         path
     };
     // Zeros are written in pieces of 256 KiB: less than one, whole ones alone, and some with a rest.
@@ -134,19 +139,26 @@ fn a_long_segment_is_read_to_its_end() {
     assert!(recovered[0].scan.bytes > 2 << 20);
 }
 
-/// Numbers begin at 1, and other names are left alone.
+/// Numbers begin at 1. Other names are left alone, and the operator is told; but for what is on its way out.
 #[test]
-fn what_is_not_named_like_a_segment_is_none() {
+fn what_is_not_named_like_a_part_of_the_journal_is_none() {
     let root = tempfile::tempdir().unwrap();
     let incarnation = Incarnation::next(root.path(), 0).unwrap();
     let owner = Owner { incarnation, shard: 0 };
     run(write(root.path(), owner, geometry(), &records(0)));
     let dir = shard_dir(root.path(), owner);
-    for name in ["00000000.seg", "2.seg", "00000001.seg.copy", "notes.txt"] {
+    let names = ["00000000.seg", "2.seg", "00000001.seg.copy", "notes.txt"];
+    for name in names {
         std::fs::write(dir.join(name), "an operator's").unwrap();
     }
-    let scan = &recover_dir(root.path()).unwrap()[0].scan;
-    assert_eq!((scan.first_lsn, scan.next_lsn), (1, 65));
+    std::fs::create_dir(root.path().join("journal/00000007.deleted")).unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let lines = tracing_subscriber::fmt().with_writer(Mutex::new(log.reopen().unwrap()));
+    let recovered = tracing::subscriber::with_default(lines.finish(), || recover_dir(root.path()).unwrap());
+    assert_eq!((recovered[0].scan.first_lsn, recovered[0].scan.next_lsn), (1, 65));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!(log.lines().count(), names.len(), "{log}");
+    assert!(names.iter().all(|name| log.contains(name)), "{log}");
 }
 
 #[test]

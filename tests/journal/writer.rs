@@ -145,6 +145,29 @@ fn grown_buffers_are_recycled_unless_a_refused_record_made_them_grow() {
 }
 
 #[test]
+fn the_memory_of_a_burst_is_given_back() {
+    const COMMIT: usize = 16 << 10;
+    let mut journal = Journal::new(owner(1, 0), 1 << 20, COMMIT);
+    journal.add_segment();
+    let mut capacities = |burst: u64| {
+        for tag in 0..burst {
+            journal.append(sized(tag, COMMIT - 2000));
+        }
+        let mut capacities = Vec::new();
+        while let Some(op) = journal.writer.next_write() {
+            let len = op.len;
+            capacities.push(op.buffer.capacity());
+            journal.writer.completed(op.buffer, Ok(len)).unwrap();
+        }
+        capacities
+    };
+    // Each but the last held the next one's record for a moment.
+    let (long, ordinary) = (2 * COMMIT, COMMIT);
+    assert_eq!(capacities(5), [long, long, long, long, ordinary]);
+    assert_eq!(capacities(3), [long, long, ordinary], "two are kept, the third is new");
+}
+
+#[test]
 fn blocks_that_fill_a_segment_exactly() {
     // Room for four pages per segment; commits of exactly one page and of exactly two.
     let page = 4096 - BLOCK_HEADER_BYTES - FRAME_BYTES;
@@ -266,6 +289,22 @@ fn segments_are_asked_for_early() {
         room + 16 * PAGE - 2 * PAGE,
         "the gap at a segment's end is counted on"
     );
+}
+
+/// What was filled before has no room, whether it was dropped or not.
+#[test]
+fn room_is_what_is_left_from_the_current_segment_on() {
+    let mut journal = Journal::new(owner(1, 0), 5 * PAGE, 4096);
+    for tag in 0..5 {
+        journal.append(sized(tag, 1000));
+        journal.flush();
+    }
+    assert_eq!(journal.writes.last().map(|write| write.segment), Some(2));
+    assert_eq!(journal.writer.segments().count(), 3, "one waits");
+    let room = 3 * PAGE + 4 * PAGE - PAGE;
+    assert_eq!(journal.writer.room_bytes(), room);
+    assert_eq!(journal.writer.drop_through(4), [1]);
+    assert_eq!(journal.writer.room_bytes(), room);
 }
 
 #[test]

@@ -132,6 +132,7 @@ const JOURNAL: Set = Set {
         "rustix",
         "tempfile",
         "tracing",
+        "tracing-subscriber",
         "xxhash-rust",
         "proptest",
     ],

@@ -64,11 +64,12 @@ impl Bounds {
     pub fn of_original(run: &Run, tests: &Tests) -> Result<Self, String> {
         let mut command = command(run, tests, ORIGINAL, "\"$@\" >&2 && times");
         let output = command.output().map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            return Err(format!(
-                "{run} fails without a mutant:\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            ));
+            return Err(format!("{run} fails without a mutant:\n{said}"));
+        }
+        if said.contains("running 0 tests") {
+            return Err(format!("{run}: there are no such tests"));
         }
         let times = String::from_utf8_lossy(&output.stdout).into_owned();
         let cpu = children_time(&times).ok_or_else(|| format!("times said {times:?}"))?;
