@@ -93,12 +93,13 @@ pub fn whole_segments(dir: &Path, owner: Owner) -> Vec<PathBuf> {
         let flags = rustix::fs::fcntl_getfl(&file).unwrap().bits();
         assert_ne!(flags & libc::O_DSYNC as u32, 0, "a completed write is a durable one");
         assert_eq!(file.metadata().unwrap().len(), bytes);
+        // Zeros that were written, not blocks that only count as zeros: a commit into those would change metadata. What
+        // has been read into memory does not tell them apart, so this comes first.
+        let hole = rustix::fs::seek(&file, SeekFrom::Hole(0)).unwrap();
+        assert_eq!(hole, bytes, "no hole before the end");
         let content = std::fs::read(&path).unwrap();
         assert_eq!(content[..4096], header.encode());
         assert!(content[4096..].iter().all(|byte| *byte == 0));
-        // Zeros that were written, not blocks that only count as zeros: a commit into those would change metadata.
-        let hole = rustix::fs::seek(&file, SeekFrom::Hole(0)).unwrap();
-        assert_eq!(hole, bytes, "no hole before the end");
         path
     };
     // Zeros are written in pieces of 256 KiB: less than one, whole ones alone, and some with a rest.
