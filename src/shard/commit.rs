@@ -6,10 +6,12 @@ use super::Platform;
 use super::Shard;
 use super::platform::{Done, Files, Job, Ring, Time};
 use crate::cold::port::{Commit, EndedRequest, Source};
+use crate::fsm::driver::ToSocket;
 use crate::fsm::fold;
 use crate::fsm::request::Durability;
 use crate::fsm::types::{Record, RequestLog};
 use crate::journal::{Lsn, Writer, image_records};
+use crate::net::ConnId;
 use crate::ops::metrics::RequestEnd;
 use std::collections::{HashMap, VecDeque};
 
@@ -35,6 +37,13 @@ pub(super) enum After {
     Nothing,
 }
 
+/// What the driver with this key is to hear on this connection.
+struct HeldMessage {
+    key: u32,
+    conn: ConnId,
+    message: ToSocket,
+}
+
 /// The journal of a shard and everything that waits for it.
 pub(super) struct Durable<File> {
     pub(super) writer: Writer,
@@ -42,6 +51,8 @@ pub(super) struct Durable<File> {
     awaiting: VecDeque<(Lsn, After)>,
     /// Answers that show uncommitted state, held until that is durable.
     held: VecDeque<(Lsn, super::Letter, u16)>,
+    /// Messages to drivers, held until the change of shift before them is durable.
+    held_messages: VecDeque<(Lsn, HeldMessage)>,
     feed: Vec<Commit>,
     /// Numbers of records that the store has been (or will be) told of and has not confirmed.
     unstored: VecDeque<Lsn>,
@@ -63,6 +74,7 @@ impl<File> Durable<File> {
             files: HashMap::new(),
             awaiting: VecDeque::new(),
             held: VecDeque::new(),
+            held_messages: VecDeque::new(),
             feed: Vec::new(),
             unstored: VecDeque::new(),
             ended: VecDeque::new(),
@@ -72,6 +84,13 @@ impl<File> Durable<File> {
             imaged: 0,
             source,
         }
+    }
+
+    /// Holds a message until `lsn`, the last change of that driver's shift, is durable. Raises `lsn` so that the messages of
+    /// all drivers leave in the order in which they were held.
+    pub(super) fn hold_message(&mut self, lsn: &mut Lsn, key: u32, conn: ConnId, message: ToSocket) {
+        *lsn = self.held_messages.back().map_or(*lsn, |(last, _)| (*lsn).max(*last));
+        self.held_messages.push_back((*lsn, HeldMessage { key, conn, message }));
     }
 
     /// Whether everything appended is durable.
@@ -201,9 +220,29 @@ impl<P: Platform> Shard<P> {
             };
             self.post(to, letter);
         }
+        self.send_held_messages(committed.through);
         if (1..=committed.through).contains(&self.durable.imaged) {
             self.drop_segments();
         }
+    }
+
+    /// Sends what waited for changes of shift that are durable now.
+    fn send_held_messages(&mut self, through: Lsn) {
+        while self
+            .durable
+            .held_messages
+            .front()
+            .is_some_and(|(lsn, _)| *lsn <= through)
+        {
+            let Some((_, HeldMessage { key, conn, message })) = self.durable.held_messages.pop_front() else {
+                break;
+            };
+            let is_there = |entry: &super::drivers::Entry| entry.conn == Some(conn);
+            if self.drivers.slab.get(key as usize).is_some_and(is_there) {
+                self.send(conn, key, &message);
+            }
+        }
+        self.drivers.changing.retain(|_, lsn| *lsn > through);
     }
 
     fn steps_committed(&mut self, lsn: Lsn, key: u32, from: usize, to: usize, wait: bool) {

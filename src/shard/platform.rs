@@ -106,6 +106,7 @@ impl Platform for Machine {
             ?error,
             "{what}: ending the process; the journal is recovered at the next start"
         );
+        crate::ops::log::end();
         std::process::exit(1)
     }
 }

@@ -53,7 +53,7 @@ impl<P: Platform> Shard<P> {
             Err(problem) => return Opened::Refused(problem),
         };
         if self.draining.is_some() {
-            return Opened::Refused(Problem::draining());
+            return Opened::Refused(Problem::draining(self.drain_left_s()));
         }
         if !idle {
             return Opened::Refused(Problem::invalid(
@@ -72,7 +72,7 @@ impl<P: Platform> Shard<P> {
             return Opened::Socket;
         }
         let Some(ring_fd) = self.mail.ring_fd(home) else {
-            return Opened::Refused(Problem::draining());
+            return Opened::Refused(Problem::draining(self.drain_left_s()));
         };
         self.handovers += 1;
         let token = (u64::from(self.index) << 40) | self.handovers;
@@ -238,6 +238,9 @@ impl<P: Platform> Shard<P> {
             Some(Conn::Http(_)) => return self.http_drained(conn),
             _ => return,
         };
+        if self.drivers.changing.contains_key(&key) {
+            return; // What it is to hear next is held; this was something else.
+        }
         self.stop_watch(key);
         if self
             .drivers
