@@ -91,7 +91,14 @@ fn a_journal_that_is_no_directory_is_an_error() {
     let error = recover_dir(root.path()).unwrap_err();
     assert!(matches!(&error, RecoverError::Io { .. }), "{error}");
     assert!(error.to_string().contains(root.path().to_str().unwrap()), "{error}");
-    assert!(inspect::check(root.path()).is_err());
+    // Commands name what they looked for.
+    let journals = root.path().join("journal");
+    let expect = format!("cannot read the journal at {}: not a directory", journals.display());
+    assert_eq!(inspect::check(root.path()).unwrap_err().to_string(), expect);
+    assert_eq!(
+        inspect::dump(root.path(), &mut Vec::new()).unwrap_err().to_string(),
+        expect
+    );
 }
 
 /// A shard's directory stands in its incarnation's, which is made first; one that is there is taken as it is.
