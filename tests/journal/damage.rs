@@ -153,10 +153,17 @@ fn stale_and_foreign_blocks_never_pass() {
         }
         assert_eq!((other.writes[4].segment, other.writes[4].offset as u64), (2, 3 * PAGE));
         check(&copy(&other, 4, 2, 3 * PAGE), 2, 3 * PAGE, &foreign);
-        let mut disk = journal.disk.clone();
-        disk.0.insert(3, other.disk.0[&1].clone());
-        check(&disk, 3, 0, &foreign);
+        // Its segment of the same number, and of another one.
+        for number in [3, 1] {
+            let mut disk = journal.disk.clone();
+            disk.0.insert(3, other.disk.0[&number].clone());
+            check(&disk, 3, 0, &foreign);
+        }
     }
+    // An unused segment of this journal under another number.
+    let mut disk = journal.disk.clone();
+    disk.0.insert(4, journal.disk.0[&3].clone());
+    check(&disk, 4, 0, &foreign);
 }
 
 #[test]

@@ -8,12 +8,14 @@ use dispatchd::journal::{
     inspect, recover_dir, segment_path, shard_dir,
 };
 use glommio::{LocalExecutorBuilder, Placement};
+use rustix::fs::SeekFrom;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// With as little memory as a shard's executor has.
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub fn run<T>(work: impl Future<Output = T>) -> T {
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(64 << 10)
         .ring_depth(128);
@@ -21,7 +23,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// A shard's journal as the shard drives it, with blocking writes in place of its ring.
-async fn write(root: &Path, owner: Owner, geometry: Geometry, records: &[Record]) -> Writer {
+pub async fn write(root: &Path, owner: Owner, geometry: Geometry, records: &[Record]) -> Writer {
     let dir = create_shard_dir(root, owner).unwrap();
     let mut writer = Writer::new(owner, geometry);
     let mut files = SegmentFiles::new();
@@ -44,11 +46,11 @@ async fn write(root: &Path, owner: Owner, geometry: Geometry, records: &[Record]
     writer
 }
 
-fn geometry() -> Geometry {
+pub fn geometry() -> Geometry {
     Geometry::new(64 << 10, 16 << 10).unwrap()
 }
 
-fn records(seed: u64) -> Vec<Record> {
+pub fn records(seed: u64) -> Vec<Record> {
     let sized = (0..60).map(|tag| sized(seed * 1000 + tag, 300 + (tag as usize * 97) % 3000));
     every_record().into_iter().chain(sized).collect()
 }
@@ -80,38 +82,97 @@ fn what_several_boots_wrote_is_read_back_in_order() {
     assert_eq!(recover_dir(root.path()).unwrap().len(), 2);
 }
 
+/// Makes segments of several lengths in `dir`, checks what is in them, and returns their paths.
+pub fn whole_segments(dir: &Path, owner: Owner) -> Vec<PathBuf> {
+    let make = |(id, bytes): (u64, u64)| {
+        let header = Writer::new(owner, Geometry::new(bytes, 4096).unwrap()).segment_header(id);
+        let path = segment_path(dir, id);
+        // Left over from a creation that was cut short.
+        std::fs::write(&path, vec![0xff; 10_000]).unwrap();
+        let file = run(segments::create(dir, &header)).unwrap();
+        let flags = rustix::fs::fcntl_getfl(&file).unwrap().bits();
+        assert_ne!(flags & libc::O_DSYNC as u32, 0, "a completed write is a durable one");
+        assert_eq!(file.metadata().unwrap().len(), bytes);
+        // Zeros that were written, not blocks that only count as zeros: a commit into those would change metadata. What
+        // has been read into memory does not tell them apart, so this comes first.
+        let hole = rustix::fs::seek(&file, SeekFrom::Hole(0)).unwrap();
+        assert_eq!(hole, bytes, "no hole before the end");
+        let content = std::fs::read(&path).unwrap();
+        assert_eq!(content[..4096], header.encode());
+        assert!(content[4096..].iter().all(|byte| *byte == 0));
+        path
+    };
+    // Zeros are written in pieces of 256 KiB: less than one, whole ones alone, and some with a rest.
+    let sizes = [8 << 10, 260 << 10, 300 << 10, 4 << 20];
+    (1..).zip(sizes).map(make).collect()
+}
+
 #[test]
 fn segments_are_whole_before_they_are_used() {
     let root = tempfile::tempdir().unwrap();
     let incarnation = Incarnation::next(root.path(), 0).unwrap();
     let owner = Owner { incarnation, shard: 0 };
     let dir = create_shard_dir(root.path(), owner).unwrap();
-    for (id, bytes) in [(1, 8 << 10), (2, 300 << 10), (3, 4 << 20)] {
-        let header = Writer::new(owner, Geometry::new(bytes, 4096).unwrap()).segment_header(id);
-        let path = segment_path(&dir, id);
-        // Left over from a creation that was cut short.
-        std::fs::write(&path, vec![0xff; 10_000]).unwrap();
-        let file = run(segments::create(&dir, &header)).unwrap();
-        let flags = rustix::fs::fcntl_getfl(&file).unwrap();
-        assert_ne!(
-            flags.bits() & libc::O_DSYNC as u32,
-            0,
-            "a completed write is a durable one"
-        );
-        let meta = file.metadata().unwrap();
-        assert_eq!(meta.len(), bytes);
-        assert!(meta.blocks() * 512 >= bytes, "allocated, not sparse");
-        let content = std::fs::read(&path).unwrap();
-        assert_eq!(content[..4096], header.encode());
-        assert!(content[4096..].iter().all(|byte| *byte == 0));
+    for path in whole_segments(&dir, owner) {
+        let meta = path.metadata().unwrap();
+        assert!(meta.blocks() * 512 >= meta.len(), "allocated, not sparse");
     }
-    run(segments::remove(&dir, &[1, 2, 9])).unwrap();
+    run(segments::remove(&dir, &[1, 2, 3, 9])).unwrap();
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     let missing = run(segments::create(
         &dir.join("none"),
         &Writer::new(owner, geometry()).segment_header(1),
     ));
     assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+/// Recovery reads a file in pieces of 1 MiB.
+#[test]
+fn a_long_segment_is_read_to_its_end() {
+    let root = tempfile::tempdir().unwrap();
+    let incarnation = Incarnation::next(root.path(), 0).unwrap();
+    let owner = Owner { incarnation, shard: 0 };
+    let geometry = Geometry::new((3 << 20) + 4096, 256 << 10).unwrap();
+    let records: Vec<Record> = (0..25).map(|tag| sized(tag, 100_000)).collect();
+    run(write(root.path(), owner, geometry, &records));
+    let recovered = recover_dir(root.path()).unwrap();
+    assert!(recovered[0].scan.records.iter().map(|(_, record)| record).eq(&records));
+    assert!(recovered[0].scan.bytes > 2 << 20);
+}
+
+/// Numbers begin at 1. Other names are left alone, and the operator is told; but for what is on its way out.
+#[test]
+fn what_is_not_named_like_a_part_of_the_journal_is_none() {
+    let root = tempfile::tempdir().unwrap();
+    let incarnation = Incarnation::next(root.path(), 0).unwrap();
+    let owner = Owner { incarnation, shard: 0 };
+    run(write(root.path(), owner, geometry(), &records(0)));
+    let dir = shard_dir(root.path(), owner);
+    let names = ["00000000.seg", "2.seg", "00000001.seg.copy", "notes.txt"];
+    for name in names {
+        std::fs::write(dir.join(name), "an operator's").unwrap();
+    }
+    std::fs::create_dir(root.path().join("journal/00000007.deleted")).unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let lines = tracing_subscriber::fmt().with_writer(Mutex::new(log.reopen().unwrap()));
+    let recovered = tracing::subscriber::with_default(lines.finish(), || recover_dir(root.path()).unwrap());
+    assert_eq!((recovered[0].scan.first_lsn, recovered[0].scan.next_lsn), (1, 65));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!(log.lines().count(), names.len(), "{log}");
+    assert!(names.iter().all(|name| log.contains(name)), "{log}");
+}
+
+#[test]
+fn open_segments_are_known_by_number() {
+    let mut files = SegmentFiles::new();
+    assert!(files.is_empty() && files.get(1).is_none());
+    let path = tempfile::NamedTempFile::new().unwrap();
+    for id in 1..=3 {
+        files.insert(id, std::fs::File::open(path.path()).unwrap());
+    }
+    assert!(files.remove(2).is_some() && files.remove(2).is_none());
+    assert!(files.get(1).is_some() && files.get(2).is_none());
+    assert_eq!((files.len(), files.is_empty()), (2, false));
 }
 
 #[test]
@@ -165,7 +226,14 @@ fn damage_is_refused_by_name_and_reported_by_check() {
     let mut out = Vec::new();
     assert_eq!(inspect::check_command(root.path(), &mut out).unwrap(), 1);
     let out = String::from_utf8(out).unwrap();
-    assert!(out.contains("00000001/0000: 64 records in "), "{out}");
+    let scan = &inspect::check(root.path()).unwrap().journals[0].result;
+    let scan = scan.as_ref().unwrap();
+    let whole = format!(
+        "in {} blocks, {} bytes, {} segments\n",
+        scan.blocks, scan.bytes, scan.segments
+    );
+    assert!(scan.blocks >= 13 && scan.bytes >= 64 * 300 && scan.segments >= 2);
+    assert!(out.contains(&format!("00000001/0000: 64 records {whole}")), "{out}");
     assert!(out.contains("00000001/0001: 0 records before: "), "{out}");
     assert!(out.ends_with("2 journals, 64 records, 1 damaged\n"), "{out}");
 

@@ -4,10 +4,14 @@
 mod cost;
 mod crash;
 mod damage;
+mod errors;
 mod files;
+mod forged;
 mod model;
 mod record;
 mod replay;
 mod saturation;
 mod support;
+mod torn;
+mod undirect;
 mod writer;

@@ -4,7 +4,7 @@ use super::support::{driver, every_step, owner, request};
 use dispatchd::aligned::AlignedBuffer;
 use dispatchd::fsm::types::{LogEntry, Record, RequestLog, Step};
 use dispatchd::journal::{OffShift, Owner, RecoveredShard, Replay, ReplayError, Scan, Tail, image_records};
-use dispatchd::wire::record::encode;
+use dispatchd::wire::record::{RECORD_OVERHEAD_MAX, encode, entry_len_max};
 
 /// The first `len` steps of a log.
 fn log(len: usize) -> RequestLog {
@@ -98,6 +98,28 @@ fn contradictions_are_errors() {
         &[&[steps(1, 4)], &[Record::Image(other)]],
         1,
         "seq 3 was told differently before",
+    );
+    // Steps that overlap what is known in their middle, and differ there.
+    let Record::Steps {
+        request_id,
+        first_seq,
+        mut entries,
+    } = steps(3, 6)
+    else {
+        unreachable!("steps are steps")
+    };
+    entries[2].at_ms += 1;
+    check(
+        &[&[
+            steps(1, 5),
+            Record::Steps {
+                request_id,
+                first_seq,
+                entries,
+            },
+        ]],
+        2,
+        "seq 5 was told differently before",
     );
     let headless = RequestLog {
         log: every_step().log[1..].to_vec(),
@@ -210,4 +232,25 @@ fn long_logs_are_split_and_come_back_whole() {
         log: vec![every_step().log[0].clone()],
     };
     assert_eq!(image_records(&short, 1 << 20), [Record::Image(short.clone())]);
+}
+
+/// A part is as long as it may be, and a step that is longer than all that stands alone: the writer refuses it by name.
+#[test]
+fn parts_are_as_long_as_they_may_be() {
+    let whole = log(8);
+    let bytes = |entries: &[LogEntry]| RECORD_OVERHEAD_MAX + entries.iter().map(entry_len_max).sum::<usize>();
+    let seqs = |max: usize| -> Vec<(u32, usize)> {
+        let place = |record| match record {
+            Record::Image(image) => (1, image.log.len()),
+            Record::Steps { first_seq, entries, .. } => (first_seq, entries.len()),
+            other => panic!("{other:?}"),
+        };
+        image_records(&whole, max).into_iter().map(place).collect()
+    };
+    let all = bytes(&whole.log);
+    assert_eq!(seqs(all), [(1, 8)]);
+    assert_eq!(seqs(all - 1), [(1, 7), (8, 1)]);
+    assert_eq!(seqs(bytes(&whole.log[..3])), [(1, 3), (4, 5)]);
+    let one_each: Vec<_> = (1..=8).map(|seq| (seq, 1)).collect();
+    assert_eq!(seqs(1), one_each);
 }

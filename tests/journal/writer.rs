@@ -40,6 +40,9 @@ fn a_commit_takes_all_that_waits() {
     assert_eq!(first, Committed { through: 1, records: 1 });
     let op = journal.writer.next_write().unwrap();
     let len = op.len;
+    assert!(!journal.writer.is_idle(), "a write is under way, and nothing else");
+    assert_eq!(journal.writer.backlog_bytes(), len as u64);
+    assert_eq!((journal.writer.committed(), journal.writer.next_lsn()), (1, 51));
     assert_eq!(
         journal.writer.completed(op.buffer, Ok(len)).unwrap(),
         Committed {
@@ -88,6 +91,17 @@ fn a_block_that_does_not_fit_asks_for_a_segment() {
 }
 
 #[test]
+fn a_block_that_just_fits_asks_for_none() {
+    let mut journal = Journal::new(owner(1, 0), 9 * PAGE, 32 << 10);
+    journal.add_segment();
+    let max = journal.writer.record_bytes_max();
+    journal.append(exactly(0, max));
+    assert_eq!(journal.writer.needs_segment(), None);
+    assert_eq!(journal.commit().unwrap().bytes.len(), 32 << 10);
+    assert_eq!(journal.writer.needs_segment(), Some(2), "now the segment is full");
+}
+
+#[test]
 fn buffers_are_recycled() {
     let mut journal = Journal::new(owner(1, 0), 1 << 20, 16 << 10);
     let mut addresses = std::collections::BTreeSet::new();
@@ -103,6 +117,54 @@ fn buffers_are_recycled() {
         journal.writer.completed(op.buffer, Ok(len)).unwrap();
     }
     assert_eq!(addresses.len(), 2, "two buffers take turns");
+}
+
+/// A buffer that grew beyond the longest commit, for a record that did not fit and moved on, is kept: nothing is allocated
+/// in steady state. One that a refused record made longer is not worth its memory.
+#[test]
+fn grown_buffers_are_recycled_unless_a_refused_record_made_them_grow() {
+    const COMMIT: usize = 16 << 10;
+    let mut journal = Journal::new(owner(1, 0), 1 << 20, COMMIT);
+    journal.add_segment();
+    for tag in [0, 2] {
+        journal.append(sized(tag, COMMIT - 2000));
+        journal.append(sized(tag + 1, COMMIT - 2000));
+        journal.flush();
+    }
+    let capacity = |journal: &mut Journal| {
+        journal.append(sized(9, 100));
+        let op = journal.writer.next_write().unwrap();
+        let (len, capacity) = (op.len, op.buffer.capacity());
+        journal.writer.completed(op.buffer, Ok(len)).unwrap();
+        capacity
+    };
+    assert_eq!(capacity(&mut journal), 2 * COMMIT);
+    let too_long = journal.writer.append(&sized(10, 3 * COMMIT));
+    assert!(matches!(too_long, Err(JournalError::RecordTooLarge { .. })));
+    assert_eq!(capacity(&mut journal), 2 * COMMIT, "the other buffer");
+}
+
+#[test]
+fn the_memory_of_a_burst_is_given_back() {
+    const COMMIT: usize = 16 << 10;
+    let mut journal = Journal::new(owner(1, 0), 1 << 20, COMMIT);
+    journal.add_segment();
+    let mut capacities = |burst: u64| {
+        for tag in 0..burst {
+            journal.append(sized(tag, COMMIT - 2000));
+        }
+        let mut capacities = Vec::new();
+        while let Some(op) = journal.writer.next_write() {
+            let len = op.len;
+            capacities.push(op.buffer.capacity());
+            journal.writer.completed(op.buffer, Ok(len)).unwrap();
+        }
+        capacities
+    };
+    // Each but the last held the next one's record for a moment.
+    let (long, ordinary) = (2 * COMMIT, COMMIT);
+    assert_eq!(capacities(5), [long, long, long, long, ordinary]);
+    assert_eq!(capacities(3), [long, long, ordinary], "two are kept, the third is new");
 }
 
 #[test]
@@ -227,6 +289,22 @@ fn segments_are_asked_for_early() {
         room + 16 * PAGE - 2 * PAGE,
         "the gap at a segment's end is counted on"
     );
+}
+
+/// What was filled before has no room, whether it was dropped or not.
+#[test]
+fn room_is_what_is_left_from_the_current_segment_on() {
+    let mut journal = Journal::new(owner(1, 0), 5 * PAGE, 4096);
+    for tag in 0..5 {
+        journal.append(sized(tag, 1000));
+        journal.flush();
+    }
+    assert_eq!(journal.writes.last().map(|write| write.segment), Some(2));
+    assert_eq!(journal.writer.segments().count(), 3, "one waits");
+    let room = 3 * PAGE + 4 * PAGE - PAGE;
+    assert_eq!(journal.writer.room_bytes(), room);
+    assert_eq!(journal.writer.drop_through(4), [1]);
+    assert_eq!(journal.writer.room_bytes(), room);
 }
 
 #[test]

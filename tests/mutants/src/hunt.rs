@@ -1,23 +1,24 @@
-//! Runs the tests once for each mutant: one that fails, or does not come to an end, has noticed.
+//! Asks every mutant whether a test notices it: the set's runs one after the other, up to the first test that fails.
 
 use crate::mutate::Mutant;
 use crate::scratch::Tests;
 use crate::sets::{Run, Set};
-use std::process::{Command, Stdio};
+use crate::trial::{Bounds, Verdict};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
-/// A run that takes longer waits for something that never comes. What only goes round is ended by its processor time.
-const WAIT_MAX: Duration = Duration::from_secs(30 * 60);
-/// How often a run is looked at.
-const POLL: Duration = Duration::from_millis(5);
 /// Mutants between two lines that say how far it has come.
-const PROGRESS: usize = 50;
-/// The number that is no mutant's: the original, which must pass.
-const ORIGINAL: u32 = 0;
+const PROGRESS: usize = 25;
 
-/// The mutants that no test notices, of the first `runs` of the set's runs.
+/// What became of the mutants.
+pub struct Hunted<'a> {
+    /// Those that no test notices, by number.
+    pub survivors: Vec<&'a Mutant>,
+    /// How many were noticed because a run did not end in its time.
+    pub endless: usize,
+}
+
+/// Puts the mutants to the first `runs` of the set's runs, `jobs` at a time.
 ///
 /// # Errors
 /// When a test cannot be run, or fails without a mutant.
@@ -27,31 +28,30 @@ pub fn hunt<'a>(
     mutants: &[&'a Mutant],
     jobs: usize,
     runs: usize,
-) -> Result<Vec<&'a Mutant>, String> {
-    let runs = &set.runs[..runs.min(set.runs.len())];
-    let (next, survivors, failure) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(None));
+) -> Result<Hunted<'a>, String> {
+    let mut bounded = Vec::new();
+    for run in &set.runs[..runs.min(set.runs.len())] {
+        let bounds = Bounds::of_original(run, tests)?;
+        println!("{bounds}: {run}");
+        bounded.push((run, bounds));
+    }
+    let (next, endless) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (survivors, failure) = (Mutex::new(Vec::new()), Mutex::new(None));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for run in runs {
-                let failed = match notices(run, tests, ORIGINAL) {
-                    Ok(false) => continue,
-                    Ok(true) => format!("{:?} fails without a mutant", run.arguments),
-                    Err(error) => error,
-                };
-                *failure.lock().expect("no thread panics") = Some(failed);
-            }
-        });
         for _ in 0..jobs {
             scope.spawn(|| {
-                loop {
+                while failure.lock().expect("no thread panics").is_none() {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(mutant) = mutants.get(index) else { break };
                     if index > 0 && index.is_multiple_of(PROGRESS) {
                         println!("{index} of {}", mutants.len());
                     }
-                    match survives(runs, tests, mutant) {
-                        Ok(false) => {}
-                        Ok(true) => {
+                    match verdict(&bounded, tests, mutant) {
+                        Ok(Verdict::Failed) => {}
+                        Ok(Verdict::Endless) => {
+                            endless.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(Verdict::Passed) => {
                             let (line, column) = mutant.place();
                             println!("survives: {:4}  {mutant}  (line {line}, column {column})", mutant.id);
                             survivors.lock().expect("no thread panics").push(*mutant);
@@ -67,47 +67,19 @@ pub fn hunt<'a>(
     }
     let mut survivors = survivors.into_inner().expect("no thread panics");
     survivors.sort_by_key(|mutant| mutant.id);
-    Ok(survivors)
+    Ok(Hunted {
+        survivors,
+        endless: endless.into_inner(),
+    })
 }
 
-fn survives(runs: &[Run], tests: &Tests, mutant: &Mutant) -> Result<bool, String> {
-    let is_for = |run: &&Run| run.files.is_empty() || run.files.iter().any(|name| mutant.file().ends_with(name));
-    for run in runs.iter().filter(is_for) {
-        if notices(run, tests, mutant.id)? {
-            return Ok(false);
+/// What the runs that are for the mutant's file say, up to the first that notices it.
+fn verdict(runs: &[(&Run, Bounds)], tests: &Tests, mutant: &Mutant) -> Result<Verdict, String> {
+    for (run, bounds) in runs.iter().filter(|(run, _)| run.is_for(mutant.file())) {
+        match bounds.run(run, tests, mutant.id)? {
+            Verdict::Passed => {}
+            noticed => return Ok(noticed),
         }
     }
-    Ok(true)
-}
-
-/// Whether the tests fail, or hang.
-fn notices(run: &Run, tests: &Tests, id: u32) -> Result<bool, String> {
-    let executable = if run.unit { &tests.unit } else { &tests.integration };
-    let shown = |error: std::io::Error| format!("{}: {error}", executable.display());
-    // The shell bounds the processor time, which a busy machine does not stretch.
-    let mut child = Command::new("sh")
-        .args(["-c", "ulimit -t \"$0\" && exec \"$@\""])
-        .arg(run.cpu_seconds_max.to_string())
-        .arg(executable)
-        .args(run.arguments)
-        .envs(run.environment.iter().copied())
-        .env("MUTANT", id.to_string())
-        .current_dir(&tests.directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(shown)?;
-    let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().map_err(shown)? {
-            return Ok(!status.success());
-        }
-        if started.elapsed() > WAIT_MAX {
-            child.kill().map_err(shown)?;
-            child.wait().map_err(shown)?;
-            return Ok(true);
-        }
-        std::thread::sleep(POLL);
-    }
+    Ok(Verdict::Passed)
 }

@@ -9,6 +9,7 @@ mod hunt;
 mod mutate;
 mod scratch;
 mod sets;
+mod trial;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -92,7 +93,8 @@ fn run(asked: &Asked) -> Result<bool, String> {
     let wanted = mutants
         .iter()
         .filter(|mutant| asked.only.as_ref().is_none_or(|only| only.contains(&mutant.id)));
-    let survivors = hunt::hunt(asked.set, &tests, &wanted.collect::<Vec<_>>(), asked.jobs, asked.runs)?;
+    let hunt::Hunted { survivors, endless } =
+        hunt::hunt(asked.set, &tests, &wanted.collect::<Vec<_>>(), asked.jobs, asked.runs)?;
     let explained = explanations(&repository.join("tests/mutants").join(asked.set.survivors))?;
     let unexplained: Vec<_> = survivors
         .iter()
@@ -110,7 +112,7 @@ fn run(asked: &Asked) -> Result<bool, String> {
     }
     let caught = mutants.len() - survivors.len();
     println!(
-        "{}: {caught} of {} mutants caught ({:.1} %), {} survive, {} of them not explained",
+        "{}: {caught} of {} mutants caught ({:.1} %), {endless} of them as endless; {} survive, {} not explained",
         asked.set.name,
         mutants.len(),
         100.0 * caught as f64 / mutants.len().max(1) as f64,

@@ -25,7 +25,7 @@ pub struct Tests {
     pub unit: PathBuf,
     /// In `tests/`.
     pub integration: PathBuf,
-    /// Where they run: the repository, as cargo has it.
+    /// Where they run and keep their files: a mutant writes and removes where it should not.
     pub directory: PathBuf,
 }
 
@@ -57,10 +57,12 @@ pub fn build(repository: &Path, set: &Set, mutated: Mutated) -> Result<(Tests, V
                     return Err(format!("{name} does not build:\n{}", text_of(&built)));
                 }
             }
+            let directory = scratch.join("tmp");
+            empty(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
             let tests = Tests {
                 unit: scratch.join("unit"),
                 integration: scratch.join(set.tests),
-                directory: repository.to_owned(),
+                directory,
             };
             return Ok((tests, mutants));
         }
@@ -74,6 +76,15 @@ pub fn build(repository: &Path, set: &Set, mutated: Mutated) -> Result<(Tests, V
         mutants.retain(|mutant| !broken.contains(&mutant.id));
     }
     Err("the mutated code does not compile".to_owned())
+}
+
+/// Makes a directory, or removes what earlier runs, ended before they could, left in it.
+fn empty(directory: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::create_dir_all(directory)
 }
 
 /// How a switch reads in the text that is compiled.
@@ -126,11 +137,13 @@ struct Compiler {
 }
 
 impl Compiler {
-    /// Not optimised, which is quick to build; checks of overflow and the like are on.
+    /// Optimised a little, as the tests run hundreds of times; checks of overflow and the like are on.
     fn rustc(&self, name: &str, path: &Path, more: &[&str]) -> Result<Output, String> {
         let mut command = Command::new("rustc");
         command.args(["--edition", "2024", "--cap-lints", "allow", "--error-format", "json"]);
         command.args([
+            "-C",
+            "opt-level=1",
             "-C",
             "debug-assertions=on",
             "-C",

@@ -1,0 +1,5 @@
+//! Every check of the witness notices what it is there for, and nothing in a good story.
+
+mod offers;
+mod reports;
+mod story;

@@ -1,0 +1,227 @@
+//! Offers, trips and outcomes: what drivers and callers must never see.
+
+use super::story::{CANCELLED, EVENT, EXPIRES_MS, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown, taken};
+use dispatchd_sim::checks::Check;
+use dispatchd_sim::codec::messages::{Heard, Say};
+use dispatchd_sim::ids::Offer;
+use dispatchd_sim::witness::Ask;
+use dispatchd_sim::words::{Class, DriverState, Move, Revoke};
+#[test]
+fn a_good_story() {
+    let mut story = Story::new();
+    story.hear(0, shown(R0));
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
+    story.is_good();
+}
+
+#[test]
+fn two_winners() {
+    let mut story = Story::new();
+    story.win(0, R0, "t-1");
+    story.is_good();
+    story.win(1, Offer { request: 0, attempt: 2 }, "t-2");
+    story.finds(Check::OneWinner);
+}
+
+#[test]
+fn two_offers_and_an_offer_beside_a_trip() {
+    let mut story = Story::new();
+    story.post(Class::Standard, 0b1111);
+    story.hear(0, shown(R0));
+    story.hear(0, shown(Offer { request: 1, attempt: 1 }));
+    story.finds(Check::OneOffer);
+
+    let mut story = Story::new();
+    story.post(Class::Standard, 0b1111);
+    story.win(0, R0, "t-1");
+    story.hear(0, shown(Offer { request: 1, attempt: 1 }));
+    story.finds(Check::OneTrip);
+}
+
+#[test]
+fn two_trips() {
+    let mut story = Story::new();
+    story.post(Class::Standard, 0b1111);
+    story.win(0, R0, "t-1");
+    let answer = "{\"request_id\":\"r1\",\"outcome\":\"CONFIRMED\",\"trip_id\":\"t-2\"}";
+    let ask = Ask::Response {
+        request: 1,
+        driver: 0,
+        attempt: Some(1),
+        accept: true,
+    };
+    story.asked(ask, 200, answer);
+    story.finds(Check::OneTrip);
+}
+
+#[test]
+fn answers_that_are_taken_back() {
+    let missing = "{\"code\":\"no_such_request\"}";
+    let mut story = Story::new();
+    story.asked(Ask::Audit(0), 404, missing);
+    story.finds(Check::AnswerKept);
+
+    // The same before anything was answered is no violation.
+    let mut story = Story::new();
+    story.post(Class::Standard, 1);
+    story.asked(Ask::Audit(1), 404, missing);
+    story.is_good();
+}
+
+#[test]
+fn a_confirmation_that_is_lost() {
+    let mut story = Story::new();
+    let trip = story.win(0, R0, "t-1");
+    story.connect(0, 1, 50, DriverState::EnRoute, Some(trip));
+    story.is_good();
+    story.connect(0, 2, 51, DriverState::Available, None);
+    story.finds(Check::ConfirmedKept);
+}
+
+#[test]
+fn events_that_change_or_are_skipped() {
+    let read = Ask::Events {
+        after: Some(0),
+        consumer: None,
+    };
+    let mut story = Story::new();
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(read, 200, EVENT);
+    story.is_good();
+    story.asked(read, 200, &EVENT.replace("1009001", "1009002"));
+    story.finds(Check::EventKept);
+
+    let mut story = Story::new();
+    story.asked(read, 200, &EVENT.replace("\"cursor\":1", "\"cursor\":2"));
+    story.finds(Check::EventsInOrder);
+}
+
+#[test]
+fn a_request_without_an_end() {
+    let mut story = Story::new();
+    story.last(&audit("OFFER_SENT", &[SENT]), RECORD, "");
+    story.finds(Check::EndsInTime);
+}
+
+#[test]
+fn an_offer_that_ends_late_or_moves() {
+    let mut story = Story::new();
+    let late = ("OFFER_TIMED_OUT", 1_030_000, TIMED_OUT.2);
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    let end = ("REQUEST_CANCELLED", 1_030_000, "");
+    story.last(&audit("CANCELLED", &[SENT, late, end]), RECORD, EVENT);
+    story.finds(Check::OfferInTime);
+
+    let mut story = Story::new();
+    story.hear(0, shown(R0));
+    story.connect(0, 1, 50, DriverState::Offered, None);
+    let moved = Heard::Offer {
+        offer: R0,
+        class: Class::Standard,
+        expires_at_ms: EXPIRES_MS + 1,
+        ttl_ms: 9_000,
+        trip_intact: true,
+    };
+    story.go().heard(0, 1, moved);
+    story.finds(Check::OfferInTime);
+}
+
+#[test]
+fn two_outcomes() {
+    let mut story = Story::new();
+    story.hear(0, shown(R0));
+    story.say(0, Say::Decline(R0));
+    story.hear(0, Heard::Declined { offer: R0 });
+    story.is_good();
+    let answer = "{\"request_id\":\"r0\",\"outcome\":\"CONFIRMED\",\"trip_id\":\"t-2\"}";
+    let ask = Ask::Response {
+        request: 0,
+        driver: 0,
+        attempt: Some(1),
+        accept: true,
+    };
+    story.asked(ask, 200, answer);
+    story.finds(Check::OneOutcome);
+}
+
+#[test]
+fn outcomes_without_a_cause() {
+    let mut story = Story::new();
+    let trip = story.witness.ids.read_trip("t-1");
+    story.hear(0, shown(R0));
+    story.hear(0, Heard::Confirmed { offer: R0, trip });
+    story.finds(Check::Caused);
+
+    let mut story = Story::new();
+    story.hear(0, shown(R0));
+    let (offer, reason) = (R0, Revoke::Timeout);
+    story.hear(0, Heard::Revoked { offer, reason });
+    story.finds(Check::Caused);
+
+    let mut story = Story::new();
+    let trip = story.win(0, R0, "t-1");
+    story.say(0, Say::Trip(trip, Move::Arrived));
+    let state = DriverState::Available;
+    story.hear(0, Heard::State { state, trip: None });
+    story.finds(Check::Caused);
+}
+
+#[test]
+fn economy_before_premium() {
+    let mut story = Story::new();
+    for class in [Class::Premium, Class::Economy] {
+        let call = story.post(class, 1);
+        let request = call;
+        story.answer(call, 202, &taken(request));
+    }
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    let waits = |request: u32, sent_ms: u64, end_ms: u64| {
+        let sent = format!(
+            ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{{\"expires_at_ms\":{}}}",
+            sent_ms + 8_995
+        );
+        let end = ",\"attempt\":1,\"driver_id\":\"d0\"";
+        audit_of(
+            request,
+            1_000_100,
+            "\"d0\"",
+            "CANCELLED",
+            &[
+                ("OFFER_SENT", sent_ms, sent.as_str()),
+                ("OFFER_TIMED_OUT", end_ms, end),
+                ("REQUEST_CANCELLED", end_ms, ""),
+            ],
+        )
+    };
+    for request in [1, 2] {
+        let body = format!("{{\"request_id\":\"r{request}\",\"state\":\"CANCELLED\"}}");
+        story.asked(Ask::Cancel(request), 200, &body);
+    }
+    story.asked(Ask::Audit(1), 200, &waits(1, 1_020_000, 1_028_995));
+    story.asked(Ask::Audit(2), 200, &waits(2, 1_010_000, 1_018_995));
+    let rows = [(2, 1_010_000, 1_018_995), (1, 1_020_000, 1_028_995)].map(|(request, sent, end)| {
+        RECORD
+            .replace("r0", &format!("r{request}"))
+            .replace("1000005", &format!("{sent}"))
+            .replace("1009000", &format!("{end}"))
+    });
+    let [second, first] = rows;
+    let events = format!(
+        "{EVENT}{}{}",
+        EVENT
+            .replace("r0", "r2")
+            .replace("\"cursor\":1", "\"cursor\":2")
+            .replace("1009001", "1018995"),
+        EVENT
+            .replace("r0", "r1")
+            .replace("\"cursor\":1", "\"cursor\":3")
+            .replace("1009001", "1028995")
+    );
+    story.last(
+        &audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]),
+        &format!("{first},{second},{RECORD}"),
+        &events,
+    );
+    story.finds(Check::ClassOrder);
+}

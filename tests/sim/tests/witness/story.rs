@@ -1,0 +1,190 @@
+//! A story that the witness is told, a step at a time: four drivers and one request, and what they saw.
+
+use dispatchd_sim::checks::Check;
+use dispatchd_sim::client::NodeEvent;
+use dispatchd_sim::codec::http::Answer;
+use dispatchd_sim::codec::messages::{Heard, Say};
+use dispatchd_sim::ids::{Offer, Style};
+use dispatchd_sim::witness::{Ask, Expect, Next, Wish, Witness};
+use dispatchd_sim::words::{Class, DriverState};
+use std::fmt::Write as _;
+
+pub const WALL_MS: u64 = 1_000_000;
+/// `expires_at_ms` of the offers here.
+pub const EXPIRES_MS: u64 = WALL_MS + 9_000;
+
+pub struct Story {
+    pub witness: Witness,
+    pub now_us: u64,
+}
+
+impl Story {
+    /// Four drivers, each with a socket 0, and one request that was posted with all of them as candidates.
+    pub fn new() -> Self {
+        let witness = Witness::new(Expect {
+            style: Style::ALL[0],
+            drivers: 4,
+            may_refuse: false,
+            may_fail: false,
+            may_drain: false,
+            shards: 2,
+            order_margin_ms: 10,
+            age_step_ms: 1_000,
+            trace: true,
+        });
+        let mut story = Self { witness, now_us: 0 };
+        let started = NodeEvent::Started {
+            incarnation: 1,
+            wall_offset_us: WALL_MS * 1_000,
+        };
+        story.go().node_event(started);
+        for driver in 0..4 {
+            story.connect(driver, 0, u64::from(driver) + 1, DriverState::Available, None);
+        }
+        let call = story.post(Class::Standard, 0b1111);
+        assert_eq!(story.answer(call, 202, &taken(0)), Next::Done);
+        story
+    }
+
+    pub fn go(&mut self) -> &mut Witness {
+        self.now_us += 1_000;
+        self.witness.at(self.now_us)
+    }
+
+    pub fn connect(&mut self, driver: u32, conn: u32, session: u64, state: DriverState, trip: Option<u32>) {
+        self.go().socket_opened(driver, conn);
+        let welcome = Heard::Welcome {
+            driver,
+            session,
+            state,
+            trip,
+            server_ms: WALL_MS,
+        };
+        self.go().heard(driver, conn, welcome);
+    }
+
+    pub fn post(&mut self, class: Class, candidates: u64) -> u32 {
+        let wish = Wish {
+            class,
+            offer_timeout_ms: Some(9_000),
+            deadline_ms: Some(60_000),
+            max_attempts: None,
+            parallel: None,
+            busy_wait_ms: Some(5_000),
+        };
+        let request = self.go().new_request(0, wish);
+        self.go().called("caller", Ask::Offer(request), candidates)
+    }
+
+    pub fn ask(&mut self, ask: Ask) -> u32 {
+        self.go().called("caller", ask, 0b1111)
+    }
+
+    pub fn answer(&mut self, call: u32, status: u16, body: &str) -> Next {
+        let answer = Answer {
+            status,
+            close: false,
+            retry_after: true,
+            body,
+        };
+        self.go().answered(call, &answer)
+    }
+
+    pub fn asked(&mut self, ask: Ask, status: u16, body: &str) -> Next {
+        let call = self.ask(ask);
+        self.answer(call, status, body)
+    }
+
+    pub fn hear(&mut self, driver: u32, heard: Heard) {
+        self.go().heard(driver, 0, heard);
+    }
+
+    pub fn say(&mut self, driver: u32, say: Say) {
+        self.go().said(driver, 0, say);
+    }
+
+    /// The driver is shown, accepts and gets a request's attempt.
+    pub fn win(&mut self, driver: u32, offer: Offer, trip: &str) -> u32 {
+        let trip = self.witness.ids.read_trip(trip);
+        self.hear(driver, shown(offer));
+        self.say(driver, Say::Accept(offer));
+        self.hear(driver, Heard::Confirmed { offer, trip });
+        trip
+    }
+
+    /// The auditor reads this audit of request 0, its records, and nothing else; faults are over.
+    pub fn last(&mut self, audit: &str, records: &str, events: &str) {
+        self.go().node_event(NodeEvent::FaultsOver);
+        self.asked(Ask::Audit(0), 200, audit);
+        self.asked(
+            Ask::Records(0),
+            200,
+            &format!("{{\"driver_id\":\"d0\",\"records\":[{records}]}}"),
+        );
+        let read = Ask::Events {
+            after: Some(0),
+            consumer: None,
+        };
+        self.asked(read, 200, events);
+        self.go().audit_done();
+    }
+
+    #[track_caller]
+    pub fn finds(&self, check: Check) {
+        let found = self.witness.violation().expect("nothing was found");
+        assert_eq!(found.check, check, "{}", found.text);
+    }
+
+    #[track_caller]
+    pub fn is_good(&self) {
+        assert_eq!(self.witness.violation(), None);
+    }
+}
+
+pub const R0: Offer = Offer { request: 0, attempt: 1 };
+
+pub fn shown(offer: Offer) -> Heard {
+    Heard::Offer {
+        offer,
+        class: Class::Standard,
+        expires_at_ms: EXPIRES_MS,
+        ttl_ms: 9_000,
+        trip_intact: true,
+    }
+}
+
+pub fn taken(request: u32) -> String {
+    format!(
+        "{{\"request_id\":\"r{request}\",\"state\":\"OFFER_SENT\",\"attempt\":1,\"driver_id\":\"d0\",\"duplicate\":false}}"
+    )
+}
+
+/// An audit of request 0 with these events after the first.
+pub fn audit(state: &str, events: &[(&str, u64, &str)]) -> String {
+    audit_of(0, 1_000_005, "\"d0\",\"d1\",\"d2\",\"d3\"", state, events)
+}
+
+pub fn audit_of(request: u32, at_ms: u64, candidates: &str, state: &str, events: &[(&str, u64, &str)]) -> String {
+    let mut text = format!(
+        "{{\"request_id\":\"r{request}\",\"state\":\"{state}\",\"events\":[{{\"seq\":1,\"at_ms\":{at_ms},\"event\":\"REQUEST_RECEIVED\",\"node\":\"n\",\
+         \"detail\":{{\"priority\":\"standard\",\"deadline_at_ms\":1060000,\"candidates\":[{candidates}],\"offer_timeout_ms\":8995,\"parallel\":1,\"busy_wait_ms\":5000}}}}"
+    );
+    for (index, (name, at_ms, rest)) in events.iter().enumerate() {
+        let _ = write!(
+            text,
+            ",{{\"seq\":{},\"at_ms\":{at_ms},\"event\":\"{name}\",\"node\":\"n\"{rest}}}",
+            index + 2
+        );
+    }
+    text + "]}"
+}
+
+pub const SENT: (&str, u64, &str) = (
+    "OFFER_SENT",
+    1_000_005,
+    ",\"attempt\":1,\"driver_id\":\"d0\",\"channel\":\"websocket\",\"detail\":{\"expires_at_ms\":1009000}",
+);
+pub const TIMED_OUT: (&str, u64, &str) = ("OFFER_TIMED_OUT", 1_009_000, ",\"attempt\":1,\"driver_id\":\"d0\"");
+pub const CANCELLED: (&str, u64, &str) = ("REQUEST_CANCELLED", 1_009_001, "");
+pub const RECORD: &str = "{\"request_id\":\"r0\",\"trip_id\":null,\"attempt\":1,\"offer_sent_at_ms\":1000005,\"response_type\":\"TIMEOUT\",\"response_at_ms\":1009000}";
+pub const EVENT: &str = "{\"cursor\":1,\"type\":\"REQUEST_CANCELLED\",\"request_id\":\"r0\",\"at_ms\":1009001}\n";
