@@ -218,7 +218,7 @@ async fn watch(
             return Err(io::Error::other(format!("the node ended by itself: {status}")));
         }
         let at = begin.elapsed();
-        let sample = match tokio::task::block_in_place(|| samples::take(address)) {
+        let sample = match tokio::task::block_in_place(|| samples::take(address, node.pid())) {
             Ok(sample) => sample,
             Err(error) => {
                 eprintln!("no sample at {:.0} s: {error}", at.as_secs_f64());
@@ -312,7 +312,7 @@ impl Crowd {
         drop(self.engine);
         let begin = Instant::now();
         loop {
-            let held = match tokio::task::block_in_place(|| samples::take(address)) {
+            let held = match tokio::task::block_in_place(|| samples::take(address, None)) {
                 Ok(sample) => held(&sample),
                 Err(error) => vec![format!("no metrics at the end: {error}")],
             };

@@ -56,6 +56,10 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
 /// The store's block cache: filled by reads, up to its bound.
 const STORE_CACHE: &str = "dispatchd_store_cache_bytes";
 
+/// Files of the store that the server has open, counted from outside: a table that is kept for days is one, and their number has a
+/// bound of its own.
+const STORE_FILES: &str = "store_files";
+
 /// Everything that is sampled.
 pub const SERIES: &[Series] = &[
     Series {
@@ -89,7 +93,17 @@ pub const SERIES: &[Series] = &[
     ),
     series("store_cache", STORE_CACHE, MIB, "MiB", Expect::Shown),
     series("tables", "dispatchd_memory_bytes", MIB, "MiB", Expect::Flat(0.25)),
-    series("fds", "process_open_fds", 1.0, "descriptors", Expect::Flat(2.0)),
+    Series {
+        less: Some(STORE_FILES),
+        ..series(
+            "fds_less_store",
+            "process_open_fds",
+            1.0,
+            "descriptors",
+            Expect::Flat(2.0),
+        )
+    },
+    series("store_files", STORE_FILES, 1.0, "descriptors", Expect::Shown),
     series("threads", "process_threads", 1.0, "threads", Expect::Flat(1.0)),
     series("ring_slots", "dispatchd_ring_slots", 1.0, "slots", Expect::Flat(5.0)),
     series(
@@ -179,18 +193,34 @@ pub const SERIES: &[Series] = &[
 /// One look at everything; as long as [`SERIES`].
 pub type Sample = Vec<f64>;
 
-/// Looks at everything once. A series that the server does not show is not a number.
+/// Looks at everything once. A series that the server (or, without its `pid`, the system) does not show is not a number.
 ///
 /// # Errors
 /// `/metrics` cannot be read.
-pub fn take(address: SocketAddrV4) -> io::Result<Sample> {
+pub fn take(address: SocketAddrV4, pid: Option<u32>) -> io::Result<Sample> {
     let text = match http::get(address, "/metrics")? {
         (200, text) => text,
         (status, _) => return Err(io::Error::other(format!("/metrics answers {status}"))),
     };
-    let read = |name| metric(&text, name).unwrap_or(f64::NAN);
+    let files = pid
+        .and_then(|pid| store_files(pid).ok())
+        .map_or(f64::NAN, |count| count as f64);
+    let read = |name| match name {
+        STORE_FILES => files,
+        _ => metric(&text, name).unwrap_or(f64::NAN),
+    };
     let value = |series: &Series| (read(series.metric) - series.less.map_or(0.0, read)) / series.divisor;
     Ok(SERIES.iter().map(value).collect())
+}
+
+fn store_files(pid: u32) -> io::Result<usize> {
+    let mut count = 0;
+    for fd in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // One that is closed meanwhile is none.
+        let target = std::fs::read_link(fd?.path()).unwrap_or_default();
+        count += usize::from(target.components().any(|part| part.as_os_str() == "store"));
+    }
+    Ok(count)
 }
 
 /// The value of one series in a sample.
