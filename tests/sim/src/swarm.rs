@@ -124,6 +124,7 @@ impl Case {
         self.habits.connections = 4;
         self.habits.views = 900;
         self.temper.stray = 800;
+        self.temper.off_shift = 150;
         self.temper.mischief_ms = 300;
         self.temper.reconnect_ms = 20;
         self.plan.faults = kills(rng, self.hours.close_us, 8);

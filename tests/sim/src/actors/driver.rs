@@ -385,6 +385,12 @@ impl Driver {
                 offer.attempt += 1;
             } else if self.rng.chance(400) {
                 offer = self.guess(offer);
+                if self.rng.chance(self.temper.off_shift) {
+                    // It is not to be had, and takes the offer all the same.
+                    self.say(conn, Say::Shift(false), out);
+                    self.say(conn, Say::Accept(offer), out);
+                    return self.later(self.temper.mischief_ms, Deed::OnShift, out);
+                }
             }
             let say = match self.rng.below(3) {
                 0 => Say::Ack(offer),

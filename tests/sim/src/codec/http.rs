@@ -45,8 +45,11 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
             Ok(None)
         };
     };
-    let head = std::str::from_utf8(&input[..head_len - 4]).map_err(|_| Bad::new("a head that is no text"))?;
-    let mut lines = head.split("\r\n");
+    let head = std::str::from_utf8(&input[..head_len - 2]).map_err(|_| Bad::new("a head that is no text"))?;
+    // A bare LF ends a line that is none.
+    let mut lines = head
+        .split_inclusive('\n')
+        .map(|line| line.strip_suffix("\r\n").unwrap_or("\n"));
     let status_line = lines.next().unwrap_or_default();
     let status = status_line
         .strip_prefix("HTTP/1.1 ")
@@ -56,7 +59,8 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
     let (mut length, mut close, mut retry_after) = (None, false, false);
     for line in lines {
         let (name, value) = line
-            .split_once(": ")
+            .split_once(':')
+            .and_then(|(name, value)| Some((name, value.strip_prefix(' ')?)))
             .ok_or_else(|| Bad::new(format!("no field: {line}")))?;
         if name.eq_ignore_ascii_case("content-length") {
             length = value.parse::<usize>().ok();
@@ -86,10 +90,14 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
 
 /// Length of the head, empty line included.
 fn head_len(input: &[u8]) -> Option<usize> {
-    input
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map(|at| at + 4)
+    let mut from = 0;
+    loop {
+        let at = from + input[from..].iter().position(|byte| *byte == b'\n')?;
+        if input[..at].ends_with(b"\r\n\r") {
+            return Some(at + 1);
+        }
+        from = at + 1;
+    }
 }
 
 #[cfg(test)]
