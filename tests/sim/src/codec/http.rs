@@ -33,16 +33,25 @@ pub fn request(out: &mut Vec<u8>, method: &str, target: &str, body: Option<&[u8]
     }
 }
 
-/// The first answer in `input` and how many bytes it has; `None` when it is not whole.
+/// What the bytes of a connection begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins<'a> {
+    /// A whole answer, and how many bytes it has.
+    Answer(Answer<'a>, usize),
+    /// A part of one; it is not whole with fewer bytes than this.
+    Part(usize),
+}
+
+/// Reads the first answer in `input`.
 ///
 /// # Errors
 /// When this is no answer as the node has to write it.
-pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
+pub fn answer(input: &[u8]) -> Result<Begins<'_>, Bad> {
     let Some(head_len) = head_len(input) else {
         return if input.len() > 16 << 10 {
             Err(Bad::new("an HTTP head without an end"))
         } else {
-            Ok(None)
+            Ok(Begins::Part(0))
         };
     };
     let head = std::str::from_utf8(&input[..head_len - 2]).map_err(|_| Bad::new("a head that is no text"))?;
@@ -76,7 +85,7 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
         (_, None) => return Err(Bad::new("an answer without Content-Length")),
     };
     let Some(body) = input.get(head_len..head_len + length) else {
-        return Ok(None);
+        return Ok(Begins::Part(head_len + length));
     };
     let body = std::str::from_utf8(body).map_err(|_| Bad::new("a body that is no text"))?;
     let answer = Answer {
@@ -85,7 +94,7 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
         retry_after,
         body,
     };
-    Ok(Some((answer, head_len + length)))
+    Ok(Begins::Answer(answer, head_len + length))
 }
 
 /// Length of the head, empty line included.
@@ -109,12 +118,19 @@ mod tests {
 
     #[test]
     fn answers_are_cut_anywhere() {
-        let (first, used) = answer(TWO).unwrap().unwrap();
+        let whole = |input| match answer(input) {
+            Ok(Begins::Answer(answer, used)) => (answer, used),
+            other => panic!("{other:?}"),
+        };
+        let (first, used) = whole(TWO);
         assert_eq!((first.status, first.close, first.body), (202, false, "{\"a\":1}"));
         for cut in 0..used {
-            assert_eq!(answer(&TWO[..cut]), Ok(None), "{cut}");
+            let Ok(Begins::Part(least)) = answer(&TWO[..cut]) else {
+                panic!("an answer of {cut} bytes")
+            };
+            assert!(least == 0 || least == used, "{cut}");
         }
-        let (second, rest) = answer(&TWO[used..]).unwrap().unwrap();
+        let (second, rest) = whole(&TWO[used..]);
         assert_eq!(
             (second.status, second.close, second.retry_after, second.body),
             (503, true, true, "{}")
