@@ -1,8 +1,8 @@
 //! What a crash leaves in conflict is settled at the next start, and a port has one owner.
 
-use crate::support::{Node, Setup, json};
+use crate::support::{Driver, Node, Setup, eventually, json, number as number_of, within};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A second node (another data directory) on the port of a running one must not start: the kernel would deal the
 /// connections out between the two, so that a request that one took is 404 at the other.
@@ -26,27 +26,25 @@ async fn an_expired_offer_is_not_offered_after_a_restart() {
     const DRIVERS: usize = 40;
     let mut node = Setup::shards(4).start().await;
     let mut drivers = Vec::new();
+    let mut end_ms = 0;
     for number in 0..DRIVERS {
         let mut driver = node.driver(&format!("d{number}")).await;
         let more = json!({"offer_timeout_ms": 500});
         node.offer(&format!("r{number}"), &[&driver.id.clone()], &more).await;
-        driver.expect("OFFER").await;
+        end_ms = end_ms.max(number_of(&driver.expect("OFFER").await, "expires_at_ms"));
         drivers.push(driver);
     }
     node.kill_9();
     drop(drivers);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let is_over = || async { (UNIX_EPOCH.elapsed().unwrap().as_millis() > u128::from(end_ms)).then_some(()) };
+    eventually("the end of the last offer", is_over).await;
     node.spawn();
     let address = node.address;
     let connects = (0..DRIVERS).map(|number| {
         tokio::spawn(async move {
             let id = format!("d{number}");
-            loop {
-                if let Ok(driver) = crate::support::Driver::try_connect(address, &id).await {
-                    return driver.welcome["state"].clone();
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            let welcomed = || async { Driver::try_connect(address, &id).await.ok() };
+            eventually("the node's return", welcomed).await.welcome["state"].clone()
         })
     });
     let mut offered = 0;
@@ -55,12 +53,12 @@ async fn an_expired_offer_is_not_offered_after_a_restart() {
     }
     assert_eq!(
         offered, 0,
-        "of {DRIVERS} drivers were welcomed as `offered`, half a second after their offers' end"
+        "of {DRIVERS} drivers were welcomed as `offered` after their offers' end"
     );
 }
 
 /// Kills the node while offers are on their way to drivers who already hold `z-*`, and starts it again. Ids before
-/// `z-` in the alphabet, since recovery goes by id.
+/// `z-` in the alphabet, since recovery goes by id. It dies when so many POSTs have been answered, another number each time.
 async fn crash_under_offers_to_taken_drivers(accept: bool) {
     const DRIVERS: usize = 10;
     let mut node = Setup::shards(4).start().await;
@@ -77,13 +75,16 @@ async fn crash_under_offers_to_taken_drivers(accept: bool) {
             }
             drivers.push(driver);
         }
+        let mut posts = tokio::task::JoinSet::new();
         for number in 0..DRIVERS * 20 {
             let id = format!("d{round}-{}", number % DRIVERS);
             let body = crate::support::api::offer(&format!("a{number}-{id}"), &[&id], &json!({}));
             let post = node.http.post(node.url("/v1/dispatch/offer")).json(&body);
-            tokio::spawn(post.send());
+            posts.spawn(post.send());
         }
-        tokio::time::sleep(Duration::from_millis(round)).await;
+        for _ in 0..round * 5 {
+            within("an answer to a POST", posts.join_next()).await;
+        }
         node.kill_9();
         node.spawn();
         node.until_ready().await;
