@@ -142,9 +142,13 @@ impl Case {
         self.habits.burst = 8;
         self.habits.pause_ms = 150;
         self.habits.candidates = self.habits.candidates.max(6);
-        self.habits.deadline_ms = 30_000;
-        self.temper.accept = self.temper.accept.min(150);
-        self.temper.decline = 600;
+        // What has ended holds its segment until it is stored: little ends.
+        self.habits.deadline_ms = 90_000;
+        self.habits.cancels = 0;
+        self.habits.responses = 0;
+        self.temper.by_http = 0;
+        self.temper.accept = self.temper.accept.min(30);
+        self.temper.decline = 800;
         self.temper.think_ms = 200;
         self.plan.faults = kills(rng, close_us, 5);
         self.plan.faults.push((
