@@ -5,7 +5,7 @@
 use super::Platform;
 use super::{Letter, Shard, home_of_driver};
 use crate::cold::port::EndedRequest;
-use crate::fsm::fold::Outcome;
+use crate::fsm::fold::{Fold, Outcome};
 use crate::fsm::ids::RequestId;
 use crate::fsm::request::{ApiAnswer, Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::RequestLog;
@@ -158,7 +158,14 @@ fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
 }
 
 pub(super) fn view(request: &Request, audit: bool, node: &str) -> Reply {
-    let fold = request.fold();
+    // While drivers are asked, what was decided before is not on its way to the disk yet: it is not shown.
+    let stored;
+    let fold = if request.persisted_log().len() == request.log().len() {
+        request.fold()
+    } else {
+        stored = Fold::of(request.persisted_log()).expect("a prefix of a good log is good");
+        &stored
+    };
     let state = fold.state();
     if audit {
         let log = RequestLog {
