@@ -5,7 +5,7 @@
 use super::Platform;
 use super::{Letter, Shard, home_of_driver};
 use crate::cold::port::EndedRequest;
-use crate::fsm::fold::Outcome;
+use crate::fsm::fold::{Fold, Outcome};
 use crate::fsm::ids::RequestId;
 use crate::fsm::request::{ApiAnswer, Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::RequestLog;
@@ -159,7 +159,17 @@ fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
 }
 
 pub(super) fn view(request: &Request, audit: bool, node: &str) -> Reply {
-    let fold = request.fold();
+    // While drivers are asked, what was decided before is not on its way to the disk yet, perhaps not even the request
+    // itself: it is not shown.
+    let handed_over;
+    let fold = if request.persisted_log().len() == request.log().len() {
+        request.fold()
+    } else if let Ok(fold) = Fold::of(request.persisted_log()) {
+        handed_over = fold;
+        &handed_over
+    } else {
+        return Problem::no_such_request().into_reply();
+    };
     let state = fold.state();
     if audit {
         let log = RequestLog {

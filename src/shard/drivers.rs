@@ -100,9 +100,9 @@ impl<P: Platform> Shard<P> {
 
     /// A socket of this driver completed its handshake; returns the driver's key for the socket's table.
     pub(super) fn driver_connected(&mut self, id: &DriverId, conn: ConnId) -> u32 {
-        let is_new = self.drivers.find(id).is_none();
         let key = self.driver_key(id);
-        if is_new {
+        // Unknown here, or bound by a restart before anybody heard of it: the store has to know.
+        if self.drivers.slab[key as usize].driver.last_heard_ms() == 0 {
             self.drivers.lookups += 1;
             self.ask(Query::Driver(id.clone()), Ask::Known(id.clone()));
         }

@@ -110,7 +110,8 @@ pub fn run(asked: &Run) -> bool {
             });
         }
     });
-    let totals = totals.into_inner().expect("no thread panics with it");
+    let mut totals = totals.into_inner().expect("no thread panics with it");
+    totals.failures.sort_by_key(|failure| failure.0);
     print_totals(&totals, begun.elapsed(), cpu_s() - cpu);
     let failures = &totals.failures;
     for (seed, violation) in failures {

@@ -10,6 +10,8 @@ use dispatchd::config::Config;
 
 /// Streams of a seed's random numbers that are not an actor's.
 const STREAM_SWARM: u64 = 0;
+/// Of its own, so that a seed without a scene is the same whatever scenes there are.
+const STREAM_SCENE: u64 = 900_000;
 /// First stream of actors.
 pub const STREAM_ACTORS: u64 = 1;
 
@@ -50,7 +52,7 @@ impl Case {
         let drivers = rng.between(1, *rng.clone().pick(&[3, 8, 24, 48])) as u32;
         let faults = draw_faults(&mut rng, length_us);
         let config = draw_config(&mut rng, &habits, &temper);
-        let commit_bytes_max = *rng.pick(&[64 << 10, 128 << 10, 256 << 10, 1 << 20]);
+        let commit_bytes_max = *rng.pick(&[COMMIT_BYTES_MIN, 128 << 10, 256 << 10, 1 << 20]);
         let style = *rng.pick(&Style::ALL);
         let network = draw_network(&mut rng);
         let pace = draw_pace(&mut rng);
@@ -82,16 +84,25 @@ impl Case {
                 audit_us: 0,
             },
         };
-        if case.plan.faults.is_empty() && rng.chance(500) {
-            case.crowd();
-        }
         case.plan.config.journal_segment_bytes = segment_bytes(&mut rng, commit_bytes_max);
+        case.stage(&mut Rng::stream(seed, STREAM_SCENE));
         case.settle();
         case
     }
 
+    /// Some seeds are a scene: what promises are about that the usual mix puts to the test too rarely.
+    fn stage(&mut self, rng: &mut Rng) {
+        match rng.below(1_000) {
+            0..80 => self.crowd(),
+            80..180 => self.onlookers(rng),
+            180..240 => self.arrears(rng),
+            _ => {}
+        }
+    }
+
     /// Few drivers for whom many wait: what shows the order of a queue, where nothing else disturbs it.
     fn crowd(&mut self) {
+        self.plan.faults.clear();
         self.drivers = self.drivers.min(4);
         self.habits.single = 900;
         self.habits.busy_wait = 1_000;
@@ -101,6 +112,52 @@ impl Case {
         self.temper.think_ms = 200;
         self.plan.config.ingress_age_step_ms = 2_000;
         self.plan.network.delay_us = (20, 200);
+    }
+
+    /// A slow disk, and everybody looks at what is being written, or speaks of it, until the node is killed.
+    fn onlookers(&mut self, rng: &mut Rng) {
+        self.plan.network.delay_us = (20, 200);
+        self.plan.pace.write_us = (10_000, 120_000);
+        self.plan.pace.turn_us = (2, 20);
+        self.habits.requests = self.habits.requests.max(60);
+        self.habits.pause_ms = 150;
+        self.habits.connections = 4;
+        self.habits.views = 900;
+        self.temper.stray = 800;
+        self.temper.off_shift = 150;
+        self.temper.mischief_ms = 300;
+        self.temper.reconnect_ms = 20;
+        self.plan.faults = kills(rng, self.hours.close_us, 8);
+    }
+
+    /// A store that is far behind, short segments that fill, searches that last, until the node is killed.
+    fn arrears(&mut self, rng: &mut Rng) {
+        let close_us = self.hours.close_us;
+        self.plan.config.shards = self.plan.config.shards.min(2);
+        self.plan.config.journal_segment_bytes = SEGMENT_BYTES_MIN;
+        self.plan.commit_bytes_max = COMMIT_BYTES_MIN;
+        self.plan.network.delay_us = (20, 200);
+        self.plan.pace.write_us = (80, 400);
+        self.habits.requests = 120;
+        self.habits.burst = 8;
+        self.habits.pause_ms = 150;
+        self.habits.candidates = self.habits.candidates.max(6);
+        // What has ended holds its segment until it is stored: little ends.
+        self.habits.deadline_ms = 90_000;
+        self.habits.cancels = 0;
+        self.habits.responses = 0;
+        self.temper.by_http = 0;
+        self.temper.accept = self.temper.accept.min(30);
+        self.temper.decline = 800;
+        self.temper.think_ms = 200;
+        self.plan.faults = kills(rng, close_us, 5);
+        self.plan.faults.push((
+            0,
+            Fault::SlowStore {
+                for_us: close_us,
+                action_us: rng.between(300_000, 3_000_000),
+            },
+        ));
     }
 
     /// Derives what follows from the rest: when faults are over, when the auditor reads, when the run ends.
@@ -149,6 +206,22 @@ impl Case {
         }
         50 + us / 1_000
     }
+}
+
+/// Shortest group commit of a plan, and the shortest segment that holds it.
+const COMMIT_BYTES_MIN: usize = 64 << 10;
+const SEGMENT_BYTES_MIN: u64 = COMMIT_BYTES_MIN as u64 + 4_096;
+
+/// Kills and power losses at any time, up to so many, and nothing else.
+fn kills(rng: &mut Rng, close_us: u64, most: u64) -> Vec<(u64, Fault)> {
+    let times = rng.between(1, most);
+    (0..times)
+        .map(|_| {
+            let at_us = rng.between(50_000, close_us - close_us / 5);
+            let kind = rng.below(2);
+            (at_us, draw_fault(rng, kind))
+        })
+        .collect()
 }
 
 fn segment_bytes(rng: &mut Rng, commit_bytes_max: usize) -> u64 {

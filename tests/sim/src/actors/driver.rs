@@ -385,6 +385,12 @@ impl Driver {
                 offer.attempt += 1;
             } else if self.rng.chance(400) {
                 offer = self.guess(offer);
+                if self.rng.chance(self.temper.off_shift) {
+                    // It is not to be had, and takes the offer all the same.
+                    self.say(conn, Say::Shift(false), out);
+                    self.say(conn, Say::Accept(offer), out);
+                    return self.later(self.temper.mischief_ms, Deed::OnShift, out);
+                }
             }
             let say = match self.rng.below(3) {
                 0 => Say::Ack(offer),
@@ -399,16 +405,20 @@ impl Driver {
         }
     }
 
-    /// An offer that is perhaps being made just now, to this driver or another.
+    /// An offer that is perhaps being made just now, mostly to this driver.
     fn guess(&mut self, or: Offer) -> Offer {
         let witness = self.witness.borrow();
-        let count = witness.requests_len();
-        let request = count.saturating_sub(1 + self.rng.below(6) as u32);
-        if count == 0 || witness.request(request).posts == 0 {
-            return or;
-        }
-        let attempt = witness.request(request).attempts.len() as u32 + 1;
-        Offer { request, attempt }
+        let anyone = self.rng.chance(200);
+        let skipped = self.rng.below(3) as usize;
+        let may_be = |request: &u32| {
+            let seen = witness.request(*request);
+            seen.posts > 0 && seen.end.is_none() && (anyone || seen.posted & (1 << self.me) != 0)
+        };
+        let newest = (0..witness.requests_len()).rev().take(30).filter(may_be).nth(skipped);
+        newest.map_or(or, |request| Offer {
+            request,
+            attempt: witness.request(request).attempts.len() as u32 + 1,
+        })
     }
 
     fn timer(&mut self, deed: Deed, out: &mut Vec<Action>) {

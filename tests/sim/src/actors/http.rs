@@ -2,7 +2,7 @@
 
 use crate::checks::{About, Check};
 use crate::client::{Action, Conn};
-use crate::codec::http;
+use crate::codec::http::{self, Begins};
 use crate::rng::Rng;
 use crate::witness::{Next, Shared};
 use std::collections::VecDeque;
@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 struct Line {
     conn: Conn,
     input: Vec<u8>,
+    /// With fewer bytes than this there is no whole answer.
+    least: usize,
     flying: VecDeque<u32>,
     /// Takes no more calls.
     last: bool,
@@ -54,6 +56,7 @@ impl Lines {
             self.lines.push(Line {
                 conn,
                 input: Vec::new(),
+                least: 0,
                 flying: VecDeque::new(),
                 last: false,
             });
@@ -98,14 +101,20 @@ impl Lines {
             return;
         };
         line.input.extend_from_slice(bytes);
+        if line.input.len() < line.least {
+            return;
+        }
         let mut used = 0;
         let mut over = false;
         loop {
             let mut witness = witness.borrow_mut();
             let witness = witness.at(now_us);
             match http::answer(&line.input[used..]) {
-                Ok(None) => break,
-                Ok(Some((answer, length))) => {
+                Ok(Begins::Part(least)) => {
+                    line.least = least;
+                    break;
+                }
+                Ok(Begins::Answer(answer, length)) => {
                     used += length;
                     match line.flying.pop_front() {
                         Some(call) => fates.push(Fate::Answered(call, witness.answered(call, &answer))),

@@ -33,20 +33,32 @@ pub fn request(out: &mut Vec<u8>, method: &str, target: &str, body: Option<&[u8]
     }
 }
 
-/// The first answer in `input` and how many bytes it has; `None` when it is not whole.
+/// What the bytes of a connection begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins<'a> {
+    /// A whole answer, and how many bytes it has.
+    Answer(Answer<'a>, usize),
+    /// A part of one; it is not whole with fewer bytes than this.
+    Part(usize),
+}
+
+/// Reads the first answer in `input`.
 ///
 /// # Errors
 /// When this is no answer as the node has to write it.
-pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
+pub fn answer(input: &[u8]) -> Result<Begins<'_>, Bad> {
     let Some(head_len) = head_len(input) else {
         return if input.len() > 16 << 10 {
             Err(Bad::new("an HTTP head without an end"))
         } else {
-            Ok(None)
+            Ok(Begins::Part(0))
         };
     };
-    let head = std::str::from_utf8(&input[..head_len - 4]).map_err(|_| Bad::new("a head that is no text"))?;
-    let mut lines = head.split("\r\n");
+    let head = std::str::from_utf8(&input[..head_len - 2]).map_err(|_| Bad::new("a head that is no text"))?;
+    // A bare LF ends a line that is none.
+    let mut lines = head
+        .split_inclusive('\n')
+        .map(|line| line.strip_suffix("\r\n").unwrap_or("\n"));
     let status_line = lines.next().unwrap_or_default();
     let status = status_line
         .strip_prefix("HTTP/1.1 ")
@@ -56,7 +68,8 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
     let (mut length, mut close, mut retry_after) = (None, false, false);
     for line in lines {
         let (name, value) = line
-            .split_once(": ")
+            .split_once(':')
+            .and_then(|(name, value)| Some((name, value.strip_prefix(' ')?)))
             .ok_or_else(|| Bad::new(format!("no field: {line}")))?;
         if name.eq_ignore_ascii_case("content-length") {
             length = value.parse::<usize>().ok();
@@ -72,7 +85,7 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
         (_, None) => return Err(Bad::new("an answer without Content-Length")),
     };
     let Some(body) = input.get(head_len..head_len + length) else {
-        return Ok(None);
+        return Ok(Begins::Part(head_len + length));
     };
     let body = std::str::from_utf8(body).map_err(|_| Bad::new("a body that is no text"))?;
     let answer = Answer {
@@ -81,15 +94,19 @@ pub fn answer(input: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Bad> {
         retry_after,
         body,
     };
-    Ok(Some((answer, head_len + length)))
+    Ok(Begins::Answer(answer, head_len + length))
 }
 
 /// Length of the head, empty line included.
 fn head_len(input: &[u8]) -> Option<usize> {
-    input
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map(|at| at + 4)
+    let mut from = 0;
+    loop {
+        let at = from + input[from..].iter().position(|byte| *byte == b'\n')?;
+        if input[..at].ends_with(b"\r\n\r") {
+            return Some(at + 1);
+        }
+        from = at + 1;
+    }
 }
 
 #[cfg(test)]
@@ -101,12 +118,19 @@ mod tests {
 
     #[test]
     fn answers_are_cut_anywhere() {
-        let (first, used) = answer(TWO).unwrap().unwrap();
+        let whole = |input| match answer(input) {
+            Ok(Begins::Answer(answer, used)) => (answer, used),
+            other => panic!("{other:?}"),
+        };
+        let (first, used) = whole(TWO);
         assert_eq!((first.status, first.close, first.body), (202, false, "{\"a\":1}"));
         for cut in 0..used {
-            assert_eq!(answer(&TWO[..cut]), Ok(None), "{cut}");
+            let Ok(Begins::Part(least)) = answer(&TWO[..cut]) else {
+                panic!("an answer of {cut} bytes")
+            };
+            assert!(least == 0 || least == used, "{cut}");
         }
-        let (second, rest) = answer(&TWO[used..]).unwrap().unwrap();
+        let (second, rest) = whole(&TWO[used..]);
         assert_eq!(
             (second.status, second.close, second.retry_after, second.body),
             (503, true, true, "{}")

@@ -45,6 +45,7 @@ impl Witness {
                 .is_some_and(|seen| seen.was_shown(offer.attempt, driver)),
             _ => false,
         };
+        let guessed = !shown && self.may_be_offered(driver, say);
         let seen = &mut self.drivers[driver as usize];
         match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
@@ -55,11 +56,27 @@ impl Witness {
             return;
         };
         match say {
+            // Who speaks of an offer that is being made, and could not be held to it, hears nothing: it has not seen it.
+            Say::Accept(_) | Say::Decline(_) if guessed => {}
             Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(Awaited { offer, at_us: now_us }),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
             Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
         }
+    }
+
+    /// Whether this is about an attempt of which it is not known that it is another driver's.
+    fn may_be_offered(&self, driver: Driver, say: Say) -> bool {
+        let (Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer)) = say else {
+            return false;
+        };
+        let seen = self.requests.get(offer.request as usize);
+        let posted = seen.is_some_and(|seen| seen.posted & (1 << driver) != 0);
+        let attempt = seen.and_then(|seen| seen.attempts.get((offer.attempt as usize).wrapping_sub(1)));
+        posted
+            && attempt
+                .and_then(|attempt| attempt.driver)
+                .is_none_or(|whose| whose == driver)
     }
 
     /// Somebody answers for a driver, by socket or HTTP.

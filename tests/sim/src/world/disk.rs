@@ -17,6 +17,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 
+/// How much of the zeros at a segment's end a start reads.
+const ZEROS_READ_BYTES: usize = 4 * PAGE_BYTES;
+
 /// A segment file: bytes up to the last that is not zero or was written, the rest is zeros.
 #[derive(Clone, Debug, Default)]
 struct Segment {
@@ -122,9 +125,11 @@ impl Disk {
                 let mut scanner = Scanner::new(Owner { incarnation, shard });
                 let mut records = Vec::new();
                 for (number, segment) in segments {
+                    // Of the zeros at a file's end a few pages tell as much as all of them.
+                    let len = segment.bytes.len().next_multiple_of(PAGE_BYTES) + ZEROS_READ_BYTES;
                     bytes.clear();
                     bytes.extend_from_slice(&segment.bytes);
-                    bytes.resize(segment.len as usize, 0);
+                    bytes.resize(len.min(segment.len as usize), 0);
                     let mut keep = |found: dispatchd::journal::Found| records.push((found.lsn, found.record));
                     scanner
                         .feed(*number, &bytes, &mut keep)

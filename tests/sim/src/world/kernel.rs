@@ -182,13 +182,19 @@ impl Machine {
     }
 
     /// A client sends bytes.
-    pub(super) fn client_sends(&mut self, link: u32, bytes: &[u8]) {
+    pub(super) fn client_sends(&mut self, link: u32, bytes: Vec<u8>) {
         let entry = self.kernel.link(link);
-        if !entry.client_open || entry.client_fin {
+        if !entry.client_open || entry.client_fin || bytes.is_empty() {
             return;
         }
+        let never_resets = entry.reset_after == u64::MAX;
         self.kernel.bytes += bytes.len() as u64;
-        self.cut(link, bytes, true);
+        let first = self.piece_bytes();
+        if never_resets && first >= bytes.len() {
+            // Mostly it stays whole, and travels as it is.
+            return self.send_up(link, Piece::Bytes(bytes));
+        }
+        self.cut(link, &bytes, first, true);
     }
 
     /// A client sends no more.
@@ -261,12 +267,17 @@ impl Machine {
         }
     }
 
-    /// Sends bytes in pieces; the network may reset the connection in the middle.
-    fn cut(&mut self, link: u32, bytes: &[u8], up: bool) {
-        let piece_max = self.kernel.network.piece_bytes_max;
+    /// Draws the length of a piece.
+    fn piece_bytes(&mut self) -> usize {
+        self.rng.between(1, self.kernel.network.piece_bytes_max) as usize
+    }
+
+    /// Sends bytes in pieces, the first of `first` bytes; the network may reset the connection in the middle.
+    fn cut(&mut self, link: u32, bytes: &[u8], first: usize, up: bool) {
         let mut rest = bytes;
+        let mut next = first;
         while !rest.is_empty() {
-            let len = (self.rng.between(1, piece_max) as usize).min(rest.len());
+            let len = next.min(rest.len());
             let left = self.kernel.link(link).reset_after;
             let sent = len.min(usize::try_from(left).unwrap_or(usize::MAX));
             let (piece, after) = rest.split_at(len);
@@ -285,6 +296,9 @@ impl Machine {
             }
             if sent < len {
                 return self.break_link(link);
+            }
+            if !rest.is_empty() {
+                next = self.piece_bytes();
             }
         }
     }
@@ -324,6 +338,7 @@ impl Machine {
             return;
         }
         match piece {
+            Piece::Bytes(bytes) if entry.received.is_empty() => entry.received = bytes,
             Piece::Bytes(bytes) => entry.received.extend_from_slice(&bytes),
             Piece::Fin => entry.received_fin = true,
             Piece::Reset => entry.received_reset = true,
@@ -351,7 +366,8 @@ impl Machine {
         let room = window.saturating_sub(self.kernel.link(link).unread);
         let taken = bytes.len().min(room as usize);
         if taken > 0 {
-            self.cut(link, &bytes[..taken], false);
+            let first = self.piece_bytes();
+            self.cut(link, &bytes[..taken], first, false);
         }
         taken
     }

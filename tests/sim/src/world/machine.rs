@@ -5,7 +5,7 @@ use super::kernel::Kernel;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use std::cell::RefCell;
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
@@ -62,36 +62,21 @@ pub(super) enum Piece {
     Reset,
 }
 
-/// A place in the queue: time and number of planning, then where the event is.
-#[derive(Clone, Copy)]
-struct Entry {
-    key: u128,
-    place: u32,
-}
+/// A place in the queue, as one number so that the heap compares it at once: the time, the number of planning, and where
+/// the event is.
+type Entry = Reverse<u128>;
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
+/// Bits of an entry that say where the event is, and of those above them that count what was planned.
+const PLACE_BITS: u32 = 24;
+const PLANNED_BITS: u32 = 64 - PLACE_BITS;
 
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// The earliest is the greatest, so that a heap gives it first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.key.cmp(&self.key)
-    }
+fn entry(at_us: u64, planned: u64, place: u32) -> Entry {
+    debug_assert!(planned < 1 << PLANNED_BITS && place < 1 << PLACE_BITS);
+    let low = planned << PLACE_BITS | u64::from(place);
+    Reverse(u128::from(at_us) << 64 | u128::from(low))
 }
 
 /// Time and what is to happen in it, in the order of time, then of being planned.
-#[derive(Default)]
 pub(super) struct Agenda {
     pub(super) now_us: u64,
     heap: BinaryHeap<Entry>,
@@ -99,8 +84,23 @@ pub(super) struct Agenda {
     events: Vec<Option<Event>>,
     vacant: Vec<u32>,
     planned: u64,
-    /// When each shard turns next: these move so often that a heap would be full of what is void.
-    turns: [Option<u64>; SHARDS],
+    /// When each shard turns next, or `NEVER`: these move so often that a heap would be full of what is void.
+    turns: [u64; SHARDS],
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Default for Agenda {
+    fn default() -> Self {
+        Self {
+            now_us: 0,
+            heap: BinaryHeap::new(),
+            events: Vec::new(),
+            vacant: Vec::new(),
+            planned: 0,
+            turns: [NEVER; SHARDS],
+        }
+    }
 }
 
 impl Agenda {
@@ -112,33 +112,29 @@ impl Agenda {
             self.events.len() as u32 - 1
         });
         self.events[place as usize] = Some(event);
-        let at_us = at_us.max(self.now_us);
-        self.heap.push(Entry {
-            key: u128::from(at_us) << 64 | u128::from(self.planned),
-            place,
-        });
+        self.heap.push(entry(at_us.max(self.now_us), self.planned, place));
     }
 
     /// When a shard turns next.
     pub(super) fn turn_at(&self, shard: u16) -> Option<u64> {
-        self.turns[usize::from(shard)]
+        let at_us = self.turns[usize::from(shard)];
+        (at_us != NEVER).then_some(at_us)
     }
 
     /// Plans a shard's next turn, in the place of any that was planned.
     pub(super) fn plan_turn(&mut self, shard: u16, at_us: u64) {
-        self.turns[usize::from(shard)] = Some(at_us.max(self.now_us));
+        self.turns[usize::from(shard)] = at_us.max(self.now_us);
     }
 
     /// No shard turns any more.
     pub(super) fn no_turns(&mut self) {
-        self.turns = [None; SHARDS];
+        self.turns = [NEVER; SHARDS];
     }
 
     /// The next event up to `until_us`; time goes on to it, or to `until_us` when there is none.
     pub(super) fn next(&mut self, until_us: u64) -> Option<Event> {
-        let planned_us = self.heap.peek().map_or(u64::MAX, |entry| (entry.key >> 64) as u64);
-        let turns = (0..).zip(&self.turns).filter_map(|(shard, at)| Some(((*at)?, shard)));
-        let (turn_us, shard) = turns.min().unwrap_or((u64::MAX, 0));
+        let planned_us = self.heap.peek().map_or(NEVER, |entry| (entry.0 >> 64) as u64);
+        let turn_us = self.turns.iter().fold(NEVER, |first, at_us| first.min(*at_us));
         let at_us = planned_us.min(turn_us);
         if at_us > until_us {
             self.now_us = self.now_us.max(until_us);
@@ -147,10 +143,11 @@ impl Agenda {
         debug_assert!(at_us >= self.now_us, "time does not fall");
         self.now_us = at_us;
         if turn_us < planned_us {
-            self.turns[usize::from(shard)] = None;
-            return Some(Event::Turn { shard });
+            let shard = self.turns.iter().position(|at_us| *at_us == turn_us)?;
+            self.turns[shard] = NEVER;
+            return Some(Event::Turn { shard: shard as u16 });
         }
-        let place = self.heap.pop()?.place;
+        let place = self.heap.pop()?.0 as u32 & ((1 << PLACE_BITS) - 1);
         self.vacant.push(place);
         self.events[place as usize].take()
     }

@@ -239,7 +239,7 @@ impl<'a> World<'a> {
             }
             Action::Send(conn, bytes) => {
                 if let Some(link) = link(self, conn) {
-                    self.machine.borrow_mut().client_sends(link, &bytes);
+                    self.machine.borrow_mut().client_sends(link, bytes);
                 }
             }
             Action::HalfClose(conn) => {

@@ -331,8 +331,12 @@ impl SimRing {
                 self.buffers_free.pop();
                 let len = entry.received.len().min(bytes_max);
                 let buffer = &mut self.buffers[usize::from(id)];
-                buffer.clear();
-                buffer.extend(entry.received.drain(..len));
+                if len == entry.received.len() {
+                    *buffer = std::mem::take(&mut entry.received);
+                } else {
+                    buffer.clear();
+                    buffer.extend(entry.received.drain(..len));
+                }
                 let buffer = RecvBuffer::new(id, len as u32);
                 events.push(NetEvent::Received { conn, buffer });
             } else if entry.received_reset {

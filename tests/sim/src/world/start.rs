@@ -3,7 +3,7 @@
 
 use super::World;
 use super::machine::Event;
-use super::node::{Node, Run, Stage};
+use super::node::{End, Node, Run, Stage};
 use super::platform::{SimFiles, SimTime};
 use super::ring::SimRing;
 use crate::client::NodeEvent;
@@ -75,6 +75,12 @@ impl World<'_> {
     }
 
     fn refused(&mut self, why: &str) {
+        // A store that fails while the node starts is as good a reason to end as later.
+        if self.store.health.fatal()
+            && let Some(down_us) = self.faults.failure_expected.take()
+        {
+            return self.end(End::Failed(why), down_us);
+        }
         self.node = None;
         self.observe(NodeEvent::RefusedToStart(why));
         if self.faults.flip.is_none() {
