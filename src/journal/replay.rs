@@ -160,8 +160,20 @@ impl Replay {
                 self.steps(request_id, *first_seq, entries, dropped)
                     .map_err(|cause| (request_id.clone(), cause))?;
             }
-            Record::Image(image) => {
-                self.image(image).map_err(|cause| (image.request_id.clone(), cause))?;
+            Record::ImageRest {
+                request_id,
+                first_seq,
+                entries,
+            } => {
+                let told = match first_seq {
+                    0 | 1 => Err("the rest of an image without its beginning".to_owned()),
+                    _ => self.steps(request_id, *first_seq, entries, dropped),
+                };
+                told.map_err(|cause| (request_id.clone(), cause))?;
+            }
+            Record::Image(RequestLog { request_id, log }) => {
+                self.beginning(request_id, log)
+                    .map_err(|cause| (request_id.clone(), cause))?;
             }
             Record::DriverSeen { driver_id, at_ms } => {
                 let seen = self.drivers_seen.entry(driver_id.clone()).or_insert(*at_ms);
@@ -184,14 +196,12 @@ impl Replay {
         if first_seq == 0 || entries.is_empty() {
             return Err("a record without steps".to_owned());
         }
-        if let Some(known) = self.requests.get_mut(id) {
-            return extend(&mut known.log, 1, first_seq, entries);
-        }
         if first_seq == 1 {
-            return self.image(&RequestLog {
-                request_id: id.clone(),
-                log: entries.to_vec(),
-            });
+            return self.beginning(id, entries);
+        }
+        if let Some(known) = self.requests.get_mut(id) {
+            extend(&mut known.log, 1, first_seq, entries)?;
+            return self.join(id);
         }
         if let Some(tail) = self.tails.get_mut(id) {
             return extend(&mut tail.entries, tail.first_seq, first_seq, entries);
@@ -209,25 +219,32 @@ impl Replay {
         Ok(())
     }
 
-    fn image(&mut self, image: &RequestLog) -> Result<(), String> {
-        if !matches!(
-            image.log.first(),
-            Some(LogEntry {
-                step: Step::Received { .. },
-                ..
-            })
-        ) {
+    /// `log` begins at seq 1.
+    fn beginning(&mut self, id: &RequestId, log: &[LogEntry]) -> Result<(), String> {
+        if !matches!(log.first().map(|first| &first.step), Some(Step::Received { .. })) {
             return Err("a log that does not begin with its request".to_owned());
         }
-        if let Some(known) = self.requests.get_mut(&image.request_id) {
-            return extend(&mut known.log, 1, 1, &image.log);
+        if let Some(known) = self.requests.get_mut(id) {
+            extend(&mut known.log, 1, 1, log)?;
+        } else {
+            let whole = RequestLog {
+                request_id: id.clone(),
+                log: log.to_vec(),
+            };
+            self.requests.insert(id.clone(), whole);
         }
-        let mut whole = image.clone();
-        if let Some(tail) = self.tails.remove(&image.request_id) {
-            extend(&mut whole.log, 1, tail.first_seq, &tail.entries)?;
+        self.join(id)
+    }
+
+    /// Adds the tail to the beginning that reaches it.
+    fn join(&mut self, id: &RequestId) -> Result<(), String> {
+        let Some(known) = self.requests.get_mut(id) else {
+            return Ok(());
+        };
+        match self.tails.remove(id) {
+            Some(tail) => extend(&mut known.log, 1, tail.first_seq, &tail.entries),
+            None => Ok(()),
         }
-        self.requests.insert(whole.request_id.clone(), whole);
-        Ok(())
     }
 }
 
@@ -254,7 +271,7 @@ fn extend(log: &mut Vec<LogEntry>, begin: u32, first_seq: u32, entries: &[LogEnt
 }
 
 /// The records that carry the whole of `log` into another segment or incarnation, none longer than `record_bytes_max`
-/// ([`super::Writer::record_bytes_max`]): one [`Record::Image`], and [`Record::Steps`] for what does not fit in it.
+/// ([`super::Writer::record_bytes_max`]): one [`Record::Image`], and [`Record::ImageRest`] for what does not fit in it.
 ///
 /// # Panics
 /// When the log is empty.
@@ -285,7 +302,7 @@ fn part(log: &RequestLog, begin: usize, end: usize) -> Record {
             log: entries,
         });
     }
-    Record::Steps {
+    Record::ImageRest {
         request_id,
         first_seq: begin as u32 + 1,
         entries,

@@ -64,37 +64,48 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
         match record {
             Record::DriverSeen { driver_id, at_ms } => commit.driver_seen = Some((driver_id, at_ms)),
             Record::OffShift { driver_id, at_ms, off } => commit.off_shift = Some((driver_id, at_ms, off)),
-            Record::Image(image) => {
-                let request = known.entry(image.request_id.clone()).or_default();
-                if image.log.len() > request.log.len() {
-                    let news = image.log.into_iter().skip(request.log.len()).collect();
-                    request.extend(&image.request_id, news)?;
-                }
+            // An image says again what the store was told before it was written.
+            Record::Image(RequestLog { request_id, log }) => {
+                tell(&mut known, &request_id, 1, log)?;
+                continue;
+            }
+            Record::ImageRest {
+                request_id,
+                first_seq,
+                entries,
+            } => {
+                tell(&mut known, &request_id, first_seq, entries)?;
                 continue;
             }
             Record::Steps {
                 request_id,
                 first_seq,
                 entries,
-            } => {
-                let request = known.entry(request_id.clone()).or_default();
-                let (first, from) = (first_seq as usize - 1, request.log.len());
-                if first > from {
-                    // The beginning was dropped: the store had the whole of it before that.
-                    known.remove(&request_id);
-                    continue;
-                }
-                // What was told before (the rest of an image too long for one record) means nothing new.
-                request.extend(&request_id, entries.into_iter().skip(from - first).collect())?;
-                if request.log.len() == from {
-                    continue;
-                }
-                request.derive(&request_id, from, &mut commit);
-            }
+            } => match tell(&mut known, &request_id, first_seq, entries)? {
+                Some((request, from)) if request.log.len() > from => request.derive(&request_id, from, &mut commit),
+                _ => continue,
+            },
         }
         commits.push(commit);
     }
     Ok(commits)
+}
+
+/// Adds what a record tells of a request. Returns it, and how many of its steps were known before; nothing when the
+/// beginning was dropped from the journal: the store had the whole of it before that.
+fn tell<'a>(
+    known: &'a mut HashMap<RequestId, Known>,
+    request_id: &RequestId,
+    first_seq: u32,
+    entries: Vec<LogEntry>,
+) -> Result<Option<(&'a Known, usize)>, ServeError> {
+    let request = known.entry(request_id.clone()).or_default();
+    let (first, from) = (first_seq as usize - 1, request.log.len());
+    if first > from {
+        return Ok(None);
+    }
+    request.extend(request_id, entries.into_iter().skip(from - first).collect())?;
+    Ok(Some((request, from)))
 }
 
 /// A request as far as the records have told.
