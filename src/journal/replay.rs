@@ -1,7 +1,8 @@
 //! Merges what journals of all incarnations and shards left into the requests as they were. Pure.
 //!
 //! A request is its log, and a log only grows: records that come again (an image in a later incarnation, steps that a
-//! crash made two incarnations write) add what is new and must agree with what is known.
+//! crash made two incarnations write) add what is new and must agree with what is known. An image that is too long for
+//! one record comes in parts, and a tail that was kept waits until they reach it.
 
 use super::scan::Scan;
 use super::{Incarnation, Lsn};
@@ -146,7 +147,24 @@ impl Replay {
                 });
             }
         }
-        Ok(replay)
+        match replay.unreached() {
+            Some(error) => Err(error),
+            None => Ok(replay),
+        }
+    }
+
+    /// A tail whose beginning came too short.
+    fn unreached(&self) -> Option<ReplayError> {
+        let (id, tail) = self.tails.iter().find(|(id, _)| self.requests.contains_key(*id))?;
+        let next = self.requests[id].log.len() + 1;
+        let last = self.feed.iter().rfind(|fed| request_of(&fed.record) == Some(id))?;
+        Some(ReplayError {
+            incarnation: last.incarnation,
+            shard: last.shard,
+            lsn: last.lsn,
+            request_id: id.clone(),
+            cause: format!("expected seq {next}, found {}", tail.first_seq),
+        })
     }
 
     /// `dropped`: the record's journal no longer begins at its first record.
@@ -236,15 +254,29 @@ impl Replay {
         self.join(id)
     }
 
-    /// Adds the tail to the beginning that reaches it.
+    /// Adds the tail to the beginning that now reaches it.
     fn join(&mut self, id: &RequestId) -> Result<(), String> {
         let Some(known) = self.requests.get_mut(id) else {
             return Ok(());
         };
+        let reached = |tail: &Tail| tail.first_seq as usize <= known.log.len() + 1;
+        if !self.tails.get(id).is_some_and(reached) {
+            return Ok(());
+        }
         match self.tails.remove(id) {
             Some(tail) => extend(&mut known.log, 1, tail.first_seq, &tail.entries),
             None => Ok(()),
         }
+    }
+}
+
+/// Whose steps a record holds.
+fn request_of(record: &Record) -> Option<&RequestId> {
+    match record {
+        Record::Steps { request_id, .. }
+        | Record::Image(RequestLog { request_id, .. })
+        | Record::ImageRest { request_id, .. } => Some(request_id),
+        Record::DriverSeen { .. } | Record::OffShift { .. } => None,
     }
 }
 

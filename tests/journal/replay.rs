@@ -44,6 +44,14 @@ fn left(owner: Owner, first_lsn: u64, records: Vec<Record>) -> RecoveredShard {
     }
 }
 
+/// A log so long that its image has several parts, and those.
+fn parts() -> (RequestLog, Vec<Record>) {
+    let whole = every_step();
+    let records = image_records(&whole, 700);
+    assert!(records.len() > 2, "{records:?}");
+    (whole, records)
+}
+
 fn merge(journals: &[&[Record]]) -> Result<Replay, ReplayError> {
     let shards = journals
         .iter()
@@ -151,6 +159,65 @@ fn a_beginning_that_was_dropped_is_the_stores() {
     assert_eq!(replay.requests[&id], log(9));
     let gap = Replay::merge(vec![left(owner(1, 0), 40, vec![steps(6, 8), steps(10, 10)])]).unwrap_err();
     assert_eq!(gap.cause, "expected seq 9, found 10");
+}
+
+#[test]
+fn a_tail_waits_until_the_parts_of_an_image_reach_it() {
+    let (whole, parts) = parts();
+    let len = whole.log.len();
+    let tail = steps(len - 1, len);
+    let dropped = |records: Vec<Record>| Replay::merge(vec![left(owner(1, 0), 40, records)]);
+    let check = |parts: &[Record]| {
+        let replay = dropped([std::slice::from_ref(&tail), parts].concat()).unwrap();
+        assert!(replay.tails.is_empty());
+        assert_eq!(replay.requests[&whole.request_id], whole);
+    };
+    check(&parts);
+    // As journals had it before `ImageRest`.
+    let as_steps: Vec<Record> = parts.iter().cloned().map(with_steps).collect();
+    check(&as_steps);
+    // The image before: its beginning was dropped, the rest is a tail like any other.
+    let replay = dropped(parts[1..].to_vec()).unwrap();
+    assert_eq!(replay.tails[&whole.request_id].first_seq, first_seq(&parts[1]));
+    let again = dropped([&parts[1..], &parts].concat()).unwrap();
+    assert_eq!(again.requests[&whole.request_id], whole);
+    // Parts that never reach it are a gap, and the last of them is named.
+    let short = dropped(vec![tail, parts[0].clone()]).unwrap_err();
+    assert_eq!(short.lsn, 41);
+    let cause = format!("expected seq {}, found {}", first_seq(&parts[1]), len - 1);
+    assert_eq!(short.cause, cause);
+    let torn = merge(&[&[parts[0].clone(), parts[2].clone()]]).unwrap_err();
+    assert_eq!(torn.lsn, 2);
+    let request_id = whole.request_id.clone();
+    let headless = Record::ImageRest {
+        request_id,
+        first_seq: 1,
+        entries: whole.log.clone(),
+    };
+    let headless = merge(&[&[headless]]).unwrap_err();
+    assert_eq!(headless.cause, "the rest of an image without its beginning");
+}
+
+fn first_seq(record: &Record) -> u32 {
+    match record {
+        Record::ImageRest { first_seq, .. } => *first_seq,
+        other => panic!("no rest of an image: {other:?}"),
+    }
+}
+
+fn with_steps(record: Record) -> Record {
+    match record {
+        Record::ImageRest {
+            request_id,
+            first_seq,
+            entries,
+        } => Record::Steps {
+            request_id,
+            first_seq,
+            entries,
+        },
+        other => other,
+    }
 }
 
 #[test]
