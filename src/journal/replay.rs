@@ -3,9 +3,13 @@
 //! A request is its log, and a log only grows: records that come again (an image in a later incarnation, steps that a
 //! crash made two incarnations write) add what is new and must agree with what is known. An image that is too long for
 //! one record comes in parts, and a tail that was kept waits until they reach it.
+//!
+//! An id may be used again when its request is over and out of retention: its log begins anew, and what is merged is
+//! the last life.
 
 use super::scan::Scan;
 use super::{Incarnation, Lsn};
+use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::types::{LogEntry, Record, RequestLog, Step, UnixMs};
 use crate::wire::record::{RECORD_OVERHEAD_MAX, entry_len_max};
@@ -59,7 +63,7 @@ pub struct OffShift {
 /// Everything that was recovered, merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// Requests whose whole log is known, ended ones among them.
+    /// Requests whose whole log is known, ended ones among them; the last life of an id that was used again.
     pub requests: BTreeMap<RequestId, RequestLog>,
     /// Requests whose beginning only the store has. They had nothing more to do when it was dropped, or an image of
     /// them would be there.
@@ -239,8 +243,12 @@ impl Replay {
 
     /// `log` begins at seq 1.
     fn beginning(&mut self, id: &RequestId, log: &[LogEntry]) -> Result<(), String> {
-        if !matches!(log.first().map(|first| &first.step), Some(Step::Received { .. })) {
+        let Some(first) = log.first().filter(|first| matches!(first.step, Step::Received { .. })) else {
             return Err("a log that does not begin with its request".to_owned());
+        };
+        if self.begins_anew(id, first) {
+            self.requests.remove(id);
+            self.tails.remove(id);
         }
         if let Some(known) = self.requests.get_mut(id) {
             extend(&mut known.log, 1, 1, log)?;
@@ -252,6 +260,19 @@ impl Replay {
             self.requests.insert(id.clone(), whole);
         }
         self.join(id)
+    }
+
+    /// Whether `first` begins another life of an id: nothing can change what is known of it, and it begins differently.
+    /// Of a tail the end is not surely there, but a log's first step is never later than its others, and a shard takes
+    /// an id again only days after its end.
+    fn begins_anew(&self, id: &RequestId, first: &LogEntry) -> bool {
+        match (self.requests.get(id), self.tails.get(id)) {
+            (Some(known), None) => {
+                known.log.first() != Some(first) && Fold::of(&known.log).is_ok_and(|fold| fold.is_closed())
+            }
+            (None, Some(tail)) => tail.entries.iter().all(|entry| entry.at_ms < first.at_ms),
+            (Some(_), Some(_)) | (None, None) => false,
+        }
     }
 
     /// Adds the tail to the beginning that now reaches it.

@@ -100,6 +100,10 @@ fn tell<'a>(
     entries: Vec<LogEntry>,
 ) -> Result<Option<(&'a Known, usize)>, ServeError> {
     let request = known.entry(request_id.clone()).or_default();
+    if first_seq == 1 && request.log.first() != entries.first() {
+        // The id was used again, or is new: everything is news.
+        *request = Known::default();
+    }
     let (first, from) = (first_seq as usize - 1, request.log.len());
     if first > from {
         return Ok(None);

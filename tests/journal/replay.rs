@@ -44,6 +44,21 @@ fn left(owner: Owner, first_lsn: u64, records: Vec<Record>) -> RecoveredShard {
     }
 }
 
+/// The first steps of another life of that id, which ends with its last step when there are at least two.
+fn next_life(len: usize, at_ms: u64) -> Record {
+    let mut entries = log(2).log;
+    entries[1].step = Step::Cancelled { reason: None };
+    for entry in &mut entries {
+        entry.at_ms += at_ms;
+    }
+    entries.truncate(len);
+    Record::Steps {
+        request_id: every_step().request_id,
+        first_seq: 1,
+        entries,
+    }
+}
+
 /// A log so long that its image has several parts, and those.
 fn parts() -> (RequestLog, Vec<Record>) {
     let whole = every_step();
@@ -218,6 +233,54 @@ fn with_steps(record: Record) -> Record {
         },
         other => other,
     }
+}
+
+#[test]
+fn an_id_that_is_used_again_begins_anew() {
+    let id = every_step().request_id;
+    let lives = |replay: Replay, len: usize, at_ms: u64| {
+        assert!(replay.tails.is_empty());
+        let known = &replay.requests[&id].log;
+        assert_eq!(
+            (known.len(), known[0].at_ms),
+            (len, every_step().log[0].at_ms + at_ms),
+            "the last life"
+        );
+    };
+    let (first, second, third) = (next_life(2, 0), next_life(2, 1_000), next_life(1, 2_000));
+    lives(merge(&[&[first.clone(), second.clone()]]).unwrap(), 2, 1_000);
+    lives(
+        merge(&[&[first.clone(), second.clone(), third.clone()]]).unwrap(),
+        1,
+        2_000,
+    );
+    // In a later boot's journal, as an image.
+    let Record::Steps {
+        request_id, entries, ..
+    } = third.clone()
+    else {
+        unreachable!()
+    };
+    let image = Record::Image(RequestLog {
+        request_id,
+        log: entries,
+    });
+    lives(merge(&[&[first.clone(), third.clone()], &[image]]).unwrap(), 1, 2_000);
+    // Of the first life only the end is left.
+    let tail = Record::Steps {
+        request_id: id.clone(),
+        first_seq: 7,
+        entries: every_step().log[13..15].to_vec(),
+    };
+    let dropped = |records: Vec<Record>| Replay::merge(vec![left(owner(1, 0), 40, records)]);
+    lives(dropped(vec![tail, second.clone()]).unwrap(), 2, 1_000);
+    // Nobody takes the id of a request that is not over, and the same life does not end and go on.
+    let check = |records: &[Record], expect: &str| assert_eq!(merge(&[records]).unwrap_err().cause, expect);
+    check(
+        &[next_life(1, 0), next_life(1, 1_000)],
+        "seq 1 was told differently before",
+    );
+    check(&[first, third, second], "seq 1 was told differently before");
 }
 
 #[test]
