@@ -17,18 +17,17 @@ pub(super) struct Recovered {
     pub(super) feed: Vec<Commit>,
     /// Requests that are not over.
     pub(super) live: Vec<Request>,
-    /// The newest time in any of them.
+    /// The newest time in any record.
     pub(super) newest_ms: UnixMs,
 }
 
 /// What all journals say together.
 pub(super) fn understand(shards: Vec<RecoveredShard>) -> Result<Recovered, ServeError> {
     let replay = Replay::merge(shards).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
+    let newest_ms = replay.feed.iter().map(|fed| newest_of(&fed.record)).max().unwrap_or(0);
     let feed = consequences(replay.feed)?;
     let mut live = Vec::new();
-    let mut newest_ms = 0;
     for (request_id, log) in replay.requests {
-        newest_ms = newest_ms.max(log.log.last().map_or(0, |entry| entry.at_ms));
         let request = Request::restored(log).map_err(|error| {
             ServeError::new(
                 "the journal holds a request that does not fold",
@@ -40,6 +39,16 @@ pub(super) fn understand(shards: Vec<RecoveredShard>) -> Result<Recovered, Serve
         }
     }
     Ok(Recovered { feed, live, newest_ms })
+}
+
+/// The newest time in a record: times in a log never fall.
+fn newest_of(record: &Record) -> UnixMs {
+    match record {
+        Record::Steps { entries, .. }
+        | Record::Image(RequestLog { log: entries, .. })
+        | Record::ImageRest { entries, .. } => entries.last().map_or(0, |entry| entry.at_ms),
+        Record::DriverSeen { at_ms, .. } | Record::OffShift { at_ms, .. } => *at_ms,
+    }
 }
 
 /// What each record meant to the store when it was committed. Made again in the same order, so that the store, which
