@@ -204,3 +204,6 @@ pub(super) fn feed_store(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
