@@ -162,7 +162,9 @@ fn serve(settings: SettingsArgs) -> ExitCode {
         Err(errors) => return fail(EXIT_USAGE, &errors),
     };
     dispatchd::ops::log::init(config.log_level, config.log_format);
-    match dispatchd::node::serve(config) {
+    let served = dispatchd::node::serve(config);
+    dispatchd::ops::log::end();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILURE, &error),
     }
@@ -267,7 +269,8 @@ fn abort_on_panic() {
 /// Each line of `error` becomes one line of stderr.
 fn fail(status: u8, error: &dyn Display) -> ExitCode {
     for line in error.to_string().lines() {
-        eprintln!("dispatchd: {line}");
+        // Nobody may be there to read it; the status still says so.
+        let _ = writeln!(io::stderr(), "dispatchd: {line}");
     }
     ExitCode::from(status)
 }

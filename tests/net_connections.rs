@@ -273,6 +273,41 @@ fn a_paused_connection_delivers_nothing_until_started_again() {
     assert_eq!(shard.receive(conn, 5), b"again");
 }
 
+/// Pausing and going on at every moment of a receive loses and repeats nothing.
+#[test]
+fn pauses_at_any_moment_neither_lose_nor_repeat_bytes() {
+    const ROUNDS: usize = 500;
+    let (mut shard, addr) = Shard::listening(&small());
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    let sent = pattern(7, ROUNDS * 3);
+    let mut got = Vec::new();
+    for (round, bytes) in sent.chunks(3).enumerate() {
+        client.write_all(bytes).unwrap();
+        shard.net.start_recv(conn);
+        // Paused before the ring was entered, after it, after bytes were found, or not at all; on again at once or later.
+        (0..round % 3).for_each(|_| shard.poll());
+        if round % 4 < 3 {
+            shard.net.pause_recv(conn);
+        }
+        if round % 2 == 0 {
+            shard.net.start_recv(conn);
+        }
+        shard.poll();
+        while let Some(event) = shard.events.pop_front() {
+            let NetEvent::Received { buffer, .. } = event else {
+                panic!("expected bytes: {event:?}")
+            };
+            got.extend_from_slice(shard.net.bytes_mut(&buffer));
+            shard.net.recycle(buffer);
+        }
+    }
+    shard.net.start_recv(conn);
+    let rest = shard.receive(conn, sent.len() - got.len());
+    got.extend_from_slice(&rest);
+    assert_eq!(got, sent);
+}
+
 #[test]
 fn a_stale_id_reaches_nobody() {
     let (mut shard, addr) = Shard::listening(&NetConfig {

@@ -1,7 +1,7 @@
 //! Paths, methods and queries; answers as bytes.
 
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
-use dispatchd::fsm::types::RequestState;
+use dispatchd::fsm::types::{RequestState, TripOutcome};
 use dispatchd::wire::http::{Method, Target, parse_head};
 use dispatchd::wire::respond::{CONTINUE_100, HttpDate, Problem, Reply};
 use dispatchd::wire::route::{EventsQuery, RecordsQuery, Route, route};
@@ -388,11 +388,11 @@ fn problems_with_members() {
         &json!({"state": "UNFULFILLED"}),
     );
     check_problem(
-        Problem::trip_ended(&trip),
+        Problem::trip_ended(&trip, TripOutcome::CancelledByDriver),
         409,
         "Conflict",
         "ended",
-        &json!({"trip_id": "t-1"}),
+        &json!({"trip_id": "t-1", "outcome": "cancelled_by_driver"}),
     );
     check_problem(
         Problem::too_large("x"),
@@ -409,7 +409,7 @@ fn problems_with_members() {
         &json!({}),
     );
     assert_eq!(headers, [("retry-after", "2".to_owned())]);
-    check_problem(Problem::draining(), 503, "Service Unavailable", "draining", &json!({}));
+    check_problem(Problem::draining(3), 503, "Service Unavailable", "draining", &json!({}));
     check_problem(
         Problem::not_durable(),
         503,

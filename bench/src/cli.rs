@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use crate::compare;
 use crate::harness;
 use crate::html;
+use crate::lab;
+use crate::million;
 use crate::peers;
 use crate::plan;
-use crate::raw;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
 use crate::server::{Cores, Install, Setup};
@@ -85,6 +86,10 @@ enum Scenario {
     Heartbeats(heartbeats::Options),
     /// Connect, upgrade, WELCOME, close
     Handshakes(handshakes::Options),
+    /// A million drivers on one server: connects, heartbeats, offers, drain, storm; memory by kind, CPU, latency
+    Million(million::Options),
+    /// The bare ring with one thing changed at a time
+    Lab(lab::Options),
     /// The physical limit: an echo over a bare ring
     Raw(crate::scenarios::raw::Options),
     /// Every scenario with its defaults, and a table of the goals
@@ -111,7 +116,7 @@ enum Scenario {
     Soak(soak::Options),
     /// The raw ring's server (what the scenarios start as their child)
     #[command(hide = true)]
-    RawServer(raw::server::Options),
+    RawServer(lab::server::Arguments),
 }
 
 /// Options of `all`: what each scenario has when nothing is given.
@@ -141,7 +146,7 @@ impl Cli {
     fn run(self) -> io::Result<ExitCode> {
         match &self.scenario {
             Scenario::RawServer(options) => {
-                raw::server::run(options)?;
+                lab::server::main(options)?;
                 return Ok(ExitCode::SUCCESS);
             }
             Scenario::TungsteniteServer(options) => {
@@ -177,7 +182,17 @@ impl Cli {
             Scenario::Crash(options) => return crash::run(&self.common.install()?, options),
             _ => {}
         }
-        let mut bench = Bench::new(&self.common, !matches!(self.scenario, Scenario::Raw(_)))?;
+        let mut bench = Bench::new(
+            &self.common,
+            !matches!(self.scenario, Scenario::Raw(_) | Scenario::Lab(_)),
+        )?;
+        if let Scenario::Million(options) = &self.scenario {
+            let (json, html) = (self.common.json.as_deref(), self.common.html.as_deref());
+            return million::run(&bench.context, options, json, html);
+        }
+        if let Scenario::Lab(options) = &self.scenario {
+            return lab::run(&bench.context, options).map(|()| ExitCode::SUCCESS);
+        }
         let mut result = Ok(());
         for step in self.scenario.steps() {
             result = bench.scenario(&step);
@@ -223,6 +238,8 @@ impl Scenario {
             | Self::LoadProcess
             | Self::TungsteniteServer(_)
             | Self::RawServer(_)
+            | Self::Million(_)
+            | Self::Lab(_)
             | Self::Crash(_)
             | Self::Soak(_) => Vec::new(),
         }

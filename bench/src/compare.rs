@@ -5,7 +5,8 @@
 //! often (more than one time in twenty), so then nothing is called faster or slower.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -86,8 +87,9 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     if compared.is_empty() {
         return Err(io::Error::other("the two files have no figure in common"));
     }
+    let mut text = String::new();
     for side in [&before, &after] {
-        println!("{}", side["environment"]);
+        let _ = writeln!(text, "{}", side["environment"]);
     }
     let mut table = table();
     table.set_header(["scenario", "figure", "unit", "A", "B", "B by A", "interval", ""]);
@@ -106,16 +108,22 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
         ]);
     }
     align_numbers(&mut table, 3);
-    println!("{table}");
+    let _ = writeln!(text, "{table}");
     let count = |verdict| compared.iter().filter(|one| one.verdict == verdict).count();
     let slower = count(Verdict::Slower);
-    println!(
+    let _ = writeln!(
+        text,
         "{} faster, {slower} slower, {} noise, {} with too few rounds ({} rounds or more on both sides are needed)",
         count(Verdict::Faster),
         count(Verdict::Noise),
         count(Verdict::TooFewRounds),
         ROUNDS_MIN,
     );
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+        _ => {}
+    }
     Ok(if options.fail_slower && slower > 0 {
         ExitCode::FAILURE
     } else {

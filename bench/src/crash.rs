@@ -22,7 +22,7 @@ const SEGMENT_BYTES: u32 = 2 << 20;
 /// The load and the kills.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Kills
+    /// Kills at least; those during a recovery count, and one more comes when all is over
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub kills: u32,
     /// Connected drivers

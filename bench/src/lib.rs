@@ -6,6 +6,8 @@
 pub mod cli;
 pub mod crash;
 pub mod harness;
+pub mod lab;
+pub mod million;
 pub mod peers;
 pub mod scenarios;
 pub mod soak;

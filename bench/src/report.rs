@@ -74,6 +74,13 @@ impl Faults {
             .map(|(kind, (count, example))| (kind.as_ref(), *count, example.as_str()))
     }
 
+    /// Adds all faults of another part of the same run.
+    pub fn add_all(&mut self, other: Self) {
+        for (kind, (count, example)) in other.0 {
+            self.0.entry(kind).or_insert((0, example)).0 += count;
+        }
+    }
+
     /// No faults.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -84,7 +91,8 @@ impl Faults {
         self.0.get(kind).map_or(0, |(count, _)| *count)
     }
 
-    fn lines(&self) -> impl Iterator<Item = String> {
+    /// A line for each kind.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
         self.0
             .iter()
             .map(|(kind, (count, example))| format!("{kind}: {count} times, first: {example}"))

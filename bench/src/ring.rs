@@ -1,11 +1,11 @@
 //! The load generator's own `io_uring`: connections as direct descriptors, multishot receive into provided buffers.
 //!
-//! Owns every socket of this process that carries load, and all of the crate's ring `unsafe`. Must never block except in
+//! Owns every socket of this process that carries load, and all of the crate's ring `unsafe` but the laboratory's. Must never block except in
 //! [`Ring::wait`], and never calls back: completions are reaped first, then handed out one by one by [`Ring::next_event`].
 //! Numbers: one table entry for a connection and no file descriptor, no receive buffer for an idle connection, one
 //! `io_uring_enter` per turn.
 
-mod buffers;
+pub(crate) mod buffers;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,13 +28,13 @@ const RECV_BUFFERS: u16 = 2048;
 /// Bytes of one provided receive buffer; more than any message of the scenarios, so that each arrives in one piece.
 const RECV_BUFFER_BYTES: u32 = 1024;
 /// Entries that [`Ring::connect`] submits as one chain.
-const CONNECT_CHAIN_ENTRIES: usize = 5;
+const CONNECT_CHAIN_ENTRIES: usize = 7;
 
 const _: () = assert!(RECV_BUFFERS.is_power_of_two() && RECV_BUFFERS <= 32_768);
 const _: () = assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES);
 const _: () = assert!(CONNECT_CHAIN_ENTRIES < SUBMISSION_ENTRIES as usize);
 
-/// `TCP_NODELAY`'s value; static, because the kernel reads it while the connect chain runs.
+/// A socket option's value; static, because the kernel reads it while the connect chain runs.
 static ENABLED: libc::c_int = 1;
 
 /// Group of the provided receive buffers.
@@ -164,30 +164,44 @@ impl Ring {
     /// # Errors
     /// An error of `io_uring_enter`.
     pub fn connect(&mut self, slot: u32, address: &SockAddr, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        self.connect_from(slot, None, address, fill)
+    }
+
+    /// The same from this local address, whatever its port.
+    ///
+    /// # Errors
+    /// An error of `io_uring_enter`.
+    pub fn connect_from(
+        &mut self,
+        slot: u32,
+        local: Option<&SockAddr>,
+        address: &SockAddr,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> io::Result<()> {
         let target = DestinationSlot::try_from_slot_target(slot)
             .map_err(|slot| io::Error::other(format!("slot {slot} is outside of the kernel's range")))?;
         let (key, send) = self.fill_block(slot, fill);
         let tag = user_data(Operation::Connect, key, slot);
-        let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        let quiet = |entry: squeue::Entry| {
+            let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+            entry.flags(flags).user_data(tag)
+        };
         let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)
             .file_index(Some(target))
             .build();
-        let no_delay = opcode::SetSockOpt::new(
-            Fixed(slot),
-            libc::IPPROTO_TCP as u32,
-            libc::TCP_NODELAY as u32,
-            (&raw const ENABLED).cast(),
-            size_of::<libc::c_int>() as u32,
-        )
-        .build();
+        let mut chain = Vec::with_capacity(CONNECT_CHAIN_ENTRIES);
+        chain.push(quiet(socket));
+        chain.push(quiet(enable(slot, libc::IPPROTO_TCP, libc::TCP_NODELAY)));
+        if let Some(local) = local {
+            // The port is chosen with the connect, per pair of addresses: ports of one local address serve every server.
+            chain.push(quiet(enable(slot, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)));
+            let bind = opcode::Bind::new(Fixed(slot), local.as_ptr(), SockAddr::LEN).build();
+            chain.push(quiet(bind));
+        }
         let connect = opcode::Connect::new(Fixed(slot), address.as_ptr(), SockAddr::LEN).build();
-        let chain = [
-            socket.flags(quiet).user_data(tag),
-            no_delay.flags(quiet).user_data(tag),
-            connect.flags(quiet).user_data(tag),
-            send.flags(squeue::Flags::IO_LINK),
-            Self::receive_entry(slot),
-        ];
+        chain.push(quiet(connect));
+        chain.push(send.flags(squeue::Flags::IO_LINK));
+        chain.push(Self::receive_entry(slot));
         self.push(&chain)
     }
 
@@ -376,6 +390,13 @@ impl Drop for Ring {
     }
 }
 
+/// Sets a socket option to 1.
+fn enable(slot: u32, level: libc::c_int, option: libc::c_int) -> squeue::Entry {
+    let value = (&raw const ENABLED).cast();
+    let length = size_of::<libc::c_int>() as u32;
+    opcode::SetSockOpt::new(Fixed(slot), level as u32, option as u32, value, length).build()
+}
+
 fn sent(slot: u32, result: i32) -> Event {
     if result < 0 {
         Event::Failed { slot, errno: -result }
@@ -411,7 +432,7 @@ impl SockAddr {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
     fn next(ring: &mut Ring) -> Event {
         for _ in 0..100 {
@@ -430,10 +451,18 @@ mod tests {
             panic!("bound to IPv4")
         };
         let mut ring = Ring::new(8).unwrap();
-        ring.connect(3, &SockAddr::new(address), |block| block.extend_from_slice(b"hello"))
-            .unwrap();
+        let local = SockAddr::new(SocketAddrV4::new([127, 0, 0, 77].into(), 0));
+        ring.connect_from(3, Some(&local), &SockAddr::new(address), |block| {
+            block.extend_from_slice(b"hello");
+        })
+        .unwrap();
         ring.wait(Duration::ZERO).unwrap();
-        let (mut peer, _) = listener.accept().unwrap();
+        let (mut peer, from) = listener.accept().unwrap();
+        assert_eq!(
+            from.ip(),
+            Ipv4Addr::new(127, 0, 0, 77),
+            "it comes from the address that was asked for"
+        );
         let mut hello = [0; 5];
         peer.read_exact(&mut hello).unwrap();
         assert_eq!(&hello, b"hello");

@@ -135,6 +135,19 @@ impl Server {
         Ok(server)
     }
 
+    /// Ends the server as [`Self::stop`] does and starts it again on what it has stored, at the same address; `ended` is
+    /// called in between.
+    ///
+    /// # Errors
+    /// It does not end as it should, or does not start.
+    pub fn restart(mut self, stop_timeout: Duration, ended: impl FnOnce()) -> io::Result<Self> {
+        self.end(stop_timeout)?;
+        ended();
+        self.child = spawn(&self.setup, self.address, self.data.path())?;
+        self.wait_ready().map_err(|error| self.explain(&error))?;
+        Ok(self)
+    }
+
     /// `kill -9`. [`Server::try_restart`] follows.
     ///
     /// # Errors
@@ -176,8 +189,12 @@ impl Server {
     /// # Errors
     /// It does not end in time (it is killed then) or ends with another status than 0.
     pub fn stop(mut self) -> io::Result<()> {
+        self.end(STOP_TIMEOUT)
+    }
+
+    fn end(&mut self, timeout: Duration) -> io::Result<()> {
         self.child.signal(Signal::TERM)?;
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if let Some(status) = self.child.0.try_wait()? {
                 let result = if status.success() {
@@ -189,9 +206,7 @@ impl Server {
             }
             std::thread::sleep(POLL);
         }
-        Err(self.explain(&io::Error::other(format!(
-            "still running {STOP_TIMEOUT:?} after SIGTERM"
-        ))))
+        Err(self.explain(&io::Error::other(format!("still running {timeout:?} after SIGTERM"))))
     }
 
     /// Adds the end of the server's log to an error.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::measure::Clock;
@@ -18,8 +18,10 @@ use https::HttpConnection;
 mod connect;
 mod event;
 mod https;
+mod place;
 
 pub use event::{Event, EventKind, Gone};
+pub use place::{CONNECTIONS_PER_ADDRESS, Place};
 
 /// Longest sleep of one turn: scenarios check their bounds at least this often.
 const SLEEP_MAX_NS: u64 = 200_000_000;
@@ -55,8 +57,10 @@ struct Arrival {
 pub struct Session {
     ring: Ring,
     address: SockAddr,
+    /// Local addresses, by slot; none: the kernel's choice.
+    locals: Vec<SockAddr>,
+    place: Place,
     host: String,
-    first_driver: u32,
     tolerates_loss: bool,
     expected_accept: String,
     drivers: Vec<Driver>,
@@ -78,7 +82,11 @@ impl Session {
     /// # Errors
     /// The ring cannot be made (more than `RLIMIT_NOFILE` connections) or the server does not answer.
     pub fn open(address: SocketAddrV4, drivers: u32, https: u32) -> io::Result<Self> {
-        Self::open_range(address, 0, drivers, https)
+        let place = Place {
+            local: (drivers + https > CONNECTIONS_PER_ADDRESS).then_some(Ipv4Addr::new(127, 0, 0, 2)),
+            ..Place::default()
+        };
+        Self::open_as(place, address, drivers, https)
     }
 
     /// As [`Session::open`], for a load process that has a part of all drivers: the names begin with `first_driver`.
@@ -86,6 +94,18 @@ impl Session {
     /// # Errors
     /// As there.
     pub fn open_range(address: SocketAddrV4, first_driver: u32, drivers: u32, https: u32) -> io::Result<Self> {
+        let place = Place {
+            first_driver,
+            ..Place::default()
+        };
+        Self::open_as(place, address, drivers, https)
+    }
+
+    /// The same, as one of several sessions.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_as(place: Place, address: SocketAddrV4, drivers: u32, https: u32) -> io::Result<Self> {
         let driver = || Driver {
             phase: Phase::Free,
             why: None,
@@ -95,8 +115,9 @@ impl Session {
         let mut session = Self {
             ring: Ring::new(drivers + https)?,
             address: SockAddr::new(address),
+            locals: place.local_addresses(drivers + https),
+            place,
             host: address.to_string(),
-            first_driver,
             tolerates_loss: false,
             expected_accept: ws::expected_accept(),
             drivers: std::iter::repeat_with(driver).take(drivers as usize).collect(),
@@ -130,6 +151,11 @@ impl Session {
     /// Drivers whose WebSocket is open.
     pub fn connected(&self) -> u32 {
         self.connected
+    }
+
+    /// Whether this driver's WebSocket is open.
+    pub fn is_open(&self, driver: u32) -> bool {
+        self.drivers[driver as usize].phase == Phase::Open
     }
 
     /// Length of the server's last answer to an upgrade, bytes.
@@ -194,9 +220,11 @@ impl Session {
         state.why = None;
         state.partial.clear();
         state.stalled = false;
-        let (host, name) = (&self.host, self.first_driver + driver);
-        self.ring
-            .connect(driver, &self.address, |block| ws::write_upgrade(block, host, name))
+        let (host, number) = (&self.host, self.place.first_driver + driver);
+        let local = self.locals.get((driver / CONNECTIONS_PER_ADDRESS) as usize);
+        self.ring.connect_from(driver, local, &self.address, |block| {
+            ws::write_upgrade(block, host, number);
+        })
     }
 
     /// Closes a driver's WebSocket as RFC 6455 asks: our close frame, the server's, and the server ends the connection.
@@ -341,7 +369,9 @@ impl Session {
         match (kind, phase) {
             (ws::Kind::Text, Phase::Open) => {
                 let message = message::parse(payload);
-                if let Message::Welcome { heartbeat_ms, .. } = message {
+                if let Message::Welcome { heartbeat_ms, .. } = message
+                    && !self.place.own_heartbeats
+                {
                     self.heartbeat_ns = heartbeat_ms.max(1) * 1_000_000;
                     self.heartbeats.push_back((at_ns + self.heartbeat_ns, driver));
                 }

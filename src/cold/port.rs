@@ -20,7 +20,7 @@ pub const RECORDS_PAGE_ROWS_MAX: u32 = 1_000;
 /// Most events in one [`EventsPage`]; a greater `limit` is cut to this.
 pub const EVENTS_PAGE_EVENTS_MAX: u32 = 10_000;
 /// A page of events ends after the event that takes it over this many stored bytes.
-pub const EVENTS_PAGE_BYTES_MAX: usize = 4 << 20;
+pub const EVENTS_PAGE_BYTES_MAX: usize = 1 << 20;
 /// Longest wait of an [`Query::Events`]; a greater `wait_ms` is cut to this.
 pub const EVENTS_WAIT_MS_MAX: u32 = 60_000;
 

@@ -46,7 +46,7 @@ const DESCRIPTORS: u64 = 512;
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct CrashOptions {
-    /// How often the node is killed, at least 1.
+    /// How often the node is killed at least, 1 or more. Kills during a recovery count, and one more comes when all is over.
     pub kills: u32,
     /// Drivers that connect, 10–20,000.
     pub drivers: u32,

@@ -4,6 +4,8 @@
 //! its turn comes. Timers live in pages of 24-byte nodes, linked per slot; a bitmap of non-empty slots
 //! answers "when must somebody look again". Time is the caller's, in milliseconds since an epoch of its own.
 
+use std::num::NonZeroU32;
+
 /// Milliseconds per tick: a timer fires at most this much late, never early.
 pub const TICK_MS: u64 = 4;
 /// Ticks per turn: 65.5 s, a little more than a heartbeat timer's 60 s, so that those go round once at most.
@@ -16,7 +18,20 @@ const PAGE_LEN: usize = 1_024;
 
 /// An armed timer. Valid until it fires or is cancelled; the owner forgets it then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId(u32);
+pub struct TimerId(NonZeroU32);
+
+const _: () = assert!(size_of::<Option<TimerId>>() == 4, "every driver has room for one");
+
+impl TimerId {
+    /// The node's index plus one.
+    fn new(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Node {
@@ -90,7 +105,7 @@ impl Wheel {
         });
         self.link(index);
         self.armed += 1;
-        TimerId(index)
+        TimerId::new(index)
     }
 
     /// Takes an armed timer back.
@@ -99,8 +114,8 @@ impl Wheel {
     /// When the timer is not armed, as far as that shows.
     pub fn cancel(&mut self, timer: TimerId) {
         assert!(self.armed > 0);
-        self.unlink(timer.0);
-        self.free_node(timer.0);
+        self.unlink(timer.index());
+        self.free_node(timer.index());
         self.armed -= 1;
     }
 

@@ -11,11 +11,15 @@ use std::path::Path;
 /// Prints every record under the data directory `root`, a line each:
 /// `incarnation/shard/segment @offset lsn record`. Torn ends are lines that begin with `#`.
 ///
+/// Damage is a line that begins with `#`, too, and the next journal follows.
+///
 /// # Errors
-/// [`RecoverError`]: damage is reported after the records before it were printed. [`RecoverError::Output`]: `out` failed.
+/// [`RecoverError`]: there is no journal, or the first damage, after everything was printed. [`RecoverError::Output`]: `out` failed.
 pub fn dump(root: &Path, out: &mut dyn Write) -> Result<(), RecoverError> {
+    must_hold_journals(root)?;
     on_executor(root, async {
         let mut buffer = AlignedBuffer::new();
+        let mut damage = Ok(());
         for owner in owners(root)? {
             let Owner { incarnation, shard } = owner;
             let mut printed = Ok(());
@@ -33,13 +37,33 @@ pub fn dump(root: &Path, out: &mut dyn Write) -> Result<(), RecoverError> {
             };
             let scan = scan_shard(root, owner, &mut buffer, &mut print).await;
             printed.map_err(RecoverError::Output)?;
-            if let Some(TornTail { segment, offset }) = scan?.torn_tail {
-                let place = format_args!("{incarnation:08}/{shard:04}/{segment:08} @{offset}");
-                writeln!(out, "# {place} torn write, cut").map_err(RecoverError::Output)?;
+            match scan {
+                Ok(Scan {
+                    torn_tail: Some(TornTail { segment, offset }),
+                    ..
+                }) => {
+                    let place = format_args!("{incarnation:08}/{shard:04}/{segment:08} @{offset}");
+                    writeln!(out, "# {place} torn write, cut").map_err(RecoverError::Output)?;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    writeln!(out, "# {incarnation:08}/{shard:04} {error}").map_err(RecoverError::Output)?;
+                    damage = damage.and(Err(error));
+                }
             }
         }
-        Ok(())
+        damage
     })
+}
+
+/// An empty answer about a directory that holds no journal would look like a good one.
+fn must_hold_journals(root: &Path) -> Result<(), RecoverError> {
+    let journals = root.join(super::layout::JOURNAL);
+    match std::fs::metadata(&journals) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(RecoverError::io(&journals)(io::ErrorKind::NotADirectory.into())),
+        Err(source) => Err(RecoverError::io(&journals)(source)),
+    }
 }
 
 /// What [`check`] found in one journal.
@@ -103,11 +127,9 @@ impl std::fmt::Display for Report {
 /// Reads everything under the data directory `root` as a start would, past damage to the next journal.
 ///
 /// # Errors
-/// Only when the directories themselves cannot be listed.
+/// Only when `root` holds no journal, or the directories themselves cannot be listed.
 pub fn check(root: &Path) -> Result<Report, RecoverError> {
-    if let Err(source) = std::fs::metadata(root) {
-        return Err(RecoverError::io(root)(source));
-    }
+    must_hold_journals(root)?;
     on_executor(root, async {
         let mut report = Report::default();
         let mut buffer = AlignedBuffer::new();

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-const JOURNAL: &str = "journal";
+pub(super) const JOURNAL: &str = "journal";
 const SEGMENT_SUFFIX: &str = ".seg";
 /// A directory of this suffix is being deleted: nothing in it counts.
 const DELETED_SUFFIX: &str = ".deleted";

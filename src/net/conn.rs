@@ -86,6 +86,11 @@ impl Net {
         self.outputs.is_waiting()
     }
 
+    /// Gives back output buffers that no connection needed since the last call. Call it about once in a second.
+    pub fn trim_output(&mut self) {
+        self.outputs.trim();
+    }
+
     /// Adds to `stalled` the connections that took no byte of their output for at least [`OUTPUT_SWEEPS`] times the time
     /// between two calls, and at most once more. Looks at those that have output, no others.
     ///
@@ -147,23 +152,17 @@ impl Net {
         self.slots.occupy(slot)
     }
 
-    /// A completion of a receive.
-    pub(super) fn on_recv(
-        &mut self,
-        conn: ConnId,
-        result: i32,
-        buffer: Option<u16>,
-        more: bool,
-        events: &mut Vec<NetEvent>,
-    ) {
+    /// A completion of a receive, or of the poll before it.
+    pub(super) fn on_recv(&mut self, conn: ConnId, result: i32, buffer: Option<u16>, events: &mut Vec<NetEvent>) {
+        let Some(result) = self.poll_ended(conn, result) else {
+            return;
+        };
         let buffer = buffer.map(|id| self.recv_ring.lend(id, result.max(0) as u32));
         let slot = self
             .slots
             .get_mut(conn)
             .expect("a slot is not left while a receive is in flight");
-        if !more {
-            slot.flags.clear(Flags::RECV_ARMED.and(Flags::RECV_CANCELLED));
-        }
+        slot.flags.clear(Flags::RECV_ARMED.and(Flags::RECV_CANCELLED));
         let closing = slot.flags.any(Flags::CLOSING);
         match (result, buffer) {
             (1.., Some(buffer)) if !closing => events.push(NetEvent::Received { conn, buffer }),
@@ -176,9 +175,27 @@ impl Net {
             slot.flags.clear(Flags::RECV_WANTED);
             events.push(NetEvent::PeerClosed { conn });
         }
-        if !more {
-            self.recv_ended(conn, result);
+        self.recv_ended(conn, result);
+    }
+
+    /// When what ended is the poll: receives what it found. Else, how the receive ended; a poll without anything to receive,
+    /// or cancelled after it had found something (which stays in the socket), ends as a receive does.
+    fn poll_ended(&mut self, conn: ConnId, result: i32) -> Option<i32> {
+        let slot = self
+            .slots
+            .get_mut(conn)
+            .expect("a slot is not left while a poll is in flight");
+        if !slot.flags.any(Flags::POLLING) || result < 0 {
+            slot.flags.clear(Flags::POLLING);
+            return Some(result);
         }
+        slot.flags.clear(Flags::POLLING);
+        if slot.flags.any(Flags::RECV_CANCELLED) {
+            return Some(-libc::ECANCELED);
+        }
+        self.ring.recv(conn.slot(), Op::Recv(conn));
+        self.found = true;
+        None
     }
 
     /// The receive of a connection is over: arms the next one, or goes on with what waited for its end.
@@ -272,7 +289,7 @@ impl Net {
             slot.flags.set(Flags::SENDING);
             // SAFETY: the pool leaves these bytes alone until `wrote` or `release`, which are called only once the completion
             // came (`on_send`, `settle`). `Net::drop` cancels the send before the pool goes.
-            unsafe { self.ring.send(conn.slot, bytes, Op::Send(conn)) };
+            unsafe { self.ring.send(conn.slot(), bytes, Op::Send(conn)) };
             return true;
         }
         self.outputs.release(slot.output);
@@ -289,7 +306,7 @@ impl Net {
         } else if slot.flags.any(Flags::SHUT_AFTER) {
             if !slot.flags.any(Flags::SHUTTING) {
                 slot.flags.set(Flags::SHUTTING);
-                self.ring.shutdown_write(conn.slot, Op::Shutdown(conn));
+                self.ring.shutdown_write(conn.slot(), Op::Shutdown(conn));
             }
         } else if slot.flags.any(Flags::LEAVING) {
             self.settle(conn);
@@ -340,9 +357,9 @@ impl Net {
             }
             slot.flags.set(Flags::CLOSE_SENT);
             if slot.flags.any(Flags::RESET) && !slot.flags.any(Flags::SILENT) {
-                self.ring.close_with_reset(conn.slot, Op::Close(conn));
+                self.ring.close_with_reset(conn.slot(), Op::Close(conn));
             } else {
-                self.ring.close(conn.slot, Op::Close(conn));
+                self.ring.close(conn.slot(), Op::Close(conn));
             }
         } else if slot.flags.any(Flags::LEAVING) && slot.output == NONE && !slot.flags.any(Flags::READY) {
             slot.flags.set(Flags::READY);
@@ -375,8 +392,8 @@ fn arm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
             .flags
             .any(Flags::RECV_ARMED.and(Flags::STARVED).and(Flags::CLOSING))
     {
-        slot.flags.set(Flags::RECV_ARMED);
-        ring.recv(conn.slot, Op::Recv(conn));
+        slot.flags.set(Flags::RECV_ARMED.and(Flags::POLLING));
+        ring.poll_readable(conn.slot(), Op::Recv(conn));
     }
 }
 

@@ -123,7 +123,7 @@ impl Net {
                 debug_assert!(slot.output == NONE && !slot.flags.any(Flags::IN_FLIGHT.and(Flags::CLOSING)));
                 slot.flags.set(Flags::DEPARTED);
                 let HandOver { target_ring, token } = self.hand_overs.entries[slot.extra as usize];
-                self.ring.hand_over(conn.slot, target_ring, token, Op::HandOver(conn));
+                self.ring.hand_over(conn.slot(), target_ring, token, Op::HandOver(conn));
             }
         }
     }

@@ -29,6 +29,7 @@ mod waker;
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -79,20 +80,26 @@ impl Default for NetConfig {
 /// Names a connection of one ring. Never reused by another connection (until a slot had 2^32 occupants).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId {
-    slot: u32,
+    /// The slot plus one: tables of a million rows hold an `Option<ConnId>` in eight bytes.
+    slot_plus_one: NonZeroU32,
     generation: u32,
 }
 
+const _: () = assert!(size_of::<Option<ConnId>>() == 8);
+
 impl ConnId {
-    /// For a ring of another kind, which names its own connections.
+    /// For a ring of another kind, which names its own connections; `slot` is below [`limits::FIXED_FILES_MAX`].
     pub const fn new(slot: u32, generation: u32) -> Self {
-        Self { slot, generation }
+        Self {
+            slot_plus_one: NonZeroU32::MIN.saturating_add(slot),
+            generation,
+        }
     }
 
     /// The slot, 0 .. [`Net::slots`]: an index for the owner's own table of connections. Two connections never have the
     /// same slot at once.
-    pub fn slot(self) -> u32 {
-        self.slot
+    pub const fn slot(self) -> u32 {
+        self.slot_plus_one.get() - 1
     }
 
     /// Which occupant of the slot this is.
@@ -243,6 +250,8 @@ pub struct Net {
     waker: Waker,
     /// A wake-up came that the owner was not told of.
     woken: bool,
+    /// Polls have found something to receive since the last turn.
+    found: bool,
     /// Connections with output that no send is in flight for.
     dirty: Vec<ConnId>,
     /// Connections whose receive found no buffer, in that order.
@@ -281,6 +290,7 @@ impl Net {
             acceptor: Acceptor::default(),
             waker,
             woken: false,
+            found: false,
             dirty: Vec::new(),
             starved: VecDeque::new(),
             ready: Vec::new(),

@@ -29,6 +29,8 @@ pub(super) struct Outputs {
     vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
     spare_bytes: usize,
+    /// Fewest spare buffers since the last [`Self::trim`]: as many were not needed.
+    spare_least: usize,
 }
 
 impl Outputs {
@@ -118,10 +120,20 @@ impl Outputs {
         self.entries.capacity() * size_of::<Output>() + self.spare_bytes
     }
 
+    /// Gives back to the allocator the buffers that nobody needed since the last call: a burst's memory goes with the burst.
+    pub(super) fn trim(&mut self) {
+        // The oldest: those on top were used last and are warm.
+        for buffer in self.spare.drain(..self.spare_least) {
+            self.spare_bytes -= buffer.capacity();
+        }
+        self.spare_least = self.spare.len();
+    }
+
     fn buffer(&mut self) -> Vec<u8> {
         match self.spare.pop() {
             Some(buffer) => {
                 self.spare_bytes -= buffer.capacity();
+                self.spare_least = self.spare_least.min(self.spare.len());
                 buffer
             }
             None => Vec::with_capacity(OUTPUT_BYTES_INITIAL),
@@ -142,7 +154,7 @@ impl Outputs {
 mod tests {
     use super::*;
 
-    const OWNER: ConnId = ConnId { slot: 3, generation: 1 };
+    const OWNER: ConnId = ConnId::new(3, 1);
 
     #[test]
     fn only_what_stands_still_for_all_sweeps_is_stalled() {
@@ -197,6 +209,29 @@ mod tests {
         assert_eq!(outputs.next(index).map(<[u8]>::len), Some(SEND_BYTES_MAX));
         outputs.wrote(index, SEND_BYTES_MAX);
         assert_eq!(outputs.next(index), Some(&[7_u8][..]));
+    }
+
+    #[test]
+    fn buffers_that_nobody_needs_between_two_trims_are_given_back() {
+        let mut outputs = Outputs::default();
+        let burst: Vec<u32> = (0..3).map(|_| outputs.take(OWNER)).collect();
+        for index in burst {
+            outputs.release(index);
+        }
+        outputs.trim();
+        assert_eq!(outputs.spare.len(), 3, "all were needed since the beginning");
+        let index = outputs.take(OWNER);
+        outputs.release(index);
+        outputs.trim();
+        assert_eq!(outputs.spare.len(), 1, "two were not");
+        assert_eq!(outputs.spare_bytes, outputs.spare[0].capacity());
+        let index = outputs.take(OWNER);
+        outputs.trim();
+        outputs.release(index);
+        outputs.trim();
+        assert_eq!(outputs.spare.len(), 1, "in use while it was looked for");
+        outputs.trim();
+        assert_eq!((outputs.spare.len(), outputs.spare_bytes), (0, 0));
     }
 
     #[test]

@@ -100,9 +100,19 @@ impl Ring {
         );
     }
 
-    /// Receives into provided buffers until cancelled, end of stream or error.
+    /// Reports when there is something to receive: bytes, the end of the stream, an error.
+    pub(super) fn poll_readable(&mut self, slot: u32, op: Op) {
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        self.push(opcode::PollAdd::new(Fixed(slot), events).build(), op);
+    }
+
+    /// Receives what is there into a provided buffer, `EAGAIN` when nothing is.
     pub(super) fn recv(&mut self, slot: u32, op: Op) {
-        self.push(opcode::RecvMulti::new(Fixed(slot), RECV_GROUP).build(), op);
+        // Length 0 is that of the buffer.
+        let recv = opcode::Recv::new(Fixed(slot), ptr::null_mut(), 0)
+            .buf_group(RECV_GROUP)
+            .flags(libc::MSG_DONTWAIT);
+        self.push(recv.build().flags(Flags::BUFFER_SELECT), op);
     }
 
     /// Writes `bytes` to the socket, as many as it takes.

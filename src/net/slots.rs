@@ -18,7 +18,7 @@ impl Flags {
     pub(super) const OCCUPIED: Flags = Flags(1);
     /// The owner wants to receive.
     pub(super) const RECV_WANTED: Flags = Flags(1 << 1);
-    /// A multishot receive is in flight.
+    /// A receive is in flight, or the poll that waits for something to receive.
     pub(super) const RECV_ARMED: Flags = Flags(1 << 2);
     /// That receive is being cancelled.
     pub(super) const RECV_CANCELLED: Flags = Flags(1 << 3);
@@ -52,6 +52,9 @@ impl Flags {
     pub(super) const DEPARTED: Flags = Flags(1 << 17);
     /// The owner was told that it is ready.
     pub(super) const ANNOUNCED: Flags = Flags(1 << 18);
+
+    /// What is in flight of a receive is still the poll.
+    pub(super) const POLLING: Flags = Flags(1 << 19);
 
     /// Operations of the kernel that hold the socket.
     pub(super) const IN_FLIGHT: Flags =
@@ -160,10 +163,7 @@ impl Slots {
             ..vacant
         };
         self.occupied += 1;
-        ConnId {
-            slot,
-            generation: entry.generation,
-        }
+        ConnId::new(slot, entry.generation)
     }
 
     /// Frees the slot of `conn`; its id is stale from now on.
@@ -184,14 +184,14 @@ impl Slots {
     /// The connection, unless the id is stale.
     pub(super) fn get(&self, conn: ConnId) -> Option<&Slot> {
         self.table
-            .get(conn.slot as usize)
+            .get(conn.slot() as usize)
             .filter(|slot| slot.generation == conn.generation && slot.flags.any(Flags::OCCUPIED))
     }
 
     /// The connection, unless the id is stale.
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Slot> {
         self.table
-            .get_mut(conn.slot as usize)
+            .get_mut(conn.slot() as usize)
             .filter(|slot| slot.generation == conn.generation && slot.flags.any(Flags::OCCUPIED))
     }
 
@@ -201,10 +201,7 @@ impl Slots {
             .table
             .get(slot as usize)
             .filter(|entry| entry.flags.any(Flags::OCCUPIED))?;
-        Some(ConnId {
-            slot,
-            generation: entry.generation,
-        })
+        Some(ConnId::new(slot, entry.generation))
     }
 }
 
@@ -219,11 +216,11 @@ mod tests {
         assert_eq!((slots.occupied(), slots.free()), (1, 7));
         assert!(slots.get(first).is_some());
         assert!(
-            slots.get(ConnId { slot: 2, generation: 0 }).is_none(),
+            slots.get(ConnId::new(2, 0)).is_none(),
             "a slot below that was never used"
         );
         assert!(
-            slots.get(ConnId { slot: 7, generation: 0 }).is_none(),
+            slots.get(ConnId::new(7, 0)).is_none(),
             "a slot above all that were used"
         );
         slots.vacate(first);

@@ -14,7 +14,7 @@ pub(super) enum Op {
     Ignored,
     /// The multishot accept.
     Accept,
-    /// The multishot receive of a connection.
+    /// The receive of a connection, and the poll before it.
     Recv(ConnId),
     /// The one send of a connection.
     Send(ConnId),
@@ -78,14 +78,11 @@ impl Op {
 }
 
 fn pack(conn: ConnId) -> u64 {
-    u64::from(conn.slot) << GENERATION_BITS | u64::from(conn.generation)
+    u64::from(conn.slot()) << GENERATION_BITS | u64::from(conn.generation)
 }
 
 fn unpack(argument: u64) -> ConnId {
-    ConnId {
-        slot: (argument >> GENERATION_BITS) as u32,
-        generation: argument as u32,
-    }
+    ConnId::new((argument >> GENERATION_BITS) as u32, argument as u32)
 }
 
 #[cfg(test)]
@@ -95,11 +92,8 @@ mod tests {
 
     #[test]
     fn every_operation_comes_back() {
-        let conn = ConnId {
-            slot: FIXED_FILES_MAX - 1,
-            generation: u32::MAX,
-        };
-        let other = ConnId { slot: 0, generation: 0 };
+        let conn = ConnId::new(FIXED_FILES_MAX - 1, u32::MAX);
+        let other = ConnId::new(0, 0);
         let all = [
             Op::Ignored,
             Op::Accept,

@@ -34,6 +34,11 @@ impl Net {
         };
         self.ring.enter(wait)?;
         self.reap(events);
+        if std::mem::take(&mut self.found) {
+            // What polls have found is received in the same turn.
+            self.ring.enter(None)?;
+            self.reap(events);
+        }
         self.announce_ready(events);
         if std::mem::take(&mut self.woken) {
             events.push(NetEvent::Woken);
@@ -65,7 +70,7 @@ impl Net {
         match op {
             Op::Ignored => {}
             Op::Accept => self.on_accept(result, more, events),
-            Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), more, events),
+            Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), events),
             Op::Send(conn) => self.on_send(conn, result, events),
             Op::Shutdown(conn) => self.on_shutdown(conn),
             Op::Close(conn) => {

@@ -12,13 +12,12 @@ use crate::journal::{Incarnation, RecoveredShard, recover_dir};
 use crate::net::{Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::Registry;
-use crate::ops::notify::{self, StartTime};
-use crate::ops::signals;
+use crate::ops::notify::StartTime;
 use crate::shard::{Clock, Inheritance, Shared};
 use glommio::ExecutorJoinHandle;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
 
 /// The stage in which requests are written into the new journals.
 const RESUMING: &str = "resuming requests";
@@ -38,7 +37,8 @@ pub(super) struct Boot {
     starts: Option<Starts>,
     threads: Vec<ExecutorJoinHandle<()>>,
     wakers: Vec<Waker>,
-    signals: Option<signals::SignalWatch>,
+    /// Set when the shards are about to serve: whom a drain wakes.
+    to_wake: Arc<OnceLock<Vec<Waker>>>,
 }
 
 struct Opened {
@@ -54,17 +54,17 @@ pub(super) struct Running {
     pub(super) threads: Vec<ExecutorJoinHandle<()>>,
     /// Of every shard's ring.
     pub(super) wakers: Vec<Waker>,
-    pub(super) signals: signals::SignalWatch,
 }
 
 impl Boot {
-    /// `connections`: of a shard.
+    /// `connections`: of a shard. `to_wake` is set when the shards are about to serve.
     pub(super) fn new(
         config: Arc<Config>,
         health: Arc<Health>,
         reception: Reception,
         address: SocketAddr,
         connections: u32,
+        to_wake: Arc<OnceLock<Vec<Waker>>>,
     ) -> Self {
         Self {
             config,
@@ -77,7 +77,7 @@ impl Boot {
             starts: None,
             threads: Vec::new(),
             wakers: Vec::new(),
-            signals: None,
+            to_wake,
         }
     }
 
@@ -89,7 +89,6 @@ impl Boot {
             store,
             threads: self.threads,
             wakers: self.wakers,
-            signals: self.signals.expect("the doors were opened"),
         }
     }
 
@@ -207,13 +206,7 @@ impl Host for Boot {
 
     fn open_doors(&mut self) -> Result<(), ServeError> {
         let wakers = self.wakers.clone();
-        let on_drain = move || {
-            notify::stopping();
-            wakers.iter().for_each(Waker::wake);
-        };
-        let signals = signals::watch(Arc::clone(&self.health), on_drain)
-            .map_err(|error| ServeError::new("cannot watch for signals", error))?;
-        self.signals = Some(signals);
+        self.to_wake.set(wakers).expect("doors are opened once");
         let reception = self.reception.take().expect("doors are opened once");
         let starts = self.starts.take().expect("the shards were started");
         open_doors(reception, self.address, starts.go)?;

@@ -22,12 +22,13 @@ use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::notify;
 use crate::ops::process;
+use crate::ops::signals;
 use crate::shard::Shared;
 use boot::Boot;
 use reception::Reception;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Connections that wait in a listener's backlog.
@@ -44,15 +45,15 @@ const STORE_PROBE: Duration = Duration::from_millis(200);
 /// Why a node did not start or did not end well.
 #[derive(Debug)]
 pub struct ServeError {
-    what: &'static str,
+    what: String,
     cause: String,
 }
 
 impl ServeError {
     /// `what` could not be done, because of `cause`.
-    pub fn new(what: &'static str, cause: impl std::fmt::Display) -> Self {
+    pub fn new(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
         Self {
-            what,
+            what: what.into(),
             cause: cause.to_string(),
         }
     }
@@ -74,26 +75,29 @@ impl std::error::Error for ServeError {}
 /// # Panics
 /// When a shard has ended and still holds the store: our bug.
 pub fn serve(config: Config) -> Result<(), ServeError> {
-    std::fs::create_dir_all(&config.data_dir)
-        .map_err(|error| ServeError::new("cannot make the data directory", error))?;
+    std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+        let what = format!("cannot make the data directory {}", config.data_dir.display());
+        ServeError::new(what, error)
+    })?;
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
     let config = Arc::new(identity::settle(config)?);
     let open_files = process::raise_open_files();
     check_rings()?;
     let health = Arc::new(Health::new());
+    let to_wake = Arc::new(OnceLock::new());
+    let signals = watch_signals(&health, &to_wake)?;
     let (listener, address) = listen(&config)?;
     let reception = Reception::open(listener).map_err(|error| ServeError::new("cannot answer", error))?;
 
     health.advance(Phase::Recovering);
     let connections = config.connections_per_shard(open_files);
-    let mut boot = Boot::new(Arc::clone(&config), health, reception, address, connections);
+    let mut boot = Boot::new(Arc::clone(&config), health, reception, address, connections, to_wake);
     bring_up(&mut boot, &config)?;
     let boot::Running {
         shared,
         store,
         threads,
         wakers,
-        signals,
     } = boot.running();
     notify::ready("serving");
     let watchdog = watch_store(&shared, &store, wakers);
@@ -110,6 +114,19 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     store
         .shutdown()
         .map_err(|error| ServeError::new("the store did not end well", error))
+}
+
+/// From here on a signal ends the process in an orderly way; once the shards serve, the first drains them.
+fn watch_signals(
+    health: &Arc<Health>,
+    to_wake: &Arc<OnceLock<Vec<Waker>>>,
+) -> Result<signals::SignalWatch, ServeError> {
+    let to_wake = Arc::clone(to_wake);
+    let on_drain = move || {
+        notify::stopping();
+        to_wake.get().into_iter().flatten().for_each(Waker::wake);
+    };
+    signals::watch(Arc::clone(health), on_drain).map_err(|error| ServeError::new("cannot watch for signals", error))
 }
 
 /// Whether this machine lets a process have rings, before glommio asks and aborts.
@@ -171,6 +188,7 @@ fn watch_store(shared: &Arc<Shared>, store: &Store, wakers: Vec<Waker>) -> std::
                     error,
                     "the store failed: ending the process; the journal is recovered at the next start"
                 );
+                crate::ops::log::end();
                 std::process::exit(1);
             }
             std::thread::park_timeout(STORE_PROBE);

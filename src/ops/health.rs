@@ -54,7 +54,18 @@ pub fn alive() -> Reply {
 pub fn ready(readiness: Readiness) -> Reply {
     match readiness {
         Readiness::Ready => Reply::json(200, br#"{"status":"ready"}"#.to_vec()),
-        other => Reply::problem(503, other.as_str(), format!("the node is {}", other.as_str())),
+        other => Reply::problem(503, other.as_str(), why_not(other).to_owned()),
+    }
+}
+
+/// For people, who have to do something or to wait.
+const fn why_not(readiness: Readiness) -> &'static str {
+    match readiness {
+        Readiness::Starting => "the node is starting",
+        Readiness::Recovering => "the node reads its journal and takes work when it is done",
+        Readiness::Ready => "the node takes work",
+        Readiness::Draining => "the node is stopping and takes no new work",
+        Readiness::NotDurable => "nothing can be stored: the disk is full, or less than disk_reserve_bytes is free",
     }
 }
 

@@ -1,27 +1,48 @@
 //! Log lines: set up once, and limited where a peer can cause them.
 //!
-//! Lines go to stderr. What a peer can cause goes through a [`LogLimiter`], one per shard: a token bucket per kind,
+//! Lines go to stderr, written by a thread of their own: no shard waits for whoever reads them, and a reader that is gone or a
+//! disk that is full costs lines, never the node. What a peer can cause goes through a [`LogLimiter`], one per shard: a token bucket per kind,
 //! with the number of lines left out in the next line that is let through.
 #![forbid(unsafe_code)]
 
 use crate::config::{LogFormat, LogLevel};
 use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::format::Writer;
 
-/// Sends log lines of at least `level` to stderr from now on. A second call changes nothing.
+/// Lines that may wait to be written; further ones are lost.
+const LINES_WAITING_MAX: usize = 16_384;
+
+/// Whoever holds this keeps the writing thread.
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Sends log lines of at least `level` to stderr from now on, until [`end`]. A second call changes nothing.
 pub fn init(level: LogLevel, format: LogFormat) {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    // What goes wrong in writing a line would be told on stderr, which is what went wrong.
     let lines = tracing_subscriber::fmt()
         .with_env_filter(own_lines(level))
-        .with_writer(std::io::stderr);
+        .log_internal_errors(false)
+        .with_writer(writer);
     let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_timer(UtcTime);
     let done = match format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-    if done.is_err() {
-        tracing::debug!("logging was set up before");
+    if done.is_ok() {
+        *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
     }
+}
+
+/// Writes what still waits, for a second or so at most; lines after it are lost. For the end of the process.
+pub fn end() {
+    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Our own lines from `level` on; those of libraries from `warn` on, but for glommio's reactor, whose probe for

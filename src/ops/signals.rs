@@ -1,4 +1,5 @@
-//! Signals: the first SIGTERM or SIGINT drains, the second ends the process at once.
+//! Signals: the first SIGTERM or SIGINT drains, the second ends the process at once. So does the first while the node has not
+//! begun to serve: nobody has been promised anything yet, and a start that was cut short begins anew.
 //!
 //! They are taken by a thread that does nothing else. SIGPIPE stays ignored, as the Rust runtime sets it: a peer that
 //! is gone is an error of a write. Ending at once is safe: what was answered is in the journal.
@@ -19,7 +20,8 @@ pub struct SignalWatch {
 }
 
 /// Takes SIGTERM and SIGINT from now on. At the first, `health` moves to [`Phase::Draining`] and `on_drain` is called
-/// once, on the thread of signals: it has to wake the shards. At the second the process exits with status 0.
+/// once, on the thread of signals: it has to wake the shards. At the second, and at any before [`Phase::Serving`], the
+/// process exits with status 0.
 ///
 /// # Errors
 /// When the handlers or the thread cannot be set up.
@@ -29,9 +31,13 @@ pub fn watch(health: Arc<Health>, on_drain: impl FnOnce() + Send + 'static) -> i
     let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut on_drain = Some(on_drain);
         for signal in &mut signals {
+            if health.phase() < Phase::Serving {
+                tracing::info!(signal, "not serving yet: ending at once");
+                exit();
+            }
             let Some(on_drain) = on_drain.take() else {
                 tracing::warn!(signal, "second signal: ending at once");
-                signal_hook::low_level::exit(0);
+                exit();
             };
             tracing::info!(signal, "draining");
             health.advance(Phase::Draining);
@@ -39,6 +45,11 @@ pub fn watch(health: Arc<Health>, on_drain: impl FnOnce() + Send + 'static) -> i
         }
     })?;
     Ok(SignalWatch { handle, thread })
+}
+
+fn exit() -> ! {
+    super::log::end();
+    signal_hook::low_level::exit(0)
 }
 
 impl SignalWatch {
@@ -58,6 +69,7 @@ mod tests {
     #[test]
     fn the_first_signal_drains() {
         let health = Arc::new(Health::new());
+        health.advance(Phase::Serving);
         let (drained, wait) = std::sync::mpsc::channel();
         let watch = watch(Arc::clone(&health), move || drained.send(()).unwrap_or_default()).unwrap();
         assert!(!health.is_draining());

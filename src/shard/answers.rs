@@ -152,6 +152,7 @@ fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
         ApiAnswer::NoSuchOffer => Problem::no_such_offer().into_reply(),
         ApiAnswer::Cancelled => api::cancelled(request_id),
         ApiAnswer::TripCancelled { trip_id } => api::trip_cancelled(&trip_id, request_id),
+        ApiAnswer::TripEnded { trip_id, outcome } => Problem::trip_ended(&trip_id, outcome).into_reply(),
         ApiAnswer::NoSuchTrip => Problem::no_such_trip().into_reply(),
         ApiAnswer::Fenced => Problem::not_durable().into_reply(),
     }

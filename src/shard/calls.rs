@@ -70,7 +70,7 @@ impl<P: Platform> Shard<P> {
     fn offer(&mut self, body: &[u8], reply: ReplyTo) -> Result<(), Problem> {
         let offer = Box::new(api::parse_offer(body)?);
         if self.draining.is_some() {
-            return Err(Problem::draining());
+            return Err(Problem::draining(self.drain_left_s()));
         }
         let home = home_of_request(&offer.request_id, self.shards);
         let at_us = self.now_us;
@@ -164,7 +164,16 @@ impl<P: Platform> Shard<P> {
         if self.polls == 0 || calls.is_empty() {
             return;
         }
-        let waits = |ask: &Ask| matches!(ask, Ask::Events(reply) if calls.contains(&reply.call));
+        self.end_waits_where(|reply| calls.contains(&reply.call));
+    }
+
+    /// Whoever waits for events is answered with what there is: the node drains.
+    pub(super) fn end_all_waits(&mut self) {
+        self.end_waits_where(|_| true);
+    }
+
+    fn end_waits_where(&mut self, ends: impl Fn(&ReplyTo) -> bool) {
+        let waits = |ask: &Ask| matches!(ask, Ask::Events(reply) if ends(reply));
         for (token, _) in self.asks.iter().filter(|(_, ask)| waits(ask)) {
             let unasked = self.unasked.iter_mut().find(|(unasked, _)| *unasked == token as u64);
             match unasked {
@@ -197,10 +206,10 @@ impl<P: Platform> Shard<P> {
             (Ask::Trip(trip_id), From::Trip(ended)) => self.trip_looked_up(&trip_id, Ok(ended)),
             (Ask::Trip(trip_id), _) => self.trip_looked_up(&trip_id, Err(Problem::not_durable())),
             (Ask::Known(driver_id), From::Driver(record)) => self.driver_known(&driver_id, record.as_ref()),
-            (Ask::Known(_), _) => {}
+            (Ask::Known(driver_id), _) => self.driver_known(&driver_id, None),
             (Ask::Driver(driver_id, reply), From::Driver(record)) => {
                 let answer = self.driver_view_from_store(&driver_id, record.as_ref());
-                self.answer(reply, answer);
+                self.answer_durably(reply, answer);
             }
             (Ask::Records(driver_id, date, reply), From::Records(page)) => {
                 let (rows, before) = (&page.rows, page.next_before.as_deref());

@@ -6,10 +6,13 @@ use super::Platform;
 use super::Shard;
 use super::platform::{Done, Files, Job, Ring, Time};
 use crate::cold::port::{Commit, EndedRequest, Source};
+use crate::fsm::driver::ToSocket;
 use crate::fsm::fold;
 use crate::fsm::request::Durability;
 use crate::fsm::types::{Record, RequestLog};
 use crate::journal::{Lsn, Writer, image_records};
+use crate::limits;
+use crate::net::ConnId;
 use crate::ops::metrics::RequestEnd;
 use std::collections::{HashMap, VecDeque};
 
@@ -35,6 +38,20 @@ pub(super) enum After {
     Nothing,
 }
 
+impl After {
+    /// Nobody waits for the record: it may wait for one that somebody waits for.
+    fn is_patient(&self) -> bool {
+        matches!(self, Self::Steps { wait: false, .. } | Self::Feed(_))
+    }
+}
+
+/// What the driver with this key is to hear on this connection.
+struct HeldMessage {
+    key: u32,
+    conn: ConnId,
+    message: ToSocket,
+}
+
 /// The journal of a shard and everything that waits for it.
 pub(super) struct Durable<File> {
     pub(super) writer: Writer,
@@ -42,6 +59,8 @@ pub(super) struct Durable<File> {
     awaiting: VecDeque<(Lsn, After)>,
     /// Answers that show uncommitted state, held until that is durable.
     held: VecDeque<(Lsn, super::Letter, u16)>,
+    /// Messages to drivers, held until the change of shift before them is durable.
+    held_messages: VecDeque<(Lsn, HeldMessage)>,
     feed: Vec<Commit>,
     /// Numbers of records that the store has been (or will be) told of and has not confirmed.
     unstored: VecDeque<Lsn>,
@@ -49,6 +68,10 @@ pub(super) struct Durable<File> {
     ended: VecDeque<(Lsn, u32)>,
     creating: bool,
     write_started_us: u64,
+    /// The last record that somebody waits for.
+    urgent: Lsn,
+    /// When the first of the records that nobody waits for is written at the latest; 0: whenever there is something to write.
+    patient_until_ms: u64,
     imaging: Option<usize>,
     /// Last record of an image, 0 for none. Until it is durable the records that it repeats stay; and so they do until
     /// the store has everything before it, which recovery cannot tell it without the log's beginning.
@@ -63,20 +86,37 @@ impl<File> Durable<File> {
             files: HashMap::new(),
             awaiting: VecDeque::new(),
             held: VecDeque::new(),
+            held_messages: VecDeque::new(),
             feed: Vec::new(),
             unstored: VecDeque::new(),
             ended: VecDeque::new(),
             creating: false,
             write_started_us: 0,
+            urgent: 0,
+            patient_until_ms: 0,
             imaging: None,
             imaged: 0,
             source,
         }
     }
 
+    /// Holds a message until `lsn`, the last change of that driver's shift, is durable. Raises `lsn` so that the messages of
+    /// all drivers leave in the order in which they were held.
+    pub(super) fn hold_message(&mut self, lsn: &mut Lsn, key: u32, conn: ConnId, message: ToSocket) {
+        *lsn = self.held_messages.back().map_or(*lsn, |(last, _)| (*lsn).max(*last));
+        // The driver waits now for what nobody waited for.
+        self.urgent = self.urgent.max(*lsn);
+        self.held_messages.push_back((*lsn, HeldMessage { key, conn, message }));
+    }
+
     /// Whether everything appended is durable.
     pub(super) fn is_settled(&self) -> bool {
         self.writer.is_idle() && self.awaiting.is_empty() && self.feed.is_empty() && self.unstored.is_empty()
+    }
+
+    /// Whether what waits is to be written now.
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.urgent > self.writer.committed() || self.patient_until_ms <= now_ms
     }
 
     /// Commits that the store has not confirmed.
@@ -95,6 +135,12 @@ impl<P: Platform> Shard<P> {
             Err(error) => self.fail("cannot encode a journal record", &error),
         };
         debug_assert!(self.durable.awaiting.back().is_none_or(|(last, _)| *last < lsn));
+        if !after.is_patient() {
+            self.durable.urgent = lsn;
+        } else if self.durable.patient_until_ms == 0 {
+            self.durable.patient_until_ms = self.now_ms + limits::JOURNAL_PATIENCE_MS;
+            self.wake_at(self.durable.patient_until_ms);
+        }
         self.durable.awaiting.push_back((lsn, after));
         lsn
     }
@@ -105,13 +151,16 @@ impl<P: Platform> Shard<P> {
         if last <= self.durable.writer.committed() {
             self.post(to, letter);
         } else {
+            self.durable.urgent = last;
             self.durable.held.push_back((last, letter, to));
         }
     }
 
     /// Submits the next group commit, asks for segments, feeds the store, lets old segments go.
     pub(super) fn keep_journal(&mut self) {
-        if let Some(write) = self.durable.writer.next_write() {
+        let due = self.draining.is_some() || self.durable.is_due(self.now_ms);
+        if due && let Some(write) = self.durable.writer.next_write() {
+            self.durable.patient_until_ms = 0;
             let Some(file) = self.durable.files.get(&write.segment) else {
                 self.fail("a journal segment without a file", &write.segment);
             };
@@ -201,9 +250,29 @@ impl<P: Platform> Shard<P> {
             };
             self.post(to, letter);
         }
+        self.send_held_messages(committed.through);
         if (1..=committed.through).contains(&self.durable.imaged) {
             self.drop_segments();
         }
+    }
+
+    /// Sends what waited for changes of shift that are durable now.
+    fn send_held_messages(&mut self, through: Lsn) {
+        while self
+            .durable
+            .held_messages
+            .front()
+            .is_some_and(|(lsn, _)| *lsn <= through)
+        {
+            let Some((_, HeldMessage { key, conn, message })) = self.durable.held_messages.pop_front() else {
+                break;
+            };
+            let is_there = |entry: &super::drivers::Entry| entry.conn == Some(conn);
+            if self.drivers.slab.get(key as usize).is_some_and(is_there) {
+                self.send(conn, key, &message);
+            }
+        }
+        self.drivers.changing.retain(|_, lsn| *lsn > through);
     }
 
     fn steps_committed(&mut self, lsn: Lsn, key: u32, from: usize, to: usize, wait: bool) {

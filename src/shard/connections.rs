@@ -30,6 +30,8 @@ pub(super) enum Conn {
     Lingering(Box<Lingering>),
 }
 
+const _: () = assert!(size_of::<Conn>() == 24, "every connection has one");
+
 pub(super) struct Lingering {
     id: ConnId,
     pub(super) timer: TimerId,
@@ -82,7 +84,7 @@ impl Connections {
 
     pub(super) fn socket(&mut self, conn: ConnId) -> Option<&mut Socket> {
         match self.get(conn)? {
-            Conn::Socket(socket) if socket.id == conn => Some(socket),
+            Conn::Socket(socket) if socket.is(conn) => Some(socket),
             _ => None,
         }
     }

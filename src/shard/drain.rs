@@ -36,6 +36,7 @@ impl<P: Platform> Shard<P> {
             let connected = |(key, entry): (usize, &super::drivers::Entry)| entry.conn.map(|_| key as u32);
             let left: Vec<u32> = self.drivers.slab.iter().filter_map(connected).collect();
             let (started_ms, total) = (self.now_ms, left.len());
+            self.end_all_waits();
             self.draining = Some(Drain {
                 started_ms,
                 left,
@@ -64,6 +65,13 @@ impl<P: Platform> Shard<P> {
             self.send_away(key);
         }
         self.wake_at(self.now_ms + STEP_MS);
+    }
+
+    /// Seconds until this node has sent everybody away, at least 1: when it is worth to ask again.
+    pub(super) fn drain_left_s(&self) -> u64 {
+        let started_ms = self.draining.as_ref().map_or(self.now_ms, |drain| drain.started_ms);
+        let left_ms = (started_ms + self.config.drain_ms).saturating_sub(self.now_ms);
+        left_ms.div_ceil(1000).max(1)
     }
 
     fn send_away(&mut self, key: u32) {

@@ -12,6 +12,7 @@ use crate::fsm::ids::{DriverId, home_shard};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
 use crate::fsm::types::{DriverState, Record};
 use crate::fsm::wheel::TimerId;
+use crate::journal::Lsn;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
 use crate::ops::metrics::MessageOut;
@@ -22,6 +23,9 @@ use crate::wire::respond::{Problem, Reply};
 use crate::wire::ws::close_code;
 use std::collections::HashMap;
 
+/// Fewest drivers off shift and not in memory for whom a sweep pays.
+const OFF_SHIFT_SWEEP_MIN: usize = 1_024;
+
 /// A driver in memory.
 pub(super) struct Entry {
     pub(super) driver: Driver,
@@ -31,6 +35,8 @@ pub(super) struct Entry {
     watch: Stopwatch,
 }
 
+const _: () = assert!(size_of::<Entry>() == 104, "every driver has one");
+
 /// The table.
 #[derive(Default)]
 pub(super) struct Drivers {
@@ -39,6 +45,12 @@ pub(super) struct Drivers {
     /// Drivers that are not in memory and went off shift on purpose, and when.
     off_shift: HashMap<DriverId, u64>,
     connects: u64,
+    /// Drivers whose last change of shift is not durable yet, and its number. What they hear meanwhile waits for it, in order.
+    pub(super) changing: HashMap<u32, Lsn>,
+    /// Drivers that connected and of whom the store has not said yet whether it knows them.
+    pub(super) lookups: usize,
+    /// Size of `off_shift` at which what is too old in it goes.
+    off_shift_sweep: usize,
     /// Bytes that the actors keep on the heap.
     heap_bytes: usize,
 }
@@ -91,6 +103,7 @@ impl<P: Platform> Shard<P> {
         let is_new = self.drivers.find(id).is_none();
         let key = self.driver_key(id);
         if is_new {
+            self.drivers.lookups += 1;
             self.ask(Query::Driver(id.clone()), Ask::Known(id.clone()));
         }
         self.drivers.connects += 1;
@@ -100,7 +113,7 @@ impl<P: Platform> Shard<P> {
         let displaced = entry.conn.replace(conn);
         if let Some(old) = displaced {
             self.log(LogKind::Displaced, |suppressed| {
-                tracing::info!(suppressed, "a driver connected again: 4001 to its older socket");
+                tracing::info!(driver = %id, suppressed, "a driver connected again: 4001 to its older socket");
             });
             self.close_socket(old, close_code::DISPLACED, "displaced");
         }
@@ -174,8 +187,10 @@ impl<P: Platform> Shard<P> {
                 if matches!(message, ToSocket::Offer { .. } | ToSocket::Confirmed { .. }) {
                     entry.watch = Stopwatch::start(self.begun);
                 }
-                if let Some(conn) = entry.conn {
-                    self.send(conn, key, &message);
+                match (entry.conn, self.drivers.changing.get_mut(&key)) {
+                    (None, _) => {}
+                    (Some(conn), None) => self.send(conn, key, &message),
+                    (Some(conn), Some(lsn)) => self.durable.hold_message(lsn, key, conn, message),
                 }
             }
             DriverEffect::Close {
@@ -227,15 +242,7 @@ impl<P: Platform> Shard<P> {
                 let driver_id = self.drivers.slab[key as usize].driver.id().clone();
                 self.remember_driver(driver_id, at_ms);
             }
-            DriverEffect::OffShift { off, at_ms } => {
-                let driver_id = self.drivers.slab[key as usize].driver.id().clone();
-                let mut commit = Commit::empty(self.source(), 0);
-                commit.off_shift = Some((driver_id.clone(), at_ms, off));
-                self.append(
-                    &Record::OffShift { driver_id, at_ms, off },
-                    After::Feed(Box::new(commit)),
-                );
-            }
+            DriverEffect::OffShift { off, at_ms } => self.change_shift(key, off, at_ms),
             DriverEffect::Gone => self.forget_driver(key),
         }
     }
@@ -247,14 +254,25 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// Stores that a driver went off shift or came back; what it hears from now on waits for that.
+    fn change_shift(&mut self, key: u32, off: bool, at_ms: u64) {
+        let driver_id = self.drivers.slab[key as usize].driver.id().clone();
+        let mut commit = Commit::empty(self.source(), 0);
+        commit.off_shift = Some((driver_id.clone(), at_ms, off));
+        let record = Record::OffShift { driver_id, at_ms, off };
+        let lsn = self.append(&record, After::Feed(Box::new(commit)));
+        self.drivers.changing.insert(key, lsn);
+    }
+
     fn remember_driver(&mut self, driver_id: DriverId, at_ms: u64) {
         let mut commit = Commit::empty(self.source(), 0);
         commit.driver_seen = Some((driver_id.clone(), at_ms));
         self.append(&Record::DriverSeen { driver_id, at_ms }, After::Feed(Box::new(commit)));
     }
 
-    /// The store's word on a driver that connected: one it never saw is remembered.
+    /// The store's word on a driver that connected: one it never saw, or could not say, is remembered.
     pub(super) fn driver_known(&mut self, driver_id: &DriverId, record: Option<&DriverRecord>) {
+        self.drivers.lookups -= 1;
         if record.is_none() {
             self.remember_driver(driver_id.clone(), self.now_ms);
         }
@@ -262,6 +280,7 @@ impl<P: Platform> Shard<P> {
 
     fn forget_driver(&mut self, key: u32) {
         let entry = self.drivers.slab.remove(key as usize);
+        self.drivers.changing.remove(&key);
         debug_assert!(entry.conn.is_none());
         self.drivers.heap_bytes -= entry.driver.heap_bytes();
         if let Some(timer) = entry.timer {
@@ -274,6 +293,17 @@ impl<P: Platform> Shard<P> {
             self.drivers
                 .off_shift
                 .insert(id.clone(), entry.driver.off_shift_since_ms());
+            self.sweep_off_shift();
+        }
+    }
+
+    /// Forgets shifts that ended so long ago that the driver would connect as available; now and then, when many have come.
+    fn sweep_off_shift(&mut self) {
+        let (memory_ms, now_ms) = (self.driver_limits.off_shift_memory_ms, self.now_ms);
+        let off_shift = &mut self.drivers.off_shift;
+        if off_shift.len() >= self.drivers.off_shift_sweep.max(OFF_SHIFT_SWEEP_MIN) {
+            off_shift.retain(|_, since_ms| now_ms.saturating_sub(*since_ms) < memory_ms);
+            self.drivers.off_shift_sweep = off_shift.len() * 2;
         }
     }
 
@@ -299,9 +329,10 @@ impl<P: Platform> Shard<P> {
     /// `GET /v1/drivers/{driver_id}`
     pub(super) fn driver_view(&mut self, driver_id: DriverId, reply: ReplyTo) {
         match self.drivers.find(&driver_id) {
-            Some(key) if self.drivers.slab[key as usize].driver.last_heard_ms() != 0 => {
+            // Perhaps the store never saw the driver, and is to be told so before anybody hears of it.
+            Some(key) if self.drivers.slab[key as usize].driver.last_heard_ms() != 0 && self.drivers.lookups == 0 => {
                 let answer = self.driver_view_in_memory(key, 0);
-                self.answer(reply, answer);
+                self.answer_durably(reply, answer);
             }
             // Unknown here, or bound by a restart and not heard since: the store knows when it was.
             Some(_) | None => self.ask(Query::Driver(driver_id.clone()), Ask::Driver(driver_id, reply)),

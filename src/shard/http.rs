@@ -1,7 +1,8 @@
 //! HTTP connections of this shard: requests in, answers out in the order of the requests.
 //!
 //! A connection stays on the shard that accepted it; the calls travel. Bounded: head, body, calls under way
-//! (`http_pipeline_max`) and output (`output_queue_bytes_max`), beyond which reading pauses, and time for each of them.
+//! (`http_pipeline_max`, and one `GET`, whose answer may be a page) and output (`output_queue_bytes_max`), beyond which reading pauses,
+//! and time for each of them.
 #![forbid(unsafe_code)]
 
 use super::connections::{Conn, Linger};
@@ -61,6 +62,8 @@ struct Call {
     id: u64,
     keep_alive: bool,
     head_only: bool,
+    /// Its answer may be a whole page.
+    reads: bool,
     reply: Option<Box<Reply>>,
 }
 
@@ -138,7 +141,12 @@ impl<P: Platform> Shard<P> {
             if http.last {
                 break;
             }
-            if is_full || http.calls.len() >= pipeline_max {
+            // One page at a time: the client has to take it before the next is read.
+            let reads = http.calls.iter().any(|call| call.reads);
+            if reads && http.input.is_empty() {
+                break; // It goes on being read, so that its end is noticed.
+            }
+            if is_full || reads || http.calls.len() >= pipeline_max {
                 if !http.paused {
                     http.paused = true;
                     self.net.pause_recv(conn);
@@ -184,8 +192,8 @@ impl<P: Platform> Shard<P> {
         if http.calls.is_empty() && (http.last || (http.peer_closed && !http.paused)) {
             return self.linger(conn, Linger::Finished);
         }
-        let waiting_for = if http.paused {
-            Waiting::Answers
+        let waiting_for = if http.paused || http.owes_continue {
+            Waiting::Answers // A client that was not told to go on with the body is not slow.
         } else if http.body.is_some() {
             Waiting::Body
         } else if !http.input.is_empty() {
@@ -279,6 +287,7 @@ impl<P: Platform> Shard<P> {
             id,
             keep_alive: false,
             head_only,
+            reads: false,
             reply: None,
         });
         self.reply_arrived(id, Box::new(reply));
@@ -289,10 +298,13 @@ impl<P: Platform> Shard<P> {
         match self.open_socket(conn, head, idle) {
             super::sockets::Opened::Socket => return,
             super::sockets::Opened::Refused(problem) => {
-                self.metrics().bad_input.of(BadInput::Handshake).inc();
-                self.log(LogKind::BadHandshake, |suppressed| {
-                    tracing::info!(suppressed, "bad handshake");
-                });
+                // A good handshake at a node that drains is nobody's fault.
+                if problem.status < 500 {
+                    self.metrics().bad_input.of(BadInput::Handshake).inc();
+                    self.log(LogKind::BadHandshake, |suppressed| {
+                        tracing::info!(detail = %problem.detail, path = %head.target.path, suppressed, "bad handshake");
+                    });
+                }
                 let call = self.begin_call(conn, head);
                 return self.reply_arrived(call.call, Box::new(problem.into_reply()));
             }
@@ -314,6 +326,7 @@ impl<P: Platform> Shard<P> {
                 id,
                 keep_alive,
                 head_only,
+                reads: matches!(head.method, Method::Get | Method::Head),
                 reply: None,
             });
         }
@@ -334,6 +347,12 @@ impl<P: Platform> Shard<P> {
         );
     }
 
+    /// [`Self::answer`], once everything is durable that it may show.
+    pub(super) fn answer_durably(&mut self, to: ReplyTo, reply: Reply) {
+        let (call, reply) = (to.call, Box::new(reply));
+        self.post_durably(to.shard, Letter::Reply { call, reply });
+    }
+
     /// An answer is here: it and those behind it go out as far as the order of the requests allows.
     pub(super) fn reply_arrived(&mut self, call: u64, reply: Box<Reply>) {
         self.metrics().http_requests.of(StatusClass::of(reply.status)).inc();
@@ -350,6 +369,7 @@ impl<P: Platform> Shard<P> {
         };
         waiting.reply = Some(reply);
         self.http_date.advance(self.now_ms);
+        let draining = self.draining.is_some();
         while http.calls.front().is_some_and(|call| call.reply.is_some()) {
             let Some(Call {
                 keep_alive,
@@ -360,8 +380,11 @@ impl<P: Platform> Shard<P> {
             else {
                 break;
             };
+            // A call that was under way when the drain began is the connection's last one.
+            http.last |= draining && http.calls.is_empty();
+            let keep_alive = keep_alive && !http.peer_closed && !(draining && http.calls.is_empty());
             if let Some(out) = self.net.output(conn) {
-                reply.write(out, &self.http_date, keep_alive && !http.peer_closed, head_only);
+                reply.write(out, &self.http_date, keep_alive, head_only);
             }
         }
         let room = self.config.http_pipeline_max as usize;

@@ -90,6 +90,11 @@ impl Mail {
 }
 
 impl Letter {
+    /// Whether this may begin a request.
+    pub(super) fn is_offer(&self) -> bool {
+        matches!(self, Self::Offer { .. })
+    }
+
     /// Whether this is a driver's home's answer to what a request told it: nobody waits for an answer to that.
     pub(super) fn is_echo(&self) -> bool {
         match self {

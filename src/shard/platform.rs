@@ -79,6 +79,7 @@ pub trait Ring {
     fn output_len(&self, conn: ConnId) -> usize;
     fn has_output(&self) -> bool;
     fn sweep_output(&mut self, stalled: &mut Vec<ConnId>);
+    fn trim_output(&mut self);
     fn close_after_output(&mut self, conn: ConnId);
     fn shutdown_write_after_output(&mut self, conn: ConnId);
     fn abort(&mut self, conn: ConnId);
@@ -106,6 +107,7 @@ impl Platform for Machine {
             ?error,
             "{what}: ending the process; the journal is recovered at the next start"
         );
+        crate::ops::log::end();
         std::process::exit(1)
     }
 }
@@ -167,6 +169,10 @@ impl Ring for Net {
 
     fn sweep_output(&mut self, stalled: &mut Vec<ConnId>) {
         Net::sweep_output(self, stalled);
+    }
+
+    fn trim_output(&mut self) {
+        Net::trim_output(self);
     }
 
     #[inline]

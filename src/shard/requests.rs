@@ -40,6 +40,8 @@ pub(super) struct Requests {
     trips: HashMap<TripId, u32>,
     /// Ids that the store is being asked about or that wait to be taken in, with what has come for them meanwhile.
     parked: HashMap<RequestId, VecDeque<Letter>>,
+    /// How many of them do not begin with an offer: somebody speaks of an id that is not in memory.
+    lookups: usize,
     /// Trips that the store is being asked about.
     parked_trips: HashMap<TripId, VecDeque<Letter>>,
     /// New requests that the store does not know, waiting to be taken in.
@@ -53,9 +55,46 @@ impl Requests {
             by_id: KeyIndex::default(),
             trips: HashMap::new(),
             parked: HashMap::new(),
+            lookups: 0,
             parked_trips: HashMap::new(),
             ingress: ClassQueue::new(age_step_ms),
         }
+    }
+
+    fn park(&mut self, id: RequestId, letter: Letter) {
+        self.lookups += usize::from(!letter.is_offer());
+        let before = self.parked.insert(id, VecDeque::from([letter]));
+        debug_assert!(before.is_none());
+    }
+
+    /// Everything that came for an id.
+    fn unpark(&mut self, id: &RequestId) -> VecDeque<Letter> {
+        let letters = self.parked.remove(id).unwrap_or_default();
+        self.lookups -= usize::from(letters.front().is_some_and(|first| !first.is_offer()));
+        letters
+    }
+
+    /// The first letter for an id that nobody knows, if it begins no request. What follows it is looked at anew.
+    fn next_unknown(&mut self, id: &RequestId) -> Option<Letter> {
+        let letters = self.parked.get_mut(id)?;
+        if letters.front()?.is_offer() {
+            return None;
+        }
+        let letter = letters.pop_front()?;
+        match letters.front() {
+            None => {
+                self.parked.remove(id);
+                self.lookups -= 1;
+            }
+            Some(next) if next.is_offer() => self.lookups -= 1,
+            Some(_) => {}
+        }
+        Some(letter)
+    }
+
+    /// Requests that wait to be taken in, and ids of which nobody knows yet whether they are new.
+    fn arrivals(&self) -> usize {
+        self.parked.len() - self.lookups
     }
 
     fn find(&self, id: &RequestId) -> Option<u32> {
@@ -114,25 +153,23 @@ impl<P: Platform> Shard<P> {
             // Of a request that was in memory when the driver was asked: it is over, whatever the store says.
             return self.unknown(letter);
         }
-        if !matches!(letter, Letter::Offer { .. }) && self.requests.parked.len() >= limits::LOOKUPS_MAX {
+        if !letter.is_offer() && self.requests.lookups >= limits::LOOKUPS_MAX {
             return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
         }
-        self.requests
-            .parked
-            .insert(request_id.clone(), VecDeque::from([letter]));
+        self.requests.park(request_id.clone(), letter);
         self.ask(Query::Request(request_id.clone()), super::Ask::Request(request_id));
     }
 
     /// Whether a new request of this class may be taken in.
     fn admit(&mut self, class: Priority) -> Result<(), Problem> {
         if self.draining.is_some() {
-            return Err(Problem::draining());
+            return Err(Problem::draining(self.drain_left_s()));
         }
         if !self.is_durable() {
             return Err(Problem::not_durable());
         }
         let room = self.config.ingress_queue_max as usize * share_percent(class) / 100;
-        if self.requests.parked.len() >= room.max(1) {
+        if self.requests.arrivals() >= room.max(1) {
             self.metrics().ingress_shed.of(class).inc();
             self.log(crate::ops::log::LogKind::Overload, |suppressed| {
                 tracing::warn!(
@@ -149,7 +186,7 @@ impl<P: Platform> Shard<P> {
     /// The store's answer about an id that is not in memory.
     pub(super) fn request_looked_up(&mut self, request_id: &RequestId, ended: Option<Box<EndedRequest>>) {
         if let Some(ended) = ended {
-            let letters = self.requests.parked.remove(request_id).unwrap_or_default();
+            let letters = self.requests.unpark(request_id);
             return self.answer_from_store(*ended, letters);
         }
         self.settle_unknown(request_id);
@@ -157,35 +194,22 @@ impl<P: Platform> Shard<P> {
 
     /// The store could not be asked: nothing is known, so nothing is taken in.
     pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId) {
-        for letter in self.requests.parked.remove(request_id).unwrap_or_default() {
+        for letter in self.requests.unpark(request_id) {
             self.refuse_letter(&letter, &Problem::not_durable());
         }
     }
 
     /// Answers letters for an id that nobody knows, up to the first one that begins a request; that one queues.
     fn settle_unknown(&mut self, request_id: &RequestId) {
-        loop {
-            let Some(parked) = self.requests.parked.get_mut(request_id) else {
-                return;
-            };
-            match parked.front() {
-                None => {
-                    self.requests.parked.remove(request_id);
-                    return;
-                }
-                Some(Letter::Offer { offer, .. }) => {
-                    let class = offer.priority;
-                    self.requests.ingress.push(class, self.now_ms, request_id.clone());
-                    self.metrics().ingress_queue.of(class).inc();
-                    return;
-                }
-                Some(_) => {
-                    if let Some(letter) = parked.pop_front() {
-                        self.unknown(letter);
-                    }
-                }
-            }
+        while let Some(letter) = self.requests.next_unknown(request_id) {
+            self.unknown(letter);
         }
+        let Some(Letter::Offer { offer, .. }) = self.requests.parked.get(request_id).and_then(VecDeque::front) else {
+            return;
+        };
+        let class = offer.priority;
+        self.requests.ingress.push(class, self.now_ms, request_id.clone());
+        self.metrics().ingress_queue.of(class).inc();
     }
 
     /// Takes in what waits, in the order of the classes, as far as the journal keeps up.
@@ -198,7 +222,7 @@ impl<P: Platform> Shard<P> {
                 return;
             };
             self.metrics().ingress_queue.of(class).dec();
-            let mut letters = self.requests.parked.remove(&request_id).unwrap_or_default();
+            let mut letters = self.requests.unpark(&request_id);
             if let Some(Letter::Offer { offer, reply, at_us }) = letters.pop_front() {
                 self.begin(*offer, reply, at_us);
             }

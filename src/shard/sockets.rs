@@ -16,15 +16,22 @@ use crate::wire::route::{Route, route};
 use crate::wire::ws::{self, WsDecoder, WsInput, WsPolicy, close_code, write_text};
 use std::ops::ControlFlow;
 
-/// A driver's socket, 24 bytes: an idle one owns nothing else.
+/// A driver's socket: an idle one owns nothing else. Its slot is its place in the table.
 pub(super) struct Socket {
     pub(super) driver: u32,
-    pub(super) id: ConnId,
+    generation: u32,
     pub(super) pace: Pace,
     decoder: WsDecoder,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 24);
+const _: () = assert!(size_of::<Socket>() == 24);
+
+impl Socket {
+    /// Whether this is that connection, found at its slot.
+    pub(super) fn is(&self, conn: ConnId) -> bool {
+        self.generation == conn.generation()
+    }
+}
 
 /// What became of a request that may be a handshake.
 pub(super) enum Opened {
@@ -53,7 +60,7 @@ impl<P: Platform> Shard<P> {
             Err(problem) => return Opened::Refused(problem),
         };
         if self.draining.is_some() {
-            return Opened::Refused(Problem::draining());
+            return Opened::Refused(Problem::draining(self.drain_left_s()));
         }
         if !idle {
             return Opened::Refused(Problem::invalid(
@@ -72,7 +79,7 @@ impl<P: Platform> Shard<P> {
             return Opened::Socket;
         }
         let Some(ring_fd) = self.mail.ring_fd(home) else {
-            return Opened::Refused(Problem::draining());
+            return Opened::Refused(Problem::draining(self.drain_left_s()));
         };
         self.handovers += 1;
         let token = (u64::from(self.index) << 40) | self.handovers;
@@ -144,7 +151,7 @@ impl<P: Platform> Shard<P> {
             conn,
             Conn::Socket(Socket {
                 driver: u32::MAX,
-                id: conn,
+                generation: conn.generation(),
                 pace: Pace::begun(self.now_ms),
                 decoder: WsDecoder::new(),
             }),
@@ -234,10 +241,13 @@ impl<P: Platform> Shard<P> {
     /// Everything sent to this connection was written.
     pub(super) fn drained(&mut self, conn: ConnId) {
         let key = match self.connections.get(conn) {
-            Some(Conn::Socket(socket)) if socket.id == conn => socket.driver,
+            Some(Conn::Socket(socket)) if socket.is(conn) => socket.driver,
             Some(Conn::Http(_)) => return self.http_drained(conn),
             _ => return,
         };
+        if self.drivers.changing.contains_key(&key) {
+            return; // What it is to hear next is held; this was something else.
+        }
         self.stop_watch(key);
         if self
             .drivers

@@ -19,47 +19,49 @@ const COMMAND_MS: u32 = 1_000 / DRIVER_COMMANDS_PER_S;
 /// How far ahead of the clock an account may be before the socket is not read.
 const AHEAD_MS_MAX: u32 = COMMAND_MS * DRIVER_COMMANDS_BURST;
 
-/// Times here are the clock's lowest 31 bits, in ms; no account runs further ahead than these could tell from the past.
-const TIME_MASK: u32 = u32::MAX >> 1;
-const PAUSED: u32 = !TIME_MASK;
-const _: () = assert!(AHEAD_MS_MAX + DRIVER_DEBT_MS_MAX < TIME_MASK / 2);
+// Times here are the clock's lowest 32 bits, in ms; no account runs further ahead than these could tell from the past.
+const _: () = assert!(AHEAD_MS_MAX + DRIVER_DEBT_MS_MAX < u32::MAX / 4);
 
 /// A socket's account: when it will be empty, if nothing more is said, and whether the socket is being read.
 ///
-/// 31 bits tell times up to 24 days apart: an account that nothing was taken of for a multiple of that may look as full as
+/// 32 bits tell times up to 49 days apart: an account that nothing was taken of for a multiple of that may look as full as
 /// it then was, for as long as that would have lasted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace(u32);
+pub(super) struct Pace {
+    empty_at_ms: u32,
+    /// A flag of its own: a table of connections needs a value that it cannot have.
+    is_paused: bool,
+}
 
 impl Pace {
     /// An empty account.
     pub(super) fn begun(now_ms: u64) -> Self {
-        Self(now_ms as u32 & TIME_MASK)
+        Self {
+            empty_at_ms: now_ms as u32,
+            is_paused: false,
+        }
     }
 
     /// One command more; says whether the socket is to be paused now.
     fn charge(&mut self, now_ms: u64) -> bool {
         let ahead_ms = (self.ahead_ms(now_ms) + COMMAND_MS).min(AHEAD_MS_MAX + DRIVER_DEBT_MS_MAX);
-        let was_paused = self.0 & PAUSED;
-        let pauses = was_paused == 0 && ahead_ms > AHEAD_MS_MAX;
-        let flag = if pauses { PAUSED } else { was_paused };
-        self.0 = ((now_ms as u32).wrapping_add(ahead_ms) & TIME_MASK) | flag;
+        let pauses = !self.is_paused && ahead_ms > AHEAD_MS_MAX;
+        self.is_paused |= pauses;
+        self.empty_at_ms = (now_ms as u32).wrapping_add(ahead_ms);
         pauses
     }
 
     /// Says whether a paused socket may be read again.
     fn settle(&mut self, now_ms: u64) -> bool {
-        debug_assert!(self.0 & PAUSED != 0, "only a paused socket waits to be read");
+        debug_assert!(self.is_paused, "only a paused socket waits to be read");
         let settled = self.ahead_ms(now_ms) <= AHEAD_MS_MAX;
-        if settled {
-            self.0 &= TIME_MASK;
-        }
+        self.is_paused = !settled;
         settled
     }
 
     /// How far the account is ahead of the clock, 0 when it is empty.
     fn ahead_ms(self, now_ms: u64) -> u32 {
-        let ahead_ms = self.0.wrapping_sub(now_ms as u32) & TIME_MASK;
+        let ahead_ms = self.empty_at_ms.wrapping_sub(now_ms as u32);
         // Further ahead than an account can be: it was empty long ago.
         if ahead_ms > AHEAD_MS_MAX + DRIVER_DEBT_MS_MAX {
             0
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     /// Any time whose lowest bits are about to wrap.
-    const NOW_MS: u64 = (1 << 40) + (TIME_MASK as u64) - 100;
+    const NOW_MS: u64 = (1 << 40) + (u32::MAX as u64) - 100;
 
     /// Commands that are taken at one instant before the socket is paused.
     fn taken_at(pace: &mut Pace, now_ms: u64) -> u32 {

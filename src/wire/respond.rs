@@ -2,7 +2,7 @@
 
 use super::json;
 use crate::fsm::ids::{DriverId, TripId};
-use crate::fsm::types::RequestState;
+use crate::fsm::types::{RequestState, TripOutcome};
 
 /// `100 Continue`, for a request that waits for it before its body (RFC 9110 §10.1.1).
 pub const CONTINUE_100: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -191,7 +191,7 @@ impl Problem {
 
     /// `404 no_such_offer`.
     pub fn no_such_offer() -> Self {
-        Self::new(404, "no_such_offer", "this driver was never offered this request")
+        Self::new(404, "no_such_offer", "no such offer was made to this driver")
     }
 
     /// `404 no_such_request`.
@@ -227,9 +227,12 @@ impl Problem {
         }
     }
 
-    /// `409 ended`: the trip is over.
-    pub fn trip_ended(trip_id: &TripId) -> Self {
-        Self::new(409, "ended", "the trip is over").with_text("trip_id", trip_id.as_str())
+    /// `409 ended`: the trip is over; `outcome` says how, so that a caller whose answer was lost learns whether its cancel was it.
+    pub fn trip_ended(trip_id: &TripId, outcome: TripOutcome) -> Self {
+        let word = outcome.as_str();
+        Self::new(409, "ended", format!("the trip is over: {word}"))
+            .with_text("trip_id", trip_id.as_str())
+            .with_text("outcome", word)
     }
 
     /// `413 too_large` (RFC 9110 §15.5.14).
@@ -243,9 +246,10 @@ impl Problem {
             .with_header("retry-after", retry_after_s.to_string())
     }
 
-    /// `503 draining`: this node stops; another takes the work.
-    pub fn draining() -> Self {
+    /// `503 draining` with `Retry-After` in seconds: this node stops; another takes the work, or the next start does.
+    pub fn draining(retry_after_s: u64) -> Self {
         Self::new(503, "draining", "this node is stopping and takes no new work")
+            .with_header("retry-after", retry_after_s.to_string())
     }
 
     /// `503 recovering` with `Retry-After` in seconds: this node has just started and takes work soon.

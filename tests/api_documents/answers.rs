@@ -77,7 +77,7 @@ fn answers_about_requests() {
     check(&document, offer, "post", &Problem::invalid("why").into());
     check(&document, offer, "post", &Problem::too_large("why").into());
     check(&document, offer, "post", &Problem::overloaded(1).into());
-    check(&document, offer, "post", &Problem::draining().into());
+    check(&document, offer, "post", &Problem::draining(3).into());
     check(&document, offer, "post", &Problem::not_durable().into());
     for outcome in [
         ResponseOutcome::Confirmed,
@@ -118,7 +118,12 @@ fn answers_about_trips() {
     let cancel = "/v1/trips/{trip_id}/cancel";
     check(&document, cancel, "post", &api::trip_cancelled(&trip(), &request()));
     check(&document, cancel, "post", &Problem::no_such_trip().into());
-    check(&document, cancel, "post", &Problem::trip_ended(&trip()).into());
+    check(
+        &document,
+        cancel,
+        "post",
+        &Problem::trip_ended(&trip(), TripOutcome::Completed).into(),
+    );
 }
 
 #[test]

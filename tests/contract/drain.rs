@@ -1,6 +1,6 @@
 //! SIGTERM: an orderly end that loses nothing.
 
-use crate::support::{Answer, Driver, Node, Setup, eventually, json, number, shards_1_and_4};
+use crate::support::{Answer, Driver, Node, Raw, Setup, eventually, json, number, shards_1_and_4};
 use futures_util::future::join_all;
 
 /// The status of `/readyz` over a new connection; 0 when nobody listens any more.
@@ -41,6 +41,38 @@ async fn drains_and_exits_0(setup: Setup) {
     assert!(waits.len() > 1, "all are told to come back at once: {waits:?}");
     let status = node.exit().await;
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// H9.3, H10.5: who waits for events when the drain begins is answered at once with what there is, and told that the connection ends.
+async fn waiting_readers_are_answered(setup: Setup) {
+    let mut node = setup.set("drain_ms", 500).start().await;
+    let mut raw = Raw::connect(node.address).await;
+    raw.send("GET /v1/events?wait_ms=60000 HTTP/1.1\r\nHost: node\r\n\r\n")
+        .await;
+    eventually("the reader to wait", || async {
+        (node.metric("dispatchd_store_polls_parked", "").await == 1).then_some(())
+    })
+    .await;
+    node.terminate();
+    let answer = raw.expect_answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{answer:?}");
+    assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+    raw.expect_end().await;
+    assert!(node.exit().await.success());
+}
+
+/// H10.5: a signal at any time, also before the node is ready, ends it with status 0.
+async fn signals_are_heard_from_the_start(setup: Setup) {
+    let mut node = setup.set("drain_ms", 0).prepare();
+    for _ in 0..10 {
+        node.spawn();
+        eventually("somebody to listen", || async {
+            tokio::net::TcpStream::connect(node.address).await.ok()
+        })
+        .await;
+        node.terminate();
+        assert_eq!(node.exit().await.code(), Some(0));
+    }
 }
 
 /// H10.5, V.3, V.4: open offers, trips, pending requests and events are all there after a drain and a restart.
@@ -175,6 +207,8 @@ async fn post(node: &Node, number: usize) -> Option<Answer> {
 
 shards_1_and_4!(
     drains_and_exits_0,
+    waiting_readers_are_answered,
+    signals_are_heard_from_the_start,
     nothing_is_lost,
     serves_while_it_drains,
     second_signal_ends_it_at_once,

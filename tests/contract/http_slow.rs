@@ -39,6 +39,21 @@ async fn slow_second_heads_are_cut(setup: Setup) {
     raw.expect_end().await;
 }
 
+/// H1.14: who waits for `100 Continue` behind another call is not slow: its time begins when it is told to go on.
+async fn held_back_bodies_have_time(setup: Setup) {
+    let node = setup.set("body_timeout_ms", 500).start().await;
+    let mut raw = Raw::connect(node.address).await;
+    raw.send("GET /v1/events?wait_ms=1500 HTTP/1.1\r\nHost: node\r\n\r\n")
+        .await;
+    raw.send("POST /v1/dispatch/cancel HTTP/1.1\r\nHost: node\r\nExpect: 100-continue\r\nContent-Length: 21\r\n\r\n")
+        .await;
+    assert_eq!(raw.expect_answer().await.status, 200);
+    let go_on = raw.answer_without_body().await.expect("an interim answer");
+    assert_eq!(go_on.status, 100, "{go_on:?}");
+    raw.send(r#"{"request_id":"none"}"#).await;
+    assert_eq!(raw.expect_answer().await.status, 404);
+}
+
 /// H1.14: a body that is not complete in `body_timeout_ms` is cut, and nothing is done.
 async fn slow_bodies_are_cut(setup: Setup) {
     let node = setup.set("body_timeout_ms", 300).start().await;
@@ -114,6 +129,7 @@ shards_1_and_4!(
     slow_heads_are_cut,
     slow_second_heads_are_cut,
     slow_bodies_are_cut,
+    held_back_bodies_have_time,
     half_open_floods_disturb_nobody,
     clients_that_go_away,
 );

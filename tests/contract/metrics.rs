@@ -43,4 +43,20 @@ async fn figures_follow_a_request(setup: Setup) {
     assert_eq!(node.metric("dispatchd_store_failures_total", "").await, 0);
 }
 
-shards_1_and_4!(figures_follow_a_request);
+/// V.7: receipts, which nobody waits for, become durable without anybody asking.
+async fn receipts_are_stored_unasked(setup: Setup) {
+    let node = setup.start().await;
+    let mut driver = node.driver("d1").await;
+    node.offer("r1", &["d1"], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    driver.answer("ACK", &offer).await;
+    until(&node, "dispatchd_offers_total", "event=\"delivered\"", |count| {
+        count == 1
+    })
+    .await;
+    until(&node, "dispatchd_offers_total", "event=\"acked\"", |count| count == 1).await;
+    // The driver seen, the request with its offer, and the two receipts.
+    until(&node, "dispatchd_journal_records_total", "", |records| records == 4).await;
+}
+
+shards_1_and_4!(figures_follow_a_request, receipts_are_stored_unasked);

@@ -1,7 +1,7 @@
 //! Clients that stop reading: `output_stall_ms`, and the bound on answers that wait for an HTTP client.
 
 use crate::support::raw::{client_frame, upgrade};
-use crate::support::{Node, Raw, Setup, eventually};
+use crate::support::{Node, Raw, Setup, eventually, json};
 use std::fmt::Write as _;
 
 /// Beyond what the kernel takes for a socket whose peer does not read (4 MiB where nothing was tuned).
@@ -80,6 +80,36 @@ async fn stalled_http_client_is_cut() {
         (cut_as_slow(&node).await == 1).then_some(())
     })
     .await;
+}
+
+/// Pages of events are read one at a time, and the next one when the client has taken most of the last: what waits for a client
+/// that does not read is bounded.
+#[tokio::test]
+async fn pages_wait_for_a_client_that_reads() {
+    const ASKED: usize = 64;
+    const OTHERS: u64 = 20;
+    let node = Setup::shards(1).start().await;
+    let note = "x".repeat(15_000);
+    for number in 0..60 {
+        let more = json!({"trip": {"note": note}});
+        node.offer(&format!("r{number}"), &["nobody"], &more).await;
+        node.until_event(&format!("r{number}"), "REDISPATCH_REQUESTED").await;
+    }
+    let before = node.metric("dispatchd_store_pages_total", "").await;
+    let mut raw = narrow(&node).await;
+    raw.send("GET /v1/events?limit=1000 HTTP/1.1\r\nHost: node\r\n\r\n".repeat(ASKED))
+        .await;
+    for _ in 0..OTHERS {
+        node.events("limit=1").await;
+    }
+    let pages = node.metric("dispatchd_store_pages_total", "").await - before - OTHERS;
+    assert!(
+        pages < ASKED as u64 / 2,
+        "{pages} pages of almost a megabyte each were read for nobody"
+    );
+    for _ in 0..ASKED {
+        assert_eq!(raw.expect_answer().await.status, 200);
+    }
 }
 
 /// A client that asks for more than may wait for it gets everything, in order, when it reads.

@@ -162,8 +162,16 @@ async fn cancelling_what_is_over(setup: Setup) {
     let cancelled = trip_for(&node, &mut driver, "cancelled").await;
     node.cancel_trip(&cancelled).await.ok(200);
     for _ in 0..2 {
-        for trip_id in [&completed, &given_up, &cancelled] {
-            node.cancel_trip(trip_id).await.problem(409, "ended");
+        for (trip_id, outcome) in [
+            (&completed, "completed"),
+            (&given_up, "cancelled_by_driver"),
+            (&cancelled, "cancelled"),
+        ] {
+            let problem = node.cancel_trip(trip_id).await.problem(409, "ended");
+            assert_eq!(
+                problem["outcome"], outcome,
+                "who repeats a cancel learns how the trip ended"
+            );
         }
         for trip_id in ["unknown", "t-0123456789abcdef-17a", "t-", "t-zz"] {
             node.cancel_trip(trip_id).await.problem(404, "no_such_trip");

@@ -8,5 +8,6 @@ mod files;
 mod model;
 mod record;
 mod replay;
+mod saturation;
 mod support;
 mod writer;

@@ -21,6 +21,7 @@ fn program() -> PathBuf {
 pub struct Setup {
     settings: Vec<(String, String)>,
     data: Option<PathBuf>,
+    log: Option<PathBuf>,
 }
 
 impl Setup {
@@ -29,6 +30,7 @@ impl Setup {
         let setup = Self {
             settings: Vec::new(),
             data: None,
+            log: None,
         };
         setup.set("shards", count)
     }
@@ -44,6 +46,13 @@ impl Setup {
     #[must_use]
     pub fn data(mut self, directory: &Path) -> Self {
         self.data = Some(directory.to_owned());
+        self
+    }
+
+    /// Writes the log to a file or pipe that is there.
+    #[must_use]
+    pub fn logs_to(mut self, path: &Path) -> Self {
+        self.log = Some(path.to_owned());
         self
     }
 
@@ -112,8 +121,12 @@ impl Node {
         assert!(self.child.is_none(), "the node runs already");
         let log = || -> File {
             let mut options = OpenOptions::new();
-            let options = options.create(true).append(true);
-            options.open(self.log_path()).expect("a log file")
+            let (options, path) = match &self.setup.log {
+                // Read, too: a pipe is then open without somebody at its other end.
+                Some(path) => (options.read(true).write(true), path.clone()),
+                None => (options.create(true).append(true), self.log_path()),
+            };
+            options.open(path).expect("a log file")
         };
         let mut command = Command::new(program());
         command.arg("serve").arg("--data").arg(&self.data);

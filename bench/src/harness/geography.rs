@@ -40,7 +40,12 @@ impl City {
     /// # Errors
     /// The file's, or the line that is not as expected.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!(
+                "{}: {error} (paths are relative to the working directory)",
+                path.display()
+            )
+        })?;
         Self::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 

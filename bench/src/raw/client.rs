@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Pair, Progress};
 use crate::measure::{Clock, Latencies, Usage, UsageMeter, UserMemory, kernel_slab_bytes};
+use crate::million::kernel::socket_objects_bytes;
 use crate::ring::{Event, Ring, SockAddr};
 use crate::server::Target;
 
@@ -51,6 +52,8 @@ pub struct MemoryGrowth {
     pub anonymous: i64,
     /// Machine's unreclaimable slab, bytes, both ends of the connections together.
     pub slab: i64,
+    /// The objects in use among it that sockets and rings are made of, bytes; 0 for others than root.
+    pub objects: i64,
 }
 
 struct Connection {
@@ -281,12 +284,21 @@ fn measured(
 /// The ring's, or the raw server misbehaves.
 pub fn idle(target: Target, pairs: &[Pair], connections: u32) -> io::Result<MemoryGrowth> {
     let mut client = Client::open(target, pairs, connections)?;
-    let before = (UserMemory::of(target.pid)?, kernel_slab_bytes()?);
+    let before = (
+        UserMemory::of(target.pid)?,
+        kernel_slab_bytes()?,
+        socket_objects_bytes(),
+    );
     client.connect_all()?;
     std::thread::sleep(SETTLE);
-    let after = (UserMemory::of(target.pid)?, kernel_slab_bytes()?);
+    let after = (
+        UserMemory::of(target.pid)?,
+        kernel_slab_bytes()?,
+        socket_objects_bytes(),
+    );
     Ok(MemoryGrowth {
         anonymous: after.0.anonymous as i64 - before.0.anonymous as i64,
         slab: after.1 as i64 - before.1 as i64,
+        objects: after.2 as i64 - before.2 as i64,
     })
 }

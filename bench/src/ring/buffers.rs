@@ -14,8 +14,8 @@ const PAGE_BYTES: usize = 4096;
 /// Received bytes that still lie in a provided buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    pub(super) buffer: u16,
-    pub(super) len: u32,
+    pub(crate) buffer: u16,
+    pub(crate) len: u32,
 }
 
 impl Chunk {
@@ -31,7 +31,7 @@ impl Chunk {
 }
 
 /// A ring of provided receive buffers: the kernel takes from its head, we give back at its tail.
-pub(super) struct RecvBuffers {
+pub(crate) struct RecvBuffers {
     entries: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
     count: u16,
@@ -42,7 +42,7 @@ pub(super) struct RecvBuffers {
 
 impl RecvBuffers {
     /// Allocates `count` (a power of two) buffers of `buffer_bytes` and registers all of them as `group`.
-    pub(super) fn register(uring: &IoUring, group: u16, count: u16, buffer_bytes: u32) -> io::Result<Self> {
+    pub(crate) fn register(uring: &IoUring, group: u16, count: u16, buffer_bytes: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && buffer_bytes > 0);
         let mut buffers = Self {
             entries: allocate(entries_layout(count)).cast(),
@@ -68,7 +68,7 @@ impl RecvBuffers {
     }
 
     /// The bytes of a chunk that was received and not yet released.
-    pub(super) fn bytes(&self, chunk: Chunk) -> &[u8] {
+    pub(crate) fn bytes(&self, chunk: Chunk) -> &[u8] {
         assert!(chunk.buffer < self.count && chunk.len <= self.buffer_bytes);
         let offset = usize::from(chunk.buffer) * self.buffer_bytes as usize;
         // SAFETY: the offset lies inside `memory` (asserted), which was zeroed at allocation; the kernel writes to a buffer
@@ -77,14 +77,14 @@ impl RecvBuffers {
     }
 
     /// Gives the chunk's buffer back to the kernel.
-    pub(super) fn release(&mut self, chunk: Chunk) {
+    pub(crate) fn release(&mut self, chunk: Chunk) {
         assert!(chunk.buffer < self.count);
         self.provide(chunk.buffer);
         self.publish();
     }
 
     /// Keeps the memory for ever: the kernel may still use it.
-    pub(super) fn leak(&mut self) {
+    pub(crate) fn leak(&mut self) {
         self.leaked = true;
     }
 
@@ -142,14 +142,14 @@ fn allocate(layout: Layout) -> NonNull<u8> {
 
 /// Recycled buffers of sends; a taken block's bytes stay where they are until it is freed.
 #[derive(Default)]
-pub(super) struct SendBlocks {
+pub(crate) struct SendBlocks {
     blocks: Vec<Vec<u8>>,
     free: Vec<u32>,
 }
 
 impl SendBlocks {
     /// An empty block and its key. It may be filled until its entry is built, and not be touched from then to its completion.
-    pub(super) fn take(&mut self) -> (u32, &mut Vec<u8>) {
+    pub(crate) fn take(&mut self) -> (u32, &mut Vec<u8>) {
         let key = self.free.pop().unwrap_or_else(|| {
             self.blocks.push(Vec::with_capacity(512));
             self.blocks.len() as u32 - 1
@@ -160,13 +160,13 @@ impl SendBlocks {
     }
 
     /// Takes a completed send's block back.
-    pub(super) fn free(&mut self, key: u32) {
+    pub(crate) fn free(&mut self, key: u32) {
         assert!((key as usize) < self.blocks.len() && self.free.len() < self.blocks.len());
         self.free.push(key);
     }
 
     /// Called when the ring goes: blocks of sends that have not completed stay allocated for ever.
-    pub(super) fn leak_unfinished(&mut self) {
+    pub(crate) fn leak_unfinished(&mut self) {
         if self.free.len() < self.blocks.len() {
             std::mem::forget(std::mem::take(&mut self.blocks));
         }

@@ -22,7 +22,7 @@ use crate::session::Session;
 pub const GOALS: &[Goal] = &[Goal {
     what: "allocated bytes per idle driver",
     figure: "allocated_per_driver",
-    limit: Limit::AtMost(400.0),
+    limit: Limit::AtMost(256.0),
 }];
 
 /// Name of the server's counting allocator in its metrics.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::connect::STALL_NS_MAX;
-use super::{Event, EventKind, Session};
+use super::{CONNECTIONS_PER_ADDRESS, Event, EventKind, Session};
 use crate::http;
 use crate::ring::Chunk;
 
@@ -45,7 +45,8 @@ impl Session {
     /// The ring's.
     pub fn reopen_http(&mut self, connection: u32) -> io::Result<()> {
         let (slot, host) = (self.drivers() + connection, &self.host);
-        self.ring.connect(slot, &self.address, |block| {
+        let local = self.locals.get((slot / CONNECTIONS_PER_ADDRESS) as usize);
+        self.ring.connect_from(slot, local, &self.address, |block| {
             http::write_get(block, host, "/healthz");
         })?;
         self.https[connection as usize].tokens.push_back(HELLO);

@@ -320,13 +320,13 @@ impl Request {
         now_ms: UnixMs,
         effects: &mut Vec<RequestEffect>,
     ) {
-        let answer = match self.fold.trip.as_ref().map(|trip| trip.phase) {
+        let answer = match self.fold.trip.as_ref().map(|trip| (trip.phase, &trip.trip_id)) {
             None => ApiAnswer::NoSuchTrip,
-            Some(TripPhase::Ended(_)) => ApiAnswer::Ended {
-                state: self.fold.state(),
-                trip_id: self.trip_id(),
+            Some((TripPhase::Ended(outcome), trip_id)) => ApiAnswer::TripEnded {
+                trip_id: trip_id.clone(),
+                outcome,
             },
-            Some(TripPhase::EnRoute | TripPhase::OnTrip) => {
+            Some((TripPhase::EnRoute | TripPhase::OnTrip, _)) => {
                 self.push(
                     now_ms,
                     Step::TripEnded {

@@ -2,7 +2,7 @@
 
 use crate::fsm::fold::{Outcome, TripPhase};
 use crate::fsm::ids::{DriverId, TripId};
-use crate::fsm::types::{OfferRequest, Priority, RefuseReason, RequestState, UnixMs};
+use crate::fsm::types::{OfferRequest, Priority, RefuseReason, RequestState, TripOutcome, UnixMs};
 use std::sync::Arc;
 
 /// Where an API answer goes; made and understood by the shard.
@@ -188,6 +188,8 @@ pub enum ApiAnswer {
     Cancelled,
     /// 200 of a trip cancel.
     TripCancelled { trip_id: TripId },
+    /// 409 `ended` of a trip cancel.
+    TripEnded { trip_id: TripId, outcome: TripOutcome },
     /// 404 `no_such_trip`.
     NoSuchTrip,
     /// 503 `not_durable`: another owner has the request; whoever asks again finds it.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::host::Host;
-use super::show::{Format, show};
+use super::show::drop_in;
 use super::table::{Line, Remedy};
 use super::{Verdict, check};
 
@@ -33,9 +33,9 @@ pub fn apply_command(host: &Host, dry_run: bool, out: &mut dyn Write) -> io::Res
             }
         }
     }
-    remains += keep(host, dry_run, out)?;
+    remains += keep(host, &verdicts, dry_run, out)?;
     let done = if dry_run { "nothing was changed" } else { "done" };
-    writeln!(out, "{done}, {remains} left")?;
+    writeln!(out, "{done}; {remains} left to do")?;
     Ok(u8::from(remains > 0 && !dry_run))
 }
 
@@ -54,10 +54,15 @@ fn set(host: &Host, line: &Line, now: &str, dry_run: bool, out: &mut dyn Write) 
     Ok(failed)
 }
 
-/// Keeps the kernel settings for the next boot.
-fn keep(host: &Host, dry_run: bool, out: &mut dyn Write) -> io::Result<u32> {
+/// Keeps the kernel settings for the next boot: what is good already as it is, which may be more than is asked for.
+fn keep(host: &Host, verdicts: &[(&Line, Verdict)], dry_run: bool, out: &mut dyn Write) -> io::Result<u32> {
     let path = host.path(DROP_IN);
-    let text = show(Format::Sysctl);
+    let text = drop_in(
+        |line| match verdicts.iter().find(|(other, _)| other.name == line.name) {
+            Some((_, Verdict::Good(now))) => now.clone(),
+            _ => line.want.value(),
+        },
+    );
     if fs::read_to_string(&path).is_ok_and(|there| there == text) {
         return Ok(0);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::table::{LINES, Probe, Remedy, Want};
+use super::table::{LINES, Line, Probe, Remedy, Want};
 
 /// Shapes of `tune show`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,19 +52,20 @@ impl Remedy {
 /// Prints the table in a shape.
 pub fn show(format: Format) -> String {
     match format {
-        Format::Sysctl => sysctl(),
+        Format::Sysctl => drop_in(|line| line.want.value()),
         Format::Markdown => markdown(),
     }
 }
 
-fn sysctl() -> String {
+/// A drop-in for `/etc/sysctl.d` that sets every kernel setting of the table to `value`.
+pub(super) fn drop_in(value: impl Fn(&Line) -> String) -> String {
     let mut text = String::from(
         "# Kernel settings for a dispatchd node. Printed by `dispatchd tune show --format sysctl`.\n\
          # A line that begins with \"-\" is skipped where the kernel does not know it.\n",
     );
     for line in LINES.iter().filter(|line| line.probe == Probe::Sysctl) {
         let dash = if line.optional { "-" } else { "" };
-        let _ = write!(text, "\n# {}\n{dash}{} = {}\n", line.why, line.name, line.want.value());
+        let _ = write!(text, "\n# {}\n{dash}{} = {}\n", line.why, line.name, value(line));
     }
     text
 }

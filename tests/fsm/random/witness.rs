@@ -3,7 +3,7 @@
 use super::client::Client;
 use crate::world::{Seen, World, reply_of};
 use dispatchd::fsm::driver::{DriverEffect, ToSocket};
-use dispatchd::fsm::fold::{Fold, Outcome};
+use dispatchd::fsm::fold::{Fold, Outcome, TripPhase};
 use dispatchd::fsm::ids::{DriverId, RequestId};
 use dispatchd::fsm::request::{ApiAnswer, ReplyTo, RequestEffect, RequestEvent, ToDriver};
 use dispatchd::fsm::types::{DriverState, LogEntry, Priority, RefuseReason, RequestState, RevokeReason, Step, UnixMs};
@@ -182,6 +182,10 @@ impl Witness {
             ApiAnswer::TripCancelled { trip_id } => {
                 assert_eq!(Some(trip_id), fold.trip.as_ref().map(|trip| &trip.trip_id));
                 assert!(fold.is_closed());
+            }
+            ApiAnswer::TripEnded { trip_id, outcome } => {
+                let trip = fold.trip.as_ref().expect("a trip");
+                assert_eq!((trip_id, TripPhase::Ended(*outcome)), (&trip.trip_id, trip.phase));
             }
             ApiAnswer::NoSuchOffer | ApiAnswer::NoSuchTrip | ApiAnswer::Fenced => {}
         }

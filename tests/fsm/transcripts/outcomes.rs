@@ -229,7 +229,7 @@ fn trips_end_once() {
             d1 hears TRIP_CANCELLED r1 (road closed)
             d1 hears STATE available
         > END r1
-            call 4: 409 ended ACCEPTED
+            call 4: 409 ended cancelled
         > d1 TRIP r1 complete
             d1 -> trip: complete
             r1 -> d1: trip is cancelled (an answer)
@@ -260,7 +260,7 @@ fn given_up_by_the_driver() {
         > CANCEL r1
             call 2: 409 ended ACCEPTED
         > END r1
-            call 3: 409 ended ACCEPTED
+            call 3: 409 ended cancelled_by_driver
         ",
     );
 }

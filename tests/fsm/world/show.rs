@@ -261,6 +261,7 @@ fn api(answer: &ApiAnswer) -> String {
         }
         ApiAnswer::NoSuchOffer => "404 no_such_offer".to_owned(),
         ApiAnswer::Cancelled => "200 CANCELLED".to_owned(),
+        ApiAnswer::TripEnded { outcome, .. } => format!("409 ended {}", outcome.as_str()),
         ApiAnswer::TripCancelled { .. } => "200 trip cancelled".to_owned(),
         ApiAnswer::NoSuchTrip => "404 no_such_trip".to_owned(),
         ApiAnswer::Fenced => "503 not_durable".to_owned(),

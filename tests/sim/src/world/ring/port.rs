@@ -111,6 +111,8 @@ impl Ring for SimRing {
         }
     }
 
+    fn trim_output(&mut self) {}
+
     fn close_after_output(&mut self, conn: ConnId) {
         let Some(socket) = self.socket(conn) else { return };
         socket.close_after = true;

@@ -1,0 +1,181 @@
+//! `million`: real drivers on one node, up to a million and more, from one load process.
+//!
+//! Both processes hold their sockets in the fixed-file tables of their rings, which `RLIMIT_NOFILE` bounds for each ring and
+//! not for the process: so the server runs one shard, and the load one thread with a ring and a local address of its own, for
+//! every 16,000 drivers. At each level (`--series`): everybody connects; quiet, with heartbeats only; offers at a fixed rate,
+//! taken, declined and left to end; SIGTERM with everybody connected; and on the same data a storm of reconnects.
+//! What is held per driver and what a driver and an offer cost must not depend on how many there are.
+#![forbid(unsafe_code)]
+
+pub mod audits;
+pub mod beats;
+pub mod kernel;
+pub mod level;
+pub mod people;
+pub mod show;
+pub mod timing;
+pub mod worker;
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::scenarios::Context;
+use level::Level;
+
+/// Drivers of a shard and of a load thread. Below the 19,488 of a shard under the usual hard limit of 20,000 open files, by more
+/// than hashing spreads them unevenly and more than the slots that a ring keeps from accept.
+const DRIVERS_PER_SHARD: u32 = 16_000;
+/// Drivers that a drain closes in a second: what one core closes without falling behind.
+const DRAIN_PER_MS: u32 = 20;
+/// Shortest drain, ms.
+const DRAIN_MS_MIN: u64 = 5_000;
+
+/// The load.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub struct Options {
+    /// Connected drivers of the largest level
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=4_000_000))]
+    pub drivers: u32,
+    /// Levels below it to run first, each with a fresh server (those that are not smaller are left out)
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_value = "")]
+    pub series: Vec<String>,
+    /// Minutes of offers at each level
+    #[arg(long, default_value_t = 10.0)]
+    pub minutes: f64,
+    /// Offers per second (open loop); 0 for none
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub offers_per_second: u32,
+    /// Shards of the server, and threads of the load; by default one for 16,000 drivers, and two at least
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub shards: Option<u32>,
+    /// Handshakes under way at once, all threads together
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connecting: u32,
+    /// Time between two heartbeats of a driver, s; a silence of twice as long closes its socket
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub heartbeat_seconds: u64,
+    /// Time with heartbeats only, s, whose CPU is what heartbeats cost
+    #[arg(long, default_value_t = 30)]
+    pub quiet_seconds: u64,
+    /// Of 100 offers, how many the first driver declines
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub decline_percent: u32,
+    /// Of 100 offers, how many the first driver does not answer
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub ignore_percent: u32,
+    /// How long a driver may leave an offer unanswered, ms; far above what an answer takes
+    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    pub offer_timeout_ms: u32,
+    /// Time from OFFER to the driver's answer, ms; the ACK leaves at once
+    #[arg(long, default_value_t = 50)]
+    pub think_ms: u32,
+    /// Time from CONFIRMED to pickup, and from there to complete, ms
+    #[arg(long, default_value_t = 500)]
+    pub trip_leg_ms: u32,
+}
+
+impl Options {
+    /// The levels, smallest first, the largest last.
+    ///
+    /// # Errors
+    /// One of the series is not a number of drivers.
+    pub fn levels(&self) -> io::Result<Vec<u32>> {
+        let mut levels = Vec::new();
+        for text in self.series.iter().filter(|text| !text.is_empty()) {
+            let drivers: u32 = text
+                .parse()
+                .map_err(|_| io::Error::other(format!("--series: {text:?} is not a number of drivers")))?;
+            if drivers == 0 {
+                return Err(io::Error::other("--series: a level has a driver at least"));
+            }
+            levels.push(drivers);
+        }
+        levels.retain(|drivers| *drivers < self.drivers);
+        levels.push(self.drivers);
+        levels.sort_unstable();
+        levels.dedup();
+        Ok(levels)
+    }
+
+    /// Shards of a level.
+    pub fn shards_for(&self, drivers: u32) -> u32 {
+        self.shards
+            .unwrap_or_else(|| drivers.div_ceil(DRIVERS_PER_SHARD).max(2))
+    }
+
+    /// `drain_ms` of a level.
+    pub fn drain_ms(&self, drivers: u32) -> u64 {
+        u64::from(drivers / DRAIN_PER_MS).max(DRAIN_MS_MIN)
+    }
+}
+
+/// Runs all levels and reports: in the terminal, and as JSON and as a page with plots in the files that are named. A level
+/// that cannot be run ends the series; what was measured before is reported.
+///
+/// # Errors
+/// A level's, or a file of the report cannot be written.
+pub fn run(context: &Context, options: &Options, json: Option<&Path>, html: Option<&Path>) -> io::Result<ExitCode> {
+    let mut levels: Vec<Level> = Vec::new();
+    let mut result = Ok(());
+    for drivers in options.levels()? {
+        match level::run(context, options, drivers) {
+            Ok(level) => levels.push(level),
+            Err(error) => {
+                result = Err(io::Error::other(format!("{drivers} drivers: {error}")));
+                break;
+            }
+        }
+    }
+    context.progress.finish();
+    let verdicts = show::verdicts(&levels);
+    let cores = context.cores().allowed;
+    show::print(&levels, &verdicts);
+    if let Some(path) = json {
+        std::fs::write(
+            path,
+            format!("{:#}\n", show::to_json(options, cores, &levels, &verdicts)),
+        )?;
+    }
+    if let Some(path) = html {
+        std::fs::write(path, show::to_html(options, cores, &levels, &verdicts))?;
+    }
+    result?;
+    let good = verdicts.iter().all(|verdict| verdict.pass);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    pub(crate) fn parse(line: &str) -> Options {
+        Line::parse_from(std::iter::once("million").chain(line.split_ascii_whitespace())).options
+    }
+
+    #[test]
+    fn levels_are_in_order_and_end_with_the_largest() {
+        assert_eq!(parse("").levels().unwrap(), [1_000_000]);
+        let options = parse("--drivers 300000 --series 30000,10000,300000,1000000");
+        assert_eq!(options.levels().unwrap(), [10_000, 30_000, 300_000]);
+        assert!(parse("--series many").levels().is_err());
+        assert!(parse("--series 0").levels().is_err());
+    }
+
+    #[test]
+    fn a_million_has_as_many_shards_as_the_limit_of_open_files_asks_for() {
+        let options = parse("");
+        assert_eq!((options.shards_for(100), options.shards_for(1_000_000)), (2, 63));
+        assert_eq!(parse("--shards 7").shards_for(1_000_000), 7);
+        assert_eq!((options.drain_ms(100), options.drain_ms(1_000_000)), (5_000, 50_000));
+    }
+}
