@@ -15,7 +15,10 @@ fn comes_back(record: &Record, before: usize) -> Vec<u8> {
     let bytes = &out.as_slice()[before * RECORD_ALIGN..];
     assert_eq!(bytes.len(), len);
     assert_eq!(decode(bytes).as_ref().ok(), Some(record));
-    if let Record::Steps { entries, .. } | Record::Image(RequestLog { log: entries, .. }) = record {
+    if let Record::Steps { entries, .. }
+    | Record::ImageRest { entries, .. }
+    | Record::Image(RequestLog { log: entries, .. }) = record
+    {
         let bound = RECORD_OVERHEAD_MAX + entries.iter().map(entry_len_max).sum::<usize>();
         assert!(len <= bound, "{len} bytes, bound {bound}");
     }

@@ -1,12 +1,12 @@
 //! Records of several boots in any order and overlap: merged they give the beginning of each request's story and nothing
-//! else, or an error where a part is missing or told differently. What is merged folds, or is refused, and its images
-//! give the same again.
+//! else, or an error where a part is missing or told differently. An id may have a second story when the first is over.
+//! What is merged folds, or is refused, and its images give the same again.
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use dispatchd::fsm::fold::{Fold, published, rows};
 use dispatchd::fsm::ids::{DriverId, RequestId};
-use dispatchd::fsm::types::{LogEntry, Record, RequestLog};
+use dispatchd::fsm::types::{LogEntry, Record, RefuseReason, RequestLog, Step};
 use dispatchd::given::records;
 use dispatchd::journal::{Incarnation, RecoveredShard, Replay, Scan, image_records};
 use libfuzzer_sys::fuzz_target;
@@ -14,6 +14,13 @@ use std::collections::BTreeMap;
 
 /// Requests of these stories.
 const REQUESTS: u8 = 3;
+/// Stories of each of them, one after the other.
+const LIVES: usize = 2;
+/// Between the beginnings of two stories, longer than any of them.
+const LIFE_MS: u64 = 1_000;
+
+/// By request and life.
+type Stories = Vec<[Vec<LogEntry>; LIVES]>;
 
 #[derive(Arbitrary, Debug)]
 enum Part {
@@ -24,6 +31,11 @@ enum Part {
     },
     Image {
         request: u8,
+        len: u8,
+    },
+    Rest {
+        request: u8,
+        first: u8,
         len: u8,
     },
     /// Steps of which one is another's.
@@ -58,39 +70,116 @@ fn driver(number: u8) -> DriverId {
     DriverId::parse(&format!("d{}", number % 3)).expect("an id")
 }
 
-/// The story of a request: its first step and any others, no two of them alike.
-fn story(u: &mut Unstructured<'_>) -> Result<Vec<LogEntry>> {
+/// The story of a request: its first step and any others, no two of them alike; or one that folds and ends.
+fn story(u: &mut Unstructured<'_>, life: usize) -> Result<Vec<LogEntry>> {
+    let begin_ms = life as u64 * LIFE_MS;
     let mut story = vec![LogEntry {
-        at_ms: 0,
+        at_ms: begin_ms,
         step: records::received(u)?,
     }];
-    for at_ms in 1..3 + u64::from(u.int_in_range(0..=7_u8)?) {
-        let step = records::step(u)?;
-        story.push(LogEntry { at_ms: 2 * at_ms, step });
+    let len = 3 + u32::from(u.int_in_range(0..=7_u8)?);
+    let folds = u.arbitrary()?;
+    for attempt in 1..len {
+        let step = match folds {
+            true if attempt + 1 == len => Step::Cancelled { reason: None },
+            true => Step::Refused {
+                attempt,
+                driver_id: driver(attempt as u8),
+                reason: RefuseReason::Offline,
+            },
+            false => records::step(u)?,
+        };
+        let at_ms = begin_ms + 2 * u64::from(attempt);
+        story.push(LogEntry { at_ms, step });
     }
     Ok(story)
 }
 
 /// What is known of a request, by the numbers of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Whole(usize),
-    Tail(usize, usize),
+struct Known {
+    life: usize,
+    /// The last step from the first on.
+    end: Option<usize>,
+    /// The first and last step of a tail that these do not reach.
+    tail: Option<(usize, usize)>,
 }
 
-/// What the merge must come to, by the numbers of steps alone. `None`: an error.
-fn grown(known: Option<Known>, first: usize, len: usize, dropped: bool) -> Option<Known> {
-    if first == 0 || len == 0 {
-        return None;
+/// A record, by the numbers of its steps.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    life: usize,
+    first: usize,
+    len: usize,
+    is_rest: bool,
+}
+
+/// What a merge must come to.
+enum Grown {
+    Known(Known),
+    /// An error: something is missing.
+    Missing,
+    /// Two lives at once: what comes of it is not said.
+    Mixed,
+}
+
+/// What the merge must come to, by the numbers of steps alone.
+fn grown(known: Option<Known>, told: Told, dropped: bool, stories: &[Vec<LogEntry>; LIVES]) -> Grown {
+    let Told {
+        life,
+        first,
+        len,
+        is_rest,
+    } = told;
+    if first == 0 || len == 0 || (is_rest && first == 1) {
+        return Grown::Missing;
     }
     let last = first + len - 1;
-    match known {
-        Some(Known::Whole(end)) => (first <= end + 1).then_some(Known::Whole(end.max(last))),
-        Some(Known::Tail(begin, end)) if first == 1 => (begin <= last + 1).then_some(Known::Whole(end.max(last))),
-        Some(Known::Tail(begin, end)) => (first <= end + 1).then_some(Known::Tail(begin, end.max(last))),
-        None if first == 1 => Some(Known::Whole(last)),
-        None => dropped.then_some(Known::Tail(first, last)),
+    let begun = Grown::Known(Known {
+        life,
+        end: Some(last),
+        tail: None,
+    });
+    let Some(Known {
+        life: before,
+        mut end,
+        mut tail,
+    }) = known
+    else {
+        return match (first, dropped) {
+            (1, _) => begun,
+            (_, false) => Grown::Missing,
+            (_, true) => Grown::Known(Known {
+                life,
+                end: None,
+                tail: Some((first, last)),
+            }),
+        };
+    };
+    if before != life {
+        let is_over = |end: usize| Fold::of(&stories[before][..end]).is_ok_and(|fold| fold.is_closed());
+        let is_anew = match (end, tail) {
+            (Some(end), None) => is_over(end),
+            (None, Some(_)) => life > before,
+            _ => false,
+        };
+        return if first == 1 && is_anew { begun } else { Grown::Mixed };
     }
+    match (&mut end, &mut tail) {
+        (Some(end), _) if first > *end + 1 => return Grown::Missing,
+        (Some(end), _) => *end = last.max(*end),
+        (end, _) if first == 1 => *end = Some(last),
+        (_, Some((_, end))) if first > *end + 1 => return Grown::Missing,
+        (_, Some((_, end))) => *end = last.max(*end),
+        (None, None) => unreachable!("something is known"),
+    }
+    if let (Some(end), Some((begin, tail_end))) = (&mut end, tail)
+        && begin <= *end + 1
+    {
+        *end = tail_end.max(*end);
+        tail = None;
+    }
+    Grown::Known(Known { life, end, tail })
 }
 
 fn part_of(story: &[LogEntry], first: u8, len: u8) -> (u32, Vec<LogEntry>) {
@@ -100,9 +189,14 @@ fn part_of(story: &[LogEntry], first: u8, len: u8) -> (u32, Vec<LogEntry>) {
     (first as u32, story[begin..end].to_vec())
 }
 
-fn record(part: &Part, stories: &[Vec<LogEntry>]) -> Record {
-    let story = |number: u8| &stories[usize::from(number % REQUESTS)];
-    match part {
+/// Which life of its request a part tells of.
+fn life_of(request: u8) -> usize {
+    usize::from(request / REQUESTS) % LIVES
+}
+
+fn record(part: &Part, stories: &Stories) -> (Record, usize) {
+    let story = |number: u8| &stories[usize::from(number % REQUESTS)][life_of(number)];
+    let record = match part {
         Part::Steps {
             request: of,
             first,
@@ -111,6 +205,19 @@ fn record(part: &Part, stories: &[Vec<LogEntry>]) -> Record {
             let (first_seq, entries) = part_of(story(*of), *first, *len);
             let request_id = request(*of);
             Record::Steps {
+                request_id,
+                first_seq,
+                entries,
+            }
+        }
+        Part::Rest {
+            request: of,
+            first,
+            len,
+        } => {
+            let (first_seq, entries) = part_of(story(*of), *first, *len);
+            let request_id = request(*of);
+            Record::ImageRest {
                 request_id,
                 first_seq,
                 entries,
@@ -150,7 +257,15 @@ fn record(part: &Part, stories: &[Vec<LogEntry>]) -> Record {
             at_ms: (*at_ms).into(),
             off: *off,
         },
-    }
+    };
+    let life = match part {
+        Part::Steps { request: of, .. }
+        | Part::Image { request: of, .. }
+        | Part::Rest { request: of, .. }
+        | Part::Lie { request: of, .. } => life_of(*of),
+        Part::Seen { .. } | Part::Shift { .. } => 0,
+    };
+    (record, life)
 }
 
 fn left(incarnation: u64, dropped: bool, records: Vec<Record>) -> RecoveredShard {
@@ -170,13 +285,24 @@ fn left(incarnation: u64, dropped: bool, records: Vec<Record>) -> RecoveredShard
     }
 }
 
-/// What the merge must know of each request; `None`: it must fail.
-fn expected(boots: &[(bool, Vec<Record>)]) -> Option<BTreeMap<RequestId, Known>> {
+/// What the merge must know of each request.
+enum Expected {
+    Known(BTreeMap<RequestId, Known>),
+    Missing,
+    Mixed,
+}
+
+fn expected(boots: &[(bool, Vec<(Record, usize)>)], stories: &Stories) -> Expected {
     let mut known: BTreeMap<RequestId, Known> = BTreeMap::new();
     for (dropped, records) in boots {
-        for record in records {
+        for (record, life) in records {
             let (id, first, len) = match record {
                 Record::Steps {
+                    request_id,
+                    first_seq,
+                    entries,
+                }
+                | Record::ImageRest {
                     request_id,
                     first_seq,
                     entries,
@@ -184,32 +310,42 @@ fn expected(boots: &[(bool, Vec<Record>)]) -> Option<BTreeMap<RequestId, Known>>
                 Record::Image(image) => (&image.request_id, 1, image.log.len()),
                 Record::DriverSeen { .. } | Record::OffShift { .. } => continue,
             };
-            let now = grown(known.get(id).copied(), first, len, *dropped)?;
-            known.insert(id.clone(), now);
+            let told = Told {
+                life: *life,
+                first,
+                len,
+                is_rest: matches!(record, Record::ImageRest { .. }),
+            };
+            let number = (0..REQUESTS)
+                .find(|number| request(*number) == *id)
+                .expect("one of ours");
+            match grown(known.get(id).copied(), told, *dropped, &stories[usize::from(number)]) {
+                Grown::Known(now) => known.insert(id.clone(), now),
+                Grown::Missing => return Expected::Missing,
+                Grown::Mixed => return Expected::Mixed,
+            };
         }
     }
-    Some(known)
+    if known.values().any(|known| known.end.is_some() && known.tail.is_some()) {
+        return Expected::Missing;
+    }
+    Expected::Known(known)
 }
 
 /// The steps that are known are the story's.
-fn check_truth(replay: &Replay, known: &BTreeMap<RequestId, Known>, stories: &[Vec<LogEntry>]) {
+fn check_truth(replay: &Replay, known: &BTreeMap<RequestId, Known>, stories: &Stories) {
     for number in 0..REQUESTS {
-        let (id, story) = (request(number), &stories[usize::from(number)]);
+        let id = request(number);
         let tail = replay.tails.get(&id);
-        match known.get(&id) {
-            Some(Known::Whole(end)) => {
-                assert_eq!(replay.requests[&id].log, story[..*end], "{id}");
-                assert!(tail.is_none(), "{id}");
-            }
-            Some(Known::Tail(begin, end)) => {
-                let tail = tail.expect("a tail");
-                assert_eq!(
-                    (tail.first_seq as usize, &tail.entries[..]),
-                    (*begin, &story[begin - 1..*end])
-                );
-            }
-            None => assert!(!replay.requests.contains_key(&id) && tail.is_none()),
-        }
+        let Some(known) = known.get(&id) else {
+            assert!(!replay.requests.contains_key(&id) && tail.is_none());
+            continue;
+        };
+        let story = &stories[usize::from(number)][known.life];
+        let whole = replay.requests.get(&id).map(|request| &request.log[..]);
+        assert_eq!(whole, known.end.map(|end| &story[..end]), "{id}");
+        let tail = tail.map(|tail| (tail.first_seq as usize, &tail.entries[..]));
+        assert_eq!(tail, known.tail.map(|(begin, end)| (begin, &story[begin - 1..end])));
     }
 }
 
@@ -231,26 +367,29 @@ fn check_meaning(replay: &Replay, record_bytes_max: usize) {
 fn check(u: &mut Unstructured<'_>) -> Result<()> {
     let boots: Vec<Boot> = u.arbitrary()?;
     let record_bytes_max = 500 + usize::from(u.arbitrary::<u16>()?) % 4000;
-    let stories = [story(u)?, story(u)?, story(u)?];
+    let mut stories = Stories::new();
+    for _ in 0..REQUESTS {
+        stories.push([story(u, 0)?, story(u, 1)?]);
+    }
     let lies = boots
         .iter()
         .any(|boot| boot.parts.iter().any(|part| matches!(part, Part::Lie { .. })));
-    let boots: Vec<(bool, Vec<Record>)> = boots
+    let boots: Vec<(bool, Vec<(Record, usize)>)> = boots
         .iter()
         .map(|boot| {
-            (
-                boot.dropped,
-                boot.parts.iter().map(|part| record(part, &stories)).collect(),
-            )
+            let records = boot.parts.iter().map(|part| record(part, &stories));
+            (boot.dropped, records.collect())
         })
         .collect();
-    let shards = boots.iter().zip(1..);
-    let shards = shards.map(|((dropped, records), boot)| left(boot, *dropped, records.clone()));
+    let shards = boots.iter().zip(1..).map(|((dropped, records), boot)| {
+        let records = records.iter().map(|(record, _)| record.clone());
+        left(boot, *dropped, records.collect())
+    });
     let merged = Replay::merge(shards.collect());
-    match (&merged, expected(&boots)) {
-        (Ok(replay), Some(known)) if !lies => check_truth(replay, &known, &stories),
-        (Ok(_), None) => panic!("a part is missing and nobody says so"),
-        (Err(error), Some(_)) => assert!(lies, "{error}"),
+    match (&merged, expected(&boots, &stories)) {
+        (Ok(replay), Expected::Known(known)) if !lies => check_truth(replay, &known, &stories),
+        (Ok(_), Expected::Missing) if !lies => panic!("a part is missing and nobody says so"),
+        (Err(error), Expected::Known(_)) => assert!(lies, "{error}"),
         _ => {}
     }
     if let Ok(replay) = merged {

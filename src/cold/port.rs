@@ -48,7 +48,8 @@ pub struct Commit {
     pub ended: Option<EndedRequest>,
     /// A driver that was seen, and when.
     pub driver_seen: Option<(DriverId, UnixMs)>,
-    /// A driver that went off shift on purpose (`true`) or came back (`false`), and when. The latest time wins.
+    /// A driver that went off shift on purpose (`true`) or came back (`false`), and when. The last one fed wins,
+    /// whatever its time: clocks are set back, feeds come in order.
     pub off_shift: Option<(DriverId, UnixMs, bool)>,
 }
 
@@ -180,7 +181,7 @@ pub struct DriverRecord {
     pub last_seen_ms: UnixMs,
     /// Since when the driver is off shift on purpose; `None` when it is not.
     pub off_shift_since: Option<UnixMs>,
-    /// When it last went off or on shift; 0 when never. An older change does not undo a newer one.
+    /// When it last went off or on shift; 0 when never.
     pub shift_changed_ms: UnixMs,
 }
 

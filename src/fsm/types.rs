@@ -347,7 +347,8 @@ pub struct RequestLog {
     pub log: Vec<LogEntry>,
 }
 
-/// What the journal holds. Each append is one record; a group commit holds many.
+/// What the journal holds. Each append is one record; a group commit holds many. New kinds go to the end: journals hold
+/// the old ones.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Record {
     /// Steps that follow the first `first_seq - 1` ones of this request.
@@ -359,7 +360,7 @@ pub enum Record {
         /// In order, not empty.
         entries: Vec<LogEntry>,
     },
-    /// The whole log again, so that older segments can go.
+    /// The whole log again, so that older segments can go; its beginning when it is too long for one record.
     Image(RequestLog),
     /// A driver was seen for the first time since this node's data began.
     DriverSeen {
@@ -376,6 +377,16 @@ pub enum Record {
         at_ms: UnixMs,
         /// Off or on.
         off: bool,
+    },
+    /// What an image has after its first `first_seq - 1` steps; follows the [`Self::Image`] that begins it. Like that
+    /// one it says nothing new.
+    ImageRest {
+        /// Whose.
+        request_id: RequestId,
+        /// `seq` of the first of them, above 1.
+        first_seq: u32,
+        /// In order, not empty.
+        entries: Vec<LogEntry>,
     },
 }
 

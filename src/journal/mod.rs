@@ -52,6 +52,15 @@
 //! Owner, segment and block number are under the checksum: what another place or time wrote never passes.
 //! Neither magic can occur in UTF-8 text, so no caller's JSON can look like a block.
 //!
+//! A record is a variant of [`Record`](crate::fsm::types::Record), by its place in that enumeration. A request's log is
+//! told by `Steps`, once each, and told again by an `Image`, which an `ImageRest` or more of them follow at once when it is
+//! too long for one record. A log that begins anew (`Steps` from 1, another `Received`) is the next life of an id whose
+//! request was over and out of retention.
+//!
+//! **Version**: a kind of record that is added at the end does not change it, since what was written before reads as it did
+//! (journals from before `ImageRest` have `Steps` in its place); an older program refuses a record that it does not know. Any
+//! other change of records or blocks needs a new number.
+//!
 //! # Torn or damaged
 //!
 //! One write is under way at a time, onto zeros, and a disk writes a sector wholly or not at all. So a crash leaves a

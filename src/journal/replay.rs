@@ -1,10 +1,15 @@
 //! Merges what journals of all incarnations and shards left into the requests as they were. Pure.
 //!
 //! A request is its log, and a log only grows: records that come again (an image in a later incarnation, steps that a
-//! crash made two incarnations write) add what is new and must agree with what is known.
+//! crash made two incarnations write) add what is new and must agree with what is known. An image that is too long for
+//! one record comes in parts, and a tail that was kept waits until they reach it.
+//!
+//! An id may be used again when its request is over and out of retention: its log begins anew, and what is merged is
+//! the last life.
 
 use super::scan::Scan;
 use super::{Incarnation, Lsn};
+use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::types::{LogEntry, Record, RequestLog, Step, UnixMs};
 use crate::wire::record::{RECORD_OVERHEAD_MAX, entry_len_max};
@@ -58,7 +63,7 @@ pub struct OffShift {
 /// Everything that was recovered, merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// Requests whose whole log is known, ended ones among them.
+    /// Requests whose whole log is known, ended ones among them; the last life of an id that was used again.
     pub requests: BTreeMap<RequestId, RequestLog>,
     /// Requests whose beginning only the store has. They had nothing more to do when it was dropped, or an image of
     /// them would be there.
@@ -146,7 +151,24 @@ impl Replay {
                 });
             }
         }
-        Ok(replay)
+        match replay.unreached() {
+            Some(error) => Err(error),
+            None => Ok(replay),
+        }
+    }
+
+    /// A tail whose beginning came too short.
+    fn unreached(&self) -> Option<ReplayError> {
+        let (id, tail) = self.tails.iter().find(|(id, _)| self.requests.contains_key(*id))?;
+        let next = self.requests[id].log.len() + 1;
+        let last = self.feed.iter().rfind(|fed| request_of(&fed.record) == Some(id))?;
+        Some(ReplayError {
+            incarnation: last.incarnation,
+            shard: last.shard,
+            lsn: last.lsn,
+            request_id: id.clone(),
+            cause: format!("expected seq {next}, found {}", tail.first_seq),
+        })
     }
 
     /// `dropped`: the record's journal no longer begins at its first record.
@@ -160,8 +182,20 @@ impl Replay {
                 self.steps(request_id, *first_seq, entries, dropped)
                     .map_err(|cause| (request_id.clone(), cause))?;
             }
-            Record::Image(image) => {
-                self.image(image).map_err(|cause| (image.request_id.clone(), cause))?;
+            Record::ImageRest {
+                request_id,
+                first_seq,
+                entries,
+            } => {
+                let told = match first_seq {
+                    0 | 1 => Err("the rest of an image without its beginning".to_owned()),
+                    _ => self.steps(request_id, *first_seq, entries, dropped),
+                };
+                told.map_err(|cause| (request_id.clone(), cause))?;
+            }
+            Record::Image(RequestLog { request_id, log }) => {
+                self.beginning(request_id, log)
+                    .map_err(|cause| (request_id.clone(), cause))?;
             }
             Record::DriverSeen { driver_id, at_ms } => {
                 let seen = self.drivers_seen.entry(driver_id.clone()).or_insert(*at_ms);
@@ -184,14 +218,12 @@ impl Replay {
         if first_seq == 0 || entries.is_empty() {
             return Err("a record without steps".to_owned());
         }
-        if let Some(known) = self.requests.get_mut(id) {
-            return extend(&mut known.log, 1, first_seq, entries);
-        }
         if first_seq == 1 {
-            return self.image(&RequestLog {
-                request_id: id.clone(),
-                log: entries.to_vec(),
-            });
+            return self.beginning(id, entries);
+        }
+        if let Some(known) = self.requests.get_mut(id) {
+            extend(&mut known.log, 1, first_seq, entries)?;
+            return self.join(id);
         }
         if let Some(tail) = self.tails.get_mut(id) {
             return extend(&mut tail.entries, tail.first_seq, first_seq, entries);
@@ -209,25 +241,63 @@ impl Replay {
         Ok(())
     }
 
-    fn image(&mut self, image: &RequestLog) -> Result<(), String> {
-        if !matches!(
-            image.log.first(),
-            Some(LogEntry {
-                step: Step::Received { .. },
-                ..
-            })
-        ) {
+    /// `log` begins at seq 1.
+    fn beginning(&mut self, id: &RequestId, log: &[LogEntry]) -> Result<(), String> {
+        let Some(first) = log.first().filter(|first| matches!(first.step, Step::Received { .. })) else {
             return Err("a log that does not begin with its request".to_owned());
+        };
+        if self.begins_anew(id, first) {
+            self.requests.remove(id);
+            self.tails.remove(id);
         }
-        if let Some(known) = self.requests.get_mut(&image.request_id) {
-            return extend(&mut known.log, 1, 1, &image.log);
+        if let Some(known) = self.requests.get_mut(id) {
+            extend(&mut known.log, 1, 1, log)?;
+        } else {
+            let whole = RequestLog {
+                request_id: id.clone(),
+                log: log.to_vec(),
+            };
+            self.requests.insert(id.clone(), whole);
         }
-        let mut whole = image.clone();
-        if let Some(tail) = self.tails.remove(&image.request_id) {
-            extend(&mut whole.log, 1, tail.first_seq, &tail.entries)?;
+        self.join(id)
+    }
+
+    /// Whether `first` begins another life of an id: nothing can change what is known of it, and it begins differently.
+    /// Of a tail the end is not surely there, but a log's first step is never later than its others, and a shard takes
+    /// an id again only days after its end.
+    fn begins_anew(&self, id: &RequestId, first: &LogEntry) -> bool {
+        match (self.requests.get(id), self.tails.get(id)) {
+            (Some(known), None) => {
+                known.log.first() != Some(first) && Fold::of(&known.log).is_ok_and(|fold| fold.is_closed())
+            }
+            (None, Some(tail)) => tail.entries.iter().all(|entry| entry.at_ms < first.at_ms),
+            (Some(_), Some(_)) | (None, None) => false,
         }
-        self.requests.insert(whole.request_id.clone(), whole);
-        Ok(())
+    }
+
+    /// Adds the tail to the beginning that now reaches it.
+    fn join(&mut self, id: &RequestId) -> Result<(), String> {
+        let Some(known) = self.requests.get_mut(id) else {
+            return Ok(());
+        };
+        let reached = |tail: &Tail| tail.first_seq as usize <= known.log.len() + 1;
+        if !self.tails.get(id).is_some_and(reached) {
+            return Ok(());
+        }
+        match self.tails.remove(id) {
+            Some(tail) => extend(&mut known.log, 1, tail.first_seq, &tail.entries),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whose steps a record holds.
+fn request_of(record: &Record) -> Option<&RequestId> {
+    match record {
+        Record::Steps { request_id, .. }
+        | Record::Image(RequestLog { request_id, .. })
+        | Record::ImageRest { request_id, .. } => Some(request_id),
+        Record::DriverSeen { .. } | Record::OffShift { .. } => None,
     }
 }
 
@@ -254,7 +324,7 @@ fn extend(log: &mut Vec<LogEntry>, begin: u32, first_seq: u32, entries: &[LogEnt
 }
 
 /// The records that carry the whole of `log` into another segment or incarnation, none longer than `record_bytes_max`
-/// ([`super::Writer::record_bytes_max`]): one [`Record::Image`], and [`Record::Steps`] for what does not fit in it.
+/// ([`super::Writer::record_bytes_max`]): one [`Record::Image`], and [`Record::ImageRest`] for what does not fit in it.
 ///
 /// # Panics
 /// When the log is empty.
@@ -285,7 +355,7 @@ fn part(log: &RequestLog, begin: usize, end: usize) -> Record {
             log: entries,
         });
     }
-    Record::Steps {
+    Record::ImageRest {
         request_id,
         first_seq: begin as u32 + 1,
         entries,

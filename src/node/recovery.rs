@@ -17,18 +17,17 @@ pub(super) struct Recovered {
     pub(super) feed: Vec<Commit>,
     /// Requests that are not over.
     pub(super) live: Vec<Request>,
-    /// The newest time in any of them.
+    /// The newest time in any record.
     pub(super) newest_ms: UnixMs,
 }
 
 /// What all journals say together.
 pub(super) fn understand(shards: Vec<RecoveredShard>) -> Result<Recovered, ServeError> {
     let replay = Replay::merge(shards).map_err(|error| ServeError::new("the journal cannot be recovered", error))?;
+    let newest_ms = replay.feed.iter().map(|fed| newest_of(&fed.record)).max().unwrap_or(0);
     let feed = consequences(replay.feed)?;
     let mut live = Vec::new();
-    let mut newest_ms = 0;
     for (request_id, log) in replay.requests {
-        newest_ms = newest_ms.max(log.log.last().map_or(0, |entry| entry.at_ms));
         let request = Request::restored(log).map_err(|error| {
             ServeError::new(
                 "the journal holds a request that does not fold",
@@ -40,6 +39,16 @@ pub(super) fn understand(shards: Vec<RecoveredShard>) -> Result<Recovered, Serve
         }
     }
     Ok(Recovered { feed, live, newest_ms })
+}
+
+/// The newest time in a record: times in a log never fall.
+fn newest_of(record: &Record) -> UnixMs {
+    match record {
+        Record::Steps { entries, .. }
+        | Record::Image(RequestLog { log: entries, .. })
+        | Record::ImageRest { entries, .. } => entries.last().map_or(0, |entry| entry.at_ms),
+        Record::DriverSeen { at_ms, .. } | Record::OffShift { at_ms, .. } => *at_ms,
+    }
 }
 
 /// What each record meant to the store when it was committed. Made again in the same order, so that the store, which
@@ -64,37 +73,52 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
         match record {
             Record::DriverSeen { driver_id, at_ms } => commit.driver_seen = Some((driver_id, at_ms)),
             Record::OffShift { driver_id, at_ms, off } => commit.off_shift = Some((driver_id, at_ms, off)),
-            Record::Image(image) => {
-                let request = known.entry(image.request_id.clone()).or_default();
-                if image.log.len() > request.log.len() {
-                    let news = image.log.into_iter().skip(request.log.len()).collect();
-                    request.extend(&image.request_id, news)?;
-                }
+            // An image says again what the store was told before it was written.
+            Record::Image(RequestLog { request_id, log }) => {
+                tell(&mut known, &request_id, 1, log)?;
+                continue;
+            }
+            Record::ImageRest {
+                request_id,
+                first_seq,
+                entries,
+            } => {
+                tell(&mut known, &request_id, first_seq, entries)?;
                 continue;
             }
             Record::Steps {
                 request_id,
                 first_seq,
                 entries,
-            } => {
-                let request = known.entry(request_id.clone()).or_default();
-                let (first, from) = (first_seq as usize - 1, request.log.len());
-                if first > from {
-                    // The beginning was dropped: the store had the whole of it before that.
-                    known.remove(&request_id);
-                    continue;
-                }
-                // What was told before (the rest of an image too long for one record) means nothing new.
-                request.extend(&request_id, entries.into_iter().skip(from - first).collect())?;
-                if request.log.len() == from {
-                    continue;
-                }
-                request.derive(&request_id, from, &mut commit);
-            }
+            } => match tell(&mut known, &request_id, first_seq, entries)? {
+                Some((request, from)) if request.log.len() > from => request.derive(&request_id, from, &mut commit),
+                _ => continue,
+            },
         }
         commits.push(commit);
     }
     Ok(commits)
+}
+
+/// Adds what a record tells of a request. Returns it, and how many of its steps were known before; nothing when the
+/// beginning was dropped from the journal: the store had the whole of it before that.
+fn tell<'a>(
+    known: &'a mut HashMap<RequestId, Known>,
+    request_id: &RequestId,
+    first_seq: u32,
+    entries: Vec<LogEntry>,
+) -> Result<Option<(&'a Known, usize)>, ServeError> {
+    let request = known.entry(request_id.clone()).or_default();
+    if first_seq == 1 && request.log.first() != entries.first() {
+        // The id was used again, or is new: everything is news.
+        *request = Known::default();
+    }
+    let (first, from) = (first_seq as usize - 1, request.log.len());
+    if first > from {
+        return Ok(None);
+    }
+    request.extend(request_id, entries.into_iter().skip(from - first).collect())?;
+    Ok(Some((request, from)))
 }
 
 /// A request as far as the records have told.
@@ -180,3 +204,6 @@ pub(super) fn feed_store(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads the wall clock once. `not_before_ms`: the newest time that the data directory knows, so that time does
-    /// not fall across a restart either.
+    /// Reads the wall clock once. `not_before_ms`: the newest time in the journals, so that what goes on after a restart
+    /// (requests, drivers' shifts) sees no time fall either. Not the newest in the store: a host that started once
+    /// with a clock years ahead would be ahead for ever.
     pub fn start(not_before_ms: u64) -> Self {
         let wall = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

@@ -432,6 +432,7 @@ impl<P: Platform> Shard<P> {
         let records = image_records(&RequestLog { request_id, log }, self.durable.writer.record_bytes_max());
         let mut first_lsn = Lsn::MAX;
         for record in records {
+            // Nothing new, and recovery says the same of images and their rests.
             self.durable.imaged = self.append(&record, After::Nothing);
             first_lsn = first_lsn.min(self.durable.imaged);
         }

@@ -44,6 +44,29 @@ fn left(owner: Owner, first_lsn: u64, records: Vec<Record>) -> RecoveredShard {
     }
 }
 
+/// The first steps of another life of that id, which ends with its last step when there are at least two.
+fn next_life(len: usize, at_ms: u64) -> Record {
+    let mut entries = log(2).log;
+    entries[1].step = Step::Cancelled { reason: None };
+    for entry in &mut entries {
+        entry.at_ms += at_ms;
+    }
+    entries.truncate(len);
+    Record::Steps {
+        request_id: every_step().request_id,
+        first_seq: 1,
+        entries,
+    }
+}
+
+/// A log so long that its image has several parts, and those.
+fn parts() -> (RequestLog, Vec<Record>) {
+    let whole = every_step();
+    let records = image_records(&whole, 700);
+    assert!(records.len() > 2, "{records:?}");
+    (whole, records)
+}
+
 fn merge(journals: &[&[Record]]) -> Result<Replay, ReplayError> {
     let shards = journals
         .iter()
@@ -173,6 +196,113 @@ fn a_beginning_that_was_dropped_is_the_stores() {
     assert_eq!(replay.requests[&id], log(9));
     let gap = Replay::merge(vec![left(owner(1, 0), 40, vec![steps(6, 8), steps(10, 10)])]).unwrap_err();
     assert_eq!(gap.cause, "expected seq 9, found 10");
+}
+
+#[test]
+fn a_tail_waits_until_the_parts_of_an_image_reach_it() {
+    let (whole, parts) = parts();
+    let len = whole.log.len();
+    let tail = steps(len - 1, len);
+    let dropped = |records: Vec<Record>| Replay::merge(vec![left(owner(1, 0), 40, records)]);
+    let check = |parts: &[Record]| {
+        let replay = dropped([std::slice::from_ref(&tail), parts].concat()).unwrap();
+        assert!(replay.tails.is_empty());
+        assert_eq!(replay.requests[&whole.request_id], whole);
+    };
+    check(&parts);
+    // As journals had it before `ImageRest`.
+    let as_steps: Vec<Record> = parts.iter().cloned().map(with_steps).collect();
+    check(&as_steps);
+    // The image before: its beginning was dropped, the rest is a tail like any other.
+    let replay = dropped(parts[1..].to_vec()).unwrap();
+    assert_eq!(replay.tails[&whole.request_id].first_seq, first_seq(&parts[1]));
+    let again = dropped([&parts[1..], &parts].concat()).unwrap();
+    assert_eq!(again.requests[&whole.request_id], whole);
+    // Parts that never reach it are a gap, and the last of them is named.
+    let short = dropped(vec![tail, parts[0].clone()]).unwrap_err();
+    assert_eq!(short.lsn, 41);
+    let cause = format!("expected seq {}, found {}", first_seq(&parts[1]), len - 1);
+    assert_eq!(short.cause, cause);
+    let torn = merge(&[&[parts[0].clone(), parts[2].clone()]]).unwrap_err();
+    assert_eq!(torn.lsn, 2);
+    let request_id = whole.request_id.clone();
+    let headless = Record::ImageRest {
+        request_id,
+        first_seq: 1,
+        entries: whole.log.clone(),
+    };
+    let headless = merge(&[&[headless]]).unwrap_err();
+    assert_eq!(headless.cause, "the rest of an image without its beginning");
+}
+
+fn first_seq(record: &Record) -> u32 {
+    match record {
+        Record::ImageRest { first_seq, .. } => *first_seq,
+        other => panic!("no rest of an image: {other:?}"),
+    }
+}
+
+fn with_steps(record: Record) -> Record {
+    match record {
+        Record::ImageRest {
+            request_id,
+            first_seq,
+            entries,
+        } => Record::Steps {
+            request_id,
+            first_seq,
+            entries,
+        },
+        other => other,
+    }
+}
+
+#[test]
+fn an_id_that_is_used_again_begins_anew() {
+    let id = every_step().request_id;
+    let lives = |replay: Replay, len: usize, at_ms: u64| {
+        assert!(replay.tails.is_empty());
+        let known = &replay.requests[&id].log;
+        assert_eq!(
+            (known.len(), known[0].at_ms),
+            (len, every_step().log[0].at_ms + at_ms),
+            "the last life"
+        );
+    };
+    let (first, second, third) = (next_life(2, 0), next_life(2, 1_000), next_life(1, 2_000));
+    lives(merge(&[&[first.clone(), second.clone()]]).unwrap(), 2, 1_000);
+    lives(
+        merge(&[&[first.clone(), second.clone(), third.clone()]]).unwrap(),
+        1,
+        2_000,
+    );
+    // In a later boot's journal, as an image.
+    let Record::Steps {
+        request_id, entries, ..
+    } = third.clone()
+    else {
+        unreachable!()
+    };
+    let image = Record::Image(RequestLog {
+        request_id,
+        log: entries,
+    });
+    lives(merge(&[&[first.clone(), third.clone()], &[image]]).unwrap(), 1, 2_000);
+    // Of the first life only the end is left.
+    let tail = Record::Steps {
+        request_id: id.clone(),
+        first_seq: 7,
+        entries: every_step().log[13..15].to_vec(),
+    };
+    let dropped = |records: Vec<Record>| Replay::merge(vec![left(owner(1, 0), 40, records)]);
+    lives(dropped(vec![tail, second.clone()]).unwrap(), 2, 1_000);
+    // Nobody takes the id of a request that is not over, and the same life does not end and go on.
+    let check = |records: &[Record], expect: &str| assert_eq!(merge(&[records]).unwrap_err().cause, expect);
+    check(
+        &[next_life(1, 0), next_life(1, 1_000)],
+        "seq 1 was told differently before",
+    );
+    check(&[first, third, second], "seq 1 was told differently before");
 }
 
 #[test]

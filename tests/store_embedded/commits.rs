@@ -111,18 +111,65 @@ fn drivers_remember_first_and_last_sight_and_their_shift() {
         vec![(driver("a"), 200), (driver("c"), 230)]
     );
     assert_eq!(store.off_shift_since(200).unwrap(), vec![(driver("c"), 230)]);
-    // From another shard's journal, fed late: older than what is known, so it does not undo it.
-    shard.store(vec![
-        shift(source(1, 1), 1, "a", 150, false),
-        shift(source(1, 1), 2, "c", 300, false),
-    ]);
-    assert_eq!(record(&mut shard, "a"), (100, 200, Some(200)));
-    assert_eq!(store.off_shift_since(0).unwrap(), vec![(driver("a"), 200)]);
-    // Off again: one entry, with the new time, also after a restart.
-    shard.store(vec![shift(source(1, 1), 3, "a", 400, true)]);
+    // The last word counts, whatever its time: the host's clock was set back before the next boot.
+    let next = source(2, 0);
+    shard.store(vec![shift(next, 1, "a", 150, false), shift(next, 2, "c", 300, false)]);
+    assert_eq!(record(&mut shard, "a"), (100, 200, None));
+    assert_eq!(store.off_shift_since(0).unwrap(), vec![]);
+    // Off again: one entry, with the new time, also after a restart. What is fed again does not undo it.
+    shard.store(vec![shift(next, 3, "a", 140, true)]);
+    shard.store(vec![shift(next, 1, "a", 150, false), shift(next, 3, "a", 140, true)]);
     drop(shard);
     store.shutdown().unwrap();
-    assert_eq!(world.open().off_shift_since(0).unwrap(), vec![(driver("a"), 400)]);
+    assert_eq!(world.open().off_shift_since(0).unwrap(), vec![(driver("a"), 140)]);
+}
+
+/// An id may be used again when its retention is over; recovery feeds what the journal still has of both lives.
+#[test]
+fn of_an_id_that_is_used_again_the_last_life_is_found() {
+    let world = World::new();
+    let one = source(1, 0);
+    let lives = [
+        cycle(one, 1, "again", &driver("d"), START_MS),
+        cycle(one, 2, "again", &driver("d"), START_MS + 40 * DAY_MS),
+    ];
+    let check = |shard: &mut Shard| {
+        let ended = lives[1].ended.clone().unwrap();
+        let trips = lives.clone().map(|life| life.ended.unwrap().trip_id.unwrap());
+        let found = Some(Box::new(ended));
+        assert_eq!(
+            shard.ask(Query::Request(request("again"))),
+            Answer::Request(found.clone())
+        );
+        assert_eq!(shard.ask(Query::Trip(trips[1].clone())), Answer::Trip(found));
+        assert_eq!(shard.ask(Query::Trip(trips[0].clone())), Answer::Trip(None));
+        let rows = |shard: &mut Shard, at_ms| rows_of(shard.ask(records_query(&driver("d"), at_ms, 10, None))).0;
+        assert_eq!(rows(shard, START_MS), vec![]);
+        assert_eq!(rows(shard, START_MS + 40 * DAY_MS), lives[1].rows);
+    };
+    // As the node lives through them.
+    let store = world.open();
+    let mut shard = Shard::attach(&store);
+    shard.store(vec![lives[0].clone()]);
+    world.advance(40 * DAY_MS);
+    drop(shard);
+    store.shutdown().unwrap();
+    let store = world.open();
+    let mut shard = Shard::attach(&store);
+    while shard.ask(Query::Request(request("again"))) != Answer::Request(None) {
+        shard.ask(ack_query("the writer's turn", 0));
+    }
+    shard.store(vec![lives[1].clone()]);
+    check(&mut shard);
+    // Both from a journal, into a store that has the first, and into one that has none.
+    shard.store(lives.to_vec());
+    check(&mut shard);
+    let empty = World::new();
+    empty.advance(40 * DAY_MS);
+    let store = empty.open();
+    let mut shard = Shard::attach(&store);
+    shard.store(lives.to_vec());
+    check(&mut shard);
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn entries(u: &mut Unstructured<'_>) -> Result<Vec<LogEntry>> {
 
 /// Any record.
 pub fn record(u: &mut Unstructured<'_>) -> Result<Record> {
-    Ok(match u.int_in_range(0..=3_u8)? {
+    Ok(match u.int_in_range(0..=4_u8)? {
         0 => Record::Steps {
             request_id: request(u)?,
             first_seq: u.arbitrary()?,
@@ -154,10 +154,15 @@ pub fn record(u: &mut Unstructured<'_>) -> Result<Record> {
             driver_id: driver(u)?,
             at_ms: u.arbitrary()?,
         },
-        _ => Record::OffShift {
+        3 => Record::OffShift {
             driver_id: driver(u)?,
             at_ms: u.arbitrary()?,
             off: u.arbitrary()?,
+        },
+        _ => Record::ImageRest {
+            request_id: request(u)?,
+            first_seq: u.arbitrary()?,
+            entries: entries(u)?,
         },
     })
 }

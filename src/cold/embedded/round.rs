@@ -136,10 +136,8 @@ impl<'a> Round<'a> {
         }
         if let Some((driver_id, at_ms, off)) = commit.off_shift {
             let record = self.driver(driver_id, at_ms)?;
-            if at_ms >= record.shift_changed_ms {
-                record.shift_changed_ms = at_ms;
-                record.off_shift_since = off.then_some(at_ms);
-            }
+            record.shift_changed_ms = at_ms;
+            record.off_shift_since = off.then_some(at_ms);
         }
         Ok(commit.lsn)
     }
