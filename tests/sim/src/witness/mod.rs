@@ -79,6 +79,8 @@ pub struct Expect {
 pub struct NodeSeen {
     /// Node time less simulated time of each boot, microseconds, and when that boot began.
     pub boots: Vec<(u64, u64)>,
+    /// Number of the boot that runs, or ran last.
+    pub incarnation: u64,
     /// When faults were over.
     pub faults_over_us: Option<u64>,
     /// Whether it takes connections.
@@ -265,7 +267,11 @@ impl Witness {
     pub fn node_event(&mut self, event: NodeEvent<'_>) {
         self.note(About::default(), || format!("node: {event:?}"));
         match event {
-            NodeEvent::Started { wall_offset_us, .. } => {
+            NodeEvent::Started {
+                incarnation,
+                wall_offset_us,
+            } => {
+                self.node.incarnation = incarnation;
                 self.node.boots.push((wall_offset_us, self.now_us));
                 self.node.up = true;
             }

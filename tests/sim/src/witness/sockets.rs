@@ -122,8 +122,10 @@ impl Witness {
             );
         }
         let now_us = self.now_us;
+        // One that was on its way when its node ended promises nothing.
+        let lives = self.node.up && session >> 32 == self.node.incarnation;
         let seen = &mut self.drivers[driver as usize];
-        if !std::mem::replace(&mut seen.known, true) {
+        if lives && !std::mem::replace(&mut seen.known, true) {
             seen.welcomed_us = now_us;
         }
         let Some(socket) = seen.sockets.iter_mut().find(|socket| socket.conn == conn) else {
