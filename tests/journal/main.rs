@@ -10,7 +10,6 @@ mod forged;
 mod model;
 mod record;
 mod replay;
-mod saturation;
 mod support;
 mod torn;
 mod undirect;
