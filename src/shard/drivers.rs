@@ -47,6 +47,8 @@ pub(super) struct Drivers {
     connects: u64,
     /// Drivers whose last change of shift is not durable yet, and its number. What they hear meanwhile waits for it, in order.
     pub(super) changing: HashMap<u32, Lsn>,
+    /// The same of drivers that left memory meanwhile, for when they come back before it is durable.
+    pub(super) left_changing: HashMap<DriverId, Lsn>,
     /// Drivers that connected and of whom the store has not said yet whether it knows them.
     pub(super) lookups: usize,
     /// Size of `off_shift` at which what is too old in it goes.
@@ -94,6 +96,9 @@ impl<P: Platform> Shard<P> {
         }
         let off_shift_since_ms = self.drivers.off_shift.remove(id).unwrap_or(0);
         let key = self.drivers.insert(Driver::new(id.clone(), off_shift_since_ms));
+        if let Some(lsn) = self.drivers.left_changing.remove(id) {
+            self.drivers.changing.insert(key, lsn);
+        }
         self.metrics().drivers.of(DriverState::Offline).inc();
         key
     }
@@ -280,7 +285,9 @@ impl<P: Platform> Shard<P> {
 
     fn forget_driver(&mut self, key: u32) {
         let entry = self.drivers.slab.remove(key as usize);
-        self.drivers.changing.remove(&key);
+        if let Some(lsn) = self.drivers.changing.remove(&key) {
+            self.drivers.left_changing.insert(entry.driver.id().clone(), lsn);
+        }
         debug_assert!(entry.conn.is_none());
         self.drivers.heap_bytes -= entry.driver.heap_bytes();
         if let Some(timer) = entry.timer {
