@@ -372,9 +372,10 @@ impl<P: Platform> Shard<P> {
     }
 
     /// The view of a driver that only the store knows, or has heard.
-    pub(super) fn driver_view_from_store(&self, driver_id: &DriverId, record: Option<&DriverRecord>) -> Reply {
+    pub(super) fn driver_view_from_store(&mut self, driver_id: &DriverId, record: Option<&DriverRecord>) -> Reply {
         if let Some(key) = self.drivers.find(driver_id) {
-            return self.driver_view_in_memory(key, record.map_or(0, |record| record.last_seen_ms));
+            let seen_ms = record.map_or_else(|| self.remember_shown(key), |record| record.last_seen_ms);
+            return self.driver_view_in_memory(key, seen_ms);
         }
         let Some(record) = record else {
             return Problem::no_such_driver().into_reply();
@@ -388,6 +389,17 @@ impl<P: Platform> Shard<P> {
             last_seen_ms: record.last_seen_ms,
             node: &self.config.node_id,
         })
+    }
+
+    /// A driver that the store never saw is about to be shown: one that a restart bound to an offer whose journal was ahead
+    /// of the one that says that the driver was seen, or that connected just now. Whoever was told of it is not told later
+    /// that it was never seen. Returns when it was seen; of one not heard since the start nobody knows better than now.
+    fn remember_shown(&mut self, key: u32) -> u64 {
+        let driver = &self.drivers.slab[key as usize].driver;
+        let (driver_id, heard_ms) = (driver.id().clone(), driver.last_heard_ms());
+        let seen_ms = if heard_ms == 0 { self.now_ms } else { heard_ms };
+        self.remember_driver(driver_id, seen_ms);
+        seen_ms
     }
 
     /// Hands a request's message to the driver before anybody is served (start of the node).
