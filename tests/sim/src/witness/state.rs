@@ -222,6 +222,7 @@ impl TripSeen {
 
 /// What is known of a driver.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Driver {
     /// Sockets that are not known to be over.
     pub sockets: Vec<Socket>,
