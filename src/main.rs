@@ -9,11 +9,14 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Something went wrong while running.
 const EXIT_FAILURE: u8 = 1;
 /// The command line or the settings are wrong; clap uses the same.
 const EXIT_USAGE: u8 = 2;
+/// Longest time for telling about a panic, before the process ends without a word.
+const REPORT_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     dispatchd::demo::node::die_with_parent();
@@ -261,6 +264,13 @@ fn status<E: Display>(result: Result<u8, E>) -> ExitCode {
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        // Nobody may read stderr, and then the report would wait for ever.
+        let _ = std::thread::Builder::new().spawn(|| {
+            std::thread::sleep(REPORT_MAX);
+            std::process::abort();
+        });
+        // The lines before it say how it came to this.
+        dispatchd::ops::log::end();
         report(info);
         std::process::abort();
     }));

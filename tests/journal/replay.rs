@@ -372,7 +372,7 @@ fn parts_are_as_long_as_they_may_be() {
     let seqs = |max: usize| -> Vec<(u32, usize)> {
         let place = |record| match record {
             Record::Image(image) => (1, image.log.len()),
-            Record::Steps { first_seq, entries, .. } => (first_seq, entries.len()),
+            Record::ImageRest { first_seq, entries, .. } => (first_seq, entries.len()),
             other => panic!("{other:?}"),
         };
         image_records(&whole, max).into_iter().map(place).collect()

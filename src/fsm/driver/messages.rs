@@ -125,7 +125,7 @@ pub enum DriverEffect {
     Arm { at_ms: Option<UnixMs> },
     /// Remember (without waiting) that the driver was seen.
     Seen { at_ms: UnixMs },
-    /// Remember (without waiting) that the driver went off shift or came back.
+    /// Store that the driver went off shift or came back; what it is sent from now on waits for that.
     OffShift { off: bool, at_ms: UnixMs },
     /// Nothing is left to know of this driver but what the store knows.
     Gone,

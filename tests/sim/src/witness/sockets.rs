@@ -123,7 +123,7 @@ impl Witness {
             );
         }
         let now_us = self.now_us;
-        // What is heard of a process that is gone says nothing of what it stored.
+        // One that was on its way when its node ended promises nothing.
         let (up, booted_us) = (self.node.up, self.node.boots.last().map_or(0, |boot| boot.1));
         let seen = &mut self.drivers[driver as usize];
         let own = |socket: &Socket| socket.conn == conn && socket.opened_us >= booted_us;
