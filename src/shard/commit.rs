@@ -273,6 +273,7 @@ impl<P: Platform> Shard<P> {
             }
         }
         self.drivers.changing.retain(|_, lsn| *lsn > through);
+        self.drivers.left_changing.retain(|_, lsn| *lsn > through);
     }
 
     fn steps_committed(&mut self, lsn: Lsn, key: u32, from: usize, to: usize, wait: bool) {

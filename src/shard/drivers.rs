@@ -47,6 +47,8 @@ pub(super) struct Drivers {
     connects: u64,
     /// Drivers whose last change of shift is not durable yet, and its number. What they hear meanwhile waits for it, in order.
     pub(super) changing: HashMap<u32, Lsn>,
+    /// The same of drivers that left memory meanwhile, for when they come back before it is durable.
+    pub(super) left_changing: HashMap<DriverId, Lsn>,
     /// Drivers that connected and of whom the store has not said yet whether it knows them.
     pub(super) lookups: usize,
     /// Size of `off_shift` at which what is too old in it goes.
@@ -94,6 +96,9 @@ impl<P: Platform> Shard<P> {
         }
         let off_shift_since_ms = self.drivers.off_shift.remove(id).unwrap_or(0);
         let key = self.drivers.insert(Driver::new(id.clone(), off_shift_since_ms));
+        if let Some(lsn) = self.drivers.left_changing.remove(id) {
+            self.drivers.changing.insert(key, lsn);
+        }
         self.metrics().drivers.of(DriverState::Offline).inc();
         key
     }
@@ -280,7 +285,9 @@ impl<P: Platform> Shard<P> {
 
     fn forget_driver(&mut self, key: u32) {
         let entry = self.drivers.slab.remove(key as usize);
-        self.drivers.changing.remove(&key);
+        if let Some(lsn) = self.drivers.changing.remove(&key) {
+            self.drivers.left_changing.insert(entry.driver.id().clone(), lsn);
+        }
         debug_assert!(entry.conn.is_none());
         self.drivers.heap_bytes -= entry.driver.heap_bytes();
         if let Some(timer) = entry.timer {
@@ -365,9 +372,10 @@ impl<P: Platform> Shard<P> {
     }
 
     /// The view of a driver that only the store knows, or has heard.
-    pub(super) fn driver_view_from_store(&self, driver_id: &DriverId, record: Option<&DriverRecord>) -> Reply {
+    pub(super) fn driver_view_from_store(&mut self, driver_id: &DriverId, record: Option<&DriverRecord>) -> Reply {
         if let Some(key) = self.drivers.find(driver_id) {
-            return self.driver_view_in_memory(key, record.map_or(0, |record| record.last_seen_ms));
+            let seen_ms = record.map_or_else(|| self.remember_shown(key), |record| record.last_seen_ms);
+            return self.driver_view_in_memory(key, seen_ms);
         }
         let Some(record) = record else {
             return Problem::no_such_driver().into_reply();
@@ -381,6 +389,17 @@ impl<P: Platform> Shard<P> {
             last_seen_ms: record.last_seen_ms,
             node: &self.config.node_id,
         })
+    }
+
+    /// A driver that the store never saw is about to be shown: one that a restart bound to an offer whose journal was ahead
+    /// of the one that says that the driver was seen, or that connected just now. Whoever was told of it is not told later
+    /// that it was never seen. Returns when it was seen; of one not heard since the start nobody knows better than now.
+    fn remember_shown(&mut self, key: u32) -> u64 {
+        let driver = &self.drivers.slab[key as usize].driver;
+        let (driver_id, heard_ms) = (driver.id().clone(), driver.last_heard_ms());
+        let seen_ms = if heard_ms == 0 { self.now_ms } else { heard_ms };
+        self.remember_driver(driver_id, seen_ms);
+        seen_ms
     }
 
     /// Hands a request's message to the driver before anybody is served (start of the node).

@@ -53,6 +53,8 @@ checks!(
     SameAnswer = "same question, same answer",
     /// Calls and messages are answered.
     Answered = "everybody is answered",
+    /// What is dispatched is what was asked for, and the defaults where nothing was.
+    AsAsked = "dispatched as asked for",
     /// One dispatch, whatever is posted how often; nothing from what was turned away.
     OneDispatch = "repeats dispatch nothing",
     /// A session grows with every connect.

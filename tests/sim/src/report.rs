@@ -5,7 +5,9 @@ use crate::run::{self, Outcome};
 use crate::shrink;
 use crate::swarm::Case;
 use crate::witness::{Line, VIOLATION};
+use crate::world::outside;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -89,12 +91,7 @@ pub fn run(asked: &Run) -> bool {
                     let Some(&seed) = next.lock().expect("no thread panics with it").next() else {
                         return;
                     };
-                    let case = Case::draw(seed);
-                    let outcome = if asked.once {
-                        run::once(&case, false)
-                    } else {
-                        run::twice(&case)
-                    };
+                    let outcome = run_seed(seed, asked.once);
                     let failed = outcome.violation.is_some();
                     let runs = if asked.once { 1 } else { 2 };
                     add(
@@ -257,9 +254,31 @@ fn time(at_us: u64) -> String {
     format!("{:>5}.{:06}", at_us / 1_000_000, at_us % 1_000_000)
 }
 
-/// The world catches the node's panics and reports them; what they print would only be noise.
+/// The world catches the node's panics and reports them; what they print would only be noise. Those of the simulator
+/// itself are printed.
 fn quiet_panics() {
-    std::panic::set_hook(Box::new(|_| {}));
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !outside::is_node() {
+            loud(panic);
+        }
+    }));
+}
+
+/// Runs a seed; whose panic it was that ended the simulator is said.
+fn run_seed(seed: u64, once: bool) -> Outcome {
+    let case = Case::draw(seed);
+    let run = || {
+        if once {
+            run::once(&case, false)
+        } else {
+            run::twice(&case)
+        }
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        eprintln!("seed {seed}: the simulator itself panicked");
+        resume_unwind(payload)
+    })
 }
 
 /// CPU time of this process so far, seconds.

@@ -57,8 +57,11 @@ pub fn once(case: &Case, trace: bool) -> Outcome {
 
 /// Runs a case twice; a difference is a violation.
 pub fn twice(case: &Case) -> Outcome {
-    let mut first = once(case, false);
-    let second = once(case, false);
+    compare(once(case, false), &once(case, false))
+}
+
+/// The first of two runs of one case, with the violation that they differ if they do.
+pub fn compare(mut first: Outcome, second: &Outcome) -> Outcome {
     first.counts.add(Check::Repeats);
     let same = first.summary == second.summary && first.violation == second.violation && first.calls == second.calls;
     if !same && first.violation.is_none() {

@@ -96,6 +96,7 @@ impl Case {
             0..80 => self.crowd(),
             80..180 => self.onlookers(rng),
             180..240 => self.arrears(rng),
+            240..300 => self.newcomers(rng),
             _ => {}
         }
     }
@@ -126,8 +127,26 @@ impl Case {
         self.temper.stray = 800;
         self.temper.off_shift = 150;
         self.temper.mischief_ms = 300;
-        self.temper.reconnect_ms = 20;
+        (self.temper.first_ms, self.temper.reconnect_ms) = (20, 20);
         self.plan.faults = kills(rng, self.hours.close_us, 8);
+    }
+
+    /// A slow disk, drivers that come one by one and are looked at, and that come and go off shift, until the node is
+    /// killed; those that were there are long in coming back.
+    fn newcomers(&mut self, rng: &mut Rng) {
+        let close_us = self.hours.close_us;
+        self.drivers = self.drivers.max(24);
+        self.plan.network.delay_us = (20, 200);
+        self.plan.pace.write_us = (10_000, 120_000);
+        self.plan.pace.turn_us = (2, 20);
+        self.habits.requests = self.habits.requests.min(20);
+        self.habits.pause_ms = 10;
+        self.habits.greets = 1_000;
+        self.temper.off_shift = 300;
+        self.temper.mischief_ms = 600;
+        self.temper.first_ms = close_us / 2_000;
+        self.temper.reconnect_ms = 5_000;
+        self.plan.faults = kills(rng, close_us, 8);
     }
 
     /// A store that is far behind, short segments that fill, searches that last, until the node is killed.
@@ -184,6 +203,10 @@ impl Case {
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
             age_step_ms: self.plan.config.ingress_age_step_ms,
+            offer_timeout_ms: self.plan.config.offer_timeout_ms.into(),
+            deadline_ms: self.plan.config.deadline_ms.into(),
+            may_shed: self.plan.config.ingress_queue_max < Config::default().ingress_queue_max,
+            may_be_short: self.plan.config.journal_segment_bytes < 4 * self.plan.commit_bytes_max as u64,
             trace,
         }
     }
@@ -280,6 +303,7 @@ fn draw_habits(rng: &mut Rng) -> Habits {
         trip_cancels,
         responses,
         views,
+        greets: 0,
         busy_wait,
         parallel,
         single,
@@ -304,6 +328,10 @@ fn draw_temper(rng: &mut Rng) -> Temper {
     let (stray, off_shift, displace) = (often(500, 400), often(400, 150), often(400, 200));
     let (stall, drop, garbage) = (often(150, 100), often(400, 300), often(200, 150));
     let give_up = often(500, 400);
+    let think_ms = *rng.pick(&[3, 200, 3_000]);
+    let trip_ms = *rng.pick(&[5, 400, 3_000]);
+    let mischief_ms = *rng.pick(&[300, 2_000, 8_000]);
+    let reconnect_ms = *rng.pick(&[20, 800, 5_000]);
     Temper {
         accept,
         decline,
@@ -317,10 +345,11 @@ fn draw_temper(rng: &mut Rng) -> Temper {
         drop,
         garbage,
         give_up,
-        think_ms: *rng.pick(&[3, 200, 3_000]),
-        trip_ms: *rng.pick(&[5, 400, 3_000]),
-        mischief_ms: *rng.pick(&[300, 2_000, 8_000]),
-        reconnect_ms: *rng.pick(&[20, 800, 5_000]),
+        think_ms,
+        trip_ms,
+        mischief_ms,
+        first_ms: reconnect_ms,
+        reconnect_ms,
         heartbeat_ms: *rng.pick(&[1_000, 5_000, 20_000]),
     }
 }

@@ -35,6 +35,8 @@ enum Deed {
 
 /// Times that a call without an answer is repeated; an offer is repeated as long as there is time.
 const REPEATS_MAX: u32 = 8;
+/// Times that a newcomer is looked at again.
+const LOOKS: u32 = 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -135,20 +137,20 @@ impl Caller {
 
     fn start(&mut self, job: Job, repeats: u32, out: &mut Vec<Action>) {
         let mut bytes = Vec::with_capacity(512);
-        let (ask, candidates) = match &job {
+        let who = "caller";
+        let call = match &job {
             Job::Post(post) => {
                 let body = self.offer_body(post);
                 http::request(&mut bytes, "POST", "/v1/dispatch/offer", Some(&body));
                 let set = post.candidates.iter().fold(0, |set, driver| set | (1 << driver));
-                (Ask::Offer(post.request), set)
+                let mut witness = self.witness.borrow_mut();
+                witness.at(self.now_us).posted(who, post.request, post.wish, set)
             }
             Job::Other(ask) => {
                 self.write_other(*ask, &mut bytes);
-                (*ask, 0)
+                self.witness.borrow_mut().at(self.now_us).called(who, *ask, 0)
             }
         };
-        let who = "caller";
-        let call = self.witness.borrow_mut().at(self.now_us).called(who, ask, candidates);
         self.flying.push((call, job, repeats));
         self.lines.send(call, bytes, &mut self.rng, out);
     }
@@ -248,6 +250,7 @@ impl Caller {
     /// One of the things that a caller does.
     fn deed(&mut self, out: &mut Vec<Action>) {
         self.errands(out);
+        self.greet(out);
         if self.now_us >= self.hours.close_us {
             if self.now_us < self.hours.give_up_us {
                 let at_us = self.now_us + self.rng.between(50_000, 400_000);
@@ -291,6 +294,26 @@ impl Caller {
             let mut fates = Vec::new();
             self.lines.be_rude(&mut self.rng, &mut fates, out);
             self.fates(fates, out);
+        }
+    }
+
+    /// Looks at drivers that have come for the first time, at once and over and over: whatever is shown of them stays,
+    /// even if the node ends meanwhile.
+    fn greet(&mut self, out: &mut Vec<Action>) {
+        if self.habits.greets == 0 {
+            return;
+        }
+        let arrivals = std::mem::take(&mut self.witness.borrow_mut().board.arrivals);
+        for driver in arrivals {
+            if !self.rng.chance(self.habits.greets) {
+                continue;
+            }
+            let look = Job::Other(Ask::DriverView(driver));
+            self.start(look.clone(), REPEATS_MAX, out);
+            for _ in 0..LOOKS {
+                let at_us = self.now_us + self.rng.between(1_000, 3_000_000);
+                self.todo.at(at_us, Deed::Again(look.clone(), REPEATS_MAX), out);
+            }
         }
     }
 

@@ -144,12 +144,11 @@ impl Driver {
                     used = length;
                 }
                 Ok(Handshake::Refused(status)) => {
-                    let why = format!("handshake refused {status}");
-                    let ok = matches!(status, 408 | 429 | 503);
-                    if !ok {
-                        self.broken(format!("d{}: {why}", self.me));
-                    }
-                    return self.abort(conn, &why, out);
+                    self.witness
+                        .borrow_mut()
+                        .at(self.now_us)
+                        .handshake_refused(self.me, conn.0, status);
+                    return self.abort(conn, &format!("handshake refused {status}"), out);
                 }
                 Err(bad) => return self.broken(format!("d{}: {bad}", self.me)),
             }
@@ -465,7 +464,7 @@ impl Actor for Driver {
         self.now_us = now_us;
         match input {
             Input::Start => {
-                self.later(self.temper.reconnect_ms, Deed::Connect, out);
+                self.later(self.temper.first_ms, Deed::Connect, out);
                 self.later(self.temper.mischief_ms, Deed::Mischief, out);
             }
             Input::Opened(_) => {}

@@ -60,6 +60,8 @@ pub struct Temper {
     pub trip_ms: u64,
     /// Time between rounds of mischief, ms, at most.
     pub mischief_ms: u64,
+    /// Time until the first connect, ms, at most.
+    pub first_ms: u64,
     /// Time until a reconnect, ms, at most.
     pub reconnect_ms: u64,
     /// How often it says that it lives, ms.
@@ -89,6 +91,8 @@ pub struct Habits {
     pub responses: u32,
     /// Of a thousand deeds: a view or an audit.
     pub views: u32,
+    /// Of a thousand drivers that come for the first time: looked at, and again and again.
+    pub greets: u32,
     /// Of a thousand requests: with `busy_wait_ms`.
     pub busy_wait: u32,
     /// Of a thousand requests: with `parallel`.

@@ -408,7 +408,10 @@ pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
     witness.counts.add(Check::AuditTrue);
     match Life::of(&audit) {
         Err(why) => witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
-        Ok(life) => learn(witness, &audit, &life),
+        Ok(life) => {
+            witness.check_asked(request, &audit.entries[known_len..]);
+            learn(witness, &audit, &life);
+        }
     }
     witness.requests[request as usize].audit = Some(Rc::new(audit));
 }

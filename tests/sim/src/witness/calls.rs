@@ -132,7 +132,10 @@ impl Witness {
             open: true,
             candidates,
             exists: match ask {
-                Ask::DriverView(driver) => self.drivers[driver as usize].known,
+                Ask::DriverView(driver) => {
+                    let seen = &self.drivers[driver as usize];
+                    seen.known || seen.viewed
+                }
                 Ask::TripCancel(_) => true,
                 _ => request.is_some_and(|request| request.exists),
             },
@@ -434,6 +437,7 @@ impl Witness {
     fn driver_view_answered(&mut self, view: answers::DriverView) {
         use crate::words::DriverState::{EnRoute, Offered, OnTrip};
         let driver = view.driver;
+        self.drivers[driver as usize].viewed = true;
         let ok = matches!(view.state, EnRoute | OnTrip) == view.trip.is_some()
             && (view.offer.is_none() || view.state == Offered)
             && view.offer.is_none_or(|offer| {

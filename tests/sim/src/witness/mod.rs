@@ -6,14 +6,17 @@
 //! Knowledge only grows: a request exists, has this end, this driver; an attempt went to this driver and can only have
 //! ended in one of these ways. What contradicts it is a violation. The first one is kept.
 
+mod asked;
 pub mod audits;
 mod calls;
+mod effects;
 mod events;
 mod knowledge;
 mod last;
 mod order;
 mod problems;
 mod sayings;
+mod shifts;
 mod sockets;
 mod state;
 mod texts;
@@ -70,6 +73,14 @@ pub struct Expect {
     pub order_margin_ms: u64,
     /// `ingress_age_step_ms`.
     pub age_step_ms: u64,
+    /// `offer_timeout_ms`, of requests that do not say.
+    pub offer_timeout_ms: u64,
+    /// `deadline_ms`, of requests that do not say.
+    pub deadline_ms: u64,
+    /// So few requests may queue that 429 is no wonder.
+    pub may_shed: bool,
+    /// Segments hold so few commits that room runs out before the next one is made: 503 `not_durable` is no wonder.
+    pub may_be_short: bool,
     /// Keep a timeline.
     pub trace: bool,
 }
@@ -79,12 +90,12 @@ pub struct Expect {
 pub struct NodeSeen {
     /// Node time less simulated time of each boot, microseconds, and when that boot began.
     pub boots: Vec<(u64, u64)>,
-    /// Number of the boot that runs, or ran last.
-    pub incarnation: u64,
     /// When faults were over.
     pub faults_over_us: Option<u64>,
     /// Whether it takes connections.
     pub up: bool,
+    /// Whether it was told to drain.
+    pub draining: bool,
 }
 
 /// See the module.
@@ -263,15 +274,17 @@ impl Witness {
         self.node.faults_over_us.map(|over_us| over_us.max(begun_us))
     }
 
+    /// Whether what is asked at this time meets a node that has long recovered from all faults.
+    pub(crate) fn is_calm_at(&self, at_us: u64) -> bool {
+        let calm = self.calm_since_us().is_some_and(|since_us| since_us + SLACK_US < at_us);
+        calm && self.node.up && !self.node.draining
+    }
+
     /// What happens to the node.
     pub fn node_event(&mut self, event: NodeEvent<'_>) {
         self.note(About::default(), || format!("node: {event:?}"));
         match event {
-            NodeEvent::Started {
-                incarnation,
-                wall_offset_us,
-            } => {
-                self.node.incarnation = incarnation;
+            NodeEvent::Started { wall_offset_us, .. } => {
                 self.node.boots.push((wall_offset_us, self.now_us));
                 self.node.up = true;
             }
@@ -291,7 +304,8 @@ impl Witness {
                 }
             }
             NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(),
-            NodeEvent::Draining | NodeEvent::Fault(_) => {}
+            NodeEvent::Draining => self.node.draining = true,
+            NodeEvent::Fault(_) => {}
             NodeEvent::FaultsOver => {
                 self.node.faults_over_us.get_or_insert(self.now_us);
             }
@@ -302,7 +316,7 @@ impl Witness {
 impl Witness {
     /// The node is gone. A welcome promises nothing: a driver seen for the first time shortly before may be forgotten.
     fn node_ended(&mut self) {
-        self.node.up = false;
+        (self.node.up, self.node.draining) = (false, false);
         let now_us = self.now_us;
         for driver in &mut self.drivers {
             driver.known &= driver.welcomed_us + WELCOME_STORED_US < now_us;

@@ -5,6 +5,7 @@ use super::calls::{Ask, Call, Next, same};
 use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers};
+use crate::ids::Driver;
 use crate::words::{Code, State};
 
 impl Witness {
@@ -36,6 +37,13 @@ impl Witness {
                         "the node drains, and nobody told it to",
                     );
                 }
+                let cause = match problem.code {
+                    Code::Overloaded => self.expect.may_shed,
+                    Code::NotDurable => self.expect.may_be_short,
+                    Code::Draining | Code::Recovering => false,
+                    _ => true,
+                };
+                self.check_turned_away(self.about(call.ask), call.sent_us, answer.status, cause);
                 Ok(Next::Again)
             }
             Code::Invalid => Err(Bad::new(format!("a good call is invalid: {}", answer.body))),
@@ -59,6 +67,25 @@ impl Witness {
                 }
                 Ok(Next::Missing)
             }
+        }
+    }
+
+    /// A handshake is answered with this status instead of 101.
+    pub fn handshake_refused(&mut self, driver: Driver, conn: u32, status: u16) {
+        let about = About::driver(driver);
+        if !self.holds(Check::Protocol, matches!(status, 408 | 429 | 503)) {
+            self.violate(Check::Protocol, about, format!("d{driver}: handshake refused {status}"));
+        }
+        if let Some(opened_us) = self.socket(driver, conn).map(|socket| socket.opened_us) {
+            self.check_turned_away(about, opened_us, status, status == 408);
+        }
+    }
+
+    /// A node that nothing ails turns nobody away, unless its settings are a cause.
+    fn check_turned_away(&mut self, about: About, asked_us: u64, status: u16, cause: bool) {
+        if !self.holds(Check::Caused, cause || !self.is_calm_at(asked_us)) {
+            let text = format!("{status} from a node that nothing ails");
+            self.violate(Check::Caused, about, text);
         }
     }
 

@@ -36,7 +36,8 @@ impl Witness {
                 }
             }
             Say::Shift(false) => self.drivers[driver as usize].off_said = true,
-            Say::Ack(_) | Say::Shift(true) | Say::Ping | Say::Location | Say::Garbage(_) => {}
+            Say::Shift(true) => self.on_said(driver, conn),
+            Say::Ack(_) | Say::Ping | Say::Location | Say::Garbage(_) => {}
         }
         let shown = match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => self
@@ -46,6 +47,10 @@ impl Witness {
             _ => false,
         };
         let guessed = !shown && self.may_be_offered(driver, say);
+        let calm = self.is_calm_at(now_us);
+        if let Say::Trip(trip, event) = say {
+            self.moved(driver, conn, trip, event);
+        }
         let seen = &mut self.drivers[driver as usize];
         match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
@@ -61,6 +66,7 @@ impl Witness {
             Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(Awaited { offer, at_us: now_us }),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
+            Say::Ack(offer) if shown && calm => socket.receipt_said(offer),
             Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
         }
     }

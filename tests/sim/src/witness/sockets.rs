@@ -17,6 +17,7 @@ impl Witness {
         seen.opened += 1;
         let socket = Socket {
             conn,
+            number: seen.opened,
             opened_us: now_us,
             session_floor: seen.session_max,
             live_at_open: seen.live,
@@ -123,10 +124,14 @@ impl Witness {
         }
         let now_us = self.now_us;
         // One that was on its way when its node ended promises nothing.
-        let lives = self.node.up && session >> 32 == self.node.incarnation;
+        let (up, booted_us) = (self.node.up, self.node.boots.last().map_or(0, |boot| boot.1));
         let seen = &mut self.drivers[driver as usize];
-        if lives && !std::mem::replace(&mut seen.known, true) {
-            seen.welcomed_us = now_us;
+        let own = |socket: &Socket| socket.conn == conn && socket.opened_us >= booted_us;
+        if up && !seen.known && seen.sockets.iter().any(own) {
+            (seen.known, seen.welcomed_us) = (true, now_us);
+        }
+        if seen.session_max == 0 {
+            self.board.arrivals.push(driver);
         }
         let Some(socket) = seen.sockets.iter_mut().find(|socket| socket.conn == conn) else {
             return;
@@ -149,6 +154,7 @@ impl Witness {
                 format!("d{driver} is offline, and never said so"),
             );
         }
+        self.shift_told(driver, conn, state);
         self.check_trip_kept(driver, live, trip, state, opened_us);
     }
 
@@ -322,6 +328,7 @@ impl Witness {
             );
             return self.violate(Check::Caused, About::driver(driver), text);
         }
+        self.shift_told(driver, conn, state);
         if let (Some(over), None) = (before, trip) {
             self.learn_trip_ended(over, None);
         }
@@ -362,6 +369,7 @@ impl Witness {
         let ok = socket.pings > 0 && server_ms >= socket.server_ms && server_ms <= most;
         socket.pings = socket.pings.saturating_sub(1);
         socket.server_ms = server_ms;
+        socket.receipts_taken(server_ms);
         if !self.holds(Check::Protocol, ok) {
             let text = format!("d{driver} got PONG {server_ms} too often, or from a wrong time");
             self.violate(Check::Protocol, About::driver(driver), text);

@@ -3,7 +3,7 @@
 use crate::codec::answers::View;
 use crate::codec::audit::Audit;
 use crate::ids::{self, Driver as DriverNo, Offer, Trip};
-use crate::words::{Class, DriverState, State};
+use crate::words::{Class, DriverState, Move, State};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -71,7 +71,7 @@ pub struct Winner {
 }
 
 /// What a caller asks for, the same in every `POST` of a request but for what a re-`POST` may change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the contract's")]
 pub struct Wish {
     pub class: Class,
@@ -82,6 +82,17 @@ pub struct Wish {
     pub busy_wait_ms: Option<u64>,
 }
 
+/// What a `POST` asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// Its members.
+    pub wish: Wish,
+    /// Its candidates, as a set.
+    pub candidates: u64,
+    /// Nobody knew that the request exists: it may be the one that began it.
+    pub may_begin: bool,
+}
+
 /// What is known of a request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -89,6 +100,8 @@ pub struct Request {
     pub caller: u32,
     /// What its first `POST` asks for.
     pub wish: Wish,
+    /// What its `POST`s asked for, each once.
+    pub asked: Vec<Posted>,
     /// `POST`s sent.
     pub posts: u32,
     /// `POST`s whose answer says that they took nothing.
@@ -133,6 +146,7 @@ impl Request {
         Self {
             caller,
             wish,
+            asked: Vec::new(),
             posts: 0,
             posts_refused: 0,
             taken: 0,
@@ -208,6 +222,7 @@ impl TripSeen {
 
 /// What is known of a driver.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Driver {
     /// Sockets that are not known to be over.
     pub sockets: Vec<Socket>,
@@ -219,8 +234,12 @@ pub struct Driver {
     pub live: Option<ids::Request>,
     /// It said `offline` at some time.
     pub off_said: bool,
+    /// It was told that it is off shift, and has not said `available` since.
+    pub off_told: bool,
     /// It was welcomed, long enough before the node ended that this was stored.
     pub known: bool,
+    /// It was shown to somebody.
+    pub viewed: bool,
     /// When it was first welcomed since it was last known not to be stored; 0 for never.
     pub welcomed_us: u64,
     /// Offers it spoke of, and whether each had been shown to it whenever it did. An answer may reach a later socket.
@@ -238,11 +257,37 @@ pub struct Awaited {
     pub at_us: u64,
 }
 
+/// A receipt of an offer.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt {
+    /// Which offer.
+    pub offer: Offer,
+    /// Pongs until one answers a ping that was said after it.
+    pub pongs_left: u32,
+    /// The node's time in that pong: by then it had the receipt.
+    pub taken_ms: Option<u64>,
+}
+
+/// What a driver said of its own trip.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    /// Which trip.
+    pub trip: Trip,
+    /// What.
+    pub event: Move,
+    /// When, simulated microseconds.
+    pub at_us: u64,
+}
+
 /// What is known of a socket.
 #[derive(Clone, Debug, Default)]
 pub struct Socket {
     /// The actor's number of it.
     pub conn: u32,
+    /// Which of its driver's, counted from 1.
+    pub number: u32,
+    /// `available` was said on it.
+    pub on_said: bool,
     /// When it was opened, simulated microseconds.
     pub opened_us: u64,
     /// The session must be above this.
@@ -259,6 +304,10 @@ pub struct Socket {
     pub state: Option<DriverState>,
     /// Answers it waits for.
     pub awaited: Vec<Awaited>,
+    /// Receipts said on it while nothing ailed the node, of offers that it had been shown.
+    pub receipts: Vec<Receipt>,
+    /// What was said on it of own trips.
+    pub moved: Vec<Moved>,
     /// Things said that are no messages, less the errors heard.
     pub garbage: u32,
     /// Pings said, less pongs heard.
@@ -280,6 +329,8 @@ pub struct Board {
     pub shown: VecDeque<Offer>,
     /// Trips, newest last.
     pub trips: VecDeque<Trip>,
+    /// Drivers that were welcomed for the first time.
+    pub arrivals: Vec<DriverNo>,
 }
 
 impl Board {

@@ -217,7 +217,8 @@ impl Machine {
     /// The write of a shard ends.
     pub(super) fn write_ends(&mut self, shard: u16) -> Written {
         let write = self.disk.writes.remove(&shard).expect("a write was under way");
-        if std::mem::take(&mut self.weather.write_error) {
+        if let Some(down_us) = self.weather.write_error.take() {
+            self.weather.write_failed = Some(down_us);
             let permille = *self.rng.pick(&[0, 500, 1_000]);
             let rng = &mut self.rng;
             self.disk.apply(&write, || rng.chance(permille));

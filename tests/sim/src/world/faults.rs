@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 
 /// How often the node looks whether its store has failed.
 const STORE_PROBE_US: u64 = 200_000;
+/// What a process says that ends because its store has failed.
+pub(super) const STORE_FAILED: &str = "the store failed";
+/// What a process says that ends because a write of its journal has failed, within a longer text.
+const WRITE_FAILED: &str = "the journal cannot be written: Write {";
 
 /// A kill that is to come.
 #[derive(Clone, Copy, Debug)]
@@ -25,14 +29,15 @@ struct Kill {
 /// Faults under way.
 pub(super) struct Faults {
     kill: Option<Kill>,
-    /// The node is to end itself; how long it stays down then.
-    pub(super) failure_expected: Option<u64>,
+    /// The store has failed: the node is to end itself; how long it stays down then.
+    pub(super) store_failed: Option<u64>,
     pub(super) drained_down_us: u64,
     pub(super) flip: Option<Flip>,
     pub(super) restored_us: u64,
     /// All jumps of the machine's clock.
     pub(super) clock_jumps_us: i64,
     pub(super) stalled_until_us: Vec<u64>,
+    /// Faults that took place: an end of the node when it ends, what lasts when it begins.
     pub(super) counts: BTreeMap<&'static str, u64>,
     over: bool,
 }
@@ -41,7 +46,7 @@ impl Faults {
     pub(super) fn new(plan: &Plan) -> Self {
         Self {
             kill: None,
-            failure_expected: None,
+            store_failed: None,
             drained_down_us: 0,
             flip: None,
             restored_us: 0,
@@ -55,11 +60,12 @@ impl Faults {
     /// The process is gone: what was meant for it is void.
     pub(super) fn ended(&mut self, machine: &mut Machine) {
         self.kill = None;
-        self.failure_expected = None;
-        machine.weather.write_error = false;
+        self.store_failed = None;
+        machine.weather.write_error = None;
+        machine.weather.write_failed = None;
     }
 
-    fn count(&mut self, name: &'static str) {
+    pub(super) fn count(&mut self, name: &'static str) {
         *self.counts.entry(name).or_insert(0) += 1;
     }
 }
@@ -85,39 +91,46 @@ impl World<'_> {
                 clock_jump_us,
             } => self.kill_after(after_steps, down_us, clock_jump_us, true, None),
             Fault::BitRot { down_us, restored_us } => self.kill_after(0, down_us, 0, true, Some(restored_us)),
-            Fault::WriteError { down_us } => {
-                self.faults.failure_expected = Some(down_us);
-                self.machine.borrow_mut().weather.write_error = true;
-            }
+            Fault::WriteError { down_us } => self.machine.borrow_mut().weather.write_error = Some(down_us),
             Fault::StoreError { down_us } => {
-                self.faults.failure_expected = Some(down_us);
+                self.faults.store_failed = Some(down_us);
                 self.store.fail();
                 self.plan_event(now_us + STORE_PROBE_US, Event::Relief);
             }
             Fault::DiskFull { for_us } => {
+                self.faults.count(name(fault));
                 self.machine.borrow_mut().weather.disk_full_until_us = now_us + for_us;
                 self.plan_event(now_us + for_us, Event::Relief);
             }
             Fault::SlowDisk { for_us, write_us } => {
+                self.faults.count(name(fault));
                 self.machine.borrow_mut().weather.slow_disk = (now_us + for_us, write_us);
             }
             Fault::SlowStore { for_us, action_us } => {
+                self.faults.count(name(fault));
                 self.machine.borrow_mut().weather.slow_store = (now_us + for_us, action_us);
             }
             Fault::ShardStall { shard, for_us } => {
+                self.faults.count(name(fault));
                 let shard = usize::from(shard % self.plan.config.shards);
                 self.faults.stalled_until_us[shard] = now_us + for_us;
             }
-            Fault::Resets { permille } => self.machine.borrow_mut().break_some(permille),
+            Fault::Resets { permille } => {
+                if self.machine.borrow_mut().break_some(permille) > 0 {
+                    self.faults.count(name(fault));
+                }
+            }
             Fault::SlowNetwork { for_us, delay_us } => {
+                self.faults.count(name(fault));
                 self.machine.borrow_mut().weather.slow_network = (now_us + for_us, delay_us);
             }
             Fault::Drain { down_us } => {
                 self.faults.drained_down_us = down_us;
-                self.drain();
+                if self.drain() {
+                    self.faults.count(name(fault));
+                }
             }
         }
-        self.faults.count(name(fault));
     }
 
     fn kill_after(&mut self, steps_left: u32, down_us: u64, clock_jump_us: i64, power: bool, rot_us: Option<u64>) {
@@ -142,18 +155,38 @@ impl World<'_> {
         }
         let kill = *kill;
         self.faults.clock_jumps_us += kill.clock_jump_us;
-        let end = if kill.power { End::PowerLost } else { End::Killed };
+        let (end, mut took_place) = if kill.power {
+            (End::PowerLost, "power loss")
+        } else {
+            (End::Killed, "kill")
+        };
         self.end(end, kill.down_us);
         if let Some(restored_us) = kill.rot_us {
             self.faults.restored_us = restored_us;
             self.faults.flip = self.machine.borrow_mut().flip_bit();
+            if self.faults.flip.is_some() {
+                took_place = "bit rot";
+            }
+        }
+        self.faults.count(took_place);
+    }
+
+    /// The process ends itself and says `what`: the fault that was to make it say so, and how long it stays down.
+    pub(super) fn provoked(&mut self, what: &str) -> Option<(&'static str, u64)> {
+        if what.contains(WRITE_FAILED) {
+            let down_us = self.machine.borrow_mut().weather.write_failed.take()?;
+            Some(("write error", down_us))
+        } else if what.starts_with(STORE_FAILED) && self.store.health.fatal() {
+            Some(("store error", self.faults.store_failed.take()?))
+        } else {
+            None
         }
     }
 
     /// Conditions have changed.
     pub(super) fn relief(&mut self) {
         if self.store.health.fatal() && self.node.is_some() {
-            return self.failed("the store failed");
+            return self.failed(STORE_FAILED);
         }
         self.store.listen();
     }
@@ -177,7 +210,8 @@ impl World<'_> {
             machine.weather.slow_store = (0, 0);
             machine.weather.slow_network = (0, 0);
             machine.weather.disk_full_until_us = 0;
-            machine.weather.write_error = false;
+            // One that has failed already ends the node all the same, as a store does.
+            machine.weather.write_error = None;
         }
         self.observe(NodeEvent::FaultsOver);
         self.restore();

@@ -310,13 +310,16 @@ impl Machine {
     }
 
     /// Resets some of the connections that there are.
-    pub(super) fn break_some(&mut self, permille: u32) {
+    pub(super) fn break_some(&mut self, permille: u32) -> u32 {
+        let mut broken = 0;
         for link in 0..self.kernel.links.len() as u32 {
             let entry = &self.kernel.links[link as usize];
             if entry.client_open && entry.owner != Owner::Nobody && self.rng.chance(permille) {
                 self.break_link(link);
+                broken += 1;
             }
         }
+        broken
     }
 
     // ---- the node's end ------------------------------------------------------------------------------------------

@@ -160,8 +160,10 @@ pub(super) struct Weather {
     pub(super) slow_disk: (u64, u64),
     pub(super) slow_store: (u64, u64),
     pub(super) slow_network: (u64, u64),
-    /// The next journal write fails.
-    pub(super) write_error: bool,
+    /// The next journal write fails; how long the node stays down after the end that it then makes.
+    pub(super) write_error: Option<u64>,
+    /// It has failed; the same.
+    pub(super) write_failed: Option<u64>,
 }
 
 impl Weather {

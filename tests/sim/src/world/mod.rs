@@ -2,13 +2,14 @@
 //!
 //! [`machine`] holds time and the queue, [`kernel`] the connections, [`disk`] the journal's files, [`store`] what stands
 //! behind the store port, [`ring`] and [`platform`] what a shard stands on, [`node`] the life of the process, [`faults`]
-//! what goes wrong. Everything else is the code of the node itself.
+//! what goes wrong, [`outside`] whose a panic is. Everything else is the code of the node itself.
 
 mod disk;
 mod faults;
 mod kernel;
 mod machine;
 mod node;
+pub mod outside;
 mod platform;
 mod ring;
 mod start;
@@ -34,7 +35,8 @@ pub struct Summary {
     pub steps: u64,
     /// Bytes that actors sent and got.
     pub bytes: u64,
-    /// Faults that took place, by name, in the order of their names.
+    /// Faults that took place, by name, in the order of their names: an end of the node counts when it ends, what lasts
+    /// when it begins, resets when a connection was reset.
     pub faults: Vec<(&'static str, u64)>,
     /// A panic or a broken promise of the node's own code (assertions, overflow), which ends the run; what it said.
     pub bug: Option<String>,
@@ -272,7 +274,7 @@ impl<'a> World<'a> {
     fn observe(&mut self, event: NodeEvent<'_>) {
         let now_us = self.now_us();
         self.note(now_us, 8 << 32, 0, format!("{event:?}").as_bytes());
-        self.observer.node(event, now_us);
+        outside::others_do(|| self.observer.node(event, now_us));
     }
 
     /// Adds to the hash of the run.

@@ -1,13 +1,12 @@
 //! The life of the process: its shards, their turns and sleeps, and its end.
 
-use super::World;
 use super::machine::Event;
 use super::platform::{Failure, Sim};
+use super::{World, outside};
 use crate::client::NodeEvent;
 use dispatchd::ops::health::Phase;
 use dispatchd::shard;
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,7 +70,7 @@ impl World<'_> {
         if now_us < stalled_until_us {
             return self.machine.borrow_mut().agenda.plan_turn(shard, stalled_until_us);
         }
-        let turned = catch_unwind(AssertUnwindSafe(|| run.turn()));
+        let turned = outside::node_does(|| run.turn());
         match turned {
             Ok(()) => self.schedule(shard),
             Err(payload) => return self.unwound(payload.as_ref()),
@@ -161,7 +160,8 @@ impl World<'_> {
 
     /// The process ends itself.
     pub(super) fn failed(&mut self, what: &str) {
-        if let Some(down_us) = self.faults.failure_expected.take() {
+        if let Some((took_place, down_us)) = self.provoked(what) {
+            self.faults.count(took_place);
             return self.end(End::Failed(what), down_us);
         }
         self.bug = Some(format!("the node ended itself without a cause: {what}"));
@@ -201,14 +201,16 @@ impl World<'_> {
         self.plan_event(at, Event::Start);
     }
 
-    /// SIGTERM.
-    pub(super) fn drain(&mut self) {
-        let Some(node) = &self.node else { return };
-        if node.shared.health.advance(Phase::Draining) {
+    /// SIGTERM; whether there is anybody who begins to drain.
+    pub(super) fn drain(&mut self) -> bool {
+        let Some(node) = &self.node else { return false };
+        let begins = node.shared.health.advance(Phase::Draining);
+        if begins {
             let shards = node.runs.len();
             self.observe(NodeEvent::Draining);
             self.machine.borrow_mut().woken |= (1 << shards) - 1;
         }
+        begins
     }
 }
 

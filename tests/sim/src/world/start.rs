@@ -1,11 +1,12 @@
 //! The start of the process: the node's own order of steps ([`dispatchd::node::bring_up`]) over the simulated machine.
 //! While a step takes its time, everything else goes on, and the process may be killed in the middle.
 
-use super::World;
+use super::faults::STORE_FAILED;
 use super::machine::Event;
 use super::node::{End, Node, Run, Stage};
 use super::platform::{SimFiles, SimTime};
 use super::ring::SimRing;
+use super::{World, outside};
 use crate::client::NodeEvent;
 use dispatchd::cold::{Source, StoreHandle, Waker};
 use dispatchd::fsm::ids::DriverId;
@@ -15,7 +16,6 @@ use dispatchd::node::{Host, ServeError, bring_up};
 use dispatchd::ops::health::{Health, Phase};
 use dispatchd::ops::metrics::{Registry, StoreMetrics};
 use dispatchd::shard::{self, Inheritance, Parts, Shard, Shared};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -41,6 +41,8 @@ impl World<'_> {
             return;
         }
         self.starting = true;
+        // A failure that nobody met went with the old store.
+        self.faults.store_failed = None;
         self.store.open();
         let began_us = self.now_us();
         let boot = {
@@ -56,7 +58,7 @@ impl World<'_> {
             incarnation: 0,
             began_us,
         };
-        let brought_up = catch_unwind(AssertUnwindSafe(|| bring_up(&mut host, &config)));
+        let brought_up = outside::node_does(|| bring_up(&mut host, &config));
         self.starting = false;
         if self.bug.is_some() {
             return;
@@ -76,9 +78,8 @@ impl World<'_> {
 
     fn refused(&mut self, why: &str) {
         // A store that fails while the node starts is as good a reason to end as later.
-        if self.store.health.fatal()
-            && let Some(down_us) = self.faults.failure_expected.take()
-        {
+        if let Some((took_place, down_us)) = self.provoked(why) {
+            self.faults.count(took_place);
             return self.end(End::Failed(why), down_us);
         }
         self.node = None;
@@ -101,11 +102,16 @@ impl SimHost<'_, '_> {
         self.world.machine.borrow().boot != self.boot || self.world.bug.is_some()
     }
 
+    /// As [`World::process_next`]; what panics in it is not the node's start.
+    fn goes_by(&mut self, until_us: u64) -> bool {
+        outside::others_do(|| self.world.process_next(until_us))
+    }
+
     /// A step of the start takes its time.
     fn step(&mut self) -> Result<(), ServeError> {
         let took_us = self.world.machine.borrow_mut().draw(self.world.plan.pace.start_step_us);
         let until_us = self.world.now_us() + took_us;
-        while !self.is_killed() && self.world.process_next(until_us) {}
+        while !self.is_killed() && self.goes_by(until_us) {}
         self.world.stepped();
         if self.is_killed() { Err(Self::killed()) } else { Ok(()) }
     }
@@ -113,7 +119,7 @@ impl SimHost<'_, '_> {
     /// Lets things happen until `done`.
     fn wait(&mut self, until_us: u64, mut done: impl FnMut(&mut World<'_>) -> bool) -> Result<(), ServeError> {
         while !done(self.world) {
-            if !self.world.process_next(until_us) {
+            if !self.goes_by(until_us) {
                 break;
             }
             if self.is_killed() {
@@ -168,7 +174,7 @@ impl Host for SimHost<'_, '_> {
         let until_us = self.world.now_us() + STORE_PROBE_US;
         self.wait(until_us, |_| woken.try_recv().is_ok())?;
         if self.world.store.health.fatal() {
-            return Err(ServeError::new("the store failed", "simulated"));
+            return Err(ServeError::new(STORE_FAILED, "simulated"));
         }
         Ok(())
     }

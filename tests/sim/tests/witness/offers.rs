@@ -1,7 +1,10 @@
 //! Offers, trips and outcomes: what drivers and callers must never see.
 
-use super::story::{CANCELLED, EVENT, EXPIRES_MS, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown, taken};
+use super::story::{
+    CANCELLED, EVENT, EXPIRES_MS, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, shown, taken,
+};
 use dispatchd_sim::checks::Check;
+use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::ids::Offer;
 use dispatchd_sim::witness::Ask;
@@ -168,6 +171,74 @@ fn outcomes_without_a_cause() {
 }
 
 #[test]
+fn a_shift_that_is_lost() {
+    let (offline, available) = (DriverState::Offline, DriverState::Available);
+    let told = Heard::State {
+        state: offline,
+        trip: None,
+    };
+    let mut story = Story::new();
+    story.say(0, Say::Shift(false));
+    story.hear(0, told);
+    story.connect(0, 1, 50, available, None);
+    story.finds(Check::ConfirmedKept);
+
+    // By a WELCOME as well, and across a restart.
+    let mut story = Story::new();
+    story.say(0, Say::Shift(false));
+    story.connect(0, 1, 50, offline, None);
+    story.restart();
+    story.connect(0, 2, 51, available, None);
+    story.finds(Check::ConfirmedKept);
+
+    // What was said and not answered may be lost; what was said in between may have arrived.
+    let mut story = Story::new();
+    story.say(0, Say::Shift(false));
+    story.restart();
+    story.connect(0, 1, 50, available, None);
+    story.go().said(0, 1, Say::Shift(false));
+    story.go().heard(0, 1, told);
+    story.go().said(0, 1, Say::Shift(true));
+    story.connect(0, 2, 51, available, None);
+    story.go().said(0, 2, Say::Shift(true));
+    story.go().said(0, 2, Say::Shift(false));
+    story.go().heard(0, 2, told);
+    story.connect(0, 3, 52, available, None);
+    story.is_good();
+}
+
+#[test]
+fn what_drivers_say_in_vain() {
+    let delivered = ("OFFER_DELIVERED", 1_000_006, TIMED_OUT.2);
+    let by_socket = ",\"attempt\":1,\"driver_id\":\"d0\",\"channel\":\"websocket\"";
+    let accepted = ("OFFER_ACCEPTED", 1_000_020, by_socket);
+    let made = ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{\"trip_id\":\"t-1\"}";
+    let created = ("TRIP_CREATED", 1_000_020, made);
+    for said in [Move::Pickup, Move::Complete, Move::Cancel] {
+        let mut story = Story::new();
+        let trip = story.win(0, R0, "t-1");
+        story.say(0, Say::Trip(trip, said));
+        story.now_us += 10_000_000;
+        story.last(&audit("ACCEPTED", &[SENT, delivered, accepted, created]), "", "");
+        story.finds(Check::Answered);
+    }
+
+    // A receipt that the node had long before the offer ended.
+    let mut story = Story::new();
+    story.go().node_event(NodeEvent::FaultsOver);
+    story.now_us += 6_000_000;
+    story.hear(0, shown(R0));
+    story.say(0, Say::Ack(R0));
+    story.say(0, Say::Ping);
+    let server_ms = WALL_MS + 6_100;
+    story.now_us += 1_000_000;
+    story.hear(0, Heard::Pong { server_ms });
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
+    story.finds(Check::AuditComplete);
+}
+
+#[test]
 fn economy_before_premium() {
     let mut story = Story::new();
     for class in [Class::Premium, Class::Economy] {
@@ -198,8 +269,9 @@ fn economy_before_premium() {
         let body = format!("{{\"request_id\":\"r{request}\",\"state\":\"CANCELLED\"}}");
         story.asked(Ask::Cancel(request), 200, &body);
     }
-    story.asked(Ask::Audit(1), 200, &waits(1, 1_020_000, 1_028_995));
-    story.asked(Ask::Audit(2), 200, &waits(2, 1_010_000, 1_018_995));
+    let of_class = |class: &str, audit: String| audit.replace("standard", class);
+    story.asked(Ask::Audit(1), 200, &of_class("premium", waits(1, 1_020_000, 1_028_995)));
+    story.asked(Ask::Audit(2), 200, &of_class("economy", waits(2, 1_010_000, 1_018_995)));
     let rows = [(2, 1_010_000, 1_018_995), (1, 1_020_000, 1_028_995)].map(|(request, sent, end)| {
         RECORD
             .replace("r0", &format!("r{request}"))

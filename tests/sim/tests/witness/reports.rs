@@ -1,13 +1,15 @@
 //! Audits, errors, repeats, records and views: what the node says about itself.
 
-use super::story::{CANCELLED, EVENT, EXPIRES_MS, R0, RECORD, SENT, Story, TIMED_OUT, audit, shown, taken};
-use dispatchd_sim::checks::Check;
+use super::story::{CANCELLED, EVENT, EXPIRES_MS, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown, taken};
+use dispatchd_sim::checks::{Check, Counts};
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::ids::Offer;
+use dispatchd_sim::run::{self, Outcome};
 use dispatchd_sim::trips;
 use dispatchd_sim::witness::Ask;
 use dispatchd_sim::words::{Class, DriverState, ErrorCode};
+use dispatchd_sim::world::Summary;
 #[test]
 fn audits_that_no_request_can_have() {
     let wrong: [&[(&str, u64, &str)]; 6] = [
@@ -108,7 +110,7 @@ fn records_and_events_that_are_missing() {
 fn a_view_that_differs() {
     let mut story = Story::new();
     story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
-    let view = "{\"request_id\":\"r0\",\"state\":\"CANCELLED\",\"attempt\":1,\"driver_id\":null,\"excluded\":[],\"priority\":\"standard\",\"deadline_at_ms\":1060000}";
+    let view = "{\"request_id\":\"r0\",\"state\":\"CANCELLED\",\"attempt\":1,\"driver_id\":null,\"excluded\":[],\"priority\":\"standard\",\"deadline_at_ms\":1060005}";
     story.asked(Ask::View(0), 200, view);
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
     story.finds(Check::ViewsMatch);
@@ -138,6 +140,122 @@ fn messages_and_bodies_that_are_wrong() {
     let mut story = Story::new();
     story.asked(Ask::View(0), 500, "{\"code\":\"teapot\"}");
     story.finds(Check::Protocol);
+}
+
+#[test]
+fn a_driver_that_is_forgotten() {
+    let shown = "{\"driver_id\":\"d0\",\"state\":\"available\",\"last_seen_ms\":1,\"node\":\"n\"}";
+    let missing = "{\"code\":\"no_such_driver\"}";
+    let mut story = Story::new();
+    story.asked(Ask::DriverView(0), 200, shown);
+    story.restart();
+    story.now_us += 60_000_000;
+    story.asked(Ask::DriverView(0), 404, missing);
+    story.finds(Check::AnswerKept);
+
+    // A welcome alone promises nothing.
+    let mut story = Story::new();
+    story.restart();
+    story.asked(Ask::DriverView(0), 404, missing);
+    story.is_good();
+}
+
+#[test]
+fn dispatched_as_nobody_asked() {
+    for (right, wrong) in [
+        ("\"parallel\":1", "\"parallel\":2"),
+        ("\"busy_wait_ms\":5000", "\"busy_wait_ms\":0"),
+        ("\"offer_timeout_ms\":8995", "\"offer_timeout_ms\":8000"),
+        ("\"deadline_at_ms\":1060005", "\"deadline_at_ms\":1060006"),
+        ("\"parallel\":1", "\"parallel\":1,\"max_attempts\":3"),
+        ("\"priority\":\"standard\"", "\"priority\":\"premium\""),
+        ("\"d2\",\"d3\"", "\"d2\""),
+    ] {
+        let good = audit("PENDING_MATCH", &[]);
+        let mut story = Story::new();
+        story.asked(Ask::Audit(0), 200, &good);
+        story.is_good();
+
+        let mut story = Story::new();
+        assert!(good.contains(right), "{right}");
+        story.asked(Ask::Audit(0), 200, &good.replace(right, wrong));
+        story.finds(Check::AsAsked);
+    }
+}
+
+#[test]
+fn new_candidates_that_nobody_sent() {
+    let exhausted = ("CANDIDATES_EXHAUSTED", 1_009_000, "");
+    let detail = ",\"detail\":{\"candidates\":[\"d1\"],\"parallel\":2}";
+    for (parallel, is_good) in [(Some(2), true), (None, false), (Some(3), false)] {
+        let mut story = Story::new();
+        let call = story.post(Class::Standard, 1);
+        story.answer(call, 202, &taken(1));
+        let mut wish = story.witness.request(1).wish;
+        (wish.offer_timeout_ms, wish.parallel, wish.busy_wait_ms) = (None, parallel, None);
+        story.go().posted("caller", 1, wish, 0b11);
+        let again = ("REDISPATCHED", 1_009_001, detail);
+        let told = audit_of(
+            1,
+            1_000_005,
+            "\"d0\"",
+            "PENDING_MATCH",
+            &[SENT, TIMED_OUT, exhausted, again],
+        );
+        story.asked(Ask::Audit(1), 200, &told);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::AsAsked);
+        }
+    }
+}
+
+#[test]
+fn callers_that_are_turned_away_for_no_reason() {
+    let not_durable = "{\"code\":\"not_durable\"}";
+    let mut story = Story::new();
+    story.asked(Ask::View(0), 503, not_durable);
+    story.go().node_event(NodeEvent::FaultsOver);
+    story.asked(Ask::View(0), 503, not_durable);
+    story.is_good();
+    story.now_us += 10_000_000;
+    story.asked(Ask::View(0), 503, not_durable);
+    story.finds(Check::Caused);
+
+    let mut story = Story::new();
+    story.go().node_event(NodeEvent::FaultsOver);
+    story.now_us += 10_000_000;
+    story.asked(Ask::Offer(0), 429, "{\"code\":\"overloaded\"}");
+    story.finds(Check::Caused);
+
+    let mut story = Story::new();
+    story.go().node_event(NodeEvent::FaultsOver);
+    story.now_us += 10_000_000;
+    story.go().socket_opened(0, 1);
+    story.go().handshake_refused(0, 1, 503);
+    story.finds(Check::Caused);
+}
+
+#[test]
+fn a_seed_that_does_not_repeat_itself() {
+    let outcome = |digest, calls| Outcome {
+        violation: None,
+        counts: Counts::default(),
+        requests: 1,
+        calls,
+        messages: 0,
+        summary: Summary {
+            digest,
+            ..Summary::default()
+        },
+        lines: Vec::new(),
+    };
+    assert_eq!(run::compare(outcome(1, 1), &outcome(1, 1)).violation, None);
+    for other in [outcome(2, 1), outcome(1, 2)] {
+        let found = run::compare(outcome(1, 1), &other).violation.map(|found| found.check);
+        assert_eq!(found, Some(Check::Repeats));
+    }
 }
 
 #[test]

@@ -30,6 +30,10 @@ impl Story {
             shards: 2,
             order_margin_ms: 10,
             age_step_ms: 1_000,
+            offer_timeout_ms: 8_000,
+            deadline_ms: 120_000,
+            may_shed: false,
+            may_be_short: false,
             trace: true,
         });
         let mut story = Self { witness, now_us: 0 };
@@ -66,14 +70,24 @@ impl Story {
     pub fn post(&mut self, class: Class, candidates: u64) -> u32 {
         let wish = Wish {
             class,
-            offer_timeout_ms: Some(9_000),
+            offer_timeout_ms: Some(8_995),
             deadline_ms: Some(60_000),
             max_attempts: None,
             parallel: None,
             busy_wait_ms: Some(5_000),
         };
         let request = self.go().new_request(0, wish);
-        self.go().called("caller", Ask::Offer(request), candidates)
+        self.go().posted("caller", request, wish, candidates)
+    }
+
+    /// The node is killed and started again.
+    pub fn restart(&mut self) {
+        self.go().node_event(NodeEvent::Killed);
+        let started = NodeEvent::Started {
+            incarnation: 2,
+            wall_offset_us: WALL_MS * 1_000,
+        };
+        self.go().node_event(started);
     }
 
     pub fn ask(&mut self, ask: Ask) -> u32 {
@@ -167,7 +181,8 @@ pub fn audit(state: &str, events: &[(&str, u64, &str)]) -> String {
 pub fn audit_of(request: u32, at_ms: u64, candidates: &str, state: &str, events: &[(&str, u64, &str)]) -> String {
     let mut text = format!(
         "{{\"request_id\":\"r{request}\",\"state\":\"{state}\",\"events\":[{{\"seq\":1,\"at_ms\":{at_ms},\"event\":\"REQUEST_RECEIVED\",\"node\":\"n\",\
-         \"detail\":{{\"priority\":\"standard\",\"deadline_at_ms\":1060000,\"candidates\":[{candidates}],\"offer_timeout_ms\":8995,\"parallel\":1,\"busy_wait_ms\":5000}}}}"
+         \"detail\":{{\"priority\":\"standard\",\"deadline_at_ms\":{},\"candidates\":[{candidates}],\"offer_timeout_ms\":8995,\"parallel\":1,\"busy_wait_ms\":5000}}}}",
+        at_ms + 60_000
     );
     for (index, (name, at_ms, rest)) in events.iter().enumerate() {
         let _ = write!(
