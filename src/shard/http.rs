@@ -184,7 +184,7 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// Sets the timer to what the connection waits for now, and closes what is finished.
+    /// Sets the timer to what the connection is waiting for, and closes what is finished.
     fn http_settle(&mut self, conn: ConnId) {
         let Some(http) = self.connections.http(conn) else {
             return;

@@ -33,7 +33,7 @@ impl StoreHealth {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Nothing can be written for now.
+    /// Nothing can be written until space is free.
     pub fn stall(&self, error: &StoreError) {
         self.turn(STALLED, error);
     }
