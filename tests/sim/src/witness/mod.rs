@@ -9,11 +9,13 @@
 mod asked;
 pub mod audits;
 mod calls;
+mod closes;
 mod effects;
 mod events;
 mod knowledge;
 mod last;
 mod order;
+mod presence;
 mod problems;
 mod sayings;
 mod shifts;
@@ -73,6 +75,10 @@ pub struct Expect {
     pub order_margin_ms: u64,
     /// `ingress_age_step_ms`.
     pub age_step_ms: u64,
+    /// `heartbeat_ms`.
+    pub heartbeat_ms: u64,
+    /// `driver_ttl_ms`.
+    pub driver_ttl_ms: u64,
     /// `offer_timeout_ms`, of requests that do not say.
     pub offer_timeout_ms: u64,
     /// `deadline_ms`, of requests that do not say.
@@ -201,6 +207,12 @@ impl Witness {
         self.requests.len() as u32
     }
 
+    /// Whether the node must know this driver, and nobody has been shown it yet.
+    pub fn is_unseen(&self, driver: ids::Driver) -> bool {
+        let seen = &self.drivers[driver as usize];
+        seen.known && !seen.viewed
+    }
+
     /// Whether the auditor has read everything.
     pub fn is_audited(&self) -> bool {
         self.audited
@@ -317,6 +329,7 @@ impl Witness {
     /// The node is gone. A welcome promises nothing: a driver seen for the first time shortly before may be forgotten.
     fn node_ended(&mut self) {
         (self.node.up, self.node.draining) = (false, false);
+        self.spans_end();
         let now_us = self.now_us;
         for driver in &mut self.drivers {
             driver.known &= driver.welcomed_us + WELCOME_STORED_US < now_us;
