@@ -107,8 +107,9 @@ impl Case {
             reset_permille: 0,
             ..self.plan.network.clone()
         };
-        self.plan.pace.write_us = (80, 400);
-        self.plan.pace.store_lookup_us = (200_000, 900_000);
+        let pace = &mut self.plan.pace;
+        (pace.write_us, pace.segment_us, pace.start_step_us) = ((80, 400), (500, 3_000), (50, 500));
+        pace.store_lookup_us = (200_000, 900_000);
         self.habits = Habits {
             requests: 5,
             pause_ms: 10,

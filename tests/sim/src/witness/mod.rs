@@ -96,12 +96,23 @@ pub struct Expect {
 pub struct NodeSeen {
     /// Node time less simulated time of each boot, microseconds, and when that boot began.
     pub boots: Vec<(u64, u64)>,
+    /// When each boot but the last ended, node time in milliseconds.
+    pub ended_ms: Vec<u64>,
     /// When faults were over.
     pub faults_over_us: Option<u64>,
     /// Whether it takes connections.
     pub up: bool,
     /// Whether it was told to drain.
     pub draining: bool,
+}
+
+impl NodeSeen {
+    /// Whether a boot ended between these, node time.
+    pub(crate) fn is_end_near(&self, from_ms: u64, to_ms: u64) -> bool {
+        self.ended_ms
+            .iter()
+            .any(|ended_ms| (from_ms..=to_ms).contains(ended_ms))
+    }
 }
 
 /// See the module.
@@ -330,6 +341,7 @@ impl Witness {
     fn node_ended(&mut self) {
         (self.node.up, self.node.draining) = (false, false);
         self.spans_end();
+        self.node.ended_ms.push(self.node_ms_at(self.now_us));
         let now_us = self.now_us;
         for driver in &mut self.drivers {
             driver.known &= driver.welcomed_us + WELCOME_STORED_US < now_us;

@@ -5,9 +5,9 @@
 //! loss later than the node, by what anything may be under way; so much is left out at every end.
 
 use super::Witness;
-use super::audits::Life;
+use super::audits::{Life, Tried};
 use super::calls::Call;
-use super::state::Span;
+use super::state::{Span, ways};
 use crate::checks::{About, Check};
 use crate::codec::answers::DriverView;
 use crate::codec::audit::{Entry, Why};
@@ -157,6 +157,36 @@ impl Witness {
         }
     }
 
+    /// Whether another request had an offer out to the driver, or may have reserved it without anybody seeing: one that
+    /// ends meanwhile, asks several at once, counts its attempts, or waits.
+    fn may_be_held(
+        &self,
+        request: Request,
+        bit: u64,
+        lives: &[Option<Life>],
+        is_then: &impl Fn(u64, u64) -> bool,
+    ) -> bool {
+        (0..).zip(lives).any(|(other, life): (Request, _)| {
+            let Some(life) = life.as_ref().filter(|_| other != request) else {
+                return false;
+            };
+            let end_ms = life.end.map_or(u64::MAX, |end| end.1);
+            if self.requests[other as usize].posted & bit == 0 || !is_then(life.received_at_ms, end_ms) {
+                return false;
+            }
+            let unseen = is_then(end_ms, end_ms) || life.asks_unseen();
+            let holds = |tried: &Tried| {
+                let ended_ms = if tried.way == ways::OPEN {
+                    u64::MAX
+                } else {
+                    tried.ended_at_ms
+                };
+                1 << tried.driver == bit && tried.expires_at_ms > 0 && is_then(tried.sent_at_ms, ended_ms)
+            };
+            unseen || life.tried.iter().any(holds)
+        })
+    }
+
     fn check_refusal(&mut self, request: Request, entry: &Entry, lives: &[Option<Life>]) {
         let Some(driver) = entry.driver else { return };
         let (bit, late_ms) = (1 << driver, self.late_ms());
@@ -164,12 +194,7 @@ impl Witness {
         let is_then = |begun_ms: u64, end_ms: u64| begun_ms <= to_ms && from_ms <= end_ms;
         let cause = match entry.why {
             Why::Offline => !self.was_there(driver, from_ms, entry.at_ms),
-            // Another request wanted it, and may have reserved it without anybody seeing.
-            Why::Offered => (0..).zip(lives).any(|(other, life): (Request, _)| {
-                let wanted = other != request && self.requests[other as usize].posted & bit != 0;
-                life.as_ref()
-                    .is_some_and(|life| wanted && is_then(life.received_at_ms, life.end.map_or(u64::MAX, |end| end.1)))
-            }),
+            Why::Offered => self.node.is_end_near(from_ms, to_ms) || self.may_be_held(request, bit, lives, &is_then),
             Why::Trip => lives.iter().flatten().filter_map(|life| life.trip).any(|trip| {
                 trip.driver == driver && is_then(trip.created_at_ms, trip.ended.map_or(u64::MAX, |ended| ended.0))
             }),
