@@ -20,6 +20,7 @@ mod files;
 mod hand_over;
 mod listen;
 mod output;
+mod receive;
 mod recv_ring;
 mod ring;
 mod slots;
@@ -42,7 +43,7 @@ use listen::Acceptor;
 use output::Outputs;
 use recv_ring::RecvRing;
 use ring::Ring;
-use slots::Slots;
+use slots::{Slots, Sweep};
 
 pub use listen::bind_reuseport;
 pub use waker::Waker;
@@ -252,6 +253,10 @@ pub struct Net {
     woken: bool,
     /// Polls have found something to receive since the last turn.
     found: bool,
+    /// The period between two calls of [`Self::trim`] that it is now.
+    sweep: Sweep,
+    /// Connections that keep a multishot receive.
+    busy: Vec<ConnId>,
     /// Connections with output that no send is in flight for.
     dirty: Vec<ConnId>,
     /// Connections whose receive found no buffer, in that order.
@@ -291,6 +296,8 @@ impl Net {
             waker,
             woken: false,
             found: false,
+            sweep: Sweep::default(),
+            busy: Vec::new(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
             ready: Vec::new(),
@@ -324,6 +331,11 @@ impl Net {
     /// Connections, those being closed included.
     pub fn connections(&self) -> u32 {
         self.slots.occupied()
+    }
+
+    /// Connections that receive often enough to keep a multishot receive.
+    pub fn busy_connections(&self) -> usize {
+        self.busy.len()
     }
 
     /// What was counted since the call before.

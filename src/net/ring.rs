@@ -115,6 +115,11 @@ impl Ring {
         self.push(recv.build().flags(Flags::BUFFER_SELECT), op);
     }
 
+    /// Receives into provided buffers, what is there and what comes, until cancelled, end of stream or error.
+    pub(super) fn recv_multishot(&mut self, slot: u32, op: Op) {
+        self.push(opcode::RecvMulti::new(Fixed(slot), RECV_GROUP).build(), op);
+    }
+
     /// Writes `bytes` to the socket, as many as it takes.
     ///
     /// # Safety

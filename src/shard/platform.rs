@@ -79,7 +79,7 @@ pub trait Ring {
     fn output_len(&self, conn: ConnId) -> usize;
     fn has_output(&self) -> bool;
     fn sweep_output(&mut self, stalled: &mut Vec<ConnId>);
-    fn trim_output(&mut self);
+    fn trim(&mut self);
     fn close_after_output(&mut self, conn: ConnId);
     fn shutdown_write_after_output(&mut self, conn: ConnId);
     fn abort(&mut self, conn: ConnId);
@@ -171,8 +171,8 @@ impl Ring for Net {
         Net::sweep_output(self, stalled);
     }
 
-    fn trim_output(&mut self) {
-        Net::trim_output(self);
+    fn trim(&mut self) {
+        Net::trim(self);
     }
 
     #[inline]
