@@ -203,6 +203,19 @@ impl Ring {
         );
     }
 
+    /// Signals this eventfd whenever the kernel has a completion, posted or yet to be posted.
+    pub(super) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
+        self.uring.submitter().register_eventfd(eventfd)
+    }
+
+    /// Whether [`Self::enter`] or [`Self::reap`] would do something.
+    pub(super) fn has_work(&mut self) -> bool {
+        let queue = self.uring.submission();
+        let enters = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        enters || !self.backlog.is_empty() || !self.uring.completion().is_empty()
+    }
+
     /// Submits everything, lets the kernel post its completions and waits for one, at most `wait`; `None`: no wait,
     /// and no system call when there is nothing to do.
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
