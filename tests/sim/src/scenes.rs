@@ -24,7 +24,13 @@ impl Case {
     /// The same crowd where a class is worth little against having waited long: economy comes to its turn.
     fn elders(&mut self) {
         self.crowd();
+        self.drivers = self.drivers.min(2);
         self.plan.config.ingress_age_step_ms = 300;
+        self.habits.requests = 120;
+        self.habits.pause_ms = 400;
+        self.habits.deadline_ms = self.habits.deadline_ms.max(8_000);
+        self.temper.accept = self.temper.accept.min(50);
+        self.temper.trip_ms = 5;
     }
 
     /// Drivers that say nothing for a while, are lost by that or not, and lose their sockets: who is there, and until when.
@@ -119,6 +125,7 @@ impl Case {
             cancels: 0,
             responses: 0,
             views: 0,
+            rude: 0,
             offer_timeout_ms: 6_500,
             deadline_ms: 20_000,
             ..self.habits

@@ -253,15 +253,14 @@ impl Caller {
         self.start(Job::Post(post), 0, out);
     }
 
-    /// Who lost a call looks at everybody whom the node must know and nobody has seen: whoever was forgotten is missed
-    /// before it comes back.
+    /// Who lost a call looks at everybody whom the node must know: whoever was forgotten is missed before it comes back.
     fn resync(&mut self, out: &mut Vec<Action>) {
         if self.habits.resyncs == 0 || self.now_us < self.resynced_us + RESYNC_US {
             return;
         }
         self.resynced_us = self.now_us;
         for driver in 0..self.drivers {
-            if self.witness.borrow().is_unseen(driver) && self.rng.chance(self.habits.resyncs) {
+            if self.witness.borrow().is_known(driver) && self.rng.chance(self.habits.resyncs) {
                 let at_us = self.now_us + self.rng.between(5_000, 400_000);
                 let look = Job::Other(Ask::DriverView(driver));
                 self.todo.at(at_us, Deed::Again(look, 0), out);

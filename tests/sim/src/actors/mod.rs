@@ -98,8 +98,7 @@ pub struct Habits {
     pub greets: u32,
     /// Of a thousand drivers that come for the first time: offered a request of their own at once, for a few seconds.
     pub welcomes: u32,
-    /// Of a thousand drivers that the node knows for certain and nobody has looked at: looked at by a caller whose calls
-    /// were lost.
+    /// Of a thousand drivers that the node knows for certain: looked at by a caller whose calls were lost.
     pub resyncs: u32,
     /// Of a thousand requests: with `busy_wait_ms`.
     pub busy_wait: u32,

@@ -138,10 +138,7 @@ impl Witness {
             open: true,
             candidates,
             exists: match ask {
-                Ask::DriverView(driver) => {
-                    let seen = &self.drivers[driver as usize];
-                    seen.known || seen.viewed
-                }
+                Ask::DriverView(driver) => self.is_known(driver),
                 Ask::TripCancel(_) => true,
                 _ => request.is_some_and(|request| request.exists),
             },

@@ -218,10 +218,10 @@ impl Witness {
         self.requests.len() as u32
     }
 
-    /// Whether the node must know this driver, and nobody has been shown it yet.
-    pub fn is_unseen(&self, driver: ids::Driver) -> bool {
+    /// Whether the node must know this driver.
+    pub fn is_known(&self, driver: ids::Driver) -> bool {
         let seen = &self.drivers[driver as usize];
-        seen.known && !seen.viewed
+        seen.known || seen.viewed
     }
 
     /// Whether the auditor has read everything.
