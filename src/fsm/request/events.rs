@@ -103,6 +103,13 @@ impl Request {
                     message: ToDriver::Accept { attempt, asker },
                 });
             }
+            (Outcome::Open, Answer::Decline) if asker == Asker::Driver => {
+                let attempt = number;
+                effects.push(RequestEffect::Driver {
+                    driver_id: driver_id.clone(),
+                    message: ToDriver::Decline { attempt, reason },
+                });
+            }
             (Outcome::Open, Answer::AcceptHeld) => {
                 let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != number).collect();
                 self.push(
@@ -131,7 +138,7 @@ impl Request {
                 );
                 self.questions.push((asker, Question::Answered { attempt: number }));
             }
-            (Outcome::Open, Answer::Decline) => {
+            (Outcome::Open, Answer::Decline | Answer::DeclineHeld) => {
                 self.push(
                     now_ms,
                     Step::Declined {

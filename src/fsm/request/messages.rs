@@ -30,8 +30,10 @@ pub enum Answer {
     Accept,
     /// Takes it, and the driver's home says that the driver holds it.
     AcceptHeld,
-    /// Does not.
+    /// Does not. Not known yet: whether the offer has reached the driver, or ever will.
     Decline,
+    /// Does not, and the driver's home says that the driver holds it.
+    DeclineHeld,
 }
 
 /// What a driver says of its trip.
@@ -63,8 +65,12 @@ pub enum RequestEvent {
     },
     /// The offer was written to the socket.
     Delivered { attempt: u32, driver_id: DriverId },
-    /// The app has the offer.
-    Acked { attempt: u32, driver_id: DriverId },
+    /// The app has the offer. `held`: the driver's home says that the driver holds it.
+    Acked {
+        attempt: u32,
+        driver_id: DriverId,
+        held: bool,
+    },
     /// The driver cannot take the offer of this attempt.
     Refused {
         attempt: u32,
@@ -137,6 +143,9 @@ pub enum ToDriver {
     /// Somebody says that the driver takes the offer. Answered with [`Answer::AcceptHeld`], after the `Refused` of an
     /// offer that the driver could not be given: so a driver who has another offer or a trip wins nothing.
     Accept { attempt: u32, asker: Asker },
+    /// The driver declines an offer that it does not hold. Answered with [`Answer::DeclineHeld`] in the same order, so that
+    /// one whose offer was refused at that instant hears so.
+    Decline { attempt: u32, reason: Option<Box<str>> },
     /// How the attempt stands now: `Accepted`, `Declined`, `TimedOut` or `Revoked`. `again`: only an answer.
     Outcome {
         attempt: u32,

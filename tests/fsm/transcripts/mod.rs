@@ -4,6 +4,7 @@ mod asking;
 mod busy_wait;
 mod drivers;
 mod durability;
+mod late;
 mod offers;
 mod outcomes;
 mod parallel;

@@ -138,6 +138,7 @@ fn to_driver(message: &ToDriver) -> String {
             format!("offer {attempt}{again}")
         }
         ToDriver::Accept { attempt, .. } => format!("do you accept {attempt}"),
+        ToDriver::Decline { attempt, .. } => format!("do you decline {attempt}"),
         ToDriver::Outcome {
             attempt,
             outcome,
@@ -179,7 +180,7 @@ fn to_request(event: &RequestEvent) -> String {
             let answer = match answer {
                 Answer::Accept => "accept",
                 Answer::AcceptHeld => "accept of what is held,",
-                Answer::Decline => "decline",
+                Answer::Decline | Answer::DeclineHeld => "decline",
             };
             format!("{answer}{attempt}{}", because(reason.as_deref()))
         }
