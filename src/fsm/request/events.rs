@@ -41,7 +41,7 @@ impl Request {
                             busy_wait_ms,
                         },
                     );
-                    self.restart_wait(now_ms);
+                    self.restart_wait();
                     self.questions.push((Asker::Api(reply), Question::Posted));
                     return;
                 }

@@ -10,3 +10,4 @@ mod outcomes;
 mod parallel;
 mod restarts;
 mod strays;
+mod waits;
