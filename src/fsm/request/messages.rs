@@ -49,12 +49,23 @@ pub enum TripMove {
     Cancel,
 }
 
+/// Why the body of a `POST` is no offer: what the caller is told where the body matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Its offer would not fit a frame (413); else it is not what the contract allows (400).
+    pub too_large: bool,
+    /// In words.
+    pub why: Box<str>,
+}
+
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the contract's")]
 pub enum RequestEvent {
     /// The same request again.
     Reposted { offer: Box<OfferRequest>, reply: ReplyTo },
+    /// The same request again, with a body that is no offer.
+    Misposted { unfit: Unfit, reply: ReplyTo },
     /// A driver answers; `attempt` is optional over HTTP.
     Answered {
         driver_id: DriverId,
@@ -189,6 +200,8 @@ pub enum ApiAnswer {
         state: RequestState,
         trip_id: Option<TripId>,
     },
+    /// 400 or 413: the request waits for candidates, and the body has none.
+    Unfit { unfit: Unfit },
     /// 200 of `POST /v1/dispatch/response`.
     Outcome { outcome: Outcome, trip_id: Option<TripId> },
     /// 404 `no_such_offer`.

@@ -13,7 +13,7 @@ mod messages;
 mod search;
 
 pub use messages::{
-    Answer, ApiAnswer, Asker, Durability, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove,
+    Answer, ApiAnswer, Asker, Durability, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove, Unfit,
 };
 
 use super::fold::{self, Fold, Outcome, TripPhase};
@@ -271,6 +271,10 @@ impl Request {
         }
         match event {
             RequestEvent::Reposted { offer, reply } => self.reposted(&offer, reply, now_ms, effects),
+            RequestEvent::Misposted { unfit, reply } => {
+                let answer = self.repeated().unwrap_or(ApiAnswer::Unfit { unfit });
+                effects.push(RequestEffect::Reply { reply, answer });
+            }
             RequestEvent::Answered {
                 driver_id,
                 attempt,

@@ -187,7 +187,7 @@ impl Witness {
                 let trip = fold.trip.as_ref().expect("a trip");
                 assert_eq!((trip_id, TripPhase::Ended(*outcome)), (&trip.trip_id, trip.phase));
             }
-            ApiAnswer::NoSuchOffer | ApiAnswer::NoSuchTrip | ApiAnswer::Fenced => {}
+            ApiAnswer::NoSuchOffer | ApiAnswer::NoSuchTrip | ApiAnswer::Fenced | ApiAnswer::Unfit { .. } => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! Messages that are late, early, or of an offer that its driver does not hold.
+//! Messages that are late, early, or of an offer that its driver does not hold; and bodies that are no offer.
 
 use crate::script::check;
 
@@ -101,6 +101,40 @@ fn a_decline_before_its_offer() {
             r1 wakes at 120000
             r1 -> d1: 1 is declined
             d1 hears DECLINED r1/1
+        ",
+    );
+}
+
+/// A body that is no offer: where the request is at work or over it does not matter, where it waits for candidates it does.
+#[test]
+fn posted_again_with_a_bad_body() {
+    check(
+        "d1",
+        "
+        >> hold commits
+        >> POST r1 d1
+        > MISPOST r1
+        > commit
+            call 1: 202 OFFER_SENT 1 d1
+            r1 -> d1: offer 1
+            call 2: 200 OFFER_SENT 1 d1
+            d1 hears OFFER r1/1 until 8000
+        >> free commits
+        >> d1 DECLINE r1/1
+        > MISPOST r1
+            call 3: 400 no offer
+        >> POST r1 d2
+        >> d2 connects
+        >> CANCEL r1
+        > MISPOST r1
+            call 6: 409 ended CANCELLED
+        >> POST r2 d1
+        >> d1 ACCEPT r2/1
+        > MISPOST r2
+            call 8: 200 ACCEPTED 1 d1
+        >> d1 TRIP r2 complete
+        > MISPOST r2
+            call 9: 200 ACCEPTED 1 d1
         ",
     );
 }

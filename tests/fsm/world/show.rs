@@ -167,9 +167,10 @@ fn to_driver(message: &ToDriver) -> String {
 
 fn to_request(event: &RequestEvent) -> String {
     match event {
-        RequestEvent::Reposted { .. } | RequestEvent::Cancelled { .. } | RequestEvent::TripCancelled { .. } => {
-            unreachable!("the API's")
-        }
+        RequestEvent::Reposted { .. }
+        | RequestEvent::Misposted { .. }
+        | RequestEvent::Cancelled { .. }
+        | RequestEvent::TripCancelled { .. } => unreachable!("the API's"),
         RequestEvent::Answered {
             attempt,
             answer,
@@ -260,6 +261,7 @@ fn api(answer: &ApiAnswer) -> String {
             );
             format!("200 {}", outcome_name(*outcome))
         }
+        ApiAnswer::Unfit { unfit } => format!("400 {}", unfit.why),
         ApiAnswer::NoSuchOffer => "404 no_such_offer".to_owned(),
         ApiAnswer::Cancelled => "200 CANCELLED".to_owned(),
         ApiAnswer::TripEnded { outcome, .. } => format!("409 ended {}", outcome.as_str()),
