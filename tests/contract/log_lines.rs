@@ -48,7 +48,9 @@ async fn do_wrong(node: &Node) {
             .await
             .problem(400, "invalid");
         let mut refused = Raw::connect(node.address).await;
-        refused.send(raw::upgrade("no!driver")).await;
+        refused
+            .send(raw::upgrade("d0").replace("dispatch.v1", "dispatch.v9"))
+            .await;
         assert_eq!(refused.expect_answer().await.status, 400);
         let mut masked = Raw::websocket(node.address, &format!("unmasked-{round}")).await;
         masked.send(unmasked_frame(0x81, b"{}")).await;
