@@ -5,6 +5,7 @@ mod net_support;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -214,4 +215,56 @@ fn a_stale_name_reaches_nobody_in_any_ring() {
     }
     assert_eq!(rings.connections(), 0);
     drop(clients);
+}
+
+/// Turns until nothing is queued: what follows a start.
+fn settle(rings: &mut Rings) {
+    for _ in 0..10 {
+        rings.turn(None, &mut Vec::new()).unwrap();
+    }
+}
+
+/// Runs `test` on a thread and fails when it does not end: a lost wake-up hangs.
+fn ends(test: impl FnOnce() + Send + 'static) {
+    let (done, ended) = channel();
+    thread::spawn(move || {
+        test();
+        done.send(()).unwrap();
+    });
+    assert!(
+        ended.recv_timeout(Duration::from_secs(10)).is_ok(),
+        "a wake-up was lost"
+    );
+}
+
+#[test]
+fn a_wake_up_by_a_thread_before_the_sleep_ends_it() {
+    ends(|| {
+        let mut rings = listening().0;
+        settle(&mut rings);
+        rings.waker().wake();
+        let mut events = Vec::new();
+        rings.turn(Some(Duration::from_secs(3_600)), &mut events).unwrap();
+        assert!(events.iter().any(|event| matches!(event, NetEvent::Woken)));
+    });
+}
+
+#[test]
+fn a_wake_up_by_a_ring_before_the_sleep_ends_it() {
+    ends(|| {
+        let mut rings = listening().0;
+        settle(&mut rings);
+        let target = rings.ring_fd();
+        thread::spawn(move || {
+            let mut other = Net::new(&small()).unwrap();
+            other.wake_ring(target);
+            other.turn(None, &mut Vec::new()).unwrap();
+            other.turn(None, &mut Vec::new()).unwrap();
+        })
+        .join()
+        .unwrap();
+        let mut events = Vec::new();
+        rings.turn(Some(Duration::from_secs(3_600)), &mut events).unwrap();
+        assert!(events.iter().any(|event| matches!(event, NetEvent::Woken)));
+    });
 }

@@ -45,6 +45,7 @@ use output::Outputs;
 use recv_ring::RecvRing;
 use ring::Ring;
 use slots::{Slots, Sweep};
+use tag::Op;
 
 pub use listen::bind_reuseport;
 pub use waker::Waker;
@@ -280,6 +281,8 @@ pub struct Net {
     hand_overs: HandOvers,
     acceptor: Acceptor,
     waker: Waker,
+    /// What other rings of the same owner signal.
+    signals: Option<Waker>,
     /// A wake-up came that the owner was not told of.
     woken: bool,
     /// Polls have found something to receive since the last turn.
@@ -315,7 +318,7 @@ impl Net {
         ring.register_files(slots_max)?;
         let recv_ring = RecvRing::new(&ring, config.recv_buffers, config.recv_buffer_bytes)?;
         let waker = Waker::new()?;
-        ring.poll_eventfd(waker.fd());
+        ring.poll_eventfd(waker.fd(), Op::WokenByThread);
         Ok(Self {
             ring,
             recv_ring,
@@ -325,6 +328,7 @@ impl Net {
             hand_overs: HandOvers::default(),
             acceptor: Acceptor::default(),
             waker,
+            signals: None,
             woken: false,
             found: false,
             sweep: Sweep::default(),
@@ -349,12 +353,23 @@ impl Net {
         self.waker.clone()
     }
 
-    /// Signals `waker`'s ring for everything that happens on this one, and for what this one reaps.
+    /// Ends the sleep of `sleeper`, another ring of the same owner, whenever something happens on this one, and whenever this
+    /// one reaps. There is no event of it.
     ///
     /// # Errors
-    /// When this ring already signals somebody (`EBUSY`).
-    pub fn signal(&self, waker: &Waker) -> io::Result<()> {
-        self.ring.register_eventfd(waker.fd())
+    /// When this ring already signals somebody (`EBUSY`), or there is no descriptor left.
+    pub fn signal(&self, sleeper: &mut Net) -> io::Result<()> {
+        let signals = match sleeper.signals.take() {
+            Some(signals) => signals,
+            None => {
+                let signals = Waker::new()?;
+                sleeper.ring.poll_eventfd(signals.fd(), Op::Signalled);
+                signals
+            }
+        };
+        let registered = self.ring.register_eventfd(signals.fd());
+        sleeper.signals = Some(signals);
+        registered
     }
 
     /// How much of `wait` the owner may sleep in another ring without a turn of this one; `None`: not at all.

@@ -181,12 +181,12 @@ impl Ring {
     }
 
     /// Reports every signal of an eventfd, until the kernel says that it does no longer.
-    pub(super) fn poll_eventfd(&mut self, eventfd: RawFd) {
+    pub(super) fn poll_eventfd(&mut self, eventfd: RawFd, op: Op) {
         self.push(
             opcode::PollAdd::new(Fd(eventfd), libc::POLLIN as u32)
                 .multi(true)
                 .build(),
-            Op::WokenByThread,
+            op,
         );
     }
 

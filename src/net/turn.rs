@@ -84,7 +84,13 @@ impl Net {
                 self.waker.seen();
                 self.woken = true;
                 if !more {
-                    self.ring.poll_eventfd(self.waker.fd());
+                    self.ring.poll_eventfd(self.waker.fd(), Op::WokenByThread);
+                }
+            }
+            // Whoever signals has the events; the sleep is over, which is all.
+            Op::Signalled => {
+                if let Some(signals) = self.signals.as_ref().filter(|_| !more) {
+                    self.ring.poll_eventfd(signals.fd(), Op::Signalled);
                 }
             }
             Op::FileWrite(index) => {

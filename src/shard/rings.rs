@@ -2,7 +2,7 @@
 //! may have connections. The shard sees one ring with as many slots as all of them together.
 //!
 //! The first ring is the shard's own: it sleeps, is woken, writes the journal and receives what is handed over. The others
-//! have sockets only and signal the first one's eventfd (`IORING_REGISTER_EVENTFD`); a poll of a ring would not do, it does
+//! have sockets only and signal an eventfd that the first one polls (`IORING_REGISTER_EVENTFD`); a poll of a ring would not do, it does
 //! not report what a ring with `IORING_SETUP_DEFER_TASKRUN` has yet to run (seen on Linux 6.18). The kernel signals for what
 //! the shard itself reaps, too, so before each sleep the signals are taken and every ring is looked at once more.
 #![forbid(unsafe_code)]
@@ -53,7 +53,7 @@ impl Rings {
         };
         for _ in 1..count {
             let net = Net::new(&member)?;
-            net.signal(&nets[0].waker())?;
+            net.signal(&mut nets[0])?;
             nets.push(net);
         }
         Ok(Self {
@@ -192,7 +192,7 @@ impl Ring for Rings {
         self.turn_others(events)?;
         // Takes the signals of what has just been reaped; what comes from here on signals anew.
         self.turn_first(None, events)?;
-        let wait = wait.filter(|_| events.iter().all(|event| matches!(event, NetEvent::Woken)));
+        let wait = wait.filter(|_| events.is_empty());
         let wait = self.nets.iter_mut().fold(wait, |wait, net| net.may_sleep(wait));
         if wait.is_some() {
             self.turn_first(wait, events)?;
