@@ -91,7 +91,7 @@ pub struct ConnId {
 const _: () = assert!(size_of::<Option<ConnId>>() == 8);
 
 impl ConnId {
-    /// For a ring of another kind, which names its own connections; `slot` is below [`limits::FIXED_FILES_MAX`].
+    /// For a ring of another kind, or an owner of several rings, which names its own connections.
     pub const fn new(slot: u32, generation: u32) -> Self {
         Self {
             slot_plus_one: NonZeroU32::MIN.saturating_add(slot),
@@ -379,6 +379,7 @@ impl Net {
             || !self.departures.is_empty()
             || !self.wakes.is_empty()
             || (!self.starved.is_empty() && self.recv_ring.available() > 0)
+            || self.acceptor.is_due()
             || self.ring.has_work();
         let wait = wait.filter(|_| !has_work)?;
         Some(self.acceptor.retry_after().map_or(wait, |retry| retry.min(wait)))
