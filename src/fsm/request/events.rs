@@ -13,49 +13,54 @@ impl Request {
         now_ms: UnixMs,
         effects: &mut Vec<RequestEffect>,
     ) {
-        let state = self.fold.state();
-        let answer = match state {
-            RequestState::OfferSent | RequestState::Accepted => self.duplicate(),
-            RequestState::Cancelled | RequestState::Unfulfilled => ApiAnswer::Ended { state, trip_id: None },
-            RequestState::PendingMatch => {
-                let known = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
-                let candidates: Vec<_> = offer
-                    .candidates
-                    .iter()
-                    .filter(|id| self.is_fresh(id))
-                    .cloned()
-                    .collect();
-                if !candidates.is_empty() {
-                    let OfferRequest {
-                        offer_timeout_ms,
-                        parallel,
-                        busy_wait_ms,
-                        ..
-                    } = *offer;
-                    self.push(
-                        now_ms,
-                        Step::Redispatched {
-                            candidates,
-                            offer_timeout_ms,
-                            parallel,
-                            busy_wait_ms,
-                        },
-                    );
-                    self.restart_wait(now_ms);
-                    self.questions.push((Asker::Api(reply), Question::Posted));
-                    return;
-                }
-                if offer.candidates.iter().any(known) {
-                    self.duplicate()
-                } else {
-                    ApiAnswer::Excluded {
-                        state,
-                        excluded: self.fold.excluded().cloned().collect(),
-                    }
-                }
+        if let Some(answer) = self.repeated() {
+            return effects.push(RequestEffect::Reply { reply, answer });
+        }
+        let candidates: Vec<_> = offer
+            .candidates
+            .iter()
+            .filter(|id| self.is_fresh(id))
+            .cloned()
+            .collect();
+        if !candidates.is_empty() {
+            let OfferRequest {
+                offer_timeout_ms,
+                parallel,
+                busy_wait_ms,
+                ..
+            } = *offer;
+            self.push(
+                now_ms,
+                Step::Redispatched {
+                    candidates,
+                    offer_timeout_ms,
+                    parallel,
+                    busy_wait_ms,
+                },
+            );
+            self.restart_wait();
+            return self.questions.push((Asker::Api(reply), Question::Posted));
+        }
+        let is_waited_for = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
+        let answer = if offer.candidates.iter().any(is_waited_for) {
+            self.duplicate()
+        } else {
+            ApiAnswer::Excluded {
+                state: self.fold.state(),
+                excluded: self.fold.excluded().cloned().collect(),
             }
         };
         effects.push(RequestEffect::Reply { reply, answer });
+    }
+
+    /// The answer to a re-POST, whatever its body says; none while the request waits for candidates.
+    pub(super) fn repeated(&self) -> Option<ApiAnswer> {
+        let state = self.fold.state();
+        match state {
+            RequestState::OfferSent | RequestState::Accepted => Some(self.duplicate()),
+            RequestState::Cancelled | RequestState::Unfulfilled => Some(ApiAnswer::Ended { state, trip_id: None }),
+            RequestState::PendingMatch => None,
+        }
     }
 
     /// Neither tried nor a candidate.
@@ -103,6 +108,13 @@ impl Request {
                     message: ToDriver::Accept { attempt, asker },
                 });
             }
+            (Outcome::Open, Answer::Decline) if asker == Asker::Driver => {
+                let attempt = number;
+                effects.push(RequestEffect::Driver {
+                    driver_id: driver_id.clone(),
+                    message: ToDriver::Decline { attempt, reason },
+                });
+            }
             (Outcome::Open, Answer::AcceptHeld) => {
                 let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != number).collect();
                 self.push(
@@ -131,7 +143,7 @@ impl Request {
                 );
                 self.questions.push((asker, Question::Answered { attempt: number }));
             }
-            (Outcome::Open, Answer::Decline) => {
+            (Outcome::Open, Answer::Decline | Answer::DeclineHeld) => {
                 self.push(
                     now_ms,
                     Step::Declined {
