@@ -17,6 +17,7 @@ pub mod plan;
 pub mod report;
 pub mod rng;
 pub mod run;
+mod scenes;
 pub mod shrink;
 pub mod swarm;
 pub mod trips;

@@ -45,7 +45,7 @@ impl Lines {
     }
 
     /// Sends a call on one of the connections, or on a new one.
-    pub(super) fn send(&mut self, call: u32, bytes: Vec<u8>, rng: &mut Rng, out: &mut Vec<Action>) {
+    pub(super) fn send(&mut self, call: u32, bytes: Vec<u8>, witness: &Shared, rng: &mut Rng, out: &mut Vec<Action>) {
         let choice = rng.below(self.most as u64) as usize;
         let usable = |line: &Line| !line.last;
         let index = (choice..self.lines.len()).find(|index| usable(&self.lines[*index]));
@@ -66,6 +66,9 @@ impl Lines {
             self.lines.len() - 1
         };
         let line = &mut self.lines[index];
+        if !line.flying.is_empty() {
+            witness.borrow_mut().sent_behind(call);
+        }
         line.flying.push_back(call);
         out.push(Action::Send(line.conn, bytes));
     }
@@ -122,7 +125,12 @@ impl Lines {
                     used += length;
                     line.searched = 0;
                     match line.flying.pop_front() {
-                        Some(call) => fates.push(Fate::Answered(call, witness.answered(call, &answer))),
+                        Some(call) => {
+                            fates.push(Fate::Answered(call, witness.answered(call, &answer)));
+                            if let Some(next) = line.flying.front() {
+                                witness.came_to_front(*next);
+                            }
+                        }
                         // The node gave up waiting for a request.
                         None if answer.status == 408 => {}
                         None => {
