@@ -359,17 +359,14 @@ impl Net {
     /// # Errors
     /// When this ring already signals somebody (`EBUSY`), or there is no descriptor left.
     pub fn signal(&self, sleeper: &mut Net) -> io::Result<()> {
-        let signals = match sleeper.signals.take() {
-            Some(signals) => signals,
-            None => {
-                let signals = Waker::new()?;
-                sleeper.ring.poll_eventfd(signals.fd(), Op::Signalled);
-                signals
-            }
+        let signals = if let Some(signals) = &sleeper.signals {
+            signals.clone()
+        } else {
+            let signals = Waker::new()?;
+            sleeper.ring.poll_eventfd(signals.fd(), Op::Signalled);
+            sleeper.signals.insert(signals).clone()
         };
-        let registered = self.ring.register_eventfd(signals.fd());
-        sleeper.signals = Some(signals);
-        registered
+        self.ring.register_eventfd(signals.fd())
     }
 
     /// How much of `wait` the owner may sleep in another ring without a turn of this one; `None`: not at all.

@@ -16,7 +16,7 @@ pub(super) const STREAM: u64 = 1_000_000;
 pub(super) const SHARDS: usize = 8;
 
 /// A thing that is to happen.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// An actor's timer.
     Timer { actor: u32, token: u64 },
