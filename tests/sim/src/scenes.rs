@@ -115,12 +115,13 @@ impl Case {
         };
         let pace = &mut self.plan.pace;
         (pace.write_us, pace.segment_us, pace.start_step_us) = ((80, 400), (500, 3_000), (50, 500));
-        pace.store_lookup_us = (200_000, 900_000);
+        pace.store_lookup_us = (100_000, 400_000);
         self.habits = Habits {
             requests: 5,
             pause_ms: 10,
             welcomes: 1_000,
-            resyncs: 1_000,
+            resyncs: 300,
+            connections: 4,
             repeats: 100,
             cancels: 0,
             responses: 0,
@@ -138,7 +139,7 @@ impl Case {
             displace: 0,
             drop: 0,
             first_ms: 1_000,
-            reconnect_ms: 2_000,
+            reconnect_ms: 3_000,
             ..self.temper
         };
         let first_us = rng.between(300_000, 1_100_000);
