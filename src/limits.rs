@@ -62,6 +62,8 @@ pub const HTTP_PIPELINE_MAX: usize = 1024;
 pub const OUTPUT_QUEUE_BYTES_MIN: usize = 64 << 10;
 /// Descriptors that a process keeps for files, rings and listeners, of `RLIMIT_NOFILE`.
 pub const DESCRIPTORS_RESERVED: u64 = 512;
+/// Descriptors of each further ring of a shard: the ring's own, and its eventfd.
+pub const DESCRIPTORS_OF_A_RING: u64 = 2;
 
 // ---- journal -----------------------------------------------------------------------------------------------------
 

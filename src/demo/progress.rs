@@ -88,13 +88,12 @@ impl Progress {
             now.accepted,
             total(&counters.connected),
         );
-        match &self.bar {
-            Some(bar) => bar.set_message(message),
-            None => {
-                let line = format!("{posted}/{} trips posted  {message}", self.trips);
-                if self.is_news(&line) {
-                    self.say(&line);
-                }
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+        } else {
+            let line = format!("{posted}/{} trips posted  {message}", self.trips);
+            if self.is_news(&line) {
+                self.say(&line);
             }
         }
         self.before = now;

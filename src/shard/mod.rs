@@ -270,7 +270,11 @@ impl<P: Platform> Shard<P> {
     /// Goes on with what was inherited, and serves from now on.
     pub fn open(&mut self, listener: <P::Ring as Ring>::Listener) {
         for key in std::mem::take(&mut self.adopted) {
-            self.resume(key);
+            // One whose time was over may have ended meanwhile, when a driver's home that was ready earlier was heard, and
+            // with the store's word for it be gone. Nobody else can have its key yet: nobody is served before this.
+            if self.requests.slab.contains(key as usize) {
+                self.resume(key);
+            }
         }
         self.net.listen(listener);
         // What was resumed is submitted, and its receivers are woken, before the first sleep.

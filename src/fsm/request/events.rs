@@ -116,31 +116,7 @@ impl Request {
                 });
             }
             (Outcome::Open, Answer::AcceptHeld) => {
-                let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != number).collect();
-                self.push(
-                    now_ms,
-                    Step::Accepted {
-                        attempt: number,
-                        channel,
-                    },
-                );
-                for attempt in rivals {
-                    self.push(
-                        now_ms,
-                        Step::Revoked {
-                            attempt,
-                            reason: RevokeReason::Taken,
-                        },
-                    );
-                }
-                let trip_id = TripId::for_request(&self.id, self.fold.received_at_ms);
-                self.push(
-                    now_ms,
-                    Step::TripCreated {
-                        trip_id,
-                        driver_id: driver_id.clone(),
-                    },
-                );
+                self.accepted(number, driver_id, channel, now_ms);
                 self.questions.push((asker, Question::Answered { attempt: number }));
             }
             (Outcome::Open, Answer::Decline | Answer::DeclineHeld) => {
@@ -166,6 +142,19 @@ impl Request {
             }
             (over, _) => self.outcome(number, driver_id, over, asker, effects),
         }
+    }
+
+    /// The driver of this attempt wins: the others lose, and there is a trip.
+    fn accepted(&mut self, attempt: u32, driver_id: &DriverId, channel: Channel, now_ms: UnixMs) {
+        let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != attempt).collect();
+        self.push(now_ms, Step::Accepted { attempt, channel });
+        for attempt in rivals {
+            let reason = RevokeReason::Taken;
+            self.push(now_ms, Step::Revoked { attempt, reason });
+        }
+        let trip_id = TripId::for_request(&self.id, self.fold.received_at_ms);
+        let driver_id = driver_id.clone();
+        self.push(now_ms, Step::TripCreated { trip_id, driver_id });
     }
 
     pub(super) fn outcome(

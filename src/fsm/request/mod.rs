@@ -326,20 +326,20 @@ impl Request {
     /// Whether a driver speaks of an offer, held by that driver, that the decision under way ends: it hears the end,
     /// which is the answer.
     fn hears_the_end(&self, event: &RequestEvent) -> bool {
-        let (driver_id, asked) = match event {
-            RequestEvent::Answered {
-                driver_id,
-                attempt: Some(asked),
-                answer: Answer::AcceptHeld | Answer::DeclineHeld,
-                asker: Asker::Driver,
-                ..
-            }
-            | RequestEvent::Acked {
-                driver_id,
-                attempt: asked,
-                held: true,
-            } => (driver_id, asked),
-            _ => return false,
+        let (RequestEvent::Answered {
+            driver_id,
+            attempt: Some(asked),
+            answer: Answer::AcceptHeld | Answer::DeclineHeld,
+            asker: Asker::Driver,
+            ..
+        }
+        | RequestEvent::Acked {
+            driver_id,
+            attempt: asked,
+            held: true,
+        }) = event
+        else {
+            return false;
         };
         let own = self
             .fold

@@ -50,6 +50,8 @@ pub struct Driver {
     next_conn: u32,
     todo: Todo<Deed>,
     now_us: u64,
+    /// For what it says, before that is masked.
+    text: Vec<u8>,
 }
 
 impl Driver {
@@ -66,6 +68,7 @@ impl Driver {
             next_conn: 0,
             todo: Todo::new(),
             now_us: 0,
+            text: Vec::new(),
         }
     }
 
@@ -102,13 +105,13 @@ impl Driver {
     }
 
     fn say(&mut self, conn: Conn, say: Say, out: &mut Vec<Action>) {
-        let mut text = Vec::with_capacity(96);
+        self.text.clear();
         let mut witness = self.witness.borrow_mut();
         let witness = witness.at(self.now_us);
-        messages::write(&mut text, say, &witness.ids);
+        messages::write(&mut self.text, say, &witness.ids);
         witness.said(self.me, conn.0, say);
-        let mut bytes = Vec::with_capacity(text.len() + 8);
-        ws::text(&mut bytes, &text, self.rng.next() as u32);
+        let mut bytes = Vec::with_capacity(self.text.len() + 8);
+        ws::text(&mut bytes, &self.text, self.rng.next() as u32);
         out.push(Action::Send(conn, bytes));
     }
 

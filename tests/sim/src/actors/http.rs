@@ -13,6 +13,8 @@ struct Line {
     input: Vec<u8>,
     /// With fewer bytes than this there is no whole answer.
     least: usize,
+    /// Bytes of the input in which no head ends.
+    searched: usize,
     flying: VecDeque<u32>,
     /// Takes no more calls.
     last: bool,
@@ -57,6 +59,7 @@ impl Lines {
                 conn,
                 input: Vec::new(),
                 least: 0,
+                searched: 0,
                 flying: VecDeque::new(),
                 last: false,
             });
@@ -112,13 +115,15 @@ impl Lines {
         loop {
             let mut witness = witness.borrow_mut();
             let witness = witness.at(now_us);
-            match http::answer(&line.input[used..]) {
+            match http::answer(&line.input[used..], line.searched) {
                 Ok(Begins::Part(least)) => {
                     line.least = least;
+                    line.searched = if least == 0 { line.input.len() - used } else { 0 };
                     break;
                 }
                 Ok(Begins::Answer(answer, length)) => {
                     used += length;
+                    line.searched = 0;
                     match line.flying.pop_front() {
                         Some(call) => {
                             fates.push(Fate::Answered(call, witness.answered(call, &answer)));
