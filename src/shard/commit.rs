@@ -377,6 +377,7 @@ impl<P: Platform> Shard<P> {
             };
             self.forget_request(key);
         }
+        self.drivers.stored(through);
         self.drop_segments();
     }
 

@@ -22,7 +22,7 @@ use crate::wire::api::{self, DriverView, OfferView};
 use crate::wire::driver as messages;
 use crate::wire::respond::{Problem, Reply};
 use crate::wire::ws::close_code;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// A driver in memory.
 pub(super) struct Entry {
@@ -48,6 +48,9 @@ pub(super) struct Drivers {
     pub(super) left_changing: HashMap<DriverId, Lsn>,
     /// Drivers that connected and of whom the store has not said yet whether it knows them.
     pub(super) lookups: usize,
+    /// First sights that the store does not have yet: the records' numbers, who, and when. What asks the store meanwhile for a
+    /// driver who has left memory again must not hear that it was never seen.
+    sights: VecDeque<(Lsn, DriverId, u64)>,
     /// Bytes that the actors keep on the heap.
     heap_bytes: usize,
 }
@@ -76,6 +79,19 @@ impl Drivers {
     /// Bytes of the table, its index, and what the actors keep beside it.
     pub(super) fn bytes(&self) -> usize {
         self.slab.bytes() + self.by_id.bytes() + self.heap_bytes
+    }
+
+    /// The store has everything up to `through`.
+    pub(super) fn stored(&mut self, through: Lsn) {
+        while self.sights.front().is_some_and(|(lsn, ..)| *lsn <= through) {
+            self.sights.pop_front();
+        }
+    }
+
+    /// When a driver was seen whose first sight is on its way to the store.
+    fn sight_of(&self, id: &DriverId) -> Option<u64> {
+        let own = self.sights.iter().rev().find(|(_, driver_id, _)| driver_id == id);
+        own.map(|(.., at_ms)| *at_ms)
     }
 }
 
@@ -267,7 +283,12 @@ impl<P: Platform> Shard<P> {
     fn remember_driver(&mut self, driver_id: DriverId, at_ms: u64) {
         let mut commit = Commit::empty(self.source(), 0);
         commit.driver_seen = Some((driver_id.clone(), at_ms));
-        self.append(&Record::DriverSeen { driver_id, at_ms }, After::Feed(Box::new(commit)));
+        let record = Record::DriverSeen {
+            driver_id: driver_id.clone(),
+            at_ms,
+        };
+        let lsn = self.append(&record, After::Feed(Box::new(commit)));
+        self.drivers.sights.push_back((lsn, driver_id, at_ms));
     }
 
     /// The store's word on a driver that connected: one it never saw, or could not say, is remembered.
@@ -363,7 +384,8 @@ impl<P: Platform> Shard<P> {
             let seen_ms = record.map_or_else(|| self.remember_shown(key), |record| record.last_seen_ms);
             return self.driver_view_in_memory(key, seen_ms);
         }
-        let Some(record) = record else {
+        let stored_ms = record.map(|record| record.last_seen_ms);
+        let Some(last_seen_ms) = stored_ms.or_else(|| self.drivers.sight_of(driver_id)) else {
             return Problem::no_such_driver().into_reply();
         };
         api::driver_view(&DriverView {
@@ -372,7 +394,7 @@ impl<P: Platform> Shard<P> {
             trip_id: None,
             offer: None,
             location: None,
-            last_seen_ms: record.last_seen_ms,
+            last_seen_ms,
             node: &self.config.node_id,
         })
     }
