@@ -1,7 +1,7 @@
 //! What one shard's decisions and journal sustain together, network and store excluded: request and driver actors, the timer
 //! wheel, the writer, and its group commits on a real file through the net ring, one thread. Prints figures; run it on a
 //! release build and on the disk that is meant (`TMPDIR`):
-//! `cargo test --release --test journal saturation -- --ignored --nocapture`.
+//! `cargo test --release --test journal_saturation -- --ignored --nocapture`.
 //!
 //! What a shard does besides and this does not: HTTP and WebSocket bytes, letters between shards, the index of ids, metrics,
 //! and the queue to the store (the commit's consequences are derived here too, and dropped).

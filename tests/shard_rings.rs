@@ -38,6 +38,22 @@ fn turn(rings: &mut Rings) -> Vec<NetEvent> {
     events
 }
 
+/// Echoes what came, and closes when the peer does. Whether the connection is over.
+fn answered(rings: &mut Rings, event: NetEvent) -> bool {
+    match event {
+        NetEvent::Received { conn, buffer } => {
+            let bytes = rings.bytes_mut(&buffer).to_vec();
+            rings.recycle(buffer);
+            rings.output(conn).expect("open").extend_from_slice(&bytes);
+        }
+        NetEvent::PeerClosed { conn } => rings.close_after_output(conn),
+        NetEvent::Closed { .. } => return true,
+        NetEvent::OutputDrained { .. } | NetEvent::Woken => {}
+        other => panic!("unexpected {other:?}"),
+    }
+    false
+}
+
 /// Echoes until `ends` connections have ended; the slots that were used.
 fn echo(rings: &mut Rings, ends: usize) -> HashSet<u32> {
     let (mut ended, mut slots) = (0, HashSet::new());
@@ -48,15 +64,7 @@ fn echo(rings: &mut Rings, ends: usize) -> HashSet<u32> {
                     slots.insert(conn.slot());
                     rings.start_recv(conn);
                 }
-                NetEvent::Received { conn, buffer } => {
-                    let bytes = rings.bytes_mut(&buffer).to_vec();
-                    rings.recycle(buffer);
-                    rings.output(conn).expect("open").extend_from_slice(&bytes);
-                }
-                NetEvent::PeerClosed { conn } => rings.close_after_output(conn),
-                NetEvent::Closed { .. } => ended += 1,
-                NetEvent::OutputDrained { .. } | NetEvent::Woken => {}
-                other => panic!("unexpected {other:?}"),
+                other => ended += usize::from(answered(rings, other)),
             }
         }
     }
@@ -156,15 +164,7 @@ fn sockets_that_are_handed_over_find_a_ring_with_room() {
                     assert!(slots.insert(conn.slot()) || ended > 0);
                     rings.start_recv(conn);
                 }
-                NetEvent::Received { conn, buffer } => {
-                    let bytes = rings.bytes_mut(&buffer).to_vec();
-                    rings.recycle(buffer);
-                    rings.output(conn).expect("open").extend_from_slice(&bytes);
-                }
-                NetEvent::PeerClosed { conn } => rings.close_after_output(conn),
-                NetEvent::Closed { .. } => ended += 1,
-                NetEvent::OutputDrained { .. } | NetEvent::Woken => {}
-                other => panic!("unexpected {other:?}"),
+                other => ended += usize::from(answered(&mut rings, other)),
             }
         }
     }

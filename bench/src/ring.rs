@@ -5,17 +5,18 @@
 //! Numbers: one table entry for a connection and no file descriptor, no receive buffer for an idle connection, one
 //! `io_uring_enter` per turn.
 
+mod address;
 pub(crate) mod buffers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+pub use address::SockAddr;
 pub use buffers::Chunk;
 use buffers::{RecvBuffers, SendBlocks};
 
@@ -415,34 +416,11 @@ fn sent(slot: u32, result: i32) -> Event {
     }
 }
 
-/// An IPv4 address in the kernel's form, kept for the life of the process because the kernel reads it asynchronously.
-pub struct SockAddr(&'static libc::sockaddr_in);
-
-impl SockAddr {
-    const LEN: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-
-    /// Converts and leaks 16 bytes; a scenario makes one per server.
-    pub fn new(address: SocketAddrV4) -> Self {
-        Self(Box::leak(Box::new(libc::sockaddr_in {
-            sin_family: libc::AF_INET as libc::sa_family_t,
-            sin_port: address.port().to_be(),
-            sin_addr: libc::in_addr {
-                s_addr: u32::from(*address.ip()).to_be(),
-            },
-            sin_zero: [0; 8],
-        })))
-    }
-
-    fn as_ptr(&self) -> *const libc::sockaddr {
-        std::ptr::from_ref(self.0).cast()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 
     fn next(ring: &mut Ring) -> Event {
         for _ in 0..100 {

@@ -1,4 +1,5 @@
-//! The net ring: sockets, sleep, wake-ups and the journal's writes on one `io_uring` per shard.
+//! The net ring: sockets, sleep, wake-ups and the journal's writes on an `io_uring`. A shard has one, or several
+//! (`shard/rings.rs`).
 //!
 //! Owns: the ring, its private table of direct descriptors, the provided receive buffers, the pool of output buffers, the
 //! listener. Knows nothing of HTTP, WebSocket, drivers or the journal's format.

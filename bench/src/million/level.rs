@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
@@ -16,7 +15,7 @@ use super::audits;
 use super::kernel::{Memory, STRUCTURES, must_fit};
 use super::people::{Manners, Story};
 use super::timing::{Counts, Timings};
-use super::worker::{Seen, Shared, Stage, Task, run as work};
+use super::worker::{Seen, Shared, Stage, Task, local_address, run as work};
 use crate::measure::{Usage, UsageMeter};
 use crate::report::{Faults, Progress, Run};
 use crate::scenarios::Context;
@@ -30,9 +29,6 @@ const STILL_MAX: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long the server may take to end after the last driver was due to be closed, in all.
 const END_GRACE: Duration = Duration::from_secs(20);
-
-/// Local addresses of a part of the load: as many as the 20,000 connections that its ring can have need, and one more.
-const ADDRESSES_PER_PART: u32 = 3;
 
 /// What a level has shown.
 pub struct Level {
@@ -207,12 +203,6 @@ impl Crew {
         }
         result.map(|()| sum)
     }
-}
-
-/// The first local address of a part of the load; the next few are its own too.
-fn local_address(index: u32) -> Ipv4Addr {
-    // 127.0.0.1 is the server's; 127.1.0.0 to 127.1.255.255 are nobody's.
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + ADDRESSES_PER_PART * index)
 }
 
 /// Leads all threads through the stages.

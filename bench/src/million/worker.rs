@@ -29,6 +29,9 @@ const RETRY_NS: u64 = 50_000_000;
 /// Stories that each part tells at the end.
 const STORIES: usize = 16;
 
+/// Local addresses of a part of the load: as many as the 20,000 connections that its ring can have need, and one more.
+const ADDRESSES_PER_PART: u32 = 3;
+
 /// What all parts do at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -148,6 +151,12 @@ pub struct Seen {
     pub stories: Vec<Story>,
     /// Heartbeats that were not answered before the driver's next one.
     pub missed: u64,
+}
+
+/// The first local address of a part of the load; the next few are its own too.
+pub fn local_address(index: u32) -> Ipv4Addr {
+    // 127.0.0.1 is the server's; 127.1.0.0 to 127.1.255.255 are nobody's.
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + ADDRESSES_PER_PART * index)
 }
 
 /// The life of a load thread, with a part for each task.
