@@ -16,6 +16,7 @@ mod start;
 pub use host::{Host, bring_up};
 
 use crate::cold::Store;
+use crate::cold::registry::Target;
 use crate::config::Config;
 use crate::journal::DataDirLock;
 use crate::net::{Net, NetConfig, Waker, bind_reuseport};
@@ -81,6 +82,11 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     })?;
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
     let config = Arc::new(identity::settle(config)?);
+    let fleet = Target::of(&config).map_err(|error| ServeError::new("cannot join the fleet", error))?;
+    if fleet.is_some() && config.fleet_address.is_empty() && config.listen.ip().is_unspecified() {
+        let cause = format!("fleet_address is empty and listen is {}: other nodes cannot reach that", config.listen);
+        return Err(ServeError::new("cannot join the fleet", cause));
+    }
     let open_files = process::raise_open_files();
     check_rings()?;
     let health = Arc::new(Health::new());
@@ -92,10 +98,14 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     health.advance(Phase::Recovering);
     let connections = config.connections_per_shard(open_files);
     let mut boot = Boot::new(Arc::clone(&config), health, reception, address, connections, to_wake);
+    if let Some(target) = fleet {
+        boot = boot.in_fleet(target, identity::data_name(&config.data_dir)?);
+    }
     bring_up(&mut boot, &config)?;
     let boot::Running {
         shared,
         store,
+        registry,
         threads,
         wakers,
     } = boot.running();
@@ -110,6 +120,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     drop(watchdog.join());
     signals.stop();
     tracing::info!("drained");
+    if let Some(registry) = registry.and_then(Arc::into_inner) {
+        registry.shutdown();
+    }
     let store = Arc::into_inner(store).expect("the shards that shared it have ended");
     store
         .shutdown()

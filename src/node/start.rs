@@ -2,6 +2,7 @@
 
 use super::ServeError;
 use crate::cold::Store;
+use crate::cold::registry::DriverRegistry;
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, home_shard};
 use crate::fsm::request::{Request, RequestEffect, ToDriver};
@@ -22,6 +23,8 @@ pub(super) struct Common<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) store: &'a Arc<Store>,
+    /// When there is a fleet.
+    pub(super) registry: Option<&'a Arc<DriverRegistry>>,
     /// Connections of a shard.
     pub(super) connections: u32,
 }
@@ -36,6 +39,7 @@ struct Begin {
     clock: Clock,
     mail: Mail,
     store: Arc<Store>,
+    registry: Option<Arc<DriverRegistry>>,
     journal_dir: PathBuf,
     orders: Orders,
     inheritance: Inheritance,
@@ -85,6 +89,7 @@ pub(super) fn spawn(
             clock: common.clock,
             mail,
             store: Arc::clone(common.store),
+            registry: common.registry.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
             inheritance,
@@ -145,6 +150,7 @@ fn shard_main(begin: Begin) {
         clock,
         mail,
         store,
+        registry,
         ..
     } = begin;
     let net_config = NetConfig {
@@ -168,6 +174,10 @@ fn shard_main(begin: Begin) {
         let waker = waker.clone();
         store.attach(index, Box::new(move || waker.wake()))
     };
+    let registry = registry.map(|registry| {
+        let waker = waker.clone();
+        registry.attach(index, Box::new(move || waker.wake()))
+    });
     drop(store);
     let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");
@@ -188,6 +198,7 @@ fn shard_main(begin: Begin) {
         store_health,
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
+        registry,
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

@@ -44,7 +44,7 @@ pub(super) struct Drivers {
     by_id: KeyIndex,
     /// Drivers that are not in memory and went off shift on purpose, and when.
     off_shift: HashMap<DriverId, u64>,
-    connects: u64,
+    pub(super) connects: u64,
     /// Drivers whose last change of shift is not durable yet, and its number. What they hear meanwhile waits for it, in order.
     pub(super) changing: HashMap<u32, Lsn>,
     /// The same of drivers that left memory meanwhile, for when they come back before it is durable.
@@ -103,8 +103,9 @@ impl<P: Platform> Shard<P> {
         key
     }
 
-    /// A socket of this driver completed its handshake; returns the driver's key for the socket's table.
-    pub(super) fn driver_connected(&mut self, id: &DriverId, conn: ConnId) -> u32 {
+    /// A socket of this driver completed its handshake; returns the driver's key for the socket's table. `granted`: the
+    /// session that the fleet's registry gave it. `None`: a later connect of the driver was faster, the socket is displaced.
+    pub(super) fn driver_connected(&mut self, id: &DriverId, conn: ConnId, granted: Option<u64>) -> Option<u32> {
         let key = self.driver_key(id);
         // Unknown here, or bound by a restart before anybody heard of it: the store has to know.
         if self.drivers.slab[key as usize].driver.last_heard_ms() == 0 {
@@ -112,7 +113,7 @@ impl<P: Platform> Shard<P> {
             self.ask(Query::Driver(id.clone()), Ask::Known(id.clone()));
         }
         self.drivers.connects += 1;
-        let session = (self.incarnation << 32) | self.drivers.connects;
+        let session = self.session_for(key, granted)?;
         let entry = &mut self.drivers.slab[key as usize];
         entry.watch = Stopwatch::default();
         let displaced = entry.conn.replace(conn);
@@ -123,7 +124,7 @@ impl<P: Platform> Shard<P> {
             self.close_socket(old, close_code::DISPLACED, "displaced");
         }
         self.step_driver(key, DriverEvent::Connected { session });
-        key
+        Some(key)
     }
 
     /// The socket of a driver is gone, or about to go.
@@ -139,6 +140,7 @@ impl<P: Platform> Shard<P> {
         entry.conn = None;
         entry.watch = Stopwatch::default();
         if let Some(session) = entry.driver.session() {
+            self.touch_registry(key);
             self.step_driver(key, DriverEvent::Disconnected { session });
         }
     }
@@ -162,6 +164,13 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// A driver's timer is not to fire.
+    pub(super) fn disarm_driver(&mut self, key: u32) {
+        if let Some(timer) = self.drivers.slab[key as usize].timer.take() {
+            self.wheel.cancel(timer);
+        }
+    }
+
     pub(super) fn driver_timer(&mut self, key: u32) {
         self.drivers.slab[key as usize].timer = None;
         self.step_driver(key, DriverEvent::Timer);
@@ -178,6 +187,9 @@ impl<P: Platform> Shard<P> {
             let metrics = self.metrics();
             metrics.drivers.of(before).dec();
             metrics.drivers.of(after).inc();
+        }
+        if let Some(fleet) = &mut self.fleet {
+            fleet.note(key, before != after, self.now_ms);
         }
         for effect in effects.drain(..) {
             self.apply_driver(key, effect);
@@ -237,10 +249,8 @@ impl<P: Platform> Shard<P> {
                 }
             }
             DriverEffect::Arm { at_ms } => {
+                self.disarm_driver(key);
                 let entry = &mut self.drivers.slab[key as usize];
-                if let Some(timer) = entry.timer.take() {
-                    self.wheel.cancel(timer);
-                }
                 entry.timer = at_ms.map(|at_ms| self.wheel.arm(at_ms, Timer::Driver(key).owner()));
             }
             DriverEffect::Seen { at_ms } => {
@@ -295,6 +305,9 @@ impl<P: Platform> Shard<P> {
         }
         self.metrics().drivers.of(entry.driver.state()).dec();
         let id = entry.driver.id();
+        if let Some(fleet) = &mut self.fleet {
+            fleet.forget(key, id);
+        }
         self.drivers.by_id.remove(id.hash64(), key);
         if entry.driver.off_shift_since_ms() != 0 {
             self.drivers
