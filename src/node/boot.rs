@@ -134,7 +134,9 @@ impl Boot {
             }
             LeaseAtStart::Refused { address, incarnation } => Err(ServeError::new(
                 format!("cannot join the fleet as node_id {}", self.config.node_id),
-                format!("another process is alive under this name (address {address}, incarnation {incarnation}); give this one another node_id and data directory"),
+                format!(
+                    "another process is alive under this name (address {address}, incarnation {incarnation}); give this one another node_id and data directory"
+                ),
             )),
         }
     }

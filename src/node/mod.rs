@@ -19,6 +19,7 @@ use crate::cold::Store;
 use crate::cold::registry::Target;
 use crate::config::Config;
 use crate::journal::DataDirLock;
+use crate::limits::HEARTBEATS_MISSED_MAX;
 use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::notify;
@@ -83,9 +84,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
     let config = Arc::new(identity::settle(config)?);
     let fleet = Target::of(&config).map_err(|error| ServeError::new("cannot join the fleet", error))?;
-    if fleet.is_some() && config.fleet_address.is_empty() && config.listen.ip().is_unspecified() {
-        let cause = format!("fleet_address is empty and listen is {}: other nodes cannot reach that", config.listen);
-        return Err(ServeError::new("cannot join the fleet", cause));
+    if fleet.is_some() {
+        check_fleet(&config)?;
     }
     let open_files = process::raise_open_files();
     check_rings()?;
@@ -127,6 +127,25 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     store
         .shutdown()
         .map_err(|error| ServeError::new("the store did not end well", error))
+}
+
+/// What settings of a fleet must be to each other.
+fn check_fleet(config: &Config) -> Result<(), ServeError> {
+    let error = |cause: String| Err(ServeError::new("cannot join the fleet", cause));
+    if config.fleet_address.is_empty() && config.listen.ip().is_unspecified() {
+        return error(format!(
+            "fleet_address is empty and listen is {}: other nodes cannot reach that",
+            config.listen
+        ));
+    }
+    let silence_ms = HEARTBEATS_MISSED_MAX * config.heartbeat_ms;
+    if config.fleet_redis_driver_ttl_ms < silence_ms {
+        return error(format!(
+            "fleet_redis_driver_ttl_ms is {}: a driver may be silent for {silence_ms} ms ({HEARTBEATS_MISSED_MAX} × heartbeat_ms)",
+            config.fleet_redis_driver_ttl_ms
+        ));
+    }
+    Ok(())
 }
 
 /// From here on a signal ends the process in an orderly way; once the shards serve, the first drains them.

@@ -52,6 +52,8 @@ struct Mark {
     is_dirty: bool,
 }
 
+const _: () = assert!(size_of::<Mark>() == 16, "every driver of a fleet has one");
+
 /// A handshake whose session is asked for.
 pub(super) struct Claiming {
     pub(super) id: ConnId,
@@ -176,7 +178,11 @@ impl Fleet {
             && let Some((driver_id, session)) = self.gone.pop_front()
         {
             let what = What::Gone;
-            lines.push(Line { driver_id, session, what });
+            lines.push(Line {
+                driver_id,
+                session,
+                what,
+            });
         }
         while lines.len() < LINES_MAX
             && let Some((key, changed_ms)) = self.dirty.pop_front()
@@ -317,7 +323,9 @@ impl<P: Platform> Shard<P> {
     /// Another node has the driver, unless it connected here since: its socket here is displaced, and it is not to be
     /// offered here.
     fn driver_moved(&mut self, driver_id: &DriverId, session: u64) {
-        let Some(key) = self.drivers.find(driver_id) else { return };
+        let Some(key) = self.drivers.find(driver_id) else {
+            return;
+        };
         let Some(fleet) = &mut self.fleet else { return };
         let mark = fleet.mark(key);
         if mark.session == 0 || mark.session > session {
@@ -331,7 +339,12 @@ impl<P: Platform> Shard<P> {
             self.close_socket(conn, close_code::DISPLACED, "displaced");
         }
         // Without a socket, and not expected back: its time is over now.
-        if self.drivers.slab.get(key as usize).is_some_and(|entry| entry.conn.is_none()) {
+        if self
+            .drivers
+            .slab
+            .get(key as usize)
+            .is_some_and(|entry| entry.conn.is_none())
+        {
             self.disarm_driver(key);
             self.step_driver(key, DriverEvent::Timer);
         }

@@ -18,7 +18,8 @@ impl Servers {
     fn start(script: &'static str, count: usize, ports_in: &'static str, more: &[(&'static str, &str)]) -> Self {
         let ports: Vec<u16> = (0..count).map(|_| ports::free_address().port()).collect();
         let listed = ports.iter().map(u16::to_string).collect::<Vec<String>>().join(" ");
-        let mut variables: Vec<(&str, String)> = more.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let mut variables: Vec<(&str, String)> =
+            more.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         variables.push((ports_in, listed));
         let dir = TempDir::with_prefix("dispatchd-redis-").expect("a temporary directory");
         let servers = Self {
@@ -32,7 +33,11 @@ impl Servers {
     }
 
     fn run(&self, arguments: &[&str]) {
-        let variables: Vec<(&str, &str)> = self.variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let variables: Vec<(&str, &str)> = self
+            .variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         run(self.script, arguments, &variables, self.dir.path());
     }
 
@@ -77,10 +82,17 @@ async fn start_nodes(setup: impl Fn(&str) -> Setup) -> [Node; 2] {
 #[tokio::test]
 async fn on_a_cluster_whose_master_dies() {
     let count = 6;
-    let servers = Servers::start("redis-cluster.sh", count, "REDIS_CLUSTER_PORTS", &[("REDIS_CLUSTER_REPLICAS", "1")]);
+    let servers = Servers::start(
+        "redis-cluster.sh",
+        count,
+        "REDIS_CLUSTER_PORTS",
+        &[("REDIS_CLUSTER_REPLICAS", "1")],
+    );
     let urls = servers.urls(&servers.ports);
     let setup = |node_id: &str| {
-        let setup = Setup::shards(2).set("node_id", node_id).set("fleet_redis_mode", "cluster");
+        let setup = Setup::shards(2)
+            .set("node_id", node_id)
+            .set("fleet_redis_mode", "cluster");
         setup.set("fleet_redis_url", &urls).set("fleet_redis_prefix", "one:")
     };
     let nodes = start_nodes(setup).await;
@@ -111,7 +123,12 @@ async fn until_all_are_where_they_are(client: &ClusterClient, drivers: &[(usize,
         let mut connection = client.get_async_connection().await.ok()?;
         for (at, driver) in drivers {
             let key = format!("one:driver:{}", driver.id);
-            let node: Option<String> = redis::cmd("HGET").arg(key).arg("node").query_async(&mut connection).await.ok()?;
+            let node: Option<String> = redis::cmd("HGET")
+                .arg(key)
+                .arg("node")
+                .query_async(&mut connection)
+                .await
+                .ok()?;
             if node? != format!("gw-{at}") {
                 return None;
             }
@@ -130,7 +147,9 @@ async fn behind_sentinels_whose_master_dies() {
     // The first Sentinel of the list is away.
     let urls = servers.urls(&[ports::free_address().port(), sentinel]);
     let setup = |node_id: &str| {
-        let setup = Setup::shards(2).set("node_id", node_id).set("fleet_redis_mode", "sentinel");
+        let setup = Setup::shards(2)
+            .set("node_id", node_id)
+            .set("fleet_redis_mode", "sentinel");
         setup.set("fleet_redis_url", &urls)
     };
     let nodes = start_nodes(setup).await;
@@ -153,7 +172,10 @@ async fn until_all_are_at(port: u16, drivers: &[(usize, Driver)]) {
             pipe.cmd("HGET").arg(format!("driver:{}", driver.id)).arg("node");
         }
         let nodes: Vec<Option<String>> = pipe.query_async(&mut connection).await.ok()?;
-        let fits = nodes.iter().zip(drivers).all(|(node, (at, _))| node.as_deref() == Some(&format!("gw-{at}")));
+        let fits = nodes
+            .iter()
+            .zip(drivers)
+            .all(|(node, (at, _))| node.as_deref() == Some(&format!("gw-{at}")));
         (role.0 == "master" && fits).then_some(())
     })
     .await;

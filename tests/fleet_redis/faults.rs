@@ -14,7 +14,10 @@ struct Fleet {
 impl Fleet {
     async fn start() -> Self {
         let redis = Redis::start();
-        let nodes = [redis.setup("gw-0", 2).start().await, redis.setup("gw-1", 2).start().await];
+        let nodes = [
+            redis.setup("gw-0", 2).start().await,
+            redis.setup("gw-1", 2).start().await,
+        ];
         let mut drivers = Vec::new();
         for number in 0..DRIVERS {
             let at = number % 2;
@@ -29,10 +32,18 @@ impl Fleet {
     async fn until_whole(&self) {
         let client = self.redis.client().await;
         for at in 0..2 {
-            let ids: Vec<String> = self.drivers.iter().filter(|driver| driver.0 == at).map(|driver| driver.1.id.clone()).collect();
+            let ids: Vec<String> = self
+                .drivers
+                .iter()
+                .filter(|driver| driver.0 == at)
+                .map(|driver| driver.1.id.clone())
+                .collect();
             let node_id = format!("gw-{at}");
             let what = format!("{} drivers at {node_id}", ids.len());
-            eventually(&what, || async { (client.drivers_of(&node_id, &ids).await == ids.len()).then_some(()) }).await;
+            eventually(&what, || async {
+                (client.drivers_of(&node_id, &ids).await == ids.len()).then_some(())
+            })
+            .await;
         }
     }
 
@@ -116,7 +127,10 @@ async fn a_redis_that_forgot_its_scripts_gets_them_again() {
     let mut client = fleet.redis.client().await;
     let forgotten = redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut client.0).await;
     forgotten.expect("SCRIPT FLUSH");
-    redis::cmd("FLUSHALL").query_async::<()>(&mut client.0).await.expect("FLUSHALL");
+    redis::cmd("FLUSHALL")
+        .query_async::<()>(&mut client.0)
+        .await
+        .expect("FLUSHALL");
     fleet.until_whole().await;
     fleet.reconnect().await;
     fleet.until_whole().await;
@@ -127,7 +141,10 @@ async fn a_redis_that_forgot_its_scripts_gets_them_again() {
 async fn a_redis_that_is_emptied_is_filled_again() {
     let fleet = Fleet::start().await;
     let mut client = fleet.redis.client().await;
-    redis::cmd("FLUSHALL").query_async::<()>(&mut client.0).await.expect("FLUSHALL");
+    redis::cmd("FLUSHALL")
+        .query_async::<()>(&mut client.0)
+        .await
+        .expect("FLUSHALL");
     fleet.until_whole().await;
 }
 
@@ -140,6 +157,8 @@ async fn a_node_starts_without_redis() {
     let _driver = node.driver("d-1").await;
     redis.start_again();
     let client = redis.client().await;
-    client.until("driver:d-1", "there", |entry| entry.contains_key("state")).await;
+    client
+        .until("driver:d-1", "there", |entry| entry.contains_key("state"))
+        .await;
     client.until("node:gw-0", "there", |lease| !lease.is_empty()).await;
 }

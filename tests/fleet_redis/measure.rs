@@ -63,7 +63,7 @@ fn batched(redis: &Redis, round: usize) -> f64 {
     let target = Target::of(&config).expect("a URL").expect("a fleet");
     let registry = DriverRegistry::start(target, &config, identity, around).expect("the registry's thread");
     let (wake, _woken) = channel();
-    let handle = registry.attach(0, Box::new(move || drop(wake.send(()))));
+    let handle = registry.attach(0, Box::new(move || wake.send(()).unwrap_or_default()));
     assert_eq!(registry.await_lease(), LeaseAtStart::Held);
     let session = now_ms() << 11;
     let began = Instant::now();
@@ -92,10 +92,23 @@ fn one_at_a_time(redis: &Redis) -> f64 {
     for number in 0..drivers {
         let key = format!("driver:plain-{number}");
         let mut set = redis::cmd("HSET");
-        set.arg(&key).arg("node").arg("gw").arg("session").arg(now_ms()).arg("state").arg("available");
-        set.arg("current_trip_id").arg("").arg("location").arg(r#"{"lat":40.7,"lon":-73.9}"#);
+        set.arg(&key)
+            .arg("node")
+            .arg("gw")
+            .arg("session")
+            .arg(now_ms())
+            .arg("state")
+            .arg("available");
+        set.arg("current_trip_id")
+            .arg("")
+            .arg("location")
+            .arg(r#"{"lat":40.7,"lon":-73.9}"#);
         set.arg("last_seen").arg(now_ms()).exec(&mut connection).expect("HSET");
-        redis::cmd("PEXPIRE").arg(&key).arg(60_000).exec(&mut connection).expect("PEXPIRE");
+        redis::cmd("PEXPIRE")
+            .arg(&key)
+            .arg(60_000)
+            .exec(&mut connection)
+            .expect("PEXPIRE");
     }
     drivers as f64 / began.elapsed().as_secs_f64()
 }
@@ -119,6 +132,9 @@ fn refreshes_per_second() {
     println!("| writer | entries/s, median of {ROUNDS} |\n|---|---|");
     println!("| the registry's thread: compare-and-set by script, pipelines of {LINES_MAX} | {batched:.0} |");
     println!("| one command at a time, HSET and PEXPIRE | {plain:.0} |");
-    println!("{:.1} times as many; {REFRESHES_PER_S_MIN:.0} are asked for", batched / plain);
+    println!(
+        "{:.1} times as many; {REFRESHES_PER_S_MIN:.0} are asked for",
+        batched / plain
+    );
     assert!(batched >= REFRESHES_PER_S_MIN, "{batched:.0}");
 }

@@ -80,7 +80,9 @@ impl Drop for Redis {
 
 /// Runs a script of `tests/services`.
 pub fn run(script: &str, arguments: &[&str], variables: &[(&str, &str)], data: &Path) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(script);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/services")
+        .join(script);
     let mut command = Command::new(path);
     command.args(arguments).env("SERVICES_DATA", data);
     for (name, value) in variables {

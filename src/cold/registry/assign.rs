@@ -39,6 +39,15 @@ impl NodeList {
         Self { nodes }
     }
 
+    /// These and those of `known` that are not among them.
+    #[must_use]
+    pub fn with_unlisted(mut self, known: &Self) -> Self {
+        let is_listed = |node: &&NodeSeen| self.nodes.iter().any(|listed| listed.node_id == node.node_id);
+        let unlisted: Vec<NodeSeen> = known.nodes.iter().filter(|node| !is_listed(node)).cloned().collect();
+        self.nodes.extend(unlisted);
+        Self::new(self.nodes)
+    }
+
     /// By name.
     pub fn nodes(&self) -> &[NodeSeen] {
         &self.nodes
@@ -97,7 +106,11 @@ mod tests {
     }
 
     fn even(count: usize) -> NodeList {
-        NodeList::new((0..count).map(|number| node(&format!("gw-{number}"), 1_000, true)).collect())
+        NodeList::new(
+            (0..count)
+                .map(|number| node(&format!("gw-{number}"), 1_000, true))
+                .collect(),
+        )
     }
 
     #[test]
@@ -106,9 +119,19 @@ mod tests {
             let (before, after) = (homes(&even(count)), homes(&even(count + 1)));
             let newcomer = format!("gw-{count}");
             let moved = before.iter().zip(&after).filter(|(from, to)| from != to).count();
-            assert!(before.iter().zip(&after).all(|(from, to)| from == to || *to == newcomer));
+            assert!(
+                before
+                    .iter()
+                    .zip(&after)
+                    .all(|(from, to)| from == to || *to == newcomer)
+            );
             let (share, fair) = (moved as f64 / DRIVERS as f64, 1.0 / (count as f64 + 1.0));
-            println!("{count} to {} nodes: {:.1} % of the drivers move, 1/n is {:.1} %", count + 1, share * 100.0, fair * 100.0);
+            println!(
+                "{count} to {} nodes: {:.1} % of the drivers move, 1/n is {:.1} %",
+                count + 1,
+                share * 100.0,
+                fair * 100.0
+            );
             assert!((share - fair).abs() < 0.02, "{count}: {share} of {fair}");
         }
     }
@@ -130,6 +153,12 @@ mod tests {
         let list = NodeList::new(vec![node("a", 900, true), node("b", 10, true), node("c", 0, false)]);
         assert!(homes(&list).iter().all(|home| home == "b"));
         assert!(NodeList::default().assign(&DriverId::parse("d").unwrap()).is_none());
-        assert_eq!(NodeList::new(vec![node("a", 0, true)]).assign(&DriverId::parse("d").unwrap()).unwrap().node_id, "a");
+        assert_eq!(
+            NodeList::new(vec![node("a", 0, true)])
+                .assign(&DriverId::parse("d").unwrap())
+                .unwrap()
+                .node_id,
+            "a"
+        );
     }
 }

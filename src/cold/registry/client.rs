@@ -106,21 +106,29 @@ impl Target {
 
     async fn ask_sentinel(&self, sentinel: ConnectionInfo) -> RedisResult<ConnectionInfo> {
         // A Sentinel has no databases and, as a rule, no users: those of the URL are the master's.
-        let plain = sentinel.clone().set_redis_settings(redis::RedisConnectionInfo::default());
+        let plain = sentinel
+            .clone()
+            .set_redis_settings(redis::RedisConnectionInfo::default());
         let link = self.connect_to(plain).await?;
         let named = redis::cmd("SENTINEL")
             .arg("GET-MASTER-ADDR-BY-NAME")
             .arg(&self.sentinel_master)
             .to_owned();
         let Some((host, port)) = link.query::<Option<(String, u16)>>(&named).await? else {
-            return Err(RedisError::from((ErrorKind::Client, "the Sentinel knows no master of that name")));
+            return Err(RedisError::from((
+                ErrorKind::Client,
+                "the Sentinel knows no master of that name",
+            )));
         };
         let master = self.urls[0].clone().set_addr(ConnectionAddr::Tcp(host, port));
         let link = self.connect_to(master.clone()).await?;
         let role: Vec<redis::Value> = link.query(&redis::cmd("ROLE")).await?;
         let role: String = role.first().map_or(Ok(String::new()), redis::from_redis_value_ref)?;
         if role != "master" {
-            return Err(RedisError::from((ErrorKind::Client, "the Sentinel's master is none: a failover is under way")));
+            return Err(RedisError::from((
+                ErrorKind::Client,
+                "the Sentinel's master is none: a failover is under way",
+            )));
         }
         Ok(master)
     }

@@ -97,7 +97,11 @@ pub(super) async fn renew(
     lease_ms: u64,
 ) -> RedisResult<Renewed> {
     let mut cmd = Scripts::call(&scripts.lease, &keys.node(&sign.node_id));
-    cmd.arg(lease_ms).arg("boot").arg(&sign.boot).arg("data").arg(&sign.data);
+    cmd.arg(lease_ms)
+        .arg("boot")
+        .arg(&sign.boot)
+        .arg("data")
+        .arg(&sign.data);
     cmd.arg("incarnation").arg(sign.incarnation);
     cmd.arg("address").arg(sign.address.as_str());
     cmd.arg("started_at_ms").arg(sign.started_at_ms);
@@ -131,7 +135,11 @@ pub(super) async fn enlist(link: &Link, keys: &Keys, node_id: &str, now_ms: Unix
     let mut pipe = redis::pipe();
     pipe.cmd("ZADD").arg(&nodes).arg(now_ms).arg(node_id).ignore();
     let oldest = now_ms.saturating_sub(NODE_MEMORY_MS);
-    pipe.cmd("ZREMRANGEBYSCORE").arg(&nodes).arg("-inf").arg(oldest).ignore();
+    pipe.cmd("ZREMRANGEBYSCORE")
+        .arg(&nodes)
+        .arg("-inf")
+        .arg(oldest)
+        .ignore();
     link.pipe(&pipe).await
 }
 

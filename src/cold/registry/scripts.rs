@@ -122,15 +122,21 @@ impl Scripts {
 fn here_args(cmd: &mut Cmd, here: &Here) {
     let mut location = Vec::new();
     if let Some(at) = &here.location {
-        api::append_location(&mut location, &crate::wire::driver::Location {
-            lat: at.lat,
-            lon: at.lon,
-            heading: at.heading,
-            speed: at.speed,
-        });
+        api::append_location(
+            &mut location,
+            &crate::wire::driver::Location {
+                lat: at.lat,
+                lon: at.lon,
+                heading: at.heading,
+                speed: at.speed,
+            },
+        );
     }
     let trip = here.trip_id.as_ref().map_or("", |trip_id| trip_id.as_str());
-    cmd.arg(here.state.as_str()).arg(trip).arg(location).arg(here.last_seen_ms);
+    cmd.arg(here.state.as_str())
+        .arg(trip)
+        .arg(location)
+        .arg(here.last_seen_ms);
 }
 
 /// What became of a connect.

@@ -1,6 +1,5 @@
 //! One connection to Redis, from its first lease to its loss: connects, lines, leases and notices, side by side.
 
-use super::assign::NodeList;
 use super::client::{Link, describe};
 use super::lease::{self, Holder, Keys, MOVED_MAX, NodeFields, Renewed, Sign};
 use super::port::{Batch, Claim, FromRegistry, Line, Reply};
@@ -89,7 +88,8 @@ pub(super) struct Connection<'w> {
     notice_tick: Interval,
     /// Drivers taken from other nodes, which are to be told.
     notices: HashMap<String, Vec<String>>,
-    nodes: Arc<NodeList>,
+    /// Until when a node that is not listed may only not have said yet that it lives: Redis has lost what it had.
+    settles_at: Instant,
     claims_open: bool,
     batches_open: bool,
     /// Signs of life after which lines that were lost in a cluster are written again; 0: none was lost.
@@ -102,17 +102,18 @@ pub(super) struct Connection<'w> {
 impl<'w> Connection<'w> {
     pub(super) fn new(writer: &'w mut Writer, link: Link, scripts: Scripts) -> Self {
         let shared = &writer.shared;
+        let lease_ms = shared.lease_ms;
         let cx = Arc::new(Context {
             link,
             scripts,
             keys: shared.keys.clone(),
             node_id: shared.sign.node_id.to_string(),
             ttl_ms: shared.ttl_ms,
-            lease_ms: shared.lease_ms,
+            lease_ms,
             timeout: shared.target.timeout(),
             is_cluster: shared.target.is_cluster(),
         });
-        let mut tick = interval(Duration::from_millis(shared.lease_ms / 3));
+        let mut tick = interval(Duration::from_millis(lease_ms / 3));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut notice_tick = interval(NOTICE_EVERY);
         notice_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,7 +127,7 @@ impl<'w> Connection<'w> {
             tick,
             notice_tick,
             notices: HashMap::new(),
-            nodes: Arc::default(),
+            settles_at: Instant::now() + Duration::from_millis(lease_ms),
             claims_open: true,
             batches_open: true,
             lost_for: 0,
@@ -137,7 +138,11 @@ impl<'w> Connection<'w> {
 
     /// Serves until the node ends (`Ok`) or the connection is lost.
     pub(super) async fn serve(mut self) -> Result<(), Lost> {
-        let window = if self.cx.is_cluster { BATCHES_WINDOW_CLUSTER } else { BATCHES_WINDOW };
+        let window = if self.cx.is_cluster {
+            BATCHES_WINDOW_CLUSTER
+        } else {
+            BATCHES_WINDOW
+        };
         while self.claims_open || self.batches_open || !self.batches.is_empty() {
             tokio::select! {
                 Some(done) = self.claims.next() => self.claimed(done)?,
@@ -231,7 +236,8 @@ impl<'w> Connection<'w> {
     /// Another node had the driver: it is told, if it lives.
     fn notice(&mut self, from: String, session: u64, driver_id: &DriverId) {
         self.writer.shared.metrics().taken.inc();
-        if !self.nodes.nodes().iter().any(|node| node.node_id == from.as_str()) {
+        let nodes = self.writer.nodes.nodes();
+        if !nodes.iter().any(|node| node.node_id == from.as_str()) {
             return;
         }
         let waiting = self.notices.entry(from).or_default();
@@ -344,6 +350,9 @@ impl<'w> Connection<'w> {
         self.writer.losses.over();
         let heals = self.lost_for == 1;
         self.lost_for = self.lost_for.saturating_sub(1);
+        if is_new {
+            self.settles_at = Instant::now() + Duration::from_millis(self.cx.lease_ms);
+        }
         if !self.is_present() || heals || is_new {
             self.writer.generation += 1;
             let generation = self.writer.generation;
@@ -376,21 +385,26 @@ impl<'w> Connection<'w> {
 
     /// Lets the shards know who is alive, when that has changed.
     fn show(&mut self, nodes: &[NodeFields]) {
-        let nodes = lease::alive(nodes);
-        self.writer.shared.metrics().nodes.set(nodes.nodes().len() as u64);
-        if nodes != *self.nodes {
-            self.nodes = Arc::new(nodes);
-            let nodes = &self.nodes;
-            self.writer
-                .shared
-                .inboxes
-                .each(|_, inbox| inbox.send(FromRegistry::Nodes(Arc::clone(nodes))));
+        let known = &self.writer.nodes;
+        let mut nodes = lease::alive(nodes);
+        if Instant::now() < self.settles_at {
+            nodes = nodes.with_unlisted(known);
         }
+        if nodes == **known {
+            return;
+        }
+        self.writer.shared.metrics().nodes.set(nodes.nodes().len() as u64);
+        self.writer.nodes = Arc::new(nodes);
+        let nodes = &self.writer.nodes;
+        let inboxes = &self.writer.shared.inboxes;
+        inboxes.each(|_, inbox| inbox.send(FromRegistry::Nodes(Arc::clone(nodes))));
     }
 
     /// Another node says that it has taken a driver: `session id`.
     fn moved(&self, text: &str) {
-        let Some((session, id)) = text.split_once(' ') else { return };
+        let Some((session, id)) = text.split_once(' ') else {
+            return;
+        };
         let (Ok(session), Ok(driver_id)) = (session.parse::<u64>(), DriverId::parse(id)) else {
             return;
         };

@@ -78,7 +78,16 @@ pub fn command(config: &Config, as_json: bool, out: &mut impl Write) -> io::Resu
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header([
-        "NODE", "STATE", "ADDRESS", "INCARNATION", "STARTED", "SEEN", "DRIVERS", "OPEN", "BACKLOG", "LAG MS",
+        "NODE",
+        "STATE",
+        "ADDRESS",
+        "INCARNATION",
+        "STARTED",
+        "SEEN",
+        "DRIVERS",
+        "OPEN",
+        "BACKLOG",
+        "LAG MS",
     ]);
     for row in rows {
         table.add_row([

@@ -1,10 +1,9 @@
 //! The registry's thread: connects, serves a connection until it is lost, and connects again.
 
+use super::assign::NodeList;
 use super::client::{Link, Target, describe};
 use super::lease::{Holder, Keys, Sign};
-use super::port::{
-    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, Presence, RegistryHandle, Reply, Waker,
-};
+use super::port::{BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, Presence, RegistryHandle, Reply, Waker};
 use super::scripts::Scripts;
 use super::serve::{Connection, Lost};
 use crate::config::Config;
@@ -134,6 +133,7 @@ impl DriverRegistry {
             say_lease: Some(say_lease),
             generation: 0,
             losses: Losses::default(),
+            nodes: Arc::default(),
         };
         let thread = std::thread::Builder::new()
             .name("registry".to_owned())
@@ -175,7 +175,10 @@ impl DriverRegistry {
     /// Writes what still waits, gives the lease back and ends the thread. The shards have ended.
     pub fn shutdown(self) {
         let Self {
-            claims, batches, thread, ..
+            claims,
+            batches,
+            thread,
+            ..
         } = self;
         drop((claims, batches));
         // A panic there has ended the process.
@@ -233,6 +236,8 @@ pub(super) struct Writer {
     say_lease: Option<std_mpsc::Sender<LeaseAtStart>>,
     pub(super) generation: u64,
     pub(super) losses: Losses,
+    /// Who is alive, as it was seen last.
+    pub(super) nodes: Arc<NodeList>,
 }
 
 impl Writer {
@@ -240,15 +245,13 @@ impl Writer {
         loop {
             match self.connect().await {
                 None => return,
-                Some(Ok((link, scripts))) => {
-                    match Connection::new(&mut self, link, scripts).serve().await {
-                        Ok(()) => return self.shared.present(0),
-                        Err(Lost(why)) => {
-                            self.shared.present(0);
-                            self.losses.count(&why, self.shared.metrics());
-                        }
+                Some(Ok((link, scripts))) => match Connection::new(&mut self, link, scripts).serve().await {
+                    Ok(()) => return self.shared.present(0),
+                    Err(Lost(why)) => {
+                        self.shared.present(0);
+                        self.losses.count(&why, self.shared.metrics());
                     }
-                }
+                },
                 Some(Err(error)) => {
                     // Nobody has to wait longer for a node that can serve without.
                     self.lease_is(LeaseAtStart::Unknown);
