@@ -136,7 +136,7 @@ settings! {
     fleet_redis_url: CompactString, "", Kind::Words, Preset::Text(""),
         "Redis of the fleet's registry, redis://[user:password@]host:port[/db]; with commas between several of a cluster, or several Sentinels. Empty: no fleet.";
     fleet_redis_mode: RedisMode, "", Kind::OneOf(RedisMode::NAMES), Preset::Text("standalone"),
-        "What answers at fleet_redis_url.";
+        "What kind of Redis the URLs are of.";
     fleet_redis_sentinel_master: CompactString, "", Kind::Id, Preset::Text("mymaster"),
         "The name under which the Sentinels know the master.";
     fleet_redis_prefix: CompactString, "", Kind::Words, Preset::Text(""),

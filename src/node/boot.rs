@@ -117,7 +117,7 @@ impl Boot {
             health: Arc::clone(&self.health),
             now_ms: Box::new(move || clock.now_ms()),
         };
-        let registry = DriverRegistry::start(target, &self.config, identity, around)
+        let registry = DriverRegistry::start(target, &self.config, &identity, around)
             .map_err(|error| ServeError::new("cannot start the registry's thread", error))?;
         self.registry = Some(Arc::new(registry));
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::ServeError;
 use crate::cold::Store;
-use crate::cold::registry::DriverRegistry;
+use crate::cold::registry::{DriverRegistry, RegistryHandle};
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, home_shard};
 use crate::fsm::request::{Request, RequestEffect, ToDriver};
@@ -139,6 +139,11 @@ pub(super) fn distribute(
     heirs
 }
 
+/// The shard's way to the fleet's registry.
+fn attach(registry: &DriverRegistry, index: u16, waker: Waker) -> RegistryHandle {
+    registry.attach(index, Box::new(move || waker.wake()))
+}
+
 /// The life of a shard's thread.
 fn shard_main(begin: Begin) {
     let Begin {
@@ -174,10 +179,7 @@ fn shard_main(begin: Begin) {
         let waker = waker.clone();
         store.attach(index, Box::new(move || waker.wake()))
     };
-    let registry = registry.map(|registry| {
-        let waker = waker.clone();
-        registry.attach(index, Box::new(move || waker.wake()))
-    });
+    let registry = registry.map(|registry| attach(&registry, index, waker.clone()));
     drop(store);
     let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");

@@ -331,7 +331,7 @@ impl<P: Platform> Shard<P> {
         if mark.session == 0 || mark.session > session {
             return;
         }
-        *mark = Default::default();
+        *mark = Mark::default();
         if let Some(conn) = self.drivers.slab[key as usize].conn {
             self.log(LogKind::Displaced, |suppressed| {
                 tracing::info!(driver = %driver_id, suppressed, "a driver connected to another node: 4001 to its socket here");

@@ -61,7 +61,7 @@ fn batched(redis: &Redis, round: usize) -> f64 {
         now_ms: Box::new(now_ms),
     };
     let target = Target::of(&config).expect("a URL").expect("a fleet");
-    let registry = DriverRegistry::start(target, &config, identity, around).expect("the registry's thread");
+    let registry = DriverRegistry::start(target, &config, &identity, around).expect("the registry's thread");
     let (wake, _woken) = channel();
     let handle = registry.attach(0, Box::new(move || wake.send(()).unwrap_or_default()));
     assert_eq!(registry.await_lease(), LeaseAtStart::Held);

@@ -333,7 +333,9 @@ impl<'w> Connection<'w> {
             }) => {
                 self.alive(is_new);
                 self.show(&nodes);
-                moved.iter().for_each(|text| self.moved(text));
+                for text in &moved {
+                    self.moved(text);
+                }
                 if is_more {
                     self.tick.reset_immediately();
                 }

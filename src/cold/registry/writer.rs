@@ -106,7 +106,7 @@ impl DriverRegistry {
     ///
     /// # Errors
     /// The system has no thread or no reactor for it.
-    pub fn start(target: Target, config: &Config, identity: Identity, around: Surroundings) -> std::io::Result<Self> {
+    pub fn start(target: Target, config: &Config, identity: &Identity, around: Surroundings) -> std::io::Result<Self> {
         let shards = config.shard_count();
         let (claims, claims_taken) = mpsc::channel(CLAIMS_MAX);
         let (batches, batches_taken) = mpsc::channel(BATCHES_MAX);
@@ -120,7 +120,7 @@ impl DriverRegistry {
             shared: Shared {
                 target,
                 keys: Keys::new(&config.fleet_redis_prefix),
-                sign: sign(&identity, (around.now_ms)()),
+                sign: sign(identity, (around.now_ms)()),
                 ttl_ms: config.fleet_redis_driver_ttl_ms,
                 lease_ms,
                 shards,
@@ -283,8 +283,8 @@ impl Writer {
             tokio::select! {
                 output = &mut future => return Some(output),
                 // Dropped: that is the answer.
-                claim = self.claims.recv() => if claim.is_none() { return None },
-                batch = self.batches.recv() => if batch.is_none() { return None },
+                claim = self.claims.recv() => drop(claim?),
+                batch = self.batches.recv() => drop(batch?),
             }
         }
     }
