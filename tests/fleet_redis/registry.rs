@@ -170,7 +170,8 @@ async fn an_older_session_overwrites_nothing() {
     client
         .until("driver:d-1", "there", |entry| entry.contains_key("state"))
         .await;
-    let newer = driver.session() + 1;
+    // A node whose clock is years ahead.
+    let newer = driver.session() + (1 << 40);
     let mut take = redis::cmd("HSET");
     take.arg("driver:d-1")
         .arg(&["node", "gw-z", "state", "on_trip", "session"])
@@ -182,8 +183,15 @@ async fn an_older_session_overwrites_nothing() {
     assert_eq!(node.metric("dispatchd_registry_refused_total", "").await, 1);
     let entry = client.hash("driver:d-1").await;
     assert_eq!((entry["node"].as_str(), entry["state"].as_str()), ("gw-z", "on_trip"));
-    // The next connect is newer than both.
-    assert!(node.driver("d-1").await.session() > newer);
+    // The next connect is newer than both, and so is one that Redis is not asked for.
+    let next = node.driver("d-1").await.session();
+    assert!(next > newer);
+    redis.kill();
+    eventually("the registry to be away", || async {
+        (node.metric("dispatchd_registry_connected", "").await == 0).then_some(())
+    })
+    .await;
+    assert!(node.driver("d-1").await.session() > next);
 }
 
 /// Connects of one driver that race for both nodes: one of them keeps it, the others hear 4001, and no session comes twice.

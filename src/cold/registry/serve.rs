@@ -397,9 +397,7 @@ impl<'w> Connection<'w> {
         }
         self.writer.shared.metrics().nodes.set(nodes.nodes().len() as u64);
         self.writer.nodes = Arc::new(nodes);
-        let nodes = &self.writer.nodes;
-        let inboxes = &self.writer.shared.inboxes;
-        inboxes.each(|_, inbox| inbox.send(FromRegistry::Nodes(Arc::clone(nodes))));
+        self.writer.shared.inboxes.show(&self.writer.nodes);
     }
 
     /// Another node says that it has taken a driver: `session id`.

@@ -78,24 +78,46 @@ pub struct DriverRegistry {
     thread: JoinHandle<()>,
 }
 
-/// The inboxes of the shards, in their order. Locked by whoever attaches a shard and, once in a while, by the thread.
-pub(super) struct Inboxes(Mutex<Vec<Option<Arc<Inbox>>>>);
+/// The inboxes of the shards. Locked by whoever attaches a shard and, once in a while, by the thread.
+pub(super) struct Inboxes(Mutex<Attached>);
+
+struct Attached {
+    /// In the order of shards.
+    inboxes: Vec<Option<Arc<Inbox>>>,
+    /// Who is alive, as it was said last: a shard may come when the thread has been at work for a while.
+    nodes: Arc<NodeList>,
+}
 
 impl Inboxes {
     /// Does something with the inboxes of all shards that are attached.
-    pub(super) fn each(&self, mut act: impl FnMut(usize, &Inbox)) {
-        let inboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (shard, inbox) in inboxes.iter().enumerate() {
-            if let Some(inbox) = inbox {
-                act(shard, inbox);
-            }
+    fn each(&self, act: impl Fn(&Inbox)) {
+        for inbox in self.lock().inboxes.iter().flatten() {
+            act(inbox);
         }
+    }
+
+    /// Says to all shards who is alive, and to those that come later.
+    pub(super) fn show(&self, nodes: &Arc<NodeList>) {
+        let mut attached = self.lock();
+        attached.nodes = Arc::clone(nodes);
+        for inbox in attached.inboxes.iter().flatten() {
+            inbox.send(FromRegistry::Nodes(Arc::clone(nodes)));
+        }
+    }
+
+    fn attach(&self, shard: u16, inbox: Arc<Inbox>) {
+        let mut attached = self.lock();
+        inbox.send(FromRegistry::Nodes(Arc::clone(&attached.nodes)));
+        attached.inboxes[usize::from(shard)] = Some(inbox);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Attached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says something to one shard.
     pub(super) fn send(&self, shard: u16, message: FromRegistry) {
-        let inboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Some(inbox)) = inboxes.get(usize::from(shard)) {
+        if let Some(Some(inbox)) = self.lock().inboxes.get(usize::from(shard)) {
             inbox.send(message);
         }
     }
@@ -112,7 +134,10 @@ impl DriverRegistry {
         let (batches, batches_taken) = mpsc::channel(BATCHES_MAX);
         let (say_lease, lease) = std_mpsc::channel();
         let presence = Arc::new(Presence::default());
-        let inboxes = Arc::new(Inboxes(Mutex::new((0..shards).map(|_| None).collect())));
+        let inboxes = Arc::new(Inboxes(Mutex::new(Attached {
+            inboxes: (0..shards).map(|_| None).collect(),
+            nodes: Arc::default(),
+        })));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let lease_ms = config.fleet_redis_lease_ms;
         let lease_word_max = Duration::from_millis(2 * lease_ms) + LEASE_WORD_GRACE + 4 * target.timeout();
@@ -160,8 +185,7 @@ impl DriverRegistry {
             self.batches.clone(),
             Arc::clone(&self.presence),
         );
-        let mut inboxes = self.inboxes.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inboxes[usize::from(shard)] = Some(handle.inbox());
+        self.inboxes.attach(shard, handle.inbox());
         handle
     }
 
@@ -224,7 +248,7 @@ impl Shared {
     pub(super) fn present(&self, generation: u64) {
         self.presence.set(generation);
         self.metrics().connected.set(u64::from(generation != 0));
-        self.inboxes.each(|_, inbox| inbox.wake());
+        self.inboxes.each(Inbox::wake);
     }
 }
 
