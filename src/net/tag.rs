@@ -30,6 +30,8 @@ pub(super) enum Op {
     WokenByRing,
     /// The poll of the waker's eventfd.
     WokenByThread,
+    /// The poll of the eventfd that other rings of the same shard signal.
+    Signalled,
     /// A file write, by its index.
     FileWrite(u32),
 }
@@ -49,6 +51,7 @@ impl Op {
             Op::WokenByRing => (8, 0),
             Op::WokenByThread => (9, 0),
             Op::FileWrite(index) => (10, u64::from(index)),
+            Op::Signalled => (11, 0),
         };
         assert!(
             argument <= HAND_OVER_TOKEN_MAX,
@@ -72,6 +75,7 @@ impl Op {
             8 => Op::WokenByRing,
             9 => Op::WokenByThread,
             10 => Op::FileWrite(argument as u32),
+            11 => Op::Signalled,
             _ => return None,
         })
     }

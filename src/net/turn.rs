@@ -70,7 +70,7 @@ impl Net {
         match op {
             Op::Ignored => {}
             Op::Accept => self.on_accept(result, more, events),
-            Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), events),
+            Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), more, events),
             Op::Send(conn) => self.on_send(conn, result, events),
             Op::Shutdown(conn) => self.on_shutdown(conn),
             Op::Close(conn) => {
@@ -84,7 +84,13 @@ impl Net {
                 self.waker.seen();
                 self.woken = true;
                 if !more {
-                    self.ring.poll_eventfd(self.waker.fd());
+                    self.ring.poll_eventfd(self.waker.fd(), Op::WokenByThread);
+                }
+            }
+            // Whoever signals has the events; the sleep is over, which is all.
+            Op::Signalled => {
+                if let Some(signals) = self.signals.as_ref().filter(|_| !more) {
+                    self.ring.poll_eventfd(signals.fd(), Op::Signalled);
                 }
             }
             Op::FileWrite(index) => {

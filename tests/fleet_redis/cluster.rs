@@ -16,11 +16,14 @@ struct Servers {
 
 impl Servers {
     fn start(script: &'static str, count: usize, ports_in: &'static str, more: &[(&'static str, &str)]) -> Self {
-        let ports: Vec<u16> = (0..count).map(|_| ports::free_address().port()).collect();
-        let listed = ports.iter().map(u16::to_string).collect::<Vec<String>>().join(" ");
+        let free = || -> Vec<u16> { (0..count).map(|_| ports::free_address().port()).collect() };
+        let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<String>>().join(" ");
+        let (ports, bus_ports) = (free(), free());
         let mut variables: Vec<(&str, String)> =
             more.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        variables.push((ports_in, listed));
+        variables.push((ports_in, list(&ports)));
+        // The usual ones, far above, may be anybody's connection at the moment.
+        variables.push(("REDIS_CLUSTER_BUS_PORTS", list(&bus_ports)));
         let dir = TempDir::with_prefix("dispatchd-redis-").expect("a temporary directory");
         let servers = Self {
             script,

@@ -15,8 +15,8 @@ impl Fleet {
     async fn start() -> Self {
         let redis = Redis::start();
         let nodes = [
-            redis.setup("gw-0", 2).start().await,
-            redis.setup("gw-1", 2).start().await,
+            redis.setup_of_silent("gw-0", 2).start().await,
+            redis.setup_of_silent("gw-1", 2).start().await,
         ];
         let mut drivers = Vec::new();
         for number in 0..DRIVERS {

@@ -10,6 +10,7 @@ fn status(redis: &Redis, more: &[&str]) -> Output {
     command
         .args(["fleet", "status", "--set"])
         .arg(format!("fleet_redis_url={}", redis.url()));
+    command.args(["--set", "fleet_redis_timeout_ms=20000"]);
     command.args(more).output().expect("the program")
 }
 
@@ -36,7 +37,7 @@ async fn until_nodes(
 #[tokio::test]
 async fn status_shows_who_lives_and_what_it_has() {
     let redis = Redis::start();
-    let a = redis.setup("gw-a", 2).set("fleet_redis_lease_ms", 600).start().await;
+    let a = redis.setup("gw-a", 2).start().await;
     let mut b = redis
         .setup("gw-b", 1)
         .set("fleet_address", "gw-b.example:8080")
@@ -89,7 +90,7 @@ async fn status_says_what_is_missing() {
 async fn a_name_has_one_process() {
     let redis = Redis::start();
     let mut first = redis.setup("gw-a", 1).start().await;
-    let mut second = redis.setup("gw-a", 1).set("fleet_redis_lease_ms", 600).prepare();
+    let mut second = redis.setup("gw-a", 1).prepare();
     second.spawn();
     assert_eq!(second.exit().await.code(), Some(1));
     first.crash_and_restart().await;

@@ -70,6 +70,12 @@ impl Redis {
             .set("node_id", node_id)
             .set("fleet_redis_url", self.url())
     }
+
+    /// The same for drivers who say nothing for as long as a test takes.
+    pub fn setup_of_silent(&self, node_id: &str, shards: u16) -> Setup {
+        let setup = self.setup(node_id, shards).set("heartbeat_ms", 600_000);
+        setup.set("fleet_redis_driver_ttl_ms", 1_200_000)
+    }
 }
 
 impl Drop for Redis {
@@ -132,7 +138,8 @@ impl Client {
         for id in ids {
             pipe.cmd("HGET").arg(format!("driver:{id}")).arg("node");
         }
-        let nodes: Vec<Option<String>> = pipe.query_async(&mut self.0.clone()).await.expect("nodes of drivers");
+        // A busy machine may take its time; whoever asks asks again.
+        let nodes: Vec<Option<String>> = pipe.query_async(&mut self.0.clone()).await.unwrap_or_default();
         nodes.iter().filter(|node| node.as_deref() == Some(node_id)).count()
     }
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A Redis Cluster on the loopback interface, for tests: redis-cluster.sh start|stop|kill PORT|status|wipe
 #
-# REDIS_CLUSTER_PORTS ("7101 7102 7103"), REDIS_CLUSTER_REPLICAS (0 per master), SERVICES_DATA, READY_TIMEOUT_S.
+# REDIS_CLUSTER_PORTS ("7101 7102 7103"), REDIS_CLUSTER_BUS_PORTS (each 10000 above), REDIS_CLUSTER_REPLICAS (0 per master),
+# SERVICES_DATA, READY_TIMEOUT_S.
 # `kill PORT` is kill -9; `start` brings that node back as who it was.
 set -euo pipefail
 HERE="$(dirname "${BASH_SOURCE[0]}")"
@@ -9,11 +10,12 @@ HERE="$(dirname "${BASH_SOURCE[0]}")"
 source "$HERE/common.sh"
 
 read -r -a PORTS <<<"${REDIS_CLUSTER_PORTS:-7101 7102 7103}"
+read -r -a BUS_PORTS <<<"${REDIS_CLUSTER_BUS_PORTS:-}"
 REPLICAS="${REDIS_CLUSTER_REPLICAS:-0}"
 
 # A node notices after 2 s that another one is gone; a replica gets its copy at once.
 start_node() {
-    REDIS_PORT="$1" "$HERE/redis.sh" start --cluster-enabled yes --cluster-config-file nodes.conf \
+    REDIS_PORT="$1" "$HERE/redis.sh" start --cluster-enabled yes --cluster-config-file nodes.conf --cluster-port "$2" \
         --cluster-node-timeout 2000 --repl-diskless-sync-delay 0
 }
 
@@ -26,10 +28,12 @@ is_whole() {
 }
 
 start() {
-    local port hosts=()
-    for port in "${PORTS[@]}"; do
-        start_node "$port"
-        hosts+=("127.0.0.1:$port")
+    local index port bus hosts=()
+    for index in "${!PORTS[@]}"; do
+        port="${PORTS[$index]}"
+        bus="${BUS_PORTS[$index]:-$((port + 10000))}"
+        start_node "$port" "$bus"
+        hosts+=("127.0.0.1:$port@$bus")
     done
     # Whoever was in a cluster already finds it again.
     if [[ "$(redis-cli -p "${PORTS[0]}" cluster info | sed -n 's/^cluster_known_nodes:\([0-9]*\).*/\1/p')" == 1 ]]; then
