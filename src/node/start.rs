@@ -161,7 +161,6 @@ fn shard_main(begin: Begin) {
         clock,
         mail,
         store,
-        registry,
         ..
     } = begin;
     let net_config = NetConfig {
@@ -185,7 +184,6 @@ fn shard_main(begin: Begin) {
         let waker = waker.clone();
         store.attach(index, Box::new(move || waker.wake()))
     };
-    let registry = registry.map(|registry| attach(&registry, index, waker.clone()));
     drop(store);
     let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");
@@ -206,7 +204,7 @@ fn shard_main(begin: Begin) {
         store_health,
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
-        registry,
+        registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

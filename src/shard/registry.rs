@@ -162,6 +162,16 @@ impl Fleet {
         self.dirty.len() + self.gone.len()
     }
 
+    /// Places in `dirty` of drivers who left memory add up while nothing is written: then all drivers are walked instead.
+    fn bound_dirty(&mut self) {
+        if self.dirty.len() > 2 * self.marks.len() * PAGE_LEN {
+            for (key, _) in std::mem::take(&mut self.dirty) {
+                self.mark(key).is_dirty = false;
+            }
+            self.rebuild_from = Some(0);
+        }
+    }
+
     /// With a new registry everything is written again, a step of the walk in each turn.
     fn rebuild(&mut self, now_ms: u64) {
         let Some(from) = self.rebuild_from else { return };
@@ -355,6 +365,7 @@ impl<P: Platform> Shard<P> {
         let now_ms = self.now_ms;
         let Some(fleet) = &mut self.fleet else { return };
         let generation = fleet.handle.generation();
+        fleet.bound_dirty();
         if generation != 0 {
             if generation != fleet.generation {
                 fleet.generation = generation;
