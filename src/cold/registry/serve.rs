@@ -9,7 +9,7 @@ use crate::fsm::ids::{DriverId, home_shard};
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use redis::{RedisError, RedisResult};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +88,8 @@ pub(super) struct Connection<'w> {
     notice_tick: Interval,
     /// Drivers taken from other nodes, which are to be told.
     notices: HashMap<String, Vec<String>>,
+    /// Nodes whose leases have ended.
+    lapsed: HashSet<String>,
     /// Until when a node that is not listed may only not have said yet that it lives: Redis has lost what it had.
     settles_at: Instant,
     claims_open: bool,
@@ -127,6 +129,7 @@ impl<'w> Connection<'w> {
             tick,
             notice_tick,
             notices: HashMap::new(),
+            lapsed: HashSet::new(),
             settles_at: Instant::now() + Duration::from_millis(lease_ms),
             claims_open: true,
             batches_open: true,
@@ -233,11 +236,11 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// Another node had the driver: it is told, if it lives.
+    /// Another node had the driver: it is told, unless it is known to be dead.
     fn notice(&mut self, from: String, session: u64, driver_id: &DriverId) {
         self.writer.shared.metrics().taken.inc();
-        let nodes = self.writer.nodes.nodes();
-        if !nodes.iter().any(|node| node.node_id == from.as_str()) {
+        // One that is not listed yet may have begun just now.
+        if self.lapsed.contains(&from) {
             return;
         }
         let waiting = self.notices.entry(from).or_default();
@@ -333,6 +336,8 @@ impl<'w> Connection<'w> {
             }) => {
                 self.alive(is_new);
                 self.show(&nodes);
+                let lapsed = nodes.into_iter().filter(|node| node.fields.is_empty());
+                self.lapsed = lapsed.map(|node| node.node_id).collect();
                 for text in &moved {
                     self.moved(text);
                 }
