@@ -16,9 +16,9 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
 
-# All tests, or those whose names match
-test *filter:
-    ./test {{filter}}
+# All tests: just test, or with --quick or --long
+test *options:
+    ./test {{options}}
 
 # One test target: just target config_sources
 target name *filter:

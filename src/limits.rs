@@ -38,6 +38,9 @@ pub const EVENT_POLLS_MAX: usize = 1_024;
 /// Ids of requests (and as many of trips) that a shard looks up in the store at once for those who only speak of them.
 /// Drivers have no other bound: what they say of ids that nobody knows beyond it is dropped.
 pub const LOOKUPS_MAX: usize = 65_536;
+/// Look-ups beyond which one more is not begun for a `POST` whose body is no offer: it is right only for a request that has
+/// ended, and whoever sends many of them is to cost nobody else a wait.
+pub const MISPOST_LOOKUPS_MAX: usize = 64;
 /// Answers, receipts, shifts and trips that a driver may send per second before its socket is read more slowly; a driver
 /// at work needs a few per offer.
 pub const DRIVER_COMMANDS_PER_S: u32 = 200;
@@ -59,6 +62,8 @@ pub const HTTP_PIPELINE_MAX: usize = 1024;
 pub const OUTPUT_QUEUE_BYTES_MIN: usize = 64 << 10;
 /// Descriptors that a process keeps for files, rings and listeners, of `RLIMIT_NOFILE`.
 pub const DESCRIPTORS_RESERVED: u64 = 512;
+/// Descriptors of each further ring of a shard: the ring's own, and its eventfd.
+pub const DESCRIPTORS_OF_A_RING: u64 = 2;
 
 // ---- journal -----------------------------------------------------------------------------------------------------
 
@@ -89,6 +94,7 @@ const _: () = {
     assert!(wire::OFFER_TIMEOUT_MS_MAX <= wire::DEADLINE_MS_MAX && wire::BUSY_WAIT_MS_MAX <= wire::DEADLINE_MS_MAX);
     assert!(wire::PARALLEL_MAX as usize <= wire::CANDIDATES_MAX);
     assert!(OUTPUT_QUEUE_BYTES_MIN >= 4 * wire::MESSAGE_LEN_MAX);
+    assert!(MISPOST_LOOKUPS_MAX < LOOKUPS_MAX);
     // Whole milliseconds for each, and pauses short beside what they are to stop.
     assert!(1_000 % DRIVER_COMMANDS_PER_S == 0 && DRIVER_COMMANDS_BURST >= DRIVER_COMMANDS_PER_S);
     assert!(DRIVER_PAUSE_MS < DRIVER_DEBT_MS_MAX as u64);

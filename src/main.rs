@@ -9,18 +9,15 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Something went wrong while running.
 const EXIT_FAILURE: u8 = 1;
 /// The command line or the settings are wrong; clap uses the same.
 const EXIT_USAGE: u8 = 2;
-/// Longest time for telling about a panic, before the process ends without a word.
-const REPORT_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     dispatchd::demo::node::die_with_parent();
-    abort_on_panic();
+    dispatchd::ops::panics::abort();
     match Cli::parse().command {
         Command::Serve(settings) => serve(settings),
         Command::Config(ConfigCommand::Show { settings, format }) => config_show(settings, format),
@@ -284,23 +281,6 @@ fn status<E: Display>(result: Result<u8, E>) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => fail(EXIT_FAILURE, &error),
     }
-}
-
-/// A panic is a bug, and what the process believes is then not to be trusted: the journal is. So it ends here, in
-/// every build, on whichever thread it happens.
-fn abort_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        // Nobody may read stderr, and then the report would wait for ever.
-        let _ = std::thread::Builder::new().spawn(|| {
-            std::thread::sleep(REPORT_MAX);
-            std::process::abort();
-        });
-        // The lines before it say how it came to this.
-        dispatchd::ops::log::end();
-        report(info);
-        std::process::abort();
-    }));
 }
 
 /// Each line of `error` becomes one line of stderr.

@@ -110,7 +110,8 @@ fn a_bad_value_names_key_value_place_and_rule() {
         "99999999999999999999999",
         "8.5",
         "true",
-        "\"8000\"",
+        "\"700000\"",
+        "\"8000 \"",
         "[1]",
         "{ a = 1 }",
     ] {
@@ -129,6 +130,15 @@ fn a_bad_value_names_key_value_place_and_rule() {
             "journal_segment_bytes = 16777217",
             "a multiple of 4096 from 2097152 to 1073741824",
         ),
+        // Only the quotes are wrong.
+        ("shards = \"4\"", "a whole number from 0 to 1024, without quotes"),
+        (
+            "recv_buffers = \"64\"",
+            "a power of two from 16 to 32768, without quotes",
+        ),
+        ("pin_shards = \"true\"", "true or false, without quotes"),
+        ("pin_shards = \"yes\"", "true or false"),
+        ("node_id = 7", "1 to 64 of A-Z a-z 0-9 . _ : -, in quotes"),
     ] {
         let (key, value) = text.split_once(" = ").unwrap();
         check_file(text, &format!("{key} cannot be {value} (FILE:1); allowed: {allowed}"));

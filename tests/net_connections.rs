@@ -284,6 +284,7 @@ fn pauses_at_any_moment_neither_lose_nor_repeat_bytes() {
     let mut got = Vec::new();
     for (round, bytes) in sent.chunks(3).enumerate() {
         client.write_all(bytes).unwrap();
+        shard.net.allow_busy(conn);
         shard.net.start_recv(conn);
         // Paused before the ring was entered, after it, after bytes were found, or not at all; on again at once or later.
         (0..round % 3).for_each(|_| shard.poll());
@@ -315,6 +316,7 @@ fn a_connection_is_busy_while_it_receives_often() {
     let (mut shard, addr) = Shard::listening(&small());
     let mut client = TcpStream::connect(addr).unwrap();
     let conn = shard.accept();
+    shard.net.allow_busy(conn);
     shard.net.start_recv(conn);
     let mut exchange = |shard: &mut Shard| {
         client.write_all(b"beat").unwrap();
@@ -347,6 +349,7 @@ fn a_connection_that_leaves_while_busy_is_forgotten() {
     let (mut shard, addr) = Shard::listening(&small());
     let mut client = TcpStream::connect(addr).unwrap();
     let conn = shard.accept();
+    shard.net.allow_busy(conn);
     shard.net.start_recv(conn);
     for _ in 0..5 {
         client.write_all(b"beat").unwrap();
@@ -357,6 +360,23 @@ fn a_connection_that_leaves_while_busy_is_forgotten() {
     assert_eq!(shard.closed(conn), CloseCause::Local);
     shard.net.trim();
     assert_eq!(shard.net.busy_connections(), 0);
+}
+
+/// A pause takes the right to be busy, and without it a pause finds nothing that the kernel took beforehand.
+#[test]
+fn a_connection_that_was_paused_is_not_busy() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.net.allow_busy(conn);
+    shard.net.start_recv(conn);
+    shard.net.pause_recv(conn);
+    shard.net.start_recv(conn);
+    for _ in 0..10 {
+        client.write_all(b"beat").unwrap();
+        assert_eq!(shard.receive(conn, 4), b"beat");
+        assert_eq!(shard.net.busy_connections(), 0);
+    }
 }
 
 #[test]

@@ -268,3 +268,111 @@ fn a_wake_up_by_a_ring_before_the_sleep_ends_it() {
         assert!(events.iter().any(|event| matches!(event, NetEvent::Woken)));
     });
 }
+
+/// A sleeper that only member rings wake, again and again, from every point of its turn.
+#[test]
+fn what_members_signal_is_never_slept_over() {
+    ends(|| {
+        let (mut rings, addr) = listening();
+        let client = thread::spawn(move || {
+            let mut streams: Vec<_> = (0..4)
+                .map(|_| {
+                    let mut stream = TcpStream::connect(addr).unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    stream.write_all(b"!").unwrap();
+                    stream.read_exact(&mut [0]).unwrap();
+                    stream
+                })
+                .collect();
+            for round in 0..20_000_usize {
+                let number = round % streams.len();
+                let stream = &mut streams[number];
+                for _ in 0..(round * 7) % 300 {
+                    std::hint::spin_loop();
+                }
+                stream.write_all(b"!").unwrap();
+                stream.read_exact(&mut [0]).unwrap();
+            }
+        });
+        let mut ended = 0;
+        while ended < 4 {
+            let mut events = Vec::new();
+            rings.turn(Some(Duration::from_secs(3_600)), &mut events).unwrap();
+            for event in events {
+                match event {
+                    NetEvent::Accepted { conn } => rings.start_recv(conn),
+                    NetEvent::Received { conn, buffer } => {
+                        rings.recycle(buffer);
+                        rings.output(conn).unwrap().push(b'!');
+                    }
+                    NetEvent::PeerClosed { conn } => rings.close_after_output(conn),
+                    NetEvent::Closed { .. } => ended += 1,
+                    _ => {}
+                }
+            }
+        }
+        client.join().unwrap();
+    });
+}
+
+/// A crowd that connects while the shard is busy for a moment: how many of them are lost, and how many are never taken.
+fn crowd(ring_slots: u32, rings: u32, clients: usize, per_turn: usize) -> (usize, usize, usize) {
+    let config = NetConfig {
+        fixed_files: ring_slots,
+        ..small()
+    };
+    let mut rings = Rings::new(&config, rings * ring_slots).unwrap();
+    let listener = bind_reuseport("127.0.0.1:0".parse().unwrap(), 4_096).unwrap();
+    let addr = listener.local_addr().unwrap();
+    rings.listen(listener);
+    let (mut streams, mut accepted) = (Vec::new(), 0);
+    let mut turn = |accepted: &mut usize, wait| {
+        let mut events = Vec::new();
+        rings.turn(wait, &mut events).unwrap();
+        for event in events {
+            match event {
+                NetEvent::Accepted { .. } => *accepted += 1,
+                NetEvent::Woken => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    };
+    turn(&mut accepted, None);
+    while streams.len() < clients {
+        // As many as come in one long turn.
+        for _ in 0..per_turn.min(clients - streams.len()) {
+            streams.push(TcpStream::connect(addr).unwrap());
+        }
+        turn(&mut accepted, None);
+    }
+    for _ in 0..1_000 {
+        turn(&mut accepted, Some(Duration::from_millis(5)));
+    }
+    let waiting_long = clients - accepted;
+    let _one_more = TcpStream::connect(addr).unwrap();
+    for _ in 0..100 {
+        turn(&mut accepted, Some(Duration::from_millis(5)));
+    }
+    let mut lost = 0;
+    for stream in &mut streams {
+        stream.set_nonblocking(true).unwrap();
+        let ended = match stream.read(&mut [0]) {
+            Ok(0) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+            Ok(_) => false,
+        };
+        lost += usize::from(ended);
+    }
+    (lost, waiting_long - lost, clients + 1 - lost - accepted)
+}
+
+/// Room for 8,192, half of it used: as with one ring, nobody waits for the next connection to be noticed. At the end of each
+/// ring the kernel may take one connection more than there are slots, which is lost.
+#[test]
+fn a_crowd_is_taken_while_there_is_room() {
+    for per_turn in [100, 4_096] {
+        let (lost, waiting, _) = crowd(2_048, 4, 4_096, per_turn);
+        assert_eq!(waiting, 0, "{per_turn} in a turn");
+        assert!(lost <= 4, "{per_turn} in a turn: {lost} lost");
+    }
+}

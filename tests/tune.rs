@@ -13,6 +13,9 @@ const LIMITS: &str = "Limit                     Soft Limit           Hard Limit 
                       Max open files            1024                 1048576              files     \n\
                       Max locked memory         8388608              unlimited            bytes     \n";
 
+/// Whose limits they are on a host without the unit.
+const OWN: &str = " (this shell; no dispatchd.service is installed)";
+
 fn write(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -63,7 +66,7 @@ fn a_host_that_has_everything_is_good() {
     assert_eq!(verdict(&host, "conntrack"), Verdict::Absent);
     assert_eq!(
         verdict(&host, "limit: locked memory"),
-        Verdict::Good("unlimited".into())
+        Verdict::Good(format!("unlimited{OWN}"))
     );
 }
 
@@ -87,8 +90,13 @@ fn each_kind_of_line_is_found_off() {
             "net.ipv4.ip_local_port_range",
             "32768 60999",
         ),
-        ("proc/self/limits", &limits, "limit: open files", "20000"),
-        ("proc/self/limits", &limits, "limit: locked memory", "1048576"),
+        ("proc/self/limits", &limits, "limit: open files", &format!("20000{OWN}")),
+        (
+            "proc/self/limits",
+            &limits,
+            "limit: locked memory",
+            &format!("1048576{OWN}"),
+        ),
         (
             "sys/devices/system/cpu/cpu2/cpufreq/scaling_governor",
             "powersave",
@@ -117,6 +125,49 @@ fn each_kind_of_line_is_found_off() {
         text.contains("should be at least 65535") && text.contains("effect:"),
         "{text}"
     );
+}
+
+/// What the service will have counts, not what the shell has that asks.
+#[test]
+fn limits_are_those_of_the_unit() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    let limits = |open_files: Verdict, locked: Verdict| {
+        assert_eq!(verdict(&host, "limit: open files"), open_files);
+        assert_eq!(verdict(&host, "limit: locked memory"), locked);
+    };
+    let good = |now: &str| Verdict::Good(format!("{now} (dispatchd.service)"));
+    let off = |now: &str| Verdict::Off(format!("{now} (dispatchd.service)"));
+    let unit = "usr/lib/systemd/system/dispatchd.service";
+    write(
+        root.path(),
+        unit,
+        "[Unit]\nLimitNOFILE=1048576\n[Service]\n#LimitNOFILE=1048576\n",
+    );
+    limits(off("not set"), off("not set"));
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/dispatchd.service");
+    write(root.path(), unit, &fs::read_to_string(shipped).unwrap());
+    limits(good("1048576"), good("unlimited"));
+    // Drop-ins win by their names, and the administrator's over the vendor's.
+    let vendors = "usr/lib/systemd/system/dispatchd.service.d/50-limits.conf";
+    write(
+        root.path(),
+        vendors,
+        "[Service]\nLimitNOFILE = 1024:20000\nLimitMEMLOCK=1M\n",
+    );
+    limits(off("20000"), off("1048576"));
+    let own = "etc/systemd/system/dispatchd.service.d/50-limits.conf";
+    write(root.path(), own, "[Service]\nLimitNOFILE=2000000\nLimitMEMLOCK=8M\n");
+    limits(good("2000000"), good("8388608"));
+    let later = "etc/systemd/system/dispatchd.service.d/90.conf";
+    write(root.path(), later, "[Service]\nLimitNOFILE=\nLimitMEMLOCK=much\n");
+    limits(off("not set"), off("much"));
+    let whole = "etc/systemd/system/dispatchd.service";
+    write(root.path(), whole, "[Service]\nLimitNOFILE=1\n");
+    fs::remove_file(root.path().join(later)).unwrap();
+    fs::remove_file(root.path().join(own)).unwrap();
+    fs::remove_file(root.path().join(vendors)).unwrap();
+    limits(off("1"), off("not set"));
 }
 
 #[test]

@@ -311,3 +311,30 @@ fn acknowledgements() {
         check_fails(api::parse_events_ack(body.as_bytes()), 400, word, body);
     }
 }
+
+/// Of a body that is no offer, whatever else it says.
+#[test]
+fn the_id_of_a_bad_offer() {
+    let r1 = RequestId::parse("r1").ok();
+    for (body, id) in [
+        (r#"{"request_id":"r1"}"#, &r1),
+        (
+            r#" {"trip":7,"candidates":{},"request_id":"r\u0031","priority":[]} "#,
+            &r1,
+        ),
+        (r#"{"request_id":"r1","priority":"gold","priority":"gold"}"#, &r1),
+        (r#"{"request_id":"r1","request_id":"r1"}"#, &None),
+        (r#"{"request_id":"r 1"}"#, &None),
+        (r#"{"request_id":1}"#, &None),
+        (r#"{"request_id":null}"#, &None),
+        (r#"{"id":"r1"}"#, &None),
+        (r#"{"request_id":"r1""#, &None),
+        (r#"["r1"]"#, &None),
+        ("r1", &None),
+        ("", &None),
+    ] {
+        assert!(api::parse_offer(body.as_bytes()).is_err());
+        assert_eq!(&api::offer_id(body.as_bytes()), id, "{body}");
+    }
+    assert_eq!(api::offer_id(b"{\"request_id\":\"r1\xff\"}"), None);
+}

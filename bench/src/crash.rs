@@ -6,7 +6,6 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use dispatchd::demo::crash::{self, CrashOptions, Power};
 use dispatchd::demo::node;
@@ -14,8 +13,6 @@ use lossyfs::{Honesty, LossyDisk};
 
 use crate::server::Install;
 
-/// Every other cut waits up to this long for a moment in which a write is under way.
-const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
 /// Size of the journal's segments: small, so that they are made and dropped while the play lasts, and soon read.
 const SEGMENT_BYTES: u32 = 2 << 20;
 
@@ -64,10 +61,8 @@ pub fn run(install: &Install, options: &Options) -> io::Result<ExitCode> {
         let data = home.path().join("data");
         std::fs::create_dir(&data)?;
         let mounted = LossyDisk::mount(&data, options.seed, honesty);
-        disk = Some(Cuts {
-            disk: mounted.map_err(|error| io::Error::other(format!("no lossy file system: {error}")))?,
-            cuts: 0,
-        });
+        let mounted = mounted.map_err(|error| io::Error::other(format!("no lossy file system: {error}")))?;
+        disk = Some(Cuts(mounted));
     }
     settings.extend_from_slice(&install.settings);
     let crash_options = CrashOptions {
@@ -83,7 +78,7 @@ pub fn run(install: &Install, options: &Options) -> io::Result<ExitCode> {
         .build()?;
     let power = disk.as_mut().map(|disk| disk as &mut dyn Power);
     let played = runtime.block_on(crash::run(&install.program, home.path(), &crash_options, power));
-    if let Some(Cuts { disk, .. }) = &disk {
+    if let Some(Cuts(disk)) = &disk {
         println!("disk: {:?}", disk.counts());
     }
     let report = played.map_err(|error| io::Error::other(error.to_string()))?;
@@ -102,20 +97,14 @@ pub fn run(install: &Install, options: &Options) -> io::Result<ExitCode> {
 }
 
 /// The power of a lossy disk.
-struct Cuts {
-    disk: LossyDisk,
-    cuts: u32,
-}
+struct Cuts(LossyDisk);
 
 impl Power for Cuts {
     fn off(&mut self) {
-        self.cuts += 1;
-        let waits = self.cuts.is_multiple_of(2);
-        self.disk
-            .power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
+        self.0.cut();
     }
 
     fn on(&mut self) -> io::Result<()> {
-        self.disk.power_on().map(drop)
+        self.0.power_on().map(drop)
     }
 }

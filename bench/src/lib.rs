@@ -23,6 +23,7 @@ pub mod ws;
 pub mod chance;
 pub mod chart;
 pub mod compare;
+pub mod due;
 pub mod html;
 pub mod measure;
 pub mod plan;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod disk;
 pub mod server;
 
 use std::str::FromStr;

@@ -194,6 +194,14 @@ fn life_of(request: u8) -> usize {
     usize::from(request / REQUESTS) % LIVES
 }
 
+fn steps(of: u8, first_seq: u32, entries: Vec<LogEntry>) -> Record {
+    Record::Steps {
+        request_id: request(of),
+        first_seq,
+        entries,
+    }
+}
+
 fn record(part: &Part, stories: &Stories) -> (Record, usize) {
     let story = |number: u8| &stories[usize::from(number % REQUESTS)][life_of(number)];
     let record = match part {
@@ -203,12 +211,7 @@ fn record(part: &Part, stories: &Stories) -> (Record, usize) {
             len,
         } => {
             let (first_seq, entries) = part_of(story(*of), *first, *len);
-            let request_id = request(*of);
-            Record::Steps {
-                request_id,
-                first_seq,
-                entries,
-            }
+            steps(*of, first_seq, entries)
         }
         Part::Rest {
             request: of,
@@ -216,9 +219,8 @@ fn record(part: &Part, stories: &Stories) -> (Record, usize) {
             len,
         } => {
             let (first_seq, entries) = part_of(story(*of), *first, *len);
-            let request_id = request(*of);
             Record::ImageRest {
-                request_id,
+                request_id: request(*of),
                 first_seq,
                 entries,
             }
@@ -232,12 +234,7 @@ fn record(part: &Part, stories: &Stories) -> (Record, usize) {
             if let Some(last) = entries.last_mut() {
                 last.at_ms ^= 1;
             }
-            let request_id = request(*of);
-            Record::Steps {
-                request_id,
-                first_seq,
-                entries,
-            }
+            steps(*of, first_seq, entries)
         }
         Part::Image { request: of, len } => {
             let (_, log) = part_of(story(*of), 1, *len);

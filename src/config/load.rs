@@ -138,7 +138,7 @@ impl Reader {
             };
             let shown = text.get(value.span()).unwrap_or_default();
             self.set(key.get_ref(), shown, origin, |kind| {
-                value_in_file(kind, value.get_ref())
+                value_in_file(kind, value.get_ref()).ok_or_else(|| allowed_in_file(kind, value.get_ref()))
             });
         }
     }
@@ -161,11 +161,13 @@ impl Reader {
     }
 
     fn set_text(&mut self, key: &str, text: &str, origin: Origin) {
-        self.set(key, &format!("{text:?}"), origin, |kind| kind.parse(text));
+        self.set(key, &format!("{text:?}"), origin, |kind| {
+            kind.parse(text).ok_or_else(|| kind.allowed())
+        });
     }
 
-    /// `shown` is how an error cites the value.
-    fn set(&mut self, key: &str, shown: &str, origin: Origin, parse: impl FnOnce(&Kind) -> Option<Value>) {
+    /// `shown` is how an error cites the value; `parse` gives the value, or what is allowed.
+    fn set(&mut self, key: &str, shown: &str, origin: Origin, parse: impl FnOnce(&Kind) -> Result<Value, String>) {
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.setting.name == key) else {
             let nearest = nearest_name(key);
             self.errors.push(ConfigError::UnknownKey {
@@ -177,12 +179,12 @@ impl Reader {
         };
         let setting = entry.setting;
         match parse(&setting.kind) {
-            Some(value) => *entry = Entry { setting, value, origin },
-            None => self.errors.push(ConfigError::BadValue {
+            Ok(value) => *entry = Entry { setting, value, origin },
+            Err(allowed) => self.errors.push(ConfigError::BadValue {
                 key: setting.name,
                 value: shown.to_owned(),
                 origin,
-                allowed: setting.kind.allowed(),
+                allowed,
             }),
         }
     }
@@ -204,6 +206,19 @@ fn value_in_file(kind: &Kind, value: &DeValue<'_>) -> Option<Value> {
         | DeValue::Datetime(_)
         | DeValue::Array(_)
         | DeValue::Table(_) => None,
+    }
+}
+
+/// What is allowed in a file, for a value that is not: where only the quotes are wrong, that is said.
+fn allowed_in_file(kind: &Kind, value: &DeValue<'_>) -> String {
+    let allowed = kind.allowed();
+    let is_bare = kind.is_integer() || *kind == Kind::Switch;
+    match value {
+        DeValue::String(text) if is_bare && kind.parse(text).is_some() => format!("{allowed}, without quotes"),
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) if !is_bare => {
+            format!("{allowed}, in quotes")
+        }
+        _ => allowed,
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Progress {
     begin: Instant,
     shown: Instant,
     before: Rates,
+    /// The last plain line of how things stand.
+    line: String,
 }
 
 /// Totals whose growth is shown as rates.
@@ -42,6 +44,7 @@ impl Progress {
             begin: now,
             shown: now,
             before: Rates::default(),
+            line: String::new(),
         }
     }
 
@@ -85,12 +88,23 @@ impl Progress {
             now.accepted,
             total(&counters.connected),
         );
-        match &self.bar {
-            Some(bar) => bar.set_message(message),
-            None => self.say(&format!("{posted}/{} trips posted  {message}", self.trips)),
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+        } else {
+            let line = format!("{posted}/{} trips posted  {message}", self.trips);
+            if self.is_news(&line) {
+                self.say(&line);
+            }
         }
         self.before = now;
         self.shown = Instant::now();
+    }
+
+    /// Whether a plain line says what the last one did not: while everything is read back, nothing moves.
+    fn is_news(&mut self, line: &str) -> bool {
+        let news = self.line != line;
+        line.clone_into(&mut self.line);
+        news
     }
 
     /// Takes the bar away.
@@ -98,5 +112,20 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_line_is_said_once() {
+        let mut progress = Progress::new(7);
+        let lines = ["1/7", "7/7", "7/7", "7/7", "6/7", "7/7"];
+        assert_eq!(
+            lines.map(|line| progress.is_news(line)),
+            [true, true, false, false, true, true]
+        );
     }
 }

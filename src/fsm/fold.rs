@@ -108,6 +108,8 @@ pub struct Fold {
     pub trip: Option<Trip>,
     /// Asked for new candidates and waiting for them.
     pub exhausted: bool,
+    /// Since when there is a place to fill, when [`Self::busy_wait_ms`] is not 0: what a wait for busy drivers counts from.
+    pub searching_since_ms: UnixMs,
 }
 
 impl Fold {
@@ -161,6 +163,7 @@ impl Fold {
             end: None,
             trip: None,
             exhausted: false,
+            searching_since_ms: first.at_ms,
         })
     }
 
@@ -182,6 +185,7 @@ impl Fold {
                 self.parallel = parallel.unwrap_or(self.parallel);
                 self.busy_wait_ms = busy_wait_ms.unwrap_or(self.busy_wait_ms);
                 self.exhausted = false;
+                self.searching_since_ms = entry.at_ms;
             }
             Step::OfferSent {
                 attempt,
@@ -198,27 +202,26 @@ impl Fold {
                 if *attempt as usize == self.attempts.len() + 1 {
                     self.try_driver(*attempt, driver_id, entry.at_ms, entry.at_ms, Outcome::Refused(*reason))?;
                 } else {
-                    self.close(*attempt, Outcome::Refused(*reason))?;
+                    self.close(*attempt, Outcome::Refused(*reason), entry.at_ms)?;
                 }
             }
             Step::Delivered { attempt } => self.attempt_mut(*attempt)?.delivered = true,
             Step::Acked { attempt } => self.attempt_mut(*attempt)?.acked = true,
             Step::Accepted { attempt, .. } => {
-                self.close(*attempt, Outcome::Accepted)?;
+                self.close(*attempt, Outcome::Accepted, entry.at_ms)?;
                 self.finish(RequestState::Accepted)?;
             }
-            Step::Declined { attempt, .. } => self.close(*attempt, Outcome::Declined)?,
-            Step::TimedOut { attempt } => self.close(*attempt, Outcome::TimedOut)?,
-            Step::Revoked { attempt, reason } => self.close(*attempt, Outcome::Revoked(*reason))?,
+            Step::Declined { attempt, .. } => self.close(*attempt, Outcome::Declined, entry.at_ms)?,
+            Step::TimedOut { attempt } => self.close(*attempt, Outcome::TimedOut, entry.at_ms)?,
+            Step::Revoked { attempt, reason } => self.close(*attempt, Outcome::Revoked(*reason), entry.at_ms)?,
             Step::Exhausted => self.exhausted = true,
             Step::TripCreated { trip_id, driver_id } => {
-                let (trip_id, driver_id) = (trip_id.clone(), driver_id.clone());
                 if self.end != Some(RequestState::Accepted) || self.trip.is_some() {
                     return Err("a trip without an acceptance, or a second one");
                 }
                 self.trip = Some(Trip {
-                    trip_id,
-                    driver_id,
+                    trip_id: trip_id.clone(),
+                    driver_id: driver_id.clone(),
                     phase: TripPhase::EnRoute,
                 });
             }
@@ -273,6 +276,16 @@ impl Fold {
             .count()
     }
 
+    /// Whether as many drivers hold the offer as may.
+    pub fn is_full(&self) -> bool {
+        self.open_count() >= usize::from(self.parallel)
+    }
+
+    /// Whether no further attempt may be made.
+    pub fn is_used_up(&self) -> bool {
+        self.max_attempts.is_some_and(|most| self.counted() >= most as usize)
+    }
+
     /// The attempt with this number, from 1.
     pub fn attempt(&self, number: u32) -> Option<&Attempt> {
         self.attempts.get((number as usize).checked_sub(1)?)
@@ -280,10 +293,8 @@ impl Fold {
 
     /// The attempt of this driver; there is at most one.
     pub fn attempt_of(&self, driver_id: &DriverId) -> Option<(u32, &Attempt)> {
-        let index = self
-            .attempts
-            .iter()
-            .position(|attempt| attempt.driver_id == *driver_id)?;
+        let own = |attempt: &Attempt| attempt.driver_id == *driver_id;
+        let index = self.attempts.iter().position(own)?;
         Some((index as u32 + 1, &self.attempts[index]))
     }
 
@@ -318,16 +329,14 @@ impl Fold {
             return Err("attempts count without gaps");
         }
         self.candidates.retain(|candidate| candidate != driver_id);
-        let driver_id = driver_id.clone();
-        let attempt = Attempt {
-            driver_id,
+        self.attempts.push(Attempt {
+            driver_id: driver_id.clone(),
             sent_at_ms: at_ms,
             expires_at_ms,
             outcome,
             delivered: false,
             acked: false,
-        };
-        self.attempts.push(attempt);
+        });
         Ok(())
     }
 
@@ -336,12 +345,17 @@ impl Fold {
         self.attempts.get_mut(index).ok_or("no such attempt")
     }
 
-    fn close(&mut self, number: u32, outcome: Outcome) -> Result<(), &'static str> {
+    fn close(&mut self, number: u32, outcome: Outcome, at_ms: UnixMs) -> Result<(), &'static str> {
+        // Counting takes time that only those who wait need.
+        let stood_still = self.busy_wait_ms > 0 && (self.is_full() || self.is_used_up());
         let attempt = self.attempt_mut(number)?;
         if attempt.outcome != Outcome::Open {
             return Err("an attempt ends once");
         }
         attempt.outcome = outcome;
+        if stood_still {
+            self.searching_since_ms = at_ms;
+        }
         Ok(())
     }
 
@@ -403,15 +417,11 @@ pub fn published(request_id: &RequestId, log: &[LogEntry], from: usize, fold: &F
                     trip,
                 })
             }
-            Step::Unfulfilled { by_deadline } => {
-                let excluded = fold.excluded().cloned().collect();
-                let (attempts, by_deadline) = (fold.attempts.len() as u32, *by_deadline);
-                Some(PublishedKind::RequestUnfulfilled {
-                    excluded,
-                    attempts,
-                    by_deadline,
-                })
-            }
+            Step::Unfulfilled { by_deadline } => Some(PublishedKind::RequestUnfulfilled {
+                excluded: fold.excluded().cloned().collect(),
+                attempts: fold.attempts.len() as u32,
+                by_deadline: *by_deadline,
+            }),
             Step::Cancelled { reason } => Some(PublishedKind::RequestCancelled { reason: reason.clone() }),
             Step::TripCreated { trip_id, driver_id } => Some(PublishedKind::TripCreated {
                 trip_id: trip_id.clone(),
@@ -419,14 +429,11 @@ pub fn published(request_id: &RequestId, log: &[LogEntry], from: usize, fold: &F
                 trip: trip_json(log).into(),
             }),
             Step::PickedUp => trip_ids().map(|(trip_id, driver_id)| PublishedKind::TripPickedUp { trip_id, driver_id }),
-            Step::TripEnded { outcome, .. } => {
-                let outcome = *outcome;
-                trip_ids().map(|(trip_id, driver_id)| PublishedKind::TripEnded {
-                    trip_id,
-                    driver_id,
-                    outcome,
-                })
-            }
+            Step::TripEnded { outcome, .. } => trip_ids().map(|(trip_id, driver_id)| PublishedKind::TripEnded {
+                trip_id,
+                driver_id,
+                outcome: *outcome,
+            }),
             Step::Received { .. }
             | Step::Redispatched { .. }
             | Step::OfferSent { .. }

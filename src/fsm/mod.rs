@@ -8,6 +8,7 @@
 pub mod driver;
 pub mod fold;
 pub mod ids;
+mod outbox;
 pub mod queue;
 pub mod request;
 pub mod types;

@@ -90,6 +90,8 @@ pub struct Writer {
     current: usize,
     segment_next: u64,
     sequence_next: u64,
+    /// Bytes of all blocks that were given to a write.
+    given_bytes: u64,
     lsn_next: Lsn,
     committed: Lsn,
     /// What waits, oldest first; only the last one takes records.
@@ -111,6 +113,7 @@ impl Writer {
             current: 0,
             segment_next: 1,
             sequence_next: 1,
+            given_bytes: 0,
             lsn_next: 1,
             committed: 0,
             blocks: VecDeque::with_capacity(8),
@@ -161,6 +164,11 @@ impl Writer {
         self.waiting_bytes() + self.in_flight.map_or(0, |write| write.len as u64)
     }
 
+    /// Bytes that all records so far take on disk, those that still wait included.
+    pub fn bytes(&self) -> u64 {
+        self.given_bytes + self.waiting_bytes()
+    }
+
     /// The next write, when there is one to submit: none is under way, records wait, and a segment has room.
     pub fn next_write(&mut self) -> Option<WriteOp> {
         if self.failed || self.in_flight.is_some() {
@@ -182,6 +190,7 @@ impl Writer {
         let (segment, offset, len) = (info.id, self.offset, block.buffer.len());
         self.sequence_next += 1;
         self.offset += len as u64;
+        self.given_bytes += len as u64;
         self.in_flight = Some(InFlight {
             segment,
             offset,

@@ -71,14 +71,12 @@ impl Acceptor {
 
     /// Brings the accept in flight to where it should be. Called once a turn.
     pub(super) fn flush(&mut self, ring: &mut Ring, slots_max: u32, slots_free: u32) {
-        let Some(listener) = &self.listener else { return };
-        let reserve = (slots_max / ACCEPT_RESERVE_DIVISOR).min(ACCEPT_RESERVE_MAX);
-        // A quarter of the reserve as hysteresis: one freed slot does not restart what the next accept stops again.
-        self.full = slots_free <= if self.full { reserve + reserve / 4 } else { reserve };
+        self.full = !has_room(slots_max, slots_free, self.full);
         if self.retry_at.is_some_and(|at| Instant::now() >= at) {
             self.retry_at = None;
         }
-        let wanted = !self.paused && !self.stopped && !self.full && self.retry_at.is_none();
+        let wanted = self.is_wanted();
+        let Some(listener) = &self.listener else { return };
         match self.accept {
             Accept::Idle if wanted => {
                 ring.accept(listener.as_raw_fd());
@@ -91,6 +89,16 @@ impl Acceptor {
             }
             Accept::Idle | Accept::Armed | Accept::Cancelled => {}
         }
+    }
+
+    fn is_wanted(&self) -> bool {
+        let able = !self.full && self.retry_at.is_none();
+        self.listener.is_some() && !self.paused && !self.stopped && able
+    }
+
+    /// Whether [`Self::flush`] would start the accept.
+    pub(super) fn is_due(&self) -> bool {
+        self.accept == Accept::Idle && self.is_wanted()
     }
 
     /// Takes the last completion of the accept, which ended with `result`.
@@ -110,7 +118,27 @@ impl Acceptor {
     }
 }
 
+/// Whether accept may run with so many free slots. A quarter of the reserve is hysteresis: one freed slot does not restart
+/// what the next accept stops again.
+fn has_room(slots_max: u32, slots_free: u32, was_full: bool) -> bool {
+    let reserve = (slots_max / ACCEPT_RESERVE_DIVISOR).min(ACCEPT_RESERVE_MAX);
+    slots_free > if was_full { reserve + reserve / 4 } else { reserve }
+}
+
 impl Net {
+    /// Whether this ring has slots for connections from a listener, by some more than it keeps from accept.
+    pub fn has_room(&self) -> bool {
+        has_room(self.slots.slots_max(), self.slots.free(), true)
+    }
+
+    /// Gives the listener back when this ring has no room for what comes from it, so that another ring may take it; what
+    /// waits in its backlog stays there. `None` as well while the accept is on its way to its end.
+    pub fn release_listener(&mut self) -> Option<TcpListener> {
+        let acceptor = &mut self.acceptor;
+        let idle = acceptor.full && acceptor.accept == Accept::Idle && !acceptor.stopped;
+        if idle { acceptor.listener.take() } else { None }
+    }
+
     /// Takes a bound listener (see [`bind_reuseport`]) and accepts from it. One per ring.
     ///
     /// # Panics

@@ -91,7 +91,7 @@ pub struct ConnId {
 const _: () = assert!(size_of::<Option<ConnId>>() == 8);
 
 impl ConnId {
-    /// For a ring of another kind, which names its own connections; `slot` is below [`limits::FIXED_FILES_MAX`].
+    /// For a ring of another kind, or an owner of several rings, which names its own connections.
     pub const fn new(slot: u32, generation: u32) -> Self {
         Self {
             slot_plus_one: NonZeroU32::MIN.saturating_add(slot),
@@ -359,17 +359,14 @@ impl Net {
     /// # Errors
     /// When this ring already signals somebody (`EBUSY`), or there is no descriptor left.
     pub fn signal(&self, sleeper: &mut Net) -> io::Result<()> {
-        let signals = match sleeper.signals.take() {
-            Some(signals) => signals,
-            None => {
-                let signals = Waker::new()?;
-                sleeper.ring.poll_eventfd(signals.fd(), Op::Signalled);
-                signals
-            }
+        let signals = if let Some(signals) = &sleeper.signals {
+            signals.clone()
+        } else {
+            let signals = Waker::new()?;
+            sleeper.ring.poll_eventfd(signals.fd(), Op::Signalled);
+            sleeper.signals.insert(signals).clone()
         };
-        let registered = self.ring.register_eventfd(signals.fd());
-        sleeper.signals = Some(signals);
-        registered
+        self.ring.register_eventfd(signals.fd())
     }
 
     /// How much of `wait` the owner may sleep in another ring without a turn of this one; `None`: not at all.
@@ -379,6 +376,7 @@ impl Net {
             || !self.departures.is_empty()
             || !self.wakes.is_empty()
             || (!self.starved.is_empty() && self.recv_ring.available() > 0)
+            || self.acceptor.is_due()
             || self.ring.has_work();
         let wait = wait.filter(|_| !has_work)?;
         Some(self.acceptor.retry_after().map_or(wait, |retry| retry.min(wait)))

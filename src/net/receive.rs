@@ -2,8 +2,8 @@
 //!
 //! An idle connection waits in a poll, the smallest thing that the kernel can hold for it, and what the poll finds is received
 //! by a receive of its own. A busy one ([`RECEIVES_OF_BUSY`](super::limits::RECEIVES_OF_BUSY) receives in close succession)
-//! keeps a multishot receive instead, which costs less for each message and three times the kernel memory while it waits
-//! (`bench/EXPERIMENTS.md`); once nothing came from one [`Net::trim`] to the next, it is idle again.
+//! keeps a multishot receive instead, if its owner lets it ([`Net::allow_busy`]): that costs less for each message, and three
+//! times the kernel memory while it waits (`bench/EXPERIMENTS.md`). Once nothing came from one [`Net::trim`] to the next, it is idle again.
 #![forbid(unsafe_code)]
 
 use super::ring::Ring;
@@ -25,10 +25,19 @@ impl Net {
         arm_recv(&mut self.ring, slot, conn);
     }
 
+    /// Lets the connection keep a multishot receive while it receives often, until it is paused. The kernel may then have
+    /// taken up to 32 buffers from the socket before a pause is seen: for what is understood as it comes, and not kept.
+    pub fn allow_busy(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slots.get_mut(conn) {
+            slot.flags.set(Flags::MAY_BE_BUSY);
+        }
+    }
+
     /// Back-pressure: reads no more. Bytes that the kernel already took from the socket are still delivered. While paused,
     /// neither the peer's close nor its reset is noticed, unless output fails.
     pub fn pause_recv(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get_mut(conn) {
+            slot.flags.clear(Flags::MAY_BE_BUSY);
             disarm_recv(&mut self.ring, slot, conn);
         }
     }
@@ -127,7 +136,7 @@ impl Net {
             return Some(-libc::ECANCELED);
         }
         self.found = true;
-        if slot.flags.heard_often(self.sweep) {
+        if slot.flags.any(Flags::MAY_BE_BUSY) && slot.flags.heard_often(self.sweep) {
             if !slot.flags.any(Flags::BUSY) {
                 slot.flags.set(Flags::BUSY);
                 self.busy.push(conn);

@@ -58,6 +58,9 @@ impl Flags {
     /// Receives often, and stands in the list of those that do.
     pub(super) const BUSY: Flags = Flags(1 << 20);
 
+    /// May keep a multishot receive when it is busy.
+    pub(super) const MAY_BE_BUSY: Flags = Flags(1 << 21);
+
     /// Where the number of receives in close succession stands, 2 bits.
     const RECEIVES_SHIFT: u32 = 22;
     /// Where the sweep stands in which it was heard last, 8 bits.

@@ -19,7 +19,7 @@ use crate::cold::Store;
 use crate::cold::registry::Target;
 use crate::config::Config;
 use crate::journal::DataDirLock;
-use crate::limits::HEARTBEATS_MISSED_MAX;
+use crate::limits::{self, HEARTBEATS_MISSED_MAX};
 use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::notify;
@@ -89,6 +89,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     }
     let open_files = process::raise_open_files();
     check_rings()?;
+    check_descriptors(&config, open_files)?;
     let health = Arc::new(Health::new());
     let to_wake = Arc::new(OnceLock::new());
     let signals = watch_signals(&health, &to_wake)?;
@@ -162,6 +163,23 @@ fn watch_signals(
         to_wake.get().into_iter().flatten().for_each(Waker::wake);
     };
     signals::watch(Arc::clone(health), on_drain).map_err(|error| ServeError::new("cannot watch for signals", error))
+}
+
+/// Whether all rings of all shards fit the limit of open files; better now than with the journals read.
+fn check_descriptors(config: &Config, open_files: u64) -> Result<(), ServeError> {
+    let per_shard = config.connections_per_shard(open_files);
+    let further = per_shard.div_ceil(config.connections_per_ring(open_files)) - 1;
+    let needed = u64::from(config.shard_count()) * u64::from(further) * limits::DESCRIPTORS_OF_A_RING;
+    if needed == 0 || needed + limits::DESCRIPTORS_RESERVED <= open_files {
+        return Ok(());
+    }
+    let cause = format!(
+        "connections_max = {per_shard} takes {} rings in each of {} shards under a limit of {open_files} open files, and their \
+         descriptors do not fit it: raise the limit (LimitNOFILE=, ulimit -n) or lower connections_max",
+        further + 1,
+        config.shard_count()
+    );
+    Err(ServeError::new("cannot make the net rings", cause))
 }
 
 /// Whether this machine lets a process have rings, before glommio asks and aborts.

@@ -7,7 +7,7 @@ use super::{Letter, Shard, home_of_driver};
 use crate::cold::port::EndedRequest;
 use crate::fsm::fold::{Fold, Outcome};
 use crate::fsm::ids::RequestId;
-use crate::fsm::request::{ApiAnswer, Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use crate::fsm::request::{ApiAnswer, Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver, Unfit};
 use crate::fsm::types::RequestLog;
 use crate::wire::api::{self, RequestView, ResponseOutcome};
 use crate::wire::respond::{Problem, Reply};
@@ -65,6 +65,10 @@ impl<P: Platform> Shard<P> {
 
     /// Answers a call as the request's actor says.
     pub(super) fn answer_call(&mut self, request_id: &RequestId, reply: ReplyTo, answer: ApiAnswer) {
+        let answer = match answer {
+            ApiAnswer::Unfit { unfit } => return self.refuse_call(reply, unfit_problem(unfit)),
+            other => other,
+        };
         if matches!(answer, ApiAnswer::Offer { duplicate: true, .. }) {
             self.metrics().requests_repeated.inc();
         }
@@ -88,6 +92,7 @@ impl<P: Platform> Shard<P> {
                     self.post_to_driver(driver_id, request_id, ToDriver::Release, None);
                 }
                 RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
+                RequestEvent::Misposted { unfit, reply } => self.refuse_call(reply, unfit_problem(unfit)),
                 // Late echoes of a request that is over.
                 RequestEvent::Delivered { .. }
                 | RequestEvent::Refused { .. }
@@ -116,6 +121,7 @@ impl<P: Platform> Shard<P> {
             | Letter::Request {
                 event:
                     RequestEvent::Cancelled { reply, .. }
+                    | RequestEvent::Misposted { reply, .. }
                     | RequestEvent::Answered {
                         asker: Asker::Api(reply),
                         ..
@@ -129,6 +135,14 @@ impl<P: Platform> Shard<P> {
     }
 }
 
+fn unfit_problem(unfit: Unfit) -> Problem {
+    if unfit.too_large {
+        Problem::too_large(unfit.why)
+    } else {
+        Problem::invalid(unfit.why)
+    }
+}
+
 fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
     match answer {
         ApiAnswer::Offer {
@@ -138,6 +152,7 @@ fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
             duplicate,
         } => api::offer(request_id, state, attempt, driver_id.as_ref(), duplicate),
         ApiAnswer::Excluded { state, excluded } => Problem::excluded(state, &excluded).into_reply(),
+        ApiAnswer::Unfit { unfit } => unfit_problem(unfit).into_reply(),
         ApiAnswer::Ended { state, trip_id } => Problem::ended(state, trip_id.as_ref()).into_reply(),
         ApiAnswer::Outcome { outcome, trip_id } => {
             let outcome = match outcome {

@@ -5,9 +5,10 @@ use super::Platform;
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
 use crate::fsm::ids::home_shard;
-use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent};
+use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent, Unfit};
 use crate::limits;
 use crate::ops::health;
+use crate::ops::log::LogKind;
 use crate::ops::metrics::BadInput;
 use crate::ops::process::ProcessStats;
 use crate::ops::spec;
@@ -20,14 +21,19 @@ impl<P: Platform> Shard<P> {
     /// One call.
     pub(super) fn call(&mut self, head: &Head, body: &[u8], reply: ReplyTo) {
         if let Err(problem) = self.dispatch(head, body, reply) {
-            if problem.status < 500 {
-                self.metrics().bad_input.of(BadInput::HttpRequest).inc();
-                self.log(crate::ops::log::LogKind::BadHttp, |suppressed| {
-                    tracing::info!(status = problem.status, detail = %problem.detail, suppressed, "bad request");
-                });
-            }
-            self.answer(reply, problem.into_reply());
+            self.refuse_call(reply, problem);
         }
+    }
+
+    /// Answers a call that cannot be done, and notes it when that is the caller's fault.
+    pub(super) fn refuse_call(&mut self, reply: ReplyTo, problem: Problem) {
+        if problem.status < 500 {
+            self.metrics().bad_input.of(BadInput::HttpRequest).inc();
+            self.log(LogKind::BadHttp, |suppressed| {
+                tracing::info!(status = problem.status, detail = %problem.detail, suppressed, "bad request");
+            });
+        }
+        self.answer(reply, problem.into_reply());
     }
 
     fn dispatch(&mut self, head: &Head, body: &[u8], reply: ReplyTo) -> Result<(), Problem> {
@@ -72,13 +78,30 @@ impl<P: Platform> Shard<P> {
     }
 
     fn offer(&mut self, body: &[u8], reply: ReplyTo) -> Result<(), Problem> {
-        let offer = Box::new(api::parse_offer(body)?);
+        let offer = match api::parse_offer(body) {
+            Ok(offer) => Box::new(offer),
+            Err(problem) => return self.no_offer(body, problem, reply),
+        };
         if self.draining.is_some() {
             return Err(Problem::draining(self.drain_left_s()));
         }
         let home = home_of_request(&offer.request_id, self.shards);
         let at_us = self.now_us;
         self.post(home, Letter::Offer { offer, reply, at_us });
+        Ok(())
+    }
+
+    /// A body that is no offer, for `problem`. Whether that matters is known where the request is, if there is one.
+    fn no_offer(&mut self, body: &[u8], problem: Problem, reply: ReplyTo) -> Result<(), Problem> {
+        let request_id = api::offer_id(body).filter(|_| self.draining.is_none());
+        let Some(request_id) = request_id else {
+            return Err(problem);
+        };
+        let unfit = Unfit {
+            too_large: problem.status == 413,
+            why: problem.detail.into(),
+        };
+        self.post_to_request(request_id, RequestEvent::Misposted { unfit, reply });
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 
 /// Requests that are written again in one turn so that an old segment can go.
 const IMAGES_PER_TURN: usize = 64;
-/// Segments that may pile up before live requests in the oldest are written again.
+/// Segments that may pile up before live requests in the oldest are written again; more when those are many or long.
 const SEGMENTS_KEPT: usize = 3;
 /// Retry of a segment that could not be created (disk full).
 pub(super) const SEGMENT_RETRY_MS: u64 = 250;
@@ -73,6 +73,11 @@ pub(super) struct Durable<File> {
     /// When the first of the records that nobody waits for is written at the latest; 0: whenever there is something to write.
     patient_until_ms: u64,
     imaging: Option<usize>,
+    /// What the requests took on disk that were written again last, in bytes.
+    imaging_bytes: u64,
+    /// How long the journal is, in bytes, when requests may be written again: that is done as much as anything else is
+    /// written, and no more. Else what is alive and does not fit the segments that are kept would be written without end.
+    imaging_from_bytes: u64,
     /// Last record of an image, 0 for none. Until it is durable the records that it repeats stay; and so they do until
     /// the store has everything before it, which recovery cannot tell it without the log's beginning.
     imaged: Lsn,
@@ -95,6 +100,8 @@ impl<File> Durable<File> {
             urgent: 0,
             patient_until_ms: 0,
             imaging: None,
+            imaging_bytes: 0,
+            imaging_from_bytes: 0,
             imaged: 0,
             source,
         }
@@ -117,6 +124,11 @@ impl<File> Durable<File> {
     /// Whether what waits is to be written now.
     fn is_due(&self, now_ms: u64) -> bool {
         self.urgent > self.writer.committed() || self.patient_until_ms <= now_ms
+    }
+
+    /// Whether live requests may be written again.
+    fn may_image(&self) -> bool {
+        self.imaging.is_none() && self.writer.bytes() >= self.imaging_from_bytes
     }
 
     /// Commits that the store has not confirmed.
@@ -387,8 +399,9 @@ impl<P: Platform> Shard<P> {
         };
         let pinned = |entry: &super::requests::Entry| entry.first_lsn <= oldest.last_lsn;
         if self.requests.slab.iter().any(|(_, entry)| pinned(entry)) {
-            if self.durable.writer.segments().len() > SEGMENTS_KEPT && self.durable.imaging.is_none() {
+            if self.durable.writer.segments().len() > SEGMENTS_KEPT && self.durable.may_image() {
                 self.durable.imaging = Some(0);
+                self.durable.imaging_bytes = 0;
             }
             return;
         }
@@ -414,13 +427,16 @@ impl<P: Platform> Shard<P> {
         while left > 0 {
             let Some(key) = (next..self.requests.slab.capacity()).find(|key| self.requests.slab.contains(*key)) else {
                 self.durable.imaging = None;
+                self.durable.imaging_from_bytes = self.durable.writer.bytes() + self.durable.imaging_bytes;
                 return self.drop_segments();
             };
             next = key + 1;
             left -= 1;
             let entry = &self.requests.slab[key];
             if entry.first_lsn <= last_lsn && !entry.request.is_closed() {
+                let before = self.durable.writer.bytes();
                 self.image(key as u32);
+                self.durable.imaging_bytes += self.durable.writer.bytes() - before;
             }
         }
         self.durable.imaging = Some(next);

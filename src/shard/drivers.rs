@@ -5,6 +5,7 @@ use super::Platform;
 use super::commit::After;
 use super::index::KeyIndex;
 use super::latency::{Begun, Stopwatch};
+use super::off_shift::OffShift;
 use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
 use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent, ToSocket};
@@ -23,9 +24,6 @@ use crate::wire::respond::{Problem, Reply};
 use crate::wire::ws::close_code;
 use std::collections::HashMap;
 
-/// Fewest drivers off shift and not in memory for whom a sweep pays.
-const OFF_SHIFT_SWEEP_MIN: usize = 1_024;
-
 /// A driver in memory.
 pub(super) struct Entry {
     pub(super) driver: Driver,
@@ -42,8 +40,7 @@ const _: () = assert!(size_of::<Entry>() == 104, "every driver has one");
 pub(super) struct Drivers {
     pub(super) slab: Pages<Entry>,
     by_id: KeyIndex,
-    /// Drivers that are not in memory and went off shift on purpose, and when.
-    off_shift: HashMap<DriverId, u64>,
+    off_shift: OffShift,
     pub(super) connects: u64,
     /// Drivers whose last change of shift is not durable yet, and its number. What they hear meanwhile waits for it, in order.
     pub(super) changing: HashMap<u32, Lsn>,
@@ -51,8 +48,6 @@ pub(super) struct Drivers {
     pub(super) left_changing: HashMap<DriverId, Lsn>,
     /// Drivers that connected and of whom the store has not said yet whether it knows them.
     pub(super) lookups: usize,
-    /// Size of `off_shift` at which what is too old in it goes.
-    off_shift_sweep: usize,
     /// Bytes that the actors keep on the heap.
     heap_bytes: usize,
 }
@@ -94,7 +89,7 @@ impl<P: Platform> Shard<P> {
         if let Some(key) = self.drivers.find(id) {
             return key;
         }
-        let off_shift_since_ms = self.drivers.off_shift.remove(id).unwrap_or(0);
+        let off_shift_since_ms = self.drivers.off_shift.take(id);
         let key = self.drivers.insert(Driver::new(id.clone(), off_shift_since_ms));
         if let Some(lsn) = self.drivers.left_changing.remove(id) {
             self.drivers.changing.insert(key, lsn);
@@ -309,21 +304,12 @@ impl<P: Platform> Shard<P> {
             fleet.forget(key, id);
         }
         self.drivers.by_id.remove(id.hash64(), key);
-        if entry.driver.off_shift_since_ms() != 0 {
+        let since_ms = entry.driver.off_shift_since_ms();
+        if since_ms != 0 {
+            let memory_ms = self.driver_limits.off_shift_memory_ms;
             self.drivers
                 .off_shift
-                .insert(id.clone(), entry.driver.off_shift_since_ms());
-            self.sweep_off_shift();
-        }
-    }
-
-    /// Forgets shifts that ended so long ago that the driver would connect as available; now and then, when many have come.
-    fn sweep_off_shift(&mut self) {
-        let (memory_ms, now_ms) = (self.driver_limits.off_shift_memory_ms, self.now_ms);
-        let off_shift = &mut self.drivers.off_shift;
-        if off_shift.len() >= self.drivers.off_shift_sweep.max(OFF_SHIFT_SWEEP_MIN) {
-            off_shift.retain(|_, since_ms| now_ms.saturating_sub(*since_ms) < memory_ms);
-            self.drivers.off_shift_sweep = off_shift.len() * 2;
+                .insert(id.clone(), since_ms, self.now_ms, memory_ms);
         }
     }
 

@@ -21,6 +21,7 @@ mod latency;
 mod letter;
 mod mailbox;
 mod messages;
+mod off_shift;
 mod parts;
 mod platform;
 mod registry;

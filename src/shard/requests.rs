@@ -33,14 +33,22 @@ pub(super) struct Entry {
     waits: bool,
 }
 
+/// What has come for an id that is not in memory.
+#[derive(Default)]
+struct Parked {
+    letters: VecDeque<Letter>,
+    /// One of them begins a request, when the store does not know the id: it was admitted and has its place.
+    has_offer: bool,
+}
+
 /// The table.
 pub(super) struct Requests {
     pub(super) slab: Pages<Entry>,
     by_id: KeyIndex,
     trips: HashMap<TripId, u32>,
     /// Ids that the store is being asked about or that wait to be taken in, with what has come for them meanwhile.
-    parked: HashMap<RequestId, VecDeque<Letter>>,
-    /// How many of them do not begin with an offer: somebody speaks of an id that is not in memory.
+    parked: HashMap<RequestId, Parked>,
+    /// How many of them have no offer: somebody speaks of an id that is not in memory.
     lookups: usize,
     /// Trips that the store is being asked about.
     parked_trips: HashMap<TripId, VecDeque<Letter>>,
@@ -62,34 +70,40 @@ impl Requests {
     }
 
     fn park(&mut self, id: RequestId, letter: Letter) {
-        self.lookups += usize::from(!letter.is_offer());
-        let before = self.parked.insert(id, VecDeque::from([letter]));
-        debug_assert!(before.is_none());
+        let parked = self.parked.entry(id).or_insert_with(|| {
+            self.lookups += 1;
+            Parked::default()
+        });
+        if letter.is_offer() && !parked.has_offer {
+            parked.has_offer = true;
+            self.lookups -= 1;
+        }
+        parked.letters.push_back(letter);
     }
 
     /// Everything that came for an id.
     fn unpark(&mut self, id: &RequestId) -> VecDeque<Letter> {
-        let letters = self.parked.remove(id).unwrap_or_default();
-        self.lookups -= usize::from(letters.front().is_some_and(|first| !first.is_offer()));
-        letters
+        let parked = self.parked.remove(id);
+        self.lookups -= usize::from(parked.as_ref().is_some_and(|parked| !parked.has_offer));
+        parked.unwrap_or_default().letters
     }
 
     /// The first letter for an id that nobody knows, if it begins no request. What follows it is looked at anew.
     fn next_unknown(&mut self, id: &RequestId) -> Option<Letter> {
-        let letters = self.parked.get_mut(id)?;
+        let letters = &mut self.parked.get_mut(id)?.letters;
         if letters.front()?.is_offer() {
             return None;
         }
-        let letter = letters.pop_front()?;
-        match letters.front() {
-            None => {
-                self.parked.remove(id);
-                self.lookups -= 1;
-            }
-            Some(next) if next.is_offer() => self.lookups -= 1,
-            Some(_) => {}
+        let letter = letters.pop_front();
+        if letters.is_empty() {
+            self.unpark(id);
         }
-        Some(letter)
+        letter
+    }
+
+    /// Whether something has come for this id, and if so whether a request that it begins has its place already.
+    fn has_place(&self, id: &RequestId) -> Option<bool> {
+        self.parked.get(id).map(|parked| parked.has_offer)
     }
 
     /// Requests that wait to be taken in, and ids of which nobody knows yet whether they are new.
@@ -135,25 +149,38 @@ const fn share_percent(class: Priority) -> usize {
     }
 }
 
+/// Look-ups that may be under way when this letter asks for one more.
+fn lookups_max(letter: &Letter) -> usize {
+    match letter {
+        Letter::Request {
+            event: RequestEvent::Misposted { .. },
+            ..
+        } => limits::MISPOST_LOOKUPS_MAX,
+        _ => limits::LOOKUPS_MAX,
+    }
+}
+
 impl<P: Platform> Shard<P> {
     /// A letter for a request, known or not.
     pub(super) fn request_letter(&mut self, request_id: RequestId, letter: Letter) {
         if let Some(key) = self.requests.find(&request_id) {
             return self.deliver_to_request(key, letter);
         }
-        if let Some(parked) = self.requests.parked.get_mut(&request_id) {
-            return parked.push_back(letter);
-        }
-        if let Letter::Offer { offer, reply, .. } = &letter
+        let has_place = self.requests.has_place(&request_id);
+        if has_place != Some(true)
+            && let Letter::Offer { offer, reply, .. } = &letter
             && let Err(problem) = self.admit(offer.priority)
         {
             return self.answer(*reply, problem.into_reply());
+        }
+        if has_place.is_some() {
+            return self.requests.park(request_id, letter);
         }
         if letter.is_echo() {
             // Of a request that was in memory when the driver was asked: it is over, whatever the store says.
             return self.unknown(letter);
         }
-        if !letter.is_offer() && self.requests.lookups >= limits::LOOKUPS_MAX {
+        if !letter.is_offer() && self.requests.lookups >= lookups_max(&letter) {
             return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
         }
         self.requests.park(request_id.clone(), letter);
@@ -204,7 +231,8 @@ impl<P: Platform> Shard<P> {
         while let Some(letter) = self.requests.next_unknown(request_id) {
             self.unknown(letter);
         }
-        let Some(Letter::Offer { offer, .. }) = self.requests.parked.get(request_id).and_then(VecDeque::front) else {
+        let parked = self.requests.parked.get(request_id);
+        let Some(Letter::Offer { offer, .. }) = parked.and_then(|parked| parked.letters.front()) else {
             return;
         };
         let class = offer.priority;

@@ -31,8 +31,19 @@ pub struct Rings {
     slots_each: u32,
     /// Events of one ring, before the shard's names are given to its connections.
     own: Vec<NetEvent>,
+    /// The ring that accepts. One at a time: the kernel wakes one accept for a connection, and if that one ends, no other.
+    accepting: usize,
     /// Sockets that came to the first ring and are on their way to another one, by token.
-    relays: HashMap<u64, ConnId>,
+    relays: HashMap<u64, Relay>,
+    /// How many are on their way to each ring.
+    awaited: Vec<u32>,
+}
+
+/// A socket on its way from the first ring to another one.
+struct Relay {
+    /// Its name in the first ring.
+    conn: ConnId,
+    ring: usize,
 }
 
 impl Rings {
@@ -48,6 +59,7 @@ impl Rings {
         let member = NetConfig {
             sq_entries: MEMBER_SQ_ENTRIES,
             cq_entries: CQ_ENTRIES_MIN,
+            fixed_files: slots_each,
             recv_buffers: (u32::from(config.recv_buffers) / count).max(u32::from(MEMBER_RECV_BUFFERS_MIN)) as u16,
             ..config.clone()
         };
@@ -57,6 +69,8 @@ impl Rings {
             nets.push(net);
         }
         Ok(Self {
+            accepting: nets.len() - 1,
+            awaited: vec![0; nets.len()],
             nets,
             slots_each,
             own: Vec::new(),
@@ -95,7 +109,7 @@ impl Rings {
             self.nets[ring].turn(None, &mut own)?;
             for event in own.drain(..) {
                 if let NetEvent::HandedOver { token, .. } = event {
-                    self.relays.remove(&token);
+                    self.relay_ended(token);
                 }
                 events.push(self.rename(ring, event));
             }
@@ -120,30 +134,59 @@ impl Rings {
     fn relay(&mut self, event: NetEvent, events: &mut Vec<NetEvent>) {
         match event {
             NetEvent::HandedOver { token, conn } => {
-                let roomiest = (0..self.nets.len()).max_by_key(|ring| self.nets[*ring].slots_free());
-                let target = roomiest.filter(|ring| *ring > 0).map(|ring| self.nets[ring].ring_fd());
-                if target.is_some_and(|target| self.nets[0].hand_over(conn, target, token)) {
-                    self.relays.insert(token, conn);
-                } else {
-                    events.push(event);
+                // The first ring's own slots are for what passes through it.
+                let room = |ring: &usize| self.nets[*ring].slots_free().saturating_sub(self.awaited[*ring]);
+                let roomiest = (1..self.nets.len()).max_by_key(room).filter(|ring| room(ring) > 0);
+                let target = roomiest.map(|ring| (ring, self.nets[ring].ring_fd()));
+                match target {
+                    Some((ring, fd)) if self.nets[0].hand_over(conn, fd, token) => {
+                        self.relays.insert(token, Relay { conn, ring });
+                        self.awaited[ring] += 1;
+                    }
+                    _ => events.push(event),
                 }
             }
             // It leaves with the next turn, and arrives in the other ring.
             NetEvent::HandOverReady { token, .. } if self.relays.contains_key(&token) => {}
             // No room there after all: it stays here.
-            NetEvent::HandOverFailed { token, conn, .. } if self.relays.remove(&token).is_some() => {
+            NetEvent::HandOverFailed { token, conn, .. } if self.relay_ended(token) => {
                 events.push(NetEvent::HandedOver { token, conn });
             }
             NetEvent::Closed { conn, .. } => {
                 // Broken on the way: whoever waits for it hears that it came, and that it went.
-                let passed = self.relays.iter().find(|(_, relay)| **relay == conn);
+                let passed = self.relays.iter().find(|(_, relay)| relay.conn == conn);
                 if let Some(token) = passed.map(|(token, _)| *token) {
-                    self.relays.remove(&token);
+                    self.relay_ended(token);
                     events.push(NetEvent::HandedOver { token, conn });
                 }
                 events.push(event);
             }
             event => events.push(event),
+        }
+    }
+
+    /// A relay is over. False: there was none of this token.
+    fn relay_ended(&mut self, token: u64) -> bool {
+        let relay = self.relays.remove(&token);
+        if let Some(relay) = &relay {
+            self.awaited[relay.ring] -= 1;
+        }
+        relay.is_some()
+    }
+
+    /// Gives the listener to a ring with room when the one that accepts has none left.
+    fn pass_listener(&mut self) {
+        if self.nets[self.accepting].has_room() {
+            return;
+        }
+        let rooms = (0..self.nets.len()).filter(|ring| self.nets[*ring].has_room());
+        // The first ring last: what passes through it needs its slots.
+        let Some(next) = rooms.max_by_key(|ring| (*ring > 0, self.nets[*ring].slots_free())) else {
+            return;
+        };
+        if let Some(listener) = self.nets[self.accepting].release_listener() {
+            self.nets[next].listen(listener);
+            self.accepting = next;
         }
     }
 
@@ -189,6 +232,7 @@ impl Ring for Rings {
         if self.nets.len() == 1 {
             return self.nets[0].turn(wait, events);
         }
+        self.pass_listener();
         self.turn_others(events)?;
         // Takes the signals of what has just been reaped; what comes from here on signals anew.
         self.turn_first(None, events)?;
@@ -201,19 +245,20 @@ impl Ring for Rings {
         Ok(())
     }
 
-    /// # Panics
-    /// When the process has no descriptor left for another name of the listener.
     fn listen(&mut self, listener: TcpListener) {
-        for net in self.nets.iter_mut().skip(1) {
-            net.listen(listener.try_clone().expect("a descriptor for each ring is left free"));
-        }
-        self.nets[0].listen(listener);
+        self.nets[self.accepting].listen(listener);
     }
 
     #[inline]
     fn start_recv(&mut self, conn: ConnId) {
         let (net, conn) = self.net(conn);
         net.start_recv(conn);
+    }
+
+    #[inline]
+    fn allow_busy(&mut self, conn: ConnId) {
+        let (net, conn) = self.net(conn);
+        net.allow_busy(conn);
     }
 
     #[inline]

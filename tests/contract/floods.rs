@@ -2,7 +2,7 @@
 //! nobody else notices.
 
 use crate::support::raw::client_frame;
-use crate::support::{Raw, Setup, eventually, json, shards_1_and_4, within};
+use crate::support::{Node, Raw, Setup, eventually, json, shards_1_and_4, within};
 
 /// What one says at once: more than is taken at once (`DRIVER_COMMANDS_BURST`).
 const FLOOD: usize = 2_000;
@@ -23,16 +23,8 @@ async fn text(raw: &mut Raw, kind: &str) -> String {
     }
 }
 
-/// W1.20: a flood of messages about one request is slowed down, all of it is taken, and the connection lives.
-async fn a_flood_is_slowed_down(setup: Setup) {
-    let node = setup.start().await;
-    let mut flooder = Raw::websocket(node.address, "flooder").await;
-    let long = json!({"offer_timeout_ms": 600_000});
-    node.offer("r0", &["flooder"], &long).await;
-    text(&mut flooder, "OFFER").await;
-    let ack = client_frame(TEXT, br#"{"type":"ACK","request_id":"r0","attempt":1}"#);
-    let ping = client_frame(TEXT, br#"{"type":"PING"}"#);
-    flooder.send([ack.repeat(FLOOD), ping].concat()).await;
+/// Waits until a flood is noticed; another driver is offered trips meanwhile.
+async fn others_are_served(node: &Node) {
     let throttled = || async {
         let count = node.metric("dispatchd_drivers_throttled_total", "").await;
         (count > 0).then_some(())
@@ -44,6 +36,19 @@ async fn a_flood_is_slowed_down(setup: Setup) {
         let offer = other.expect("OFFER").await;
         other.decline(&offer).await;
     }
+}
+
+/// W1.20: a flood of messages about one request is slowed down, all of it is taken, and the connection lives.
+async fn a_flood_is_slowed_down(setup: Setup) {
+    let node = setup.start().await;
+    let mut flooder = Raw::websocket(node.address, "flooder").await;
+    let long = json!({"offer_timeout_ms": 600_000});
+    node.offer("r0", &["flooder"], &long).await;
+    text(&mut flooder, "OFFER").await;
+    let ack = client_frame(TEXT, br#"{"type":"ACK","request_id":"r0","attempt":1}"#);
+    let ping = client_frame(TEXT, br#"{"type":"PING"}"#);
+    flooder.send([ack.repeat(FLOOD), ping].concat()).await;
+    others_are_served(&node).await;
     within("the end of the flood", text(&mut flooder, PONG)).await;
     let taken = node.metric("dispatchd_messages_received_total", "type=\"ack\"").await;
     assert_eq!(taken, FLOOD as u64);
@@ -61,17 +66,7 @@ async fn an_endless_flood_harms_nobody(setup: Setup) {
     node.offer("r0", &["nobody"], &json!({})).await;
     let batch = decline.repeat(FLOOD);
     let flood = tokio::spawn(async move { while flooder.try_send(&batch).await {} });
-    let throttled = || async {
-        let count = node.metric("dispatchd_drivers_throttled_total", "").await;
-        (count > 0).then_some(())
-    };
-    eventually("a flood to be noticed", throttled).await;
-    let mut other = node.driver("other").await;
-    for number in 0..OFFERS {
-        node.offer(&format!("r{}", number + 1), &["other"], &json!({})).await;
-        let offer = other.expect("OFFER").await;
-        other.decline(&offer).await;
-    }
+    others_are_served(&node).await;
     assert!(!flood.is_finished(), "the flooder was cut");
     let mut again = node.driver("flooder").await;
     node.offer("r-again", &["flooder"], &json!({})).await;

@@ -18,6 +18,7 @@ mod frozen;
 mod http_connections;
 mod http_malformed;
 mod http_slow;
+mod journal_growth;
 mod log_lines;
 mod metrics;
 mod offer_bodies;

@@ -2,7 +2,7 @@
 //! frozen for that long, so that what waits and in which order is no matter of luck.
 
 use crate::support::disk::SmallDisk;
-use crate::support::{Answer, Driver, Node, Setup, api, eventually, json};
+use crate::support::{Answer, Driver, Node, Raw, Setup, Value, api, eventually, json};
 use tokio::task::JoinHandle;
 
 /// Beyond what the embedded store is told to keep in reserve.
@@ -12,6 +12,8 @@ const BACKLOG_BYTES: u64 = 1 << 20;
 /// Far more than the backlog holds.
 const PLUGS_MAX: usize = 200;
 const QUEUE_MAX: usize = 20;
+/// Calls in one go: more than the queue has places.
+const PIPELINED: usize = 2 * QUEUE_MAX;
 
 /// A POST that is under way; its answer comes when the journal goes on.
 struct Waiting {
@@ -170,4 +172,77 @@ async fn economy_is_turned_away_first() {
     all_taken(waiting).await;
     node.offer("refused-economy-economy", &["nobody"], &json!({"priority": "economy"}))
         .await;
+}
+
+fn pipelined(path: &str, body: &Value) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Posts so many that have to wait that no class has a place left.
+async fn fill(node: &Node) -> Vec<Waiting> {
+    let mut waiting = plug(node).await;
+    while queued(node).await < QUEUE_MAX as u64 {
+        waiting.push(queue(node, &format!("premium-{}", waiting.len()), "premium").await);
+    }
+    waiting
+}
+
+/// H2.21: somebody who speaks of an id first opens no way around admission: its POST, behind the look-up of its own id, is
+/// refused like any other.
+#[tokio::test]
+async fn a_spoken_of_id_is_no_way_in() {
+    let Some(disk) = SmallDisk::mount(DISK_BYTES) else {
+        return;
+    };
+    let node = setup(&disk).set("ingress_queue_max", QUEUE_MAX).start().await;
+    let Some(frozen) = disk.freeze() else { return };
+    let waiting = fill(&node).await;
+    let mut raw = Raw::connect(node.address).await;
+    let ids: Vec<String> = (0..PIPELINED).map(|number| format!("spoken-of-{number}")).collect();
+    let calls = ids.iter().map(|id| {
+        let cancel = pipelined("/v1/dispatch/cancel", &json!({"request_id": id}));
+        let offer = api::offer(id, &["nobody"], &json!({"priority": "premium"}));
+        cancel + &pipelined("/v1/dispatch/offer", &offer)
+    });
+    raw.send(calls.collect::<String>()).await;
+    for id in &ids {
+        let cancelled = raw.expect_answer().await;
+        assert_eq!((cancelled.status, cancelled.code().as_str()), (404, "no_such_request"));
+        let posted = raw.expect_answer().await;
+        assert_eq!(
+            (posted.status, posted.code().as_str()),
+            (429, "overloaded"),
+            "{id}: {posted:?}"
+        );
+    }
+    assert_eq!(queued(&node).await, QUEUE_MAX as u64);
+    drop(frozen);
+    all_taken(waiting).await;
+}
+
+/// H2.21: ids that are only spoken of take no places of new requests, however many they are.
+#[tokio::test]
+async fn unknown_ids_take_no_places() {
+    let Some(disk) = SmallDisk::mount(DISK_BYTES) else {
+        return;
+    };
+    let node = setup(&disk).set("ingress_queue_max", QUEUE_MAX).start().await;
+    let Some(frozen) = disk.freeze() else { return };
+    let plugs = plug(&node).await;
+    let mut raw = Raw::connect(node.address).await;
+    let unknown = (0..PIPELINED).map(|number| {
+        let id = format!("unknown-{number}");
+        pipelined("/v1/dispatch/cancel", &json!({"request_id": id}))
+    });
+    let offer = api::offer("new", &["nobody"], &json!({"priority": "economy"}));
+    let calls = unknown.collect::<String>() + &pipelined("/v1/dispatch/offer", &offer);
+    raw.send(calls).await;
+    for _ in 0..PIPELINED {
+        assert_eq!(raw.expect_answer().await.status, 404);
+    }
+    drop(frozen);
+    assert_eq!(raw.expect_answer().await.status, 202);
+    all_taken(plugs).await;
 }

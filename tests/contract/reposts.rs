@@ -1,6 +1,6 @@
 //! The same `request_id` again: duplicates, new candidates, and what has ended.
 
-use crate::support::{Node, Setup, api, audit, json, shape, shards_1_and_4, sorted_texts};
+use crate::support::{Node, Setup, Value, api, audit, json, merged, shape, shards_1_and_4, sorted_texts};
 use futures_util::future::join_all;
 
 /// H2.16: while open or accepted it is a duplicate without side effect, whatever else the body says.
@@ -61,7 +61,7 @@ async fn race(node: &Node, request_id: &str, candidates: &[&str], callers: usize
         let request = client.post(node.url("/v1/dispatch/offer")).json(&body);
         let answer = crate::support::within("an answer", request.send()).await.unwrap();
         let status = answer.status().as_u16();
-        let body: crate::support::Value = answer.json().await.unwrap();
+        let body: Value = answer.json().await.unwrap();
         assert_eq!(body["duplicate"], status == 200, "{status}: {body}");
         status
     });
@@ -242,7 +242,87 @@ async fn duplicates_after_a_crash(setup: Setup) {
     }
 }
 
+/// Bodies that are no offer but name a request: what is 400 for a new one, and one whose offer fits no frame.
+fn bad_bodies(request_id: &str) -> Vec<(u16, Value)> {
+    let right = api::offer(request_id, &["b"], &json!({}));
+    let with = |more: Value| merged(right.clone(), &more);
+    vec![
+        (400, json!({"request_id": request_id})),
+        (400, with(json!({"candidates": []}))),
+        (400, with(json!({"driver_id": "b"}))),
+        (400, with(json!({"priority": "gold"}))),
+        (400, with(json!({"offer_timeout_ms": "8000"}))),
+        (400, with(json!({"trip": 7}))),
+        (413, with(json!({"trip": {"note": "x".repeat(20_000)}}))),
+    ]
+}
+
+/// Posts each of them; all are answered with this status, or with that of a new request.
+async fn post_badly(node: &Node, request_id: &str, status: Option<u16>) -> Vec<Value> {
+    let mut answers = Vec::new();
+    for (new, body) in bad_bodies(request_id) {
+        let answer = node.post("/v1/dispatch/offer", &body).await;
+        assert_eq!(answer.status, status.unwrap_or(new), "{body}: {answer:?}");
+        answers.push(serde_json::from_str(&answer.body).expect("JSON"));
+    }
+    answers
+}
+
+/// H2.16, H2.20, H2.8: whatever else the body says: of a request that is open, accepted or over a bad one is a repeat, also
+/// when only the store knows it. One that waits for candidates needs good ones, and a new one is refused.
+async fn bad_bodies_of_known_requests(setup: Setup) {
+    let mut node = setup.start().await;
+    let mut a = node.driver("a").await;
+    node.offer("r1", &["a"], &json!({})).await;
+    let offer = a.expect("OFFER").await;
+    for again in post_badly(&node, "r1", Some(200)).await {
+        assert_eq!(
+            (&again["duplicate"], &again["state"]),
+            (&json!(true), &json!("OFFER_SENT"))
+        );
+        assert_eq!((&again["attempt"], &again["driver_id"]), (&json!(1), &json!("a")));
+    }
+    let trip_id = a.accept(&offer).await;
+    for again in post_badly(&node, "r1", Some(200)).await {
+        assert_eq!(again["state"], "ACCEPTED");
+    }
+    a.trip(&trip_id, "complete").await;
+    a.expect_state("available").await;
+    node.offer("pending", &["nobody"], &json!({})).await;
+    node.until_event("pending", "REDISPATCH_REQUESTED").await;
+    node.offer("cancelled", &["nobody"], &json!({})).await;
+    node.cancel("cancelled").await.ok(200);
+    for _ in 0..2 {
+        for again in post_badly(&node, "r1", Some(200)).await {
+            assert_eq!(
+                (&again["duplicate"], &again["state"]),
+                (&json!(true), &json!("ACCEPTED"))
+            );
+        }
+        for problem in post_badly(&node, "cancelled", Some(409)).await {
+            assert_eq!(
+                (&problem["code"], &problem["state"]),
+                (&json!("ended"), &json!("CANCELLED"))
+            );
+        }
+        post_badly(&node, "pending", None).await;
+        post_badly(&node, "new", None).await;
+        node.get("/v1/dispatch/request/new")
+            .await
+            .problem(404, "no_such_request");
+        node.crash_and_restart().await;
+    }
+    let events = node.audit("r1").await;
+    assert_eq!(audit::count(&events, "REDISPATCHED"), 0, "{events:#?}");
+    assert_eq!(
+        audit::count(&node.audit("pending").await, "REDISPATCHED"),
+        0,
+        "{events:#?}"
+    );
+}
+
 shards_1_and_4!(
+    bad_bodies_of_known_requests,
     duplicates_change_nothing,
     racing_duplicates_make_one_dispatch,
     new_candidates_go_on,

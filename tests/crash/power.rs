@@ -5,30 +5,21 @@ use crate::play::{self, setting};
 use dispatchd::demo::crash::{CrashError, CrashReport, Power};
 use lossyfs::{Counts, Honesty, LossyDisk};
 use std::io;
-use std::time::Duration;
 
 /// Cuts in a run; `CRASH_CUTS` says otherwise.
 const CUTS: u32 = 10;
 /// Cuts of a disk that lies, each of which loses what was promised.
 const CUTS_LYING: u32 = 3;
-/// Every other cut waits up to this long for a moment in which a write is under way.
-const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
 
-struct Cuts {
-    disk: LossyDisk,
-    cuts: u32,
-}
+struct Cuts(LossyDisk);
 
 impl Power for Cuts {
     fn off(&mut self) {
-        self.cuts += 1;
-        let waits = self.cuts.is_multiple_of(2);
-        self.disk
-            .power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
+        self.0.cut();
     }
 
     fn on(&mut self) -> io::Result<()> {
-        self.disk.power_on().map(drop)
+        self.0.power_on().map(drop)
     }
 }
 
@@ -45,9 +36,9 @@ async fn play(cuts: u32, honesty: Honesty) -> Option<(Result<CrashReport, CrashE
             return None;
         }
     };
-    let mut cuts = Cuts { disk, cuts: 0 };
+    let mut cuts = Cuts(disk);
     let played = play::run(home.path(), &options, Some(&mut cuts)).await;
-    let counts = cuts.disk.counts();
+    let counts = cuts.0.counts();
     println!("{counts:?}");
     Some((played, counts))
 }

@@ -2,8 +2,8 @@
 //! begin with `>` are events, the lines after each are what the actors make of it, until nothing moves any more. After
 //! `>>` that is left out: what leads to the situation, and is shown elsewhere.
 //!
-//! The API:      `POST r1 d1,d2 parallel=2 busy=5000 premium …`, `ACCEPT r1 d1 [attempt]`, `DECLINE r1 d1 [attempt]`,
-//!               `CANCEL r1 [reason]`, `END r1 [reason]` (its trip)
+//! The API:      `POST r1 d1,d2 parallel=2 busy=5000 premium …`, `MISPOST r1` (again, with a body that is no offer),
+//!               `ACCEPT r1 d1 [attempt]`, `DECLINE r1 d1 [attempt]`, `CANCEL r1 [reason]`, `END r1 [reason]` (its trip)
 //! A driver:     `d1 connects`, `drops` (or `drops 1`: that session), `reads` (all was written to its socket), `speaks`, `ACK r1/1`, `ACCEPT r1/1`,
 //!               `DECLINE r1/1 [reason]`, `STATE offline`, `TRIP r1 pickup`
 //! Time:         `at 8000` (each timer at its time), `late 8000` (no timer fires), `timers` (those that are late do)
@@ -15,7 +15,7 @@ use crate::world::{BEGIN_MS, Node, Show, World};
 use dispatchd::fsm::driver::{DriverEvent, DriverLimits};
 use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
-use dispatchd::fsm::request::{Answer, Asker, RequestEvent, ToDriver, TripMove};
+use dispatchd::fsm::request::{Answer, Asker, RequestEvent, ToDriver, TripMove, Unfit};
 use dispatchd::fsm::types::{OfferRequest, Priority, RefuseReason, TripOutcome};
 use std::collections::BTreeSet;
 
@@ -104,6 +104,12 @@ impl Stage {
             ["timers"] => self.advance(self.world.now_ms),
             ["POST", request, candidates, ref rest @ ..] => {
                 self.world.post(offer(request, candidates, rest));
+            }
+            ["MISPOST", request] => {
+                let (too_large, why) = (false, "no offer".into());
+                let (unfit, reply) = (Unfit { too_large, why }, self.world.call());
+                self.world
+                    .step_request(&id(request), RequestEvent::Misposted { unfit, reply });
             }
             ["ACCEPT", request, name, ref rest @ ..] => self.respond(request, name, Answer::Accept, rest),
             ["DECLINE", request, name, ref rest @ ..] => self.respond(request, name, Answer::Decline, rest),

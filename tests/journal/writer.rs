@@ -35,6 +35,8 @@ fn a_commit_takes_all_that_waits() {
     }
     assert!(journal.writer.next_write().is_none(), "one write at a time");
     assert!(journal.writer.backlog_bytes() > 49 * 500);
+    let waiting = journal.writer.backlog_bytes() - PAGE;
+    assert_eq!(journal.writer.bytes(), PAGE + waiting, "what is written and what waits");
     let len = op.len;
     let first = journal.writer.completed(op.buffer, Ok(len)).unwrap();
     assert_eq!(first, Committed { through: 1, records: 1 });
@@ -42,6 +44,7 @@ fn a_commit_takes_all_that_waits() {
     let len = op.len;
     assert!(!journal.writer.is_idle(), "a write is under way, and nothing else");
     assert_eq!(journal.writer.backlog_bytes(), len as u64);
+    assert_eq!(journal.writer.bytes(), PAGE + len as u64, "of both writes");
     assert_eq!((journal.writer.committed(), journal.writer.next_lsn()), (1, 51));
     assert_eq!(
         journal.writer.completed(op.buffer, Ok(len)).unwrap(),

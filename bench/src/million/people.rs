@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 
 use super::timing::{Counts, Timings};
+use crate::due::{Due, Turn};
 use crate::message::{self, DriverState, Message, TripId};
 use crate::report::Faults;
 use crate::session::{Event, EventKind, Session};
@@ -108,9 +109,7 @@ pub struct People {
     requests: Vec<Request>,
     people: Vec<Person>,
     free: VecDeque<u32>,
-    answers: VecDeque<(u64, u32)>,
-    pickups: VecDeque<(u64, u32)>,
-    completions: VecDeque<(u64, u32)>,
+    due: Due,
     open: u32,
     trips_open: u32,
     counts: Counts,
@@ -133,9 +132,7 @@ impl People {
             requests: Vec::new(),
             people: std::iter::repeat_with(free).take(drivers as usize).collect(),
             free: (0..drivers).collect(),
-            answers: VecDeque::new(),
-            pickups: VecDeque::new(),
-            completions: VecDeque::new(),
+            due: Due::default(),
             open: 0,
             trips_open: 0,
             counts: Counts::default(),
@@ -251,25 +248,19 @@ impl People {
     /// The ring's.
     pub fn send_due(&mut self, session: &mut Session) -> io::Result<()> {
         let now_ns = session.now_ns();
-        while let Some((due_ns, driver)) = pop_due(&mut self.answers, now_ns) {
-            self.answer(session, driver, due_ns)?;
-        }
-        while let Some((_, driver)) = pop_due(&mut self.pickups, now_ns) {
-            self.trip_event(session, driver, Work::PickingUp, "pickup")?;
-        }
-        while let Some((_, driver)) = pop_due(&mut self.completions, now_ns) {
-            self.trip_event(session, driver, Work::Completing, "complete")?;
+        while let Some(turn) = self.due.pop(now_ns) {
+            match turn {
+                Turn::Answer(driver, due_ns) => self.answer(session, driver, due_ns)?,
+                Turn::PickUp(driver) => self.trip_event(session, driver, Work::PickingUp, "pickup")?,
+                Turn::Complete(driver) => self.trip_event(session, driver, Work::Completing, "complete")?,
+            }
         }
         Ok(())
     }
 
     /// When [`Self::send_due`] next has something to do.
     pub fn next_due_ns(&self) -> u64 {
-        let queues = [&self.answers, &self.pickups, &self.completions];
-        let due = queues
-            .iter()
-            .filter_map(|queue| queue.front().map(|(due_ns, _)| *due_ns));
-        due.min().unwrap_or(u64::MAX)
+        self.due.next_ns()
     }
 
     /// Reacts to the answer to a POST.
@@ -320,14 +311,14 @@ impl People {
             (Message::State(DriverState::EnRoute), Work::Confirmed(mine)) => {
                 self.people[driver as usize].work = Work::EnRoute;
                 self.trips_open += 1;
-                self.pickups.push_back((at_ns + self.manners.leg_ns, driver));
+                self.due.pickups.push_back((at_ns + self.manners.leg_ns, driver));
                 self.counts.confirmed += 1;
                 self.requests[mine as usize].confirmed = true;
                 self.end_if_over(mine, at_ns);
             }
             (Message::State(DriverState::OnTrip), Work::PickingUp) => {
                 self.people[driver as usize].work = Work::OnTrip;
-                self.completions.push_back((at_ns + self.manners.leg_ns, driver));
+                self.due.completions.push_back((at_ns + self.manners.leg_ns, driver));
             }
             (Message::State(DriverState::Available), Work::Completing) => {
                 self.trips_open -= 1;
@@ -369,7 +360,7 @@ impl People {
         self.people[driver as usize].work = if is_first && request.first_does == First::Ignores {
             Work::Ignoring(place)
         } else {
-            self.answers.push_back((at_ns + self.manners.think_ns, driver));
+            self.due.answers.push_back((at_ns + self.manners.think_ns, driver));
             Work::Thinking(place)
         };
         let number = self.first_request + place;
@@ -436,9 +427,4 @@ pub fn react<'a>(people: &mut People, session: &mut Session, event: &'a Event) -
         EventKind::Response { token, status, first } => people.answered(*token, *status, *first, event.at_ns),
     }
     Ok(None)
-}
-
-fn pop_due(queue: &mut VecDeque<(u64, u32)>, now_ns: u64) -> Option<(u64, u32)> {
-    queue.front().filter(|(due_ns, _)| *due_ns <= now_ns)?;
-    queue.pop_front()
 }

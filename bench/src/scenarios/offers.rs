@@ -9,6 +9,7 @@
 pub mod engine;
 
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use super::{Context, add_cores};
 use crate::measure::{Usage, UsageMeter};
 use crate::raw::Pair;
 use crate::raw::client::Load as RawLoad;
+use crate::raw::disk::write_latency;
 use crate::report::{Goal, Limit, Progress, Run};
 use crate::server::{Server, Target};
 use crate::session::Session;
@@ -50,6 +52,8 @@ pub const GOALS: &[Goal] = &[
 const STALL_NS_MAX: u64 = 10_000_000_000;
 /// Unmeasured cycles before the rounds.
 const WARMUP_CYCLES: u32 = 2_000;
+/// How long the disk is measured by itself.
+const DISK_SPAN: Duration = Duration::from_secs(3);
 /// Time between two updates of the progress bar, ns.
 const PROGRESS_NS: u64 = 100_000_000;
 
@@ -97,6 +101,14 @@ pub fn run(context: &Context, options: &Options) -> io::Result<Run> {
     let loaded = load(server.target(), options, &context.progress);
     let (mut run, sizes) = loaded.map_err(|error| server.explain(&error))?;
     server.stop()?;
+    // Right after the load, since a disk that others use is another one a minute later.
+    let disk = write_latency(&context.setup.data_root, DISK_SPAN)?;
+    let disk_p99_ms = disk.quantile_ms(0.99);
+    run.add("disk_write_p50", "ms", disk.quantile_ms(0.5));
+    run.add("disk_write_p99", "ms", disk_p99_ms);
+    run.add("disk_write_p999", "ms", disk.quantile_ms(0.999));
+    let offer_p99_ms = run.value("post_to_offer_p99").unwrap_or(f64::NAN);
+    run.add("post_to_offer_p99_by_disk", "x disk", offer_p99_ms / disk_p99_ms);
     let light = context.raw_load(options.drivers, &pairs(sizes));
     let full = RawLoad {
         in_flight: options.in_flight.min(options.drivers),

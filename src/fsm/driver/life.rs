@@ -120,7 +120,7 @@ impl Driver {
         self.answer(
             request_id.clone(),
             attempt,
-            Answer::Decline,
+            Answer::DeclineHeld,
             reason,
             Asker::Driver,
             effects,

@@ -186,11 +186,13 @@ impl Driver {
             },
             DriverEvent::Ack { request_id, attempt } => {
                 self.deliver(&request_id, effects);
-                let driver_id = self.id.clone();
-                effects.push(DriverEffect::Request {
-                    request_id,
-                    event: RequestEvent::Acked { attempt, driver_id },
-                });
+                let (driver_id, held) = (self.id.clone(), self.holds(&request_id, attempt));
+                let event = RequestEvent::Acked {
+                    attempt,
+                    driver_id,
+                    held,
+                };
+                effects.push(DriverEffect::Request { request_id, event });
             }
             DriverEvent::Answer {
                 request_id,
@@ -199,9 +201,10 @@ impl Driver {
                 reason,
             } => {
                 self.deliver(&request_id, effects);
-                let holds = |held: &Held| held.request_id == request_id && held.attempt == attempt;
+                let holds = self.holds(&request_id, attempt);
                 let answer = match answer {
-                    Answer::Accept if self.held.as_deref().is_some_and(holds) => Answer::AcceptHeld,
+                    Answer::Accept if holds => Answer::AcceptHeld,
+                    Answer::Decline if holds => Answer::DeclineHeld,
                     other => other,
                 };
                 self.answer(request_id, attempt, answer, reason, Asker::Driver, effects);
@@ -218,6 +221,12 @@ impl Driver {
             DriverEvent::Timer => self.timer(now_ms, limits, effects),
         }
     }
+
+    fn holds(&self, request_id: &RequestId, attempt: u32) -> bool {
+        let own = |held: &Held| held.request_id == *request_id && held.attempt == attempt;
+        self.held.as_deref().is_some_and(own)
+    }
+
     fn answer(
         &self,
         request_id: RequestId,

@@ -4,7 +4,7 @@ use super::{Bound, Driver, DriverEffect, DriverLimits, Held, ToSocket, Waiter};
 use crate::fsm::fold::{Outcome, TripPhase};
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::queue::ClassQueue;
-use crate::fsm::request::{Answer, RequestEvent, Resumed, ToDriver};
+use crate::fsm::request::{Answer, Asker, RequestEvent, Resumed, ToDriver};
 use crate::fsm::types::{Priority, RefuseReason, RevokeReason, TripOutcome, UnixMs};
 
 impl Driver {
@@ -42,6 +42,9 @@ impl Driver {
             // Whatever this driver refused, the request has heard before this answer.
             ToDriver::Accept { attempt, asker } => {
                 self.answer(request_id, attempt, Answer::AcceptHeld, None, asker, effects);
+            }
+            ToDriver::Decline { attempt, reason } => {
+                self.answer(request_id, attempt, Answer::DeclineHeld, reason, Asker::Driver, effects);
             }
             ToDriver::Outcome {
                 attempt,

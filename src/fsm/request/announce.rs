@@ -190,6 +190,7 @@ impl Request {
 pub(super) fn turn_away(event: RequestEvent, effects: &mut Vec<RequestEffect>) {
     match event {
         RequestEvent::Reposted { reply, .. }
+        | RequestEvent::Misposted { reply, .. }
         | RequestEvent::Cancelled { reply, .. }
         | RequestEvent::TripCancelled { reply, .. } => answer_fenced(Asker::Api(reply), effects),
         RequestEvent::Answered { asker, .. } => answer_fenced(asker, effects),

@@ -13,49 +13,54 @@ impl Request {
         now_ms: UnixMs,
         effects: &mut Vec<RequestEffect>,
     ) {
-        let state = self.fold.state();
-        let answer = match state {
-            RequestState::OfferSent | RequestState::Accepted => self.duplicate(),
-            RequestState::Cancelled | RequestState::Unfulfilled => ApiAnswer::Ended { state, trip_id: None },
-            RequestState::PendingMatch => {
-                let known = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
-                let candidates: Vec<_> = offer
-                    .candidates
-                    .iter()
-                    .filter(|id| self.is_fresh(id))
-                    .cloned()
-                    .collect();
-                if !candidates.is_empty() {
-                    let OfferRequest {
-                        offer_timeout_ms,
-                        parallel,
-                        busy_wait_ms,
-                        ..
-                    } = *offer;
-                    self.push(
-                        now_ms,
-                        Step::Redispatched {
-                            candidates,
-                            offer_timeout_ms,
-                            parallel,
-                            busy_wait_ms,
-                        },
-                    );
-                    self.restart_wait(now_ms);
-                    self.questions.push((Asker::Api(reply), Question::Posted));
-                    return;
-                }
-                if offer.candidates.iter().any(known) {
-                    self.duplicate()
-                } else {
-                    ApiAnswer::Excluded {
-                        state,
-                        excluded: self.fold.excluded().cloned().collect(),
-                    }
-                }
+        if let Some(answer) = self.repeated() {
+            return effects.push(RequestEffect::Reply { reply, answer });
+        }
+        let candidates: Vec<_> = offer
+            .candidates
+            .iter()
+            .filter(|id| self.is_fresh(id))
+            .cloned()
+            .collect();
+        if !candidates.is_empty() {
+            let OfferRequest {
+                offer_timeout_ms,
+                parallel,
+                busy_wait_ms,
+                ..
+            } = *offer;
+            self.push(
+                now_ms,
+                Step::Redispatched {
+                    candidates,
+                    offer_timeout_ms,
+                    parallel,
+                    busy_wait_ms,
+                },
+            );
+            self.restart_wait();
+            return self.questions.push((Asker::Api(reply), Question::Posted));
+        }
+        let is_waited_for = |driver_id: &DriverId| self.fold.candidates.contains(driver_id);
+        let answer = if offer.candidates.iter().any(is_waited_for) {
+            self.duplicate()
+        } else {
+            ApiAnswer::Excluded {
+                state: self.fold.state(),
+                excluded: self.fold.excluded().cloned().collect(),
             }
         };
         effects.push(RequestEffect::Reply { reply, answer });
+    }
+
+    /// The answer to a re-POST, whatever its body says; none while the request waits for candidates.
+    pub(super) fn repeated(&self) -> Option<ApiAnswer> {
+        let state = self.fold.state();
+        match state {
+            RequestState::OfferSent | RequestState::Accepted => Some(self.duplicate()),
+            RequestState::Cancelled | RequestState::Unfulfilled => Some(ApiAnswer::Ended { state, trip_id: None }),
+            RequestState::PendingMatch => None,
+        }
     }
 
     /// Neither tried nor a candidate.
@@ -103,35 +108,18 @@ impl Request {
                     message: ToDriver::Accept { attempt, asker },
                 });
             }
+            (Outcome::Open, Answer::Decline) if asker == Asker::Driver => {
+                let attempt = number;
+                effects.push(RequestEffect::Driver {
+                    driver_id: driver_id.clone(),
+                    message: ToDriver::Decline { attempt, reason },
+                });
+            }
             (Outcome::Open, Answer::AcceptHeld) => {
-                let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != number).collect();
-                self.push(
-                    now_ms,
-                    Step::Accepted {
-                        attempt: number,
-                        channel,
-                    },
-                );
-                for attempt in rivals {
-                    self.push(
-                        now_ms,
-                        Step::Revoked {
-                            attempt,
-                            reason: RevokeReason::Taken,
-                        },
-                    );
-                }
-                let trip_id = TripId::for_request(&self.id, self.fold.received_at_ms);
-                self.push(
-                    now_ms,
-                    Step::TripCreated {
-                        trip_id,
-                        driver_id: driver_id.clone(),
-                    },
-                );
+                self.accepted(number, driver_id, channel, now_ms);
                 self.questions.push((asker, Question::Answered { attempt: number }));
             }
-            (Outcome::Open, Answer::Decline) => {
+            (Outcome::Open, Answer::Decline | Answer::DeclineHeld) => {
                 self.push(
                     now_ms,
                     Step::Declined {
@@ -154,6 +142,19 @@ impl Request {
             }
             (over, _) => self.outcome(number, driver_id, over, asker, effects),
         }
+    }
+
+    /// The driver of this attempt wins: the others lose, and there is a trip.
+    fn accepted(&mut self, attempt: u32, driver_id: &DriverId, channel: Channel, now_ms: UnixMs) {
+        let rivals: Vec<_> = self.fold.open().filter(|rival| *rival != attempt).collect();
+        self.push(now_ms, Step::Accepted { attempt, channel });
+        for attempt in rivals {
+            let reason = RevokeReason::Taken;
+            self.push(now_ms, Step::Revoked { attempt, reason });
+        }
+        let trip_id = TripId::for_request(&self.id, self.fold.received_at_ms);
+        let driver_id = driver_id.clone();
+        self.push(now_ms, Step::TripCreated { trip_id, driver_id });
     }
 
     pub(super) fn outcome(

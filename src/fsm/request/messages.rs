@@ -30,8 +30,10 @@ pub enum Answer {
     Accept,
     /// Takes it, and the driver's home says that the driver holds it.
     AcceptHeld,
-    /// Does not.
+    /// Does not. Not known yet: whether the offer has reached the driver, or ever will.
     Decline,
+    /// Does not, and the driver's home says that the driver holds it.
+    DeclineHeld,
 }
 
 /// What a driver says of its trip.
@@ -47,12 +49,23 @@ pub enum TripMove {
     Cancel,
 }
 
+/// Why the body of a `POST` is no offer: what the caller is told where the body matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Its offer would not fit a frame (413); else it is not what the contract allows (400).
+    pub too_large: bool,
+    /// In words.
+    pub why: Box<str>,
+}
+
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the contract's")]
 pub enum RequestEvent {
     /// The same request again.
     Reposted { offer: Box<OfferRequest>, reply: ReplyTo },
+    /// The same request again, with a body that is no offer.
+    Misposted { unfit: Unfit, reply: ReplyTo },
     /// A driver answers; `attempt` is optional over HTTP.
     Answered {
         driver_id: DriverId,
@@ -63,8 +76,12 @@ pub enum RequestEvent {
     },
     /// The offer was written to the socket.
     Delivered { attempt: u32, driver_id: DriverId },
-    /// The app has the offer.
-    Acked { attempt: u32, driver_id: DriverId },
+    /// The app has the offer. `held`: the driver's home says that the driver holds it.
+    Acked {
+        attempt: u32,
+        driver_id: DriverId,
+        held: bool,
+    },
     /// The driver cannot take the offer of this attempt.
     Refused {
         attempt: u32,
@@ -137,6 +154,9 @@ pub enum ToDriver {
     /// Somebody says that the driver takes the offer. Answered with [`Answer::AcceptHeld`], after the `Refused` of an
     /// offer that the driver could not be given: so a driver who has another offer or a trip wins nothing.
     Accept { attempt: u32, asker: Asker },
+    /// The driver declines an offer that it does not hold. Answered with [`Answer::DeclineHeld`] in the same order, so that
+    /// one whose offer was refused at that instant hears so.
+    Decline { attempt: u32, reason: Option<Box<str>> },
     /// How the attempt stands now: `Accepted`, `Declined`, `TimedOut` or `Revoked`. `again`: only an answer.
     Outcome {
         attempt: u32,
@@ -180,6 +200,8 @@ pub enum ApiAnswer {
         state: RequestState,
         trip_id: Option<TripId>,
     },
+    /// 400 or 413: the request waits for candidates, and the body has none.
+    Unfit { unfit: Unfit },
     /// 200 of `POST /v1/dispatch/response`.
     Outcome { outcome: Outcome, trip_id: Option<TripId> },
     /// 404 `no_such_offer`.

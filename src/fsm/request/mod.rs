@@ -13,7 +13,7 @@ mod messages;
 mod search;
 
 pub use messages::{
-    Answer, ApiAnswer, Asker, Durability, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove,
+    Answer, ApiAnswer, Asker, Durability, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove, Unfit,
 };
 
 use super::fold::{self, Fold, Outcome, TripPhase};
@@ -271,6 +271,10 @@ impl Request {
         }
         match event {
             RequestEvent::Reposted { offer, reply } => self.reposted(&offer, reply, now_ms, effects),
+            RequestEvent::Misposted { unfit, reply } => {
+                let answer = self.repeated().unwrap_or(ApiAnswer::Unfit { unfit });
+                effects.push(RequestEffect::Reply { reply, answer });
+            }
             RequestEvent::Answered {
                 driver_id,
                 attempt,
@@ -281,7 +285,11 @@ impl Request {
                 self.answered(&driver_id, attempt, answer, reason, asker, now_ms, effects);
             }
             RequestEvent::Delivered { attempt, driver_id } => self.noted(attempt, &driver_id, false, now_ms, effects),
-            RequestEvent::Acked { attempt, driver_id } => self.noted(attempt, &driver_id, true, now_ms, effects),
+            RequestEvent::Acked {
+                attempt,
+                driver_id,
+                held: _,
+            } => self.noted(attempt, &driver_id, true, now_ms, effects),
             RequestEvent::Refused {
                 attempt,
                 driver_id,
@@ -315,16 +323,21 @@ impl Request {
         self.advance(now_ms, effects);
     }
 
-    /// Whether this is a driver's acceptance of an offer, held by that driver, that the decision under way ends: it
-    /// hears the end, which is the answer.
+    /// Whether a driver speaks of an offer, held by that driver, that the decision under way ends: it hears the end,
+    /// which is the answer.
     fn hears_the_end(&self, event: &RequestEvent) -> bool {
-        let RequestEvent::Answered {
+        let (RequestEvent::Answered {
             driver_id,
             attempt: Some(asked),
-            answer: Answer::AcceptHeld,
+            answer: Answer::AcceptHeld | Answer::DeclineHeld,
             asker: Asker::Driver,
             ..
-        } = event
+        }
+        | RequestEvent::Acked {
+            driver_id,
+            attempt: asked,
+            held: true,
+        }) = event
         else {
             return false;
         };

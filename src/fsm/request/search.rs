@@ -15,11 +15,7 @@ impl Request {
             if held >= usize::from(self.fold.parallel) {
                 return;
             }
-            if self
-                .fold
-                .max_attempts
-                .is_some_and(|most| self.fold.counted() >= most as usize)
-            {
+            if self.fold.is_used_up() {
                 if self.fold.open_count() == 0 {
                     self.push(now_ms, Step::Unfulfilled { by_deadline: false });
                 }
@@ -90,11 +86,17 @@ impl Request {
         }
     }
 
-    /// Drivers that are still waited for get the (possibly new) wait from now on.
-    pub(super) fn restart_wait(&mut self, now_ms: UnixMs) {
+    /// Drivers that are still waited for get the (possibly new) wait from the re-POST on.
+    pub(super) fn restart_wait(&mut self) {
         if !self.waiting.is_empty() {
-            self.wait_until_ms = Some(now_ms + u64::from(self.fold.busy_wait_ms));
+            self.wait_until_ms = Some(self.waits_until_ms());
         }
+    }
+
+    /// The end of a wait that begins now. It counts from the step that left a place to fill, which is in the log: so a
+    /// wait that a restart interrupted has the time it has left.
+    fn waits_until_ms(&self) -> UnixMs {
+        self.fold.searching_since_ms + u64::from(self.fold.busy_wait_ms)
     }
 
     pub(super) fn reserved(&mut self, driver_id: DriverId, ask: u32, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
@@ -107,19 +109,15 @@ impl Request {
                 message: ToDriver::Release,
             });
         }
-        let full = self.fold.open_count() >= usize::from(self.fold.parallel);
-        let used_up = self
-            .fold
-            .max_attempts
-            .is_some_and(|most| self.fold.counted() >= most as usize);
-        if self.fold.end.is_some() || full || used_up || now_ms >= self.fold.deadline_at_ms {
+        let no_place = self.fold.is_full() || self.fold.is_used_up();
+        if self.fold.end.is_some() || no_place || now_ms >= self.fold.deadline_at_ms {
             return effects.push(RequestEffect::Driver {
                 driver_id,
                 message: ToDriver::Release,
             });
         }
         self.offer(driver_id, now_ms);
-        if self.fold.open_count() >= usize::from(self.fold.parallel) {
+        if self.fold.is_full() {
             // Those still waited for stay candidates, for the case that this offer comes to nothing.
             self.stop_waiting(effects);
         }
@@ -129,13 +127,12 @@ impl Request {
         let Some(index) = self.asked(driver_id, ask) else {
             return;
         };
-        let until_ms = *self
-            .wait_until_ms
-            .get_or_insert(now_ms + u64::from(self.fold.busy_wait_ms));
+        let until_ms = self.wait_until_ms.unwrap_or_else(|| self.waits_until_ms());
         if until_ms <= now_ms {
             self.waiting.remove(index);
             return self.refuse(driver_id.clone(), RefuseReason::Offered, now_ms);
         }
+        self.wait_until_ms = Some(until_ms);
         self.waiting[index].queued = true;
         let message = ToDriver::Wait {
             ask,

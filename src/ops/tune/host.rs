@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Verdict;
 use super::table::{Line, Probe, Want};
+use super::unit::{self, UnitLimit};
 
 /// A host, seen through `/proc` and `/sys`.
 #[derive(Clone, Debug)]
@@ -39,15 +40,19 @@ impl Host {
             Probe::Sysctl => vec![self.sysctl_path(line.name)],
             Probe::Word(path) => vec![self.path(path)],
             Probe::EachCpu(file) => self.cpus().iter().map(|cpu| cpu.join(file)).collect(),
-            Probe::Limit(_) | Probe::Conntrack | Probe::NicIrqs => Vec::new(),
+            Probe::Limit { .. } | Probe::Conntrack | Probe::NicIrqs => Vec::new(),
         }
     }
 
     /// Compares what is there with what should be.
     pub fn verdict(&self, line: &Line) -> Verdict {
-        match self.read(line.probe, line.name) {
-            Ok(Some(now)) if self.meets(line.want, &now) => Verdict::Good(now),
-            Ok(Some(now)) => Verdict::Off(now),
+        let (now, source) = match line.probe {
+            Probe::Limit { own, unit } => self.limit(own, unit),
+            probe => (self.read(probe, line.name), ""),
+        };
+        match now {
+            Ok(Some(now)) if self.meets(line.want, &now) => Verdict::Good(now + source),
+            Ok(Some(now)) => Verdict::Off(now + source),
             Ok(None) if line.optional => Verdict::Absent,
             Ok(None) => Verdict::Unreadable("does not exist".into()),
             Err(why) => Verdict::Unreadable(why),
@@ -59,13 +64,27 @@ impl Host {
         match probe {
             Probe::Sysctl => read(&self.sysctl_path(name)),
             Probe::Word(path) => Ok(read(&self.path(path))?.map(|text| chosen(&text).to_owned())),
-            Probe::Limit(limit) => {
+            Probe::Limit { own, .. } => {
                 let limits = read(&self.path("/proc/self/limits"))?.unwrap_or_default();
-                Ok(hard_limit(&limits, limit).map(str::to_owned))
+                Ok(hard_limit(&limits, own).map(str::to_owned))
             }
             Probe::EachCpu(file) => self.each_cpu(file),
             Probe::Conntrack => read(&self.path("/proc/sys/net/netfilter/nf_conntrack_count")),
             Probe::NicIrqs => self.wandering_irqs(),
+        }
+    }
+
+    /// A limit as the node will have it, and whose that is: a service gets its unit's, not those of the shell that asks.
+    fn limit(&self, own: &'static str, unit: &'static str) -> (Result<Option<String>, String>, &'static str) {
+        const OF_UNIT: &str = " (dispatchd.service)";
+        match unit::limit(self, unit) {
+            Ok(UnitLimit::Set(value)) => (Ok(Some(value)), OF_UNIT),
+            Ok(UnitLimit::NotSet) => (Ok(Some("not set".to_owned())), OF_UNIT),
+            Ok(UnitLimit::NoUnit) => {
+                let now = self.read(Probe::Limit { own, unit }, own);
+                (now, " (this shell; no dispatchd.service is installed)")
+            }
+            Err(why) => (Err(why), ""),
         }
     }
 
@@ -132,8 +151,14 @@ impl Host {
 
 /// A file's words, separated by single spaces; nothing when there is no such file.
 fn read(path: &Path) -> Result<Option<String>, String> {
+    let words = |text: String| text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(text(path)?.map(words))
+}
+
+/// What a file holds; nothing when there is no such file.
+pub(super) fn text(path: &Path) -> Result<Option<String>, String> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text.split_ascii_whitespace().collect::<Vec<_>>().join(" "))),
+        Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{}: {error}", path.display())),
     }
@@ -152,7 +177,7 @@ fn hard_limit<'a>(limits: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// What a directory holds, in order of names; nothing when there is none.
-fn entries(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn entries(directory: &Path) -> Vec<PathBuf> {
     let found = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
     paths.sort();

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod host;
 pub mod show;
 pub mod table;
+mod unit;
 
 use std::io::{self, Write};
 

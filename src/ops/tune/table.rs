@@ -5,8 +5,13 @@
 pub enum Probe {
     /// A file below `/proc/sys`; the line's name says which.
     Sysctl,
-    /// A hard limit of this process, by its name in `/proc/self/limits`.
-    Limit(&'static str),
+    /// A hard limit: of the installed unit, by its setting, or without one of this process.
+    Limit {
+        /// Its name in `/proc/self/limits`.
+        own: &'static str,
+        /// The unit's setting.
+        unit: &'static str,
+    },
     /// The chosen word (in brackets, or the only one) of a file.
     Word(&'static str),
     /// A file below each directory of `/sys/devices/system/cpu` whose name is `cpu` and a number.
@@ -104,7 +109,10 @@ pub const LINES: &[Line] = &[
     ),
     Line {
         name: "limit: open files",
-        probe: Probe::Limit("Max open files"),
+        probe: Probe::Limit {
+            own: "Max open files",
+            unit: "LimitNOFILE",
+        },
         want: Want::AtLeast(1_048_576),
         remedy: Remedy::Unit("LimitNOFILE=1048576"),
         optional: false,
@@ -113,7 +121,10 @@ pub const LINES: &[Line] = &[
     },
     Line {
         name: "limit: locked memory",
-        probe: Probe::Limit("Max locked memory"),
+        probe: Probe::Limit {
+            own: "Max locked memory",
+            unit: "LimitMEMLOCK",
+        },
         want: Want::AtLeastPerCore(512 << 10),
         remedy: Remedy::Unit("LimitMEMLOCK=infinity"),
         optional: false,

@@ -60,6 +60,18 @@ pub fn parse_offer(body: &[u8]) -> Result<OfferRequest, Problem> {
     Ok(offer)
 }
 
+/// The `request_id` of a body that [`parse_offer`] does not take: of a request that is known, what else the body says
+/// need not matter. None when it is no JSON object, or has no such id.
+pub fn offer_id(body: &[u8]) -> Option<RequestId> {
+    #[derive(Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow)]
+        request_id: Raw<'a>,
+    }
+    let members: Members<'_> = fields::object(body).ok()?;
+    fields::id("request_id", members.request_id, RequestId::parse).ok()?
+}
+
 #[derive(Deserialize)]
 struct OfferMembers<'a> {
     #[serde(borrow)]

@@ -187,7 +187,7 @@ impl Witness {
                 let trip = fold.trip.as_ref().expect("a trip");
                 assert_eq!((trip_id, TripPhase::Ended(*outcome)), (&trip.trip_id, trip.phase));
             }
-            ApiAnswer::NoSuchOffer | ApiAnswer::NoSuchTrip | ApiAnswer::Fenced => {}
+            ApiAnswer::NoSuchOffer | ApiAnswer::NoSuchTrip | ApiAnswer::Fenced | ApiAnswer::Unfit { .. } => {}
         }
     }
 
@@ -254,7 +254,7 @@ impl Witness {
     fn persisted(&mut self, world: &World, id: &RequestId, from: usize, to: usize) {
         let log = world.requests[id].actor.log();
         let busy_wait_ms = u64::from(world.requests[id].actor.fold().busy_wait_ms);
-        for entry in &log[from..to] {
+        for (index, entry) in log.iter().enumerate().take(to).skip(from) {
             match &entry.step {
                 Step::Redispatched { .. } => {
                     for ((request_id, _), since_ms) in &mut self.waits {
@@ -277,7 +277,9 @@ impl Witness {
                         .waits
                         .iter()
                         .any(|((request_id, _), since_ms)| request_id == id && due(since_ms));
-                    let over = waits || self.waited_out.get(id) == Some(&world.now_ms);
+                    // It may have taken that long until the driver could be asked.
+                    let late = searching_since_ms(&log[..index]) + busy_wait_ms <= entry.at_ms;
+                    let over = waits || late || self.waited_out.get(id) == Some(&world.now_ms);
                     if *reason == RefuseReason::Offered && busy_wait_ms > 0 && !log.iter().any(sent) {
                         assert!(waited || over, "{id} refuses {driver_id} without waiting");
                     }
@@ -376,4 +378,22 @@ pub fn durable(world: &World, id: &RequestId) -> Option<Fold> {
     let slot = world.requests.get(id)?;
     let log = &slot.actor.log()[..slot.port.committed()];
     (!log.is_empty()).then(|| Fold::of(log).expect("a durable log folds"))
+}
+
+/// When there was a place to fill for the last time: from then on a request waits for busy drivers.
+fn searching_since_ms(log: &[LogEntry]) -> UnixMs {
+    let sent = |attempt: u32| {
+        log.iter()
+            .any(|entry| matches!(entry.step, Step::OfferSent { attempt: sent, .. } if sent == attempt))
+    };
+    let begins = |entry: &&LogEntry| match &entry.step {
+        Step::Received { .. }
+        | Step::Redispatched { .. }
+        | Step::Declined { .. }
+        | Step::TimedOut { .. }
+        | Step::Revoked { .. } => true,
+        Step::Refused { attempt, .. } => sent(*attempt),
+        _ => false,
+    };
+    log.iter().rev().find(begins).map_or(0, |entry| entry.at_ms)
 }

@@ -151,34 +151,6 @@ fn an_answer_that_was_not_durable() {
 }
 
 #[test]
-fn the_wait_goes_on() {
-    check(
-        "d1 d2",
-        "
-        >> POST r1 d1
-        >> POST r2 d1 busy=5000
-        >> late 3000
-        > crash
-            r1 -> d1: offer 1 again
-            r1 wakes at 8000
-            r2 -> d1: are you free (standard)
-            d1 -> r2: busy
-            r2 -> d1: I wait (standard)
-            r2 wakes at 8000
-        > at 8000
-            r1 writes OFFER_TIMED_OUT 1, CANDIDATES_EXHAUSTED
-            r1 wakes at 120000
-            r1 -> d1: 1 is timed out
-            d1 -> r2: unavailable: offline
-            d1 is forgotten
-            r2 -> d1: release
-            r2 writes OFFER_REFUSED 1 d1 offered, CANDIDATES_EXHAUSTED
-            r2 wakes at 120000
-        ",
-    );
-}
-
-#[test]
 fn a_search_that_stood_still_goes_on() {
     check(
         "",

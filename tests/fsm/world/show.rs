@@ -138,6 +138,7 @@ fn to_driver(message: &ToDriver) -> String {
             format!("offer {attempt}{again}")
         }
         ToDriver::Accept { attempt, .. } => format!("do you accept {attempt}"),
+        ToDriver::Decline { attempt, .. } => format!("do you decline {attempt}"),
         ToDriver::Outcome {
             attempt,
             outcome,
@@ -166,9 +167,10 @@ fn to_driver(message: &ToDriver) -> String {
 
 fn to_request(event: &RequestEvent) -> String {
     match event {
-        RequestEvent::Reposted { .. } | RequestEvent::Cancelled { .. } | RequestEvent::TripCancelled { .. } => {
-            unreachable!("the API's")
-        }
+        RequestEvent::Reposted { .. }
+        | RequestEvent::Misposted { .. }
+        | RequestEvent::Cancelled { .. }
+        | RequestEvent::TripCancelled { .. } => unreachable!("the API's"),
         RequestEvent::Answered {
             attempt,
             answer,
@@ -179,7 +181,7 @@ fn to_request(event: &RequestEvent) -> String {
             let answer = match answer {
                 Answer::Accept => "accept",
                 Answer::AcceptHeld => "accept of what is held,",
-                Answer::Decline => "decline",
+                Answer::Decline | Answer::DeclineHeld => "decline",
             };
             format!("{answer}{attempt}{}", because(reason.as_deref()))
         }
@@ -259,6 +261,7 @@ fn api(answer: &ApiAnswer) -> String {
             );
             format!("200 {}", outcome_name(*outcome))
         }
+        ApiAnswer::Unfit { unfit } => format!("400 {}", unfit.why),
         ApiAnswer::NoSuchOffer => "404 no_such_offer".to_owned(),
         ApiAnswer::Cancelled => "200 CANCELLED".to_owned(),
         ApiAnswer::TripEnded { outcome, .. } => format!("409 ended {}", outcome.as_str()),

@@ -32,6 +32,8 @@ use platter::Disk;
 /// Longest wait for the kernel to let go of the files of dead processes, and between two tries.
 const RELEASE_MAX: Duration = Duration::from_secs(10);
 const RELEASE_POLL: Duration = Duration::from_millis(2);
+/// How long every other cut waits for a moment in which a write is under way.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A mounted file system. Unmounted, and forgotten with all that is in it, when dropped.
 pub struct LossyDisk {
@@ -39,6 +41,7 @@ pub struct LossyDisk {
     mount_point: PathBuf,
     session: Option<BackgroundSession>,
     platter: Option<JoinHandle<()>>,
+    cuts: u32,
 }
 
 impl LossyDisk {
@@ -55,6 +58,7 @@ impl LossyDisk {
             mount_point: mount_point.to_owned(),
             session: Some(session),
             platter: Some(platter),
+            cuts: 0,
         })
     }
 
@@ -62,6 +66,13 @@ impl LossyDisk {
     /// a durable write or a sync is under way.
     pub fn power_off(&self, patience: Duration) {
         self.disk.power_off(patience);
+    }
+
+    /// Cuts the power at whatever moment it is, and every other time in one in which a write is under way, if that comes soon.
+    pub fn cut(&mut self) {
+        self.cuts += 1;
+        let waits = self.cuts.is_multiple_of(2);
+        self.power_off(if waits { IN_FLIGHT_PATIENCE } else { Duration::ZERO });
     }
 
     /// Brings the power back, and what survived. Nobody may have a file open; all who had must be dead.

@@ -3,7 +3,7 @@
 //!
 //! Modules in reading order. [`client`] is the line between the world and what talks to it: actors get inputs and give
 //! actions. [`plan`] is everything that a seed decides about the world, as data. [`world`] runs a plan. [`swarm`] draws a
-//! case from a seed: a plan and who takes part; [`actors`] are those who do, and speak by [`codec`]. [`witness`] is told
+//! case from a seed: a plan and who takes part (`scenes`: some are made for one promise); [`actors`] are those who do, and speak by [`codec`]. [`witness`] is told
 //! what they see and checks it ([`checks`]). [`run`] runs a case, [`shrink`] makes a failing one smaller, [`report`]
 //! prints.
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ pub mod plan;
 pub mod report;
 pub mod rng;
 pub mod run;
+mod scenes;
 pub mod shrink;
 pub mod swarm;
 pub mod trips;

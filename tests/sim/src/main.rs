@@ -5,6 +5,10 @@ use clap::{Parser, Subcommand};
 use dispatchd_sim::report;
 use std::process::ExitCode;
 
+/// A run makes and drops millions of small things on a thread of its own, which glibc's `malloc` is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs whole dispatchd nodes in a simulated world and checks what their clients see.
 #[derive(Debug, Parser)]
 #[command(name = "dispatchd-sim")]

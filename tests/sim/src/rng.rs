@@ -14,6 +14,7 @@ impl Rng {
 
     /// 64 random bits.
     #[expect(clippy::should_implement_trait, reason = "not an iterator: it never ends")]
+    #[inline]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -26,6 +27,7 @@ impl Rng {
     ///
     /// # Panics
     /// When `bound` is 0.
+    #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "a number below 0");
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
@@ -35,6 +37,7 @@ impl Rng {
     ///
     /// # Panics
     /// When `high` is less than `low`.
+    #[inline]
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         assert!(low <= high, "an empty range");
         match (high - low).checked_add(1) {
@@ -44,6 +47,7 @@ impl Rng {
     }
 
     /// True in `permille` of a thousand cases.
+    #[inline]
     pub fn chance(&mut self, permille: u32) -> bool {
         self.below(1_000) < u64::from(permille)
     }

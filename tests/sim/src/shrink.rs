@@ -99,7 +99,7 @@ type With<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Case));
 /// Without one kind of mischief each.
 fn calm_clients(case: &Case, with: With<'_>) {
     type Knob = fn(&mut Case) -> &mut u32;
-    let knobs: [Knob; 20] = [
+    let knobs: [Knob; 23] = [
         |case| &mut case.temper.by_http,
         |case| &mut case.temper.vanish,
         |case| &mut case.temper.double,
@@ -109,6 +109,7 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.temper.stall,
         |case| &mut case.temper.drop,
         |case| &mut case.temper.garbage,
+        |case| &mut case.temper.silent,
         |case| &mut case.temper.give_up,
         |case| &mut case.habits.twins,
         |case| &mut case.habits.repeats,
@@ -116,6 +117,8 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.habits.trip_cancels,
         |case| &mut case.habits.responses,
         |case| &mut case.habits.views,
+        |case| &mut case.habits.welcomes,
+        |case| &mut case.habits.resyncs,
         |case| &mut case.habits.busy_wait,
         |case| &mut case.habits.parallel,
         |case| &mut case.habits.single,

@@ -15,7 +15,7 @@ const STREAM_SCENE: u64 = 900_000;
 /// First stream of actors.
 pub const STREAM_ACTORS: u64 = 1;
 
-const SECOND_US: u64 = 1_000_000;
+pub(crate) const SECOND_US: u64 = 1_000_000;
 
 /// A run: the world's plan, and who takes part.
 #[derive(Clone, Debug)]
@@ -90,95 +90,6 @@ impl Case {
         case
     }
 
-    /// Some seeds are a scene: what promises are about that the usual mix puts to the test too rarely.
-    fn stage(&mut self, rng: &mut Rng) {
-        match rng.below(1_000) {
-            0..80 => self.crowd(),
-            80..180 => self.onlookers(rng),
-            180..240 => self.arrears(rng),
-            240..300 => self.newcomers(rng),
-            _ => {}
-        }
-    }
-
-    /// Few drivers for whom many wait: what shows the order of a queue, where nothing else disturbs it.
-    fn crowd(&mut self) {
-        self.plan.faults.clear();
-        self.drivers = self.drivers.min(4);
-        self.habits.single = 900;
-        self.habits.busy_wait = 1_000;
-        self.habits.burst = 8;
-        self.habits.offer_timeout_ms = self.habits.offer_timeout_ms.min(2_000);
-        self.temper.accept = self.temper.accept.min(300);
-        self.temper.think_ms = 200;
-        self.plan.config.ingress_age_step_ms = 2_000;
-        self.plan.network.delay_us = (20, 200);
-    }
-
-    /// A slow disk, and everybody looks at what is being written, or speaks of it, until the node is killed.
-    fn onlookers(&mut self, rng: &mut Rng) {
-        self.plan.network.delay_us = (20, 200);
-        self.plan.pace.write_us = (10_000, 120_000);
-        self.plan.pace.turn_us = (2, 20);
-        self.habits.requests = self.habits.requests.max(60);
-        self.habits.pause_ms = 150;
-        self.habits.connections = 4;
-        self.habits.views = 900;
-        self.temper.stray = 800;
-        self.temper.off_shift = 150;
-        self.temper.mischief_ms = 300;
-        (self.temper.first_ms, self.temper.reconnect_ms) = (20, 20);
-        self.plan.faults = kills(rng, self.hours.close_us, 8);
-    }
-
-    /// A slow disk, drivers that come one by one and are looked at, and that come and go off shift, until the node is
-    /// killed; those that were there are long in coming back.
-    fn newcomers(&mut self, rng: &mut Rng) {
-        let close_us = self.hours.close_us;
-        self.drivers = self.drivers.max(24);
-        self.plan.network.delay_us = (20, 200);
-        self.plan.pace.write_us = (10_000, 120_000);
-        self.plan.pace.turn_us = (2, 20);
-        self.habits.requests = self.habits.requests.min(20);
-        self.habits.pause_ms = 10;
-        self.habits.greets = 1_000;
-        self.temper.off_shift = 300;
-        self.temper.mischief_ms = 600;
-        self.temper.first_ms = close_us / 2_000;
-        self.temper.reconnect_ms = 5_000;
-        self.plan.faults = kills(rng, close_us, 8);
-    }
-
-    /// A store that is far behind, short segments that fill, searches that last, until the node is killed.
-    fn arrears(&mut self, rng: &mut Rng) {
-        let close_us = self.hours.close_us;
-        self.plan.config.shards = self.plan.config.shards.min(2);
-        self.plan.config.journal_segment_bytes = SEGMENT_BYTES_MIN;
-        self.plan.commit_bytes_max = COMMIT_BYTES_MIN;
-        self.plan.network.delay_us = (20, 200);
-        self.plan.pace.write_us = (80, 400);
-        self.habits.requests = 120;
-        self.habits.burst = 8;
-        self.habits.pause_ms = 150;
-        self.habits.candidates = self.habits.candidates.max(6);
-        // What has ended holds its segment until it is stored: little ends.
-        self.habits.deadline_ms = 90_000;
-        self.habits.cancels = 0;
-        self.habits.responses = 0;
-        self.temper.by_http = 0;
-        self.temper.accept = self.temper.accept.min(30);
-        self.temper.decline = 800;
-        self.temper.think_ms = 200;
-        self.plan.faults = kills(rng, close_us, 5);
-        self.plan.faults.push((
-            0,
-            Fault::SlowStore {
-                for_us: close_us,
-                action_us: rng.between(300_000, 3_000_000),
-            },
-        ));
-    }
-
     /// Derives what follows from the rest: when faults are over, when the auditor reads, when the run ends.
     pub fn settle(&mut self) {
         let close_us = self.hours.close_us;
@@ -203,6 +114,8 @@ impl Case {
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
             age_step_ms: self.plan.config.ingress_age_step_ms,
+            heartbeat_ms: self.plan.config.heartbeat_ms,
+            driver_ttl_ms: self.plan.config.driver_ttl_ms,
             offer_timeout_ms: self.plan.config.offer_timeout_ms.into(),
             deadline_ms: self.plan.config.deadline_ms.into(),
             may_shed: self.plan.config.ingress_queue_max < Config::default().ingress_queue_max,
@@ -232,20 +145,8 @@ impl Case {
 }
 
 /// Shortest group commit of a plan, and the shortest segment that holds it.
-const COMMIT_BYTES_MIN: usize = 64 << 10;
-const SEGMENT_BYTES_MIN: u64 = COMMIT_BYTES_MIN as u64 + 4_096;
-
-/// Kills and power losses at any time, up to so many, and nothing else.
-fn kills(rng: &mut Rng, close_us: u64, most: u64) -> Vec<(u64, Fault)> {
-    let times = rng.between(1, most);
-    (0..times)
-        .map(|_| {
-            let at_us = rng.between(50_000, close_us - close_us / 5);
-            let kind = rng.below(2);
-            (at_us, draw_fault(rng, kind))
-        })
-        .collect()
-}
+pub(crate) const COMMIT_BYTES_MIN: usize = 64 << 10;
+pub(crate) const SEGMENT_BYTES_MIN: u64 = COMMIT_BYTES_MIN as u64 + 4_096;
 
 fn segment_bytes(rng: &mut Rng, commit_bytes_max: usize) -> u64 {
     let least = commit_bytes_max as u64 + 4_096;
@@ -304,6 +205,8 @@ fn draw_habits(rng: &mut Rng) -> Habits {
         responses,
         views,
         greets: 0,
+        welcomes: 0,
+        resyncs: 0,
         busy_wait,
         parallel,
         single,
@@ -344,6 +247,7 @@ fn draw_temper(rng: &mut Rng) -> Temper {
         stall,
         drop,
         garbage,
+        silent: 0,
         give_up,
         think_ms,
         trip_ms,
@@ -413,7 +317,24 @@ fn draw_faults(rng: &mut Rng, length_us: u64) -> Vec<(u64, Fault)> {
     faults
 }
 
-fn draw_fault(rng: &mut Rng, kind: u64) -> Fault {
+/// A kill, or a loss of power.
+pub(crate) fn end_by(power: bool, after_steps: u32, down_us: u64, clock_jump_us: i64) -> Fault {
+    if power {
+        Fault::PowerLoss {
+            after_steps,
+            down_us,
+            clock_jump_us,
+        }
+    } else {
+        Fault::Kill {
+            after_steps,
+            down_us,
+            clock_jump_us,
+        }
+    }
+}
+
+pub(crate) fn draw_fault(rng: &mut Rng, kind: u64) -> Fault {
     let down_us = rng.between(1_000, *rng.clone().pick(&[20_000, 1_000_000, 6_000_000]));
     let for_us = rng.between(5_000, *rng.clone().pick(&[100_000, 3_000_000]));
     let after_steps = rng.below(400) as u32;
@@ -423,16 +344,8 @@ fn draw_fault(rng: &mut Rng, kind: u64) -> Fault {
         _ => 0,
     };
     match kind {
-        0 => Fault::Kill {
-            after_steps,
-            down_us,
-            clock_jump_us,
-        },
-        1 => Fault::PowerLoss {
-            after_steps,
-            down_us,
-            clock_jump_us,
-        },
+        0 => end_by(false, after_steps, down_us, clock_jump_us),
+        1 => end_by(true, after_steps, down_us, clock_jump_us),
         2 => Fault::BitRot {
             down_us,
             restored_us: for_us,

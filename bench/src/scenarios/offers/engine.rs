@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
+use crate::due::{Due, Turn};
 use crate::measure::Latencies;
 use crate::message::{self, DriverState, Message, TripId};
 use crate::report::Faults;
@@ -94,9 +95,7 @@ pub struct Engine {
     requests: Vec<Request>,
     drivers: Vec<Driver>,
     free: VecDeque<u32>,
-    answers: VecDeque<(u64, u32)>,
-    pickups: VecDeque<(u64, u32)>,
-    completions: VecDeque<(u64, u32)>,
+    due: Due,
     held: VecDeque<u32>,
     cycles_open: u32,
     trips_open: u32,
@@ -121,9 +120,7 @@ impl Engine {
             requests: Vec::new(),
             drivers: std::iter::repeat_with(free).take(drivers as usize).collect(),
             free: (0..drivers).collect(),
-            answers: VecDeque::new(),
-            pickups: VecDeque::new(),
-            completions: VecDeque::new(),
+            due: Due::default(),
             held: VecDeque::new(),
             cycles_open: 0,
             trips_open: 0,
@@ -239,27 +236,19 @@ impl Engine {
     /// The ring's.
     pub fn send_due(&mut self, session: &mut Session) -> io::Result<()> {
         let now_ns = session.now_ns();
-        while let Some((due_ns, driver)) = pop_due(&mut self.answers, now_ns) {
-            self.answer(session, driver, due_ns)?;
-        }
-        while let Some((_, driver)) = pop_due(&mut self.pickups, now_ns) {
-            self.trip_event(session, driver, Work::PickingUp, "pickup")?;
-        }
-        while let Some((_, driver)) = pop_due(&mut self.completions, now_ns) {
-            self.trip_event(session, driver, Work::Completing, "complete")?;
+        while let Some(turn) = self.due.pop(now_ns) {
+            match turn {
+                Turn::Answer(driver, due_ns) => self.answer(session, driver, due_ns)?,
+                Turn::PickUp(driver) => self.trip_event(session, driver, Work::PickingUp, "pickup")?,
+                Turn::Complete(driver) => self.trip_event(session, driver, Work::Completing, "complete")?,
+            }
         }
         Ok(())
     }
 
     /// When [`Engine::send_due`] next has something to do.
     pub fn next_due_ns(&self) -> u64 {
-        let queues = [&self.answers, &self.pickups, &self.completions];
-        queues
-            .iter()
-            .filter_map(|queue| queue.front())
-            .map(|(due_ns, _)| *due_ns)
-            .min()
-            .unwrap_or(u64::MAX)
+        self.due.next_ns()
     }
 
     /// Begins to end held trips, so that at most `open_max` are under way.
@@ -327,7 +316,7 @@ impl Engine {
             (Message::State(DriverState::OnTrip), Work::PickingUp) => {
                 self.drivers[driver as usize].work = Work::OnTrip;
                 let due_ns = event.at_ns + self.manners.trip_leg_ns.unwrap_or(0);
-                self.completions.push_back((due_ns, driver));
+                self.due.completions.push_back((due_ns, driver));
             }
             (Message::State(DriverState::Available), Work::Completing) => {
                 self.trips_open -= 1;
@@ -406,7 +395,9 @@ impl Engine {
         }
         self.sizes.offer = event.bytes;
         self.drivers[driver as usize].work = Work::Thinking(number);
-        self.answers.push_back((event.at_ns + self.manners.think_ns, driver));
+        self.due
+            .answers
+            .push_back((event.at_ns + self.manners.think_ns, driver));
         session.say(driver, |payload| message::write_answer(payload, "ACK", number, attempt))
     }
 
@@ -453,7 +444,7 @@ impl Engine {
         match self.manners.trip_leg_ns {
             Some(leg_ns) => {
                 self.trips_open += 1;
-                self.pickups.push_back((at_ns + leg_ns, driver));
+                self.due.pickups.push_back((at_ns + leg_ns, driver));
             }
             None => self.held.push_back(driver),
         }
@@ -472,9 +463,4 @@ impl Request {
     fn winner(&self) -> u32 {
         if self.second == NOBODY { self.first } else { self.second }
     }
-}
-
-fn pop_due(queue: &mut VecDeque<(u64, u32)>, now_ns: u64) -> Option<(u64, u32)> {
-    queue.front().filter(|(due_ns, _)| *due_ns <= now_ns)?;
-    queue.pop_front()
 }

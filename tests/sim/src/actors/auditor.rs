@@ -83,7 +83,7 @@ impl Auditor {
             http::request(&mut bytes, "GET", &target, None);
             let call = self.witness.borrow_mut().at(now_us).called("auditor", ask, 0);
             self.flying.push((call, read));
-            self.lines.send(call, bytes, &mut self.rng, out);
+            self.lines.send(call, bytes, &self.witness, &mut self.rng, out);
         }
         if self.flying.is_empty() && self.waiting.is_empty() && !self.done {
             if self.records_asked {

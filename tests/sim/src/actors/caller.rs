@@ -1,24 +1,23 @@
 //! A matching engine: it posts requests, repeats what got no answer, sends new candidates when asked, cancels, answers for
 //! drivers, and looks at what it did.
 
+use super::bodies;
 use super::http::{Fate, Lines};
 use super::todo::Todo;
 use super::{Habits, Hours};
 use crate::client::{Action, Actor, Input};
 use crate::codec::http;
-use crate::ids::{Driver, Request, Trip, write_number};
+use crate::ids::{Driver, Request, Trip};
 use crate::rng::Rng;
-use crate::trips;
 use crate::witness::{Ask, Next, Shared, Wish};
 use crate::words::Class;
-use std::fmt::Write as _;
 
 /// A `POST` of an offer.
 #[derive(Clone, Debug)]
-struct Post {
-    request: Request,
-    candidates: Vec<Driver>,
-    wish: Wish,
+pub(super) struct Post {
+    pub(super) request: Request,
+    pub(super) candidates: Vec<Driver>,
+    pub(super) wish: Wish,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +34,8 @@ enum Deed {
 
 /// Times that a call without an answer is repeated; an offer is repeated as long as there is time.
 const REPEATS_MAX: u32 = 8;
+/// Least time from one look at everybody to the next.
+const RESYNC_US: u64 = 1_000_000;
 /// Times that a newcomer is looked at again.
 const LOOKS: u32 = 20;
 
@@ -51,6 +52,8 @@ pub struct Caller {
     todo: Todo<Deed>,
     flying: Vec<(u32, Job, u32)>,
     posted: Vec<Post>,
+    /// When it last began to look at everybody.
+    resynced_us: u64,
     now_us: u64,
 }
 
@@ -68,6 +71,7 @@ impl Caller {
             todo: Todo::new(),
             flying: Vec::new(),
             posted: Vec::new(),
+            resynced_us: 0,
             now_us: 0,
         }
     }
@@ -140,111 +144,20 @@ impl Caller {
         let who = "caller";
         let call = match &job {
             Job::Post(post) => {
-                let body = self.offer_body(post);
+                let as_one = self.rng.chance(500);
+                let body = bodies::offer(&self.witness.borrow().ids, post, as_one);
                 http::request(&mut bytes, "POST", "/v1/dispatch/offer", Some(&body));
                 let set = post.candidates.iter().fold(0, |set, driver| set | (1 << driver));
                 let mut witness = self.witness.borrow_mut();
                 witness.at(self.now_us).posted(who, post.request, post.wish, set)
             }
             Job::Other(ask) => {
-                self.write_other(*ask, &mut bytes);
+                bodies::other(&self.witness.borrow().ids, *ask, &mut bytes);
                 self.witness.borrow_mut().at(self.now_us).called(who, *ask, 0)
             }
         };
         self.flying.push((call, job, repeats));
-        self.lines.send(call, bytes, &mut self.rng, out);
-    }
-
-    fn offer_body(&mut self, post: &Post) -> Vec<u8> {
-        let mut body = Vec::with_capacity(512);
-        let witness = self.witness.borrow();
-        body.extend_from_slice(b"{\"request_id\":\"");
-        witness.ids.write_request(&mut body, post.request);
-        if let ([only], true) = (post.candidates.as_slice(), self.rng.chance(500)) {
-            body.extend_from_slice(b"\",\"driver_id\":\"");
-            witness.ids.write_driver(&mut body, *only);
-            body.push(b'"');
-        } else {
-            body.extend_from_slice(b"\",\"candidates\":[");
-            for (index, driver) in post.candidates.iter().enumerate() {
-                body.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
-                witness.ids.write_driver(&mut body, *driver);
-                body.push(b'"');
-            }
-            body.push(b']');
-        }
-        body.extend_from_slice(b",\"priority\":\"");
-        body.extend_from_slice(post.wish.class.as_str().as_bytes());
-        body.push(b'"');
-        for (name, value) in [
-            ("offer_timeout_ms", post.wish.offer_timeout_ms),
-            ("deadline_ms", post.wish.deadline_ms),
-            ("max_attempts", post.wish.max_attempts),
-            ("parallel", post.wish.parallel),
-            ("busy_wait_ms", post.wish.busy_wait_ms),
-        ] {
-            if let Some(value) = value {
-                body.extend_from_slice(b",\"");
-                body.extend_from_slice(name.as_bytes());
-                body.extend_from_slice(b"\":");
-                write_number(&mut body, value);
-            }
-        }
-        body.extend_from_slice(b",\"trip\":");
-        trips::write(&mut body, post.request);
-        body.push(b'}');
-        body
-    }
-
-    fn write_other(&self, ask: Ask, bytes: &mut Vec<u8>) {
-        let witness = self.witness.borrow();
-        let ids = &witness.ids;
-        match ask {
-            Ask::Response {
-                request,
-                driver,
-                attempt,
-                accept,
-            } => {
-                let kind = if accept { "ACCEPT" } else { "DECLINE" };
-                let mut body = format!(
-                    "{{\"driver_id\":\"{}\",\"request_id\":\"{}\",\"response_type\":\"{kind}\"",
-                    ids.driver(driver),
-                    ids.request(request)
-                );
-                if let Some(attempt) = attempt {
-                    let _ = write!(body, ",\"attempt\":{attempt}");
-                }
-                body.push('}');
-                http::request(bytes, "POST", "/v1/dispatch/response", Some(body.as_bytes()));
-            }
-            Ask::Cancel(request) => {
-                let body = format!(
-                    "{{\"request_id\":\"{}\",\"reason\":\"no \\\"need\\\"\"}}",
-                    ids.request(request)
-                );
-                http::request(bytes, "POST", "/v1/dispatch/cancel", Some(body.as_bytes()));
-            }
-            Ask::TripCancel(trip) => {
-                let target = format!("/v1/trips/{}/cancel", ids.trip(trip));
-                http::request(bytes, "POST", &target, Some(b"{\"reason\":\"changed\"}"));
-            }
-            Ask::View(request) => {
-                let target = format!("/v1/dispatch/request/{}", ids.request(request));
-                http::request(bytes, "GET", &target, None);
-            }
-            Ask::Audit(request) => {
-                let target = format!("/v1/dispatch/audit/{}", ids.request(request));
-                http::request(bytes, "GET", &target, None);
-            }
-            Ask::DriverView(driver) => {
-                let target = format!("/v1/drivers/{}", ids.driver(driver));
-                http::request(bytes, "GET", &target, None);
-            }
-            Ask::Offer(_) | Ask::Records(_) | Ask::Events { .. } | Ask::Acknowledge { .. } => {
-                unreachable!("asked by others")
-            }
-        }
+        self.lines.send(call, bytes, &self.witness, &mut self.rng, out);
     }
 
     /// One of the things that a caller does.
@@ -297,14 +210,17 @@ impl Caller {
         }
     }
 
-    /// Looks at drivers that have come for the first time, at once and over and over: whatever is shown of them stays,
-    /// even if the node ends meanwhile.
+    /// Drivers that have come for the first time are offered something, and looked at, at once and over and over:
+    /// whatever is shown of them stays, even if the node ends meanwhile.
     fn greet(&mut self, out: &mut Vec<Action>) {
-        if self.habits.greets == 0 {
+        if self.habits.greets + self.habits.welcomes == 0 {
             return;
         }
         let arrivals = std::mem::take(&mut self.witness.borrow_mut().board.arrivals);
         for driver in arrivals {
+            if self.habits.welcomes > 0 && self.rng.chance(self.habits.welcomes) {
+                self.welcome(driver, out);
+            }
             if !self.rng.chance(self.habits.greets) {
                 continue;
             }
@@ -313,6 +229,41 @@ impl Caller {
             for _ in 0..LOOKS {
                 let at_us = self.now_us + self.rng.between(1_000, 3_000_000);
                 self.todo.at(at_us, Deed::Again(look.clone(), REPEATS_MAX), out);
+            }
+        }
+    }
+
+    /// Offers something to a newcomer.
+    fn welcome(&mut self, driver: Driver, out: &mut Vec<Action>) {
+        let timeout_ms = self.habits.offer_timeout_ms;
+        let wish = Wish {
+            offer_timeout_ms: Some(self.rng.between(timeout_ms / 3, timeout_ms)),
+            deadline_ms: Some(self.habits.deadline_ms),
+            parallel: None,
+            busy_wait_ms: None,
+            ..self.wish()
+        };
+        let request = self.witness.borrow_mut().new_request(self.me, wish);
+        let post = Post {
+            request,
+            candidates: vec![driver],
+            wish,
+        };
+        self.posted.push(post.clone());
+        self.start(Job::Post(post), 0, out);
+    }
+
+    /// Who lost a call looks at everybody whom the node must know: whoever was forgotten is missed before it comes back.
+    fn resync(&mut self, out: &mut Vec<Action>) {
+        if self.habits.resyncs == 0 || self.now_us < self.resynced_us + RESYNC_US {
+            return;
+        }
+        self.resynced_us = self.now_us;
+        for driver in 0..self.drivers {
+            if self.witness.borrow().is_known(driver) && self.rng.chance(self.habits.resyncs) {
+                let at_us = self.now_us + self.rng.between(5_000, 400_000);
+                let look = Job::Other(Ask::DriverView(driver));
+                self.todo.at(at_us, Deed::Again(look, 0), out);
             }
         }
     }
@@ -419,6 +370,7 @@ impl Caller {
                 Fate::Answered(call, next) => (call, next == Next::Again),
                 Fate::Lost(call) => {
                     self.witness.borrow_mut().at(self.now_us).lost(call);
+                    self.resync(out);
                     (call, true)
                 }
             };

@@ -68,7 +68,7 @@ impl Consumer {
             .at(now_us)
             .called("consumer", Ask::Events { after, consumer }, 0);
         self.polling = Some(call);
-        self.lines.send(call, bytes, &mut self.rng, out);
+        self.lines.send(call, bytes, &self.witness, &mut self.rng, out);
     }
 
     fn acknowledge(&mut self, now_us: u64, out: &mut Vec<Action>) {
@@ -91,7 +91,7 @@ impl Consumer {
             .at(now_us)
             .called("consumer", Ask::Acknowledge { consumer, cursor }, 0);
         self.acking = Some((call, cursor));
-        self.lines.send(call, bytes, &mut self.rng, out);
+        self.lines.send(call, bytes, &self.witness, &mut self.rng, out);
     }
 
     fn fate(&mut self, fate: Fate, now_us: u64, out: &mut Vec<Action>) {

@@ -1,11 +1,13 @@
 //! A driver's app: it connects, beats, answers offers well and badly, drives its trips, and is as unreliable as its seed
 //! wants.
 
+mod mischief;
+
 use super::todo::Todo;
 use super::{Hours, Temper};
 use crate::checks::{About, Check};
 use crate::client::{Action, Actor, Conn, Input};
-use crate::codec::messages::{self, GARBAGE_KINDS, Heard, Say};
+use crate::codec::messages::{self, Heard, Say};
 use crate::codec::ws::{self, Handshake, Opcode};
 use crate::ids::{Driver as DriverNo, Offer, Trip};
 use crate::rng::Rng;
@@ -30,6 +32,7 @@ enum Deed {
     Drive { trip: Trip, stage: u8 },
     Mischief,
     ReadAgain(Conn),
+    Speak(Conn),
     OnShift,
 }
 
@@ -42,9 +45,13 @@ pub struct Driver {
     hours: Hours,
     temper: Temper,
     sockets: Vec<Socket>,
+    /// Says nothing on this one.
+    silent: Option<Conn>,
     next_conn: u32,
     todo: Todo<Deed>,
     now_us: u64,
+    /// For what it says, before that is masked.
+    text: Vec<u8>,
 }
 
 impl Driver {
@@ -57,9 +64,11 @@ impl Driver {
             hours,
             temper,
             sockets: Vec::new(),
+            silent: None,
             next_conn: 0,
             todo: Todo::new(),
             now_us: 0,
+            text: Vec::new(),
         }
     }
 
@@ -91,18 +100,18 @@ impl Driver {
 
     /// The newest socket that may speak.
     fn socket(&self) -> Option<Conn> {
-        let speaks = |socket: &&Socket| socket.welcomed && !socket.closing;
+        let speaks = |socket: &&Socket| socket.welcomed && !socket.closing && self.silent != Some(socket.conn);
         self.sockets.iter().rev().find(speaks).map(|socket| socket.conn)
     }
 
     fn say(&mut self, conn: Conn, say: Say, out: &mut Vec<Action>) {
-        let mut text = Vec::with_capacity(96);
+        self.text.clear();
         let mut witness = self.witness.borrow_mut();
         let witness = witness.at(self.now_us);
-        messages::write(&mut text, say, &witness.ids);
+        messages::write(&mut self.text, say, &witness.ids);
         witness.said(self.me, conn.0, say);
-        let mut bytes = Vec::with_capacity(text.len() + 8);
-        ws::text(&mut bytes, &text, self.rng.next() as u32);
+        let mut bytes = Vec::with_capacity(self.text.len() + 8);
+        ws::text(&mut bytes, &self.text, self.rng.next() as u32);
         out.push(Action::Send(conn, bytes));
     }
 
@@ -116,7 +125,7 @@ impl Driver {
             .at(self.now_us)
             .socket_over(self.me, conn.0, why);
         self.todo.drop_if(|deed| match deed {
-            Deed::Beat(of) | Deed::ReadAgain(of) | Deed::Answer { conn: of, .. } => *of == conn,
+            Deed::Beat(of) | Deed::ReadAgain(of) | Deed::Speak(of) | Deed::Answer { conn: of, .. } => *of == conn,
             _ => false,
         });
         if self.sockets.is_empty() {
@@ -264,6 +273,9 @@ impl Driver {
 
     /// What to do about an offer.
     fn consider(&mut self, conn: Conn, offer: Offer, out: &mut Vec<Action>) {
+        if self.silent == Some(conn) {
+            return;
+        }
         if self.rng.chance(self.temper.vanish) {
             return self.abort(conn, "vanishes with an offer in hand", out);
         }
@@ -315,111 +327,6 @@ impl Driver {
         }
     }
 
-    fn mischief(&mut self, out: &mut Vec<Action>) {
-        if self.now_us >= self.hours.close_us {
-            return;
-        }
-        self.later(self.temper.mischief_ms, Deed::Mischief, out);
-        let Some(conn) = self.socket() else { return };
-        let temper = self.temper;
-        if self.rng.chance(temper.stray) {
-            self.stray(conn, out);
-        }
-        if self.rng.chance(temper.garbage) {
-            let kind = self.rng.below(u64::from(GARBAGE_KINDS)) as u8;
-            self.say(conn, Say::Garbage(kind), out);
-        }
-        if self.rng.chance(100) {
-            self.say(conn, Say::Location, out);
-        }
-        if self.rng.chance(temper.off_shift) {
-            self.say(conn, Say::Shift(false), out);
-            self.later(temper.mischief_ms * 2, Deed::OnShift, out);
-        }
-        if self.rng.chance(temper.displace) {
-            self.connect(out);
-        }
-        if self.rng.chance(temper.stall) {
-            self.witness
-                .borrow_mut()
-                .at(self.now_us)
-                .socket_stalled(self.me, conn.0);
-            out.push(Action::Stall(conn, true));
-            self.later(temper.mischief_ms, Deed::ReadAgain(conn), out);
-        }
-        if self.rng.chance(temper.drop) {
-            match self.rng.below(3) {
-                0 => {
-                    out.push(Action::HalfClose(conn));
-                    if let Some(socket) = self.sockets.iter_mut().find(|socket| socket.conn == conn) {
-                        socket.closing = true;
-                    }
-                }
-                1 => {
-                    let mut bytes = Vec::new();
-                    ws::close(&mut bytes, 1000, self.rng.next() as u32);
-                    out.push(Action::Send(conn, bytes));
-                    if let Some(socket) = self.sockets.iter_mut().find(|socket| socket.conn == conn) {
-                        socket.closing = true;
-                    }
-                }
-                _ => self.abort(conn, "drops the connection", out),
-            }
-        }
-    }
-
-    /// Speaks of an old or foreign offer, or of a foreign trip.
-    fn stray(&mut self, conn: Conn, out: &mut Vec<Action>) {
-        let (offer, trip) = {
-            let witness = self.witness.borrow();
-            let pick = |length: usize, rng: &mut Rng| rng.below(length as u64) as usize;
-            let offer = (!witness.board.shown.is_empty())
-                .then(|| witness.board.shown[pick(witness.board.shown.len(), &mut self.rng)]);
-            let trip = (!witness.board.trips.is_empty())
-                .then(|| witness.board.trips[pick(witness.board.trips.len(), &mut self.rng)]);
-            (offer, trip)
-        };
-        if let Some(mut offer) = offer {
-            if self.rng.chance(200) {
-                offer.attempt += 1;
-            } else if self.rng.chance(400) {
-                offer = self.guess(offer);
-                if self.rng.chance(self.temper.off_shift) {
-                    // It is not to be had, and takes the offer all the same.
-                    self.say(conn, Say::Shift(false), out);
-                    self.say(conn, Say::Accept(offer), out);
-                    return self.later(self.temper.mischief_ms, Deed::OnShift, out);
-                }
-            }
-            let say = match self.rng.below(3) {
-                0 => Say::Ack(offer),
-                1 => Say::Accept(offer),
-                _ => Say::Decline(offer),
-            };
-            self.say(conn, say, out);
-        }
-        if let Some(trip) = trip.filter(|_| self.rng.chance(300)) {
-            let event = *self.rng.pick(Move::ALL);
-            self.say(conn, Say::Trip(trip, event), out);
-        }
-    }
-
-    /// An offer that is perhaps being made just now, mostly to this driver.
-    fn guess(&mut self, or: Offer) -> Offer {
-        let witness = self.witness.borrow();
-        let anyone = self.rng.chance(200);
-        let skipped = self.rng.below(3) as usize;
-        let may_be = |request: &u32| {
-            let seen = witness.request(*request);
-            seen.posts > 0 && seen.end.is_none() && (anyone || seen.posted & (1 << self.me) != 0)
-        };
-        let newest = (0..witness.requests_len()).rev().take(30).filter(may_be).nth(skipped);
-        newest.map_or(or, |request| Offer {
-            request,
-            attempt: witness.request(request).attempts.len() as u32 + 1,
-        })
-    }
-
     fn timer(&mut self, deed: Deed, out: &mut Vec<Action>) {
         match deed {
             Deed::Connect => {
@@ -427,12 +334,13 @@ impl Driver {
                     self.connect(out);
                 }
             }
+            Deed::Speak(conn) => {
+                self.silent = self.silent.filter(|silent| *silent != conn);
+                self.timer(Deed::Beat(conn), out);
+            }
             Deed::Beat(conn) => {
-                if self
-                    .sockets
-                    .iter()
-                    .any(|socket| socket.conn == conn && socket.welcomed && !socket.closing)
-                {
+                let beats = |socket: &Socket| socket.conn == conn && socket.welcomed && !socket.closing;
+                if self.silent != Some(conn) && self.sockets.iter().any(beats) {
                     self.say(conn, Say::Ping, out);
                     let at_us = self.now_us + self.temper.heartbeat_ms * 1_000;
                     self.todo.at(at_us, Deed::Beat(conn), out);
@@ -444,7 +352,8 @@ impl Driver {
                 } else {
                     Say::Decline(offer)
                 };
-                if self.sockets.iter().any(|socket| socket.conn == conn && !socket.closing) {
+                let speaks = |socket: &Socket| socket.conn == conn && !socket.closing;
+                if self.silent != Some(conn) && self.sockets.iter().any(speaks) {
                     self.say(conn, say, out);
                 }
             }
@@ -475,8 +384,13 @@ impl Actor for Driver {
             Input::Timer(token) => {
                 let rests = now_us >= self.hours.rest_us;
                 let deed = self.todo.take(token);
-                let deed =
-                    deed.filter(|deed| !rests || matches!(deed, Deed::Connect | Deed::Beat(_) | Deed::ReadAgain(_)));
+                let deed = deed.filter(|deed| {
+                    !rests
+                        || matches!(
+                            deed,
+                            Deed::Connect | Deed::Beat(_) | Deed::ReadAgain(_) | Deed::Speak(_)
+                        )
+                });
                 if let Some(deed) = deed {
                     self.timer(deed, out);
                 }

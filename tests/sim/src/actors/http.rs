@@ -13,6 +13,8 @@ struct Line {
     input: Vec<u8>,
     /// With fewer bytes than this there is no whole answer.
     least: usize,
+    /// Bytes of the input in which no head ends.
+    searched: usize,
     flying: VecDeque<u32>,
     /// Takes no more calls.
     last: bool,
@@ -43,7 +45,7 @@ impl Lines {
     }
 
     /// Sends a call on one of the connections, or on a new one.
-    pub(super) fn send(&mut self, call: u32, bytes: Vec<u8>, rng: &mut Rng, out: &mut Vec<Action>) {
+    pub(super) fn send(&mut self, call: u32, bytes: Vec<u8>, witness: &Shared, rng: &mut Rng, out: &mut Vec<Action>) {
         let choice = rng.below(self.most as u64) as usize;
         let usable = |line: &Line| !line.last;
         let index = (choice..self.lines.len()).find(|index| usable(&self.lines[*index]));
@@ -57,12 +59,16 @@ impl Lines {
                 conn,
                 input: Vec::new(),
                 least: 0,
+                searched: 0,
                 flying: VecDeque::new(),
                 last: false,
             });
             self.lines.len() - 1
         };
         let line = &mut self.lines[index];
+        if !line.flying.is_empty() {
+            witness.borrow_mut().sent_behind(call);
+        }
         line.flying.push_back(call);
         out.push(Action::Send(line.conn, bytes));
     }
@@ -109,15 +115,22 @@ impl Lines {
         loop {
             let mut witness = witness.borrow_mut();
             let witness = witness.at(now_us);
-            match http::answer(&line.input[used..]) {
+            match http::answer(&line.input[used..], line.searched) {
                 Ok(Begins::Part(least)) => {
                     line.least = least;
+                    line.searched = if least == 0 { line.input.len() - used } else { 0 };
                     break;
                 }
                 Ok(Begins::Answer(answer, length)) => {
                     used += length;
+                    line.searched = 0;
                     match line.flying.pop_front() {
-                        Some(call) => fates.push(Fate::Answered(call, witness.answered(call, &answer))),
+                        Some(call) => {
+                            fates.push(Fate::Answered(call, witness.answered(call, &answer)));
+                            if let Some(next) = line.flying.front() {
+                                witness.came_to_front(*next);
+                            }
+                        }
                         // The node gave up waiting for a request.
                         None if answer.status == 408 => {}
                         None => {

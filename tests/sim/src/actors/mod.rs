@@ -3,6 +3,7 @@
 //! send and get. What passes between them beside the node goes over the witness's board.
 
 mod auditor;
+mod bodies;
 mod caller;
 mod consumer;
 mod driver;
@@ -52,6 +53,8 @@ pub struct Temper {
     pub drop: u32,
     /// Garbage, in each round of mischief.
     pub garbage: u32,
+    /// The driver says nothing for some heartbeats, in each round of mischief.
+    pub silent: u32,
     /// A trip is given up instead of completed.
     pub give_up: u32,
     /// Longest thinking about an offer, ms.
@@ -93,6 +96,10 @@ pub struct Habits {
     pub views: u32,
     /// Of a thousand drivers that come for the first time: looked at, and again and again.
     pub greets: u32,
+    /// Of a thousand drivers that come for the first time: offered a request of their own at once, for a few seconds.
+    pub welcomes: u32,
+    /// Of a thousand drivers that the node knows for certain: looked at by a caller whose calls were lost.
+    pub resyncs: u32,
     /// Of a thousand requests: with `busy_wait_ms`.
     pub busy_wait: u32,
     /// Of a thousand requests: with `parallel`.

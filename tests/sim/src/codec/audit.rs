@@ -30,9 +30,13 @@ pub enum Why {
     Deadline,
     /// Of `REQUEST_UNFULFILLED`: the attempts.
     Attempts,
+    /// Of `OFFER_REFUSED`: the driver is not there, or off shift.
+    Offline,
     /// Of `OFFER_REFUSED`: the driver holds another offer.
     Offered,
-    /// Somebody's words, or another cause of `OFFER_REFUSED`.
+    /// Of `OFFER_REFUSED`: the driver has a trip.
+    Trip,
+    /// Somebody's words.
     Words,
 }
 
@@ -177,7 +181,10 @@ fn why(step: Step, reason: &str) -> Result<Why, Bad> {
         (Step::Unfulfilled, "deadline") => Why::Deadline,
         (Step::Unfulfilled, "attempts") => Why::Attempts,
         (Step::Unfulfilled, _) => return Err(Bad::new(format!("unfulfilled for {reason}"))),
+        (Step::Refused, "offline") => Why::Offline,
         (Step::Refused, "offered") => Why::Offered,
+        (Step::Refused, "en_route_to_pickup" | "on_trip") => Why::Trip,
+        (Step::Refused, _) => return Err(Bad::new(format!("refused for {reason}"))),
         _ => Why::Words,
     })
 }

@@ -42,12 +42,12 @@ pub enum Begins<'a> {
     Part(usize),
 }
 
-/// Reads the first answer in `input`.
+/// Reads the first answer in `input`, of which the first `searched` bytes are known to hold no whole head.
 ///
 /// # Errors
 /// When this is no answer as the node has to write it.
-pub fn answer(input: &[u8]) -> Result<Begins<'_>, Bad> {
-    let Some(head_len) = head_len(input) else {
+pub fn answer(input: &[u8], searched: usize) -> Result<Begins<'_>, Bad> {
+    let Some(head_len) = head_len(input, searched) else {
         return if input.len() > 16 << 10 {
             Err(Bad::new("an HTTP head without an end"))
         } else {
@@ -97,9 +97,8 @@ pub fn answer(input: &[u8]) -> Result<Begins<'_>, Bad> {
     Ok(Begins::Answer(answer, head_len + length))
 }
 
-/// Length of the head, empty line included.
-fn head_len(input: &[u8]) -> Option<usize> {
-    let mut from = 0;
+/// Length of the head, empty line included; it does not end within the first `from` bytes.
+fn head_len(input: &[u8], mut from: usize) -> Option<usize> {
     loop {
         let at = from + input[from..].iter().position(|byte| *byte == b'\n')?;
         if input[..at].ends_with(b"\r\n\r") {
@@ -118,17 +117,22 @@ mod tests {
 
     #[test]
     fn answers_are_cut_anywhere() {
-        let whole = |input| match answer(input) {
+        let whole = |input| match answer(input, 0) {
             Ok(Begins::Answer(answer, used)) => (answer, used),
             other => panic!("{other:?}"),
         };
         let (first, used) = whole(TWO);
         assert_eq!((first.status, first.close, first.body), (202, false, "{\"a\":1}"));
+        let mut searched = 0;
         for cut in 0..used {
-            let Ok(Begins::Part(least)) = answer(&TWO[..cut]) else {
+            let Ok(Begins::Part(least)) = answer(&TWO[..cut], searched) else {
                 panic!("an answer of {cut} bytes")
             };
             assert!(least == 0 || least == used, "{cut}");
+            assert_eq!(answer(&TWO[..cut], 0), Ok(Begins::Part(least)), "{cut}");
+            if least == 0 {
+                searched = cut;
+            }
         }
         let (second, rest) = whole(&TWO[used..]);
         assert_eq!(
@@ -140,10 +144,10 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_refused() {
-        assert!(answer(b"HTTP/1.0 200 OK\r\n\r\n").is_err());
-        assert!(answer(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").is_err());
-        assert!(answer(b"HTTP/1.1 200 OK\r\nno field\r\n\r\n").is_err());
-        assert!(answer(&vec![b'x'; 20_000]).is_err());
+        assert!(answer(b"HTTP/1.0 200 OK\r\n\r\n", 0).is_err());
+        assert!(answer(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", 0).is_err());
+        assert!(answer(b"HTTP/1.1 200 OK\r\nno field\r\n\r\n", 0).is_err());
+        assert!(answer(&vec![b'x'; 20_000], 0).is_err());
     }
 
     #[test]

@@ -130,7 +130,13 @@ pub fn masked(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: u32) {
     }
     let mask = mask.to_be_bytes();
     out.extend_from_slice(&mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    let from = out.len();
+    out.extend_from_slice(payload);
+    for four in out[from..].chunks_mut(4) {
+        for (byte, key) in four.iter_mut().zip(mask) {
+            *byte ^= key;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -118,6 +118,11 @@ impl Life {
         }
     }
 
+    /// Whether it may have reserved a driver that it then did not offer anything to.
+    pub(super) fn asks_unseen(&self) -> bool {
+        self.redispatched > 0 || self.parallel > 1 || self.busy_wait_ms > 0 || self.max_attempts.is_some()
+    }
+
     fn open(&self) -> u64 {
         self.tried.iter().filter(|tried| tried.way == ways::OPEN).count() as u64
     }

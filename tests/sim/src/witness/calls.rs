@@ -45,6 +45,9 @@ pub enum Ask {
 pub struct Call {
     pub(super) ask: Ask,
     pub(super) sent_us: u64,
+    /// When every earlier call of its connection was answered; `u64::MAX`: not yet. Until then the node may leave it where
+    /// it is: how many it takes of one connection at once is its own affair.
+    pub(super) front_us: u64,
     pub(super) open: bool,
     pub(super) candidates: u64,
     pub(super) exists: bool,
@@ -53,6 +56,8 @@ pub struct Call {
     /// Its driver had been shown the offer that it is about.
     pub(super) shown: bool,
     pub(super) audit_len: usize,
+    /// Sockets that its driver had opened.
+    pub(super) opened: u32,
     pub(super) cursor_max: u64,
     pub(super) acked: u64,
 }
@@ -85,7 +90,7 @@ impl Witness {
             Ask::Offer(request) => {
                 let seen = &mut self.requests[request as usize];
                 if seen.posts == 0 {
-                    seen.first_post_us = now_us;
+                    (seen.first_post_us, seen.first_call) = (now_us, number);
                 }
                 if !seen.exists {
                     seen.last_first_post_us = now_us;
@@ -129,13 +134,11 @@ impl Witness {
         Call {
             ask,
             sent_us: self.now_us,
+            front_us: self.now_us,
             open: true,
             candidates,
             exists: match ask {
-                Ask::DriverView(driver) => {
-                    let seen = &self.drivers[driver as usize];
-                    seen.known || seen.viewed
-                }
+                Ask::DriverView(driver) => self.is_known(driver),
                 Ask::TripCancel(_) => true,
                 _ => request.is_some_and(|request| request.exists),
             },
@@ -145,6 +148,10 @@ impl Witness {
             audit_len: request
                 .and_then(|request| request.audit.as_ref())
                 .map_or(0, |audit| audit.entries.len()),
+            opened: match ask {
+                Ask::DriverView(driver) => self.drivers[driver as usize].opened,
+                _ => 0,
+            },
             cursor_max: self.events.last_cursor(),
             acked: consumer.map_or(0, |consumer| self.events.acked(consumer)),
         }
@@ -180,6 +187,16 @@ impl Witness {
             Ask::DriverView(driver) | Ask::Records(driver) => About::driver(driver),
             Ask::Events { .. } | Ask::Acknowledge { .. } => About::default(),
         }
+    }
+
+    /// The call was sent behind others that are not answered yet, on the same connection.
+    pub fn sent_behind(&mut self, call: u32) {
+        self.calls[call as usize].front_us = u64::MAX;
+    }
+
+    /// All calls before this one on its connection are answered.
+    pub fn came_to_front(&mut self, call: u32) {
+        self.calls[call as usize].front_us = self.now_us;
     }
 
     /// The connection of a call is over: nobody knows what became of it.
@@ -266,7 +283,7 @@ impl Witness {
             Ask::DriverView(driver) => {
                 let view = answers::driver_view(body, &mut self.ids)?;
                 same(view.driver, driver)?;
-                self.driver_view_answered(view);
+                self.driver_view_answered(call, view);
             }
             Ask::Records(driver) => {
                 let (rows, next) = answers::records(body, &mut self.ids)?;
@@ -432,34 +449,6 @@ impl Witness {
         let request = read.request;
         self.state_shown(call, request, read.state, call.attempt_min);
         audits::take(self, call.audit_len, read);
-    }
-
-    fn driver_view_answered(&mut self, view: answers::DriverView) {
-        use crate::words::DriverState::{EnRoute, Offered, OnTrip};
-        let driver = view.driver;
-        self.drivers[driver as usize].viewed = true;
-        let ok = matches!(view.state, EnRoute | OnTrip) == view.trip.is_some()
-            && (view.offer.is_none() || view.state == Offered)
-            && view.offer.is_none_or(|offer| {
-                self.requests
-                    .get(offer.request as usize)
-                    .is_some_and(|seen| seen.posted & (1 << driver) != 0)
-            });
-        if !self.holds(Check::ViewsMatch, ok) {
-            return self.violate(
-                Check::ViewsMatch,
-                About::driver(driver),
-                format!("d{driver} is shown wrong: {view:?}"),
-            );
-        }
-        if let Some(trip) = view.trip {
-            let ended = self.trip_seen(trip).cancelled;
-            let whose = self.trip_seen(trip).driver;
-            if !self.holds(Check::ViewsMatch, whose.is_none_or(|whose| whose == driver)) {
-                let text = format!("d{driver} is shown with the trip of {whose:?}, ended {ended}");
-                self.violate(Check::ViewsMatch, About::driver(driver), text);
-            }
-        }
     }
 
     /// After faults: calls are answered in time.

@@ -84,6 +84,7 @@ impl Witness {
             }
         }
         self.check_intervals(&lives);
+        self.check_presence(&lives);
         self.check_effects(&lives);
         self.check_records(&lives);
         self.check_events(&lives);

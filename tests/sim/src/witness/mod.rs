@@ -9,11 +9,13 @@
 mod asked;
 pub mod audits;
 mod calls;
+mod closes;
 mod effects;
 mod events;
 mod knowledge;
 mod last;
 mod order;
+mod presence;
 mod problems;
 mod sayings;
 mod shifts;
@@ -73,6 +75,10 @@ pub struct Expect {
     pub order_margin_ms: u64,
     /// `ingress_age_step_ms`.
     pub age_step_ms: u64,
+    /// `heartbeat_ms`.
+    pub heartbeat_ms: u64,
+    /// `driver_ttl_ms`.
+    pub driver_ttl_ms: u64,
     /// `offer_timeout_ms`, of requests that do not say.
     pub offer_timeout_ms: u64,
     /// `deadline_ms`, of requests that do not say.
@@ -90,12 +96,23 @@ pub struct Expect {
 pub struct NodeSeen {
     /// Node time less simulated time of each boot, microseconds, and when that boot began.
     pub boots: Vec<(u64, u64)>,
+    /// When each boot but the last ended, node time in milliseconds.
+    pub ended_ms: Vec<u64>,
     /// When faults were over.
     pub faults_over_us: Option<u64>,
     /// Whether it takes connections.
     pub up: bool,
     /// Whether it was told to drain.
     pub draining: bool,
+}
+
+impl NodeSeen {
+    /// Whether a boot ended between these, node time.
+    pub(crate) fn is_end_near(&self, from_ms: u64, to_ms: u64) -> bool {
+        self.ended_ms
+            .iter()
+            .any(|ended_ms| (from_ms..=to_ms).contains(ended_ms))
+    }
 }
 
 /// See the module.
@@ -199,6 +216,12 @@ impl Witness {
     /// Numbers of requests known so far are below this.
     pub fn requests_len(&self) -> u32 {
         self.requests.len() as u32
+    }
+
+    /// Whether the node must know this driver.
+    pub fn is_known(&self, driver: ids::Driver) -> bool {
+        let seen = &self.drivers[driver as usize];
+        seen.known || seen.viewed
     }
 
     /// Whether the auditor has read everything.
@@ -317,6 +340,8 @@ impl Witness {
     /// The node is gone. A welcome promises nothing: a driver seen for the first time shortly before may be forgotten.
     fn node_ended(&mut self) {
         (self.node.up, self.node.draining) = (false, false);
+        self.spans_end();
+        self.node.ended_ms.push(self.node_ms_at(self.now_us));
         let now_us = self.now_us;
         for driver in &mut self.drivers {
             driver.known &= driver.welcomed_us + WELCOME_STORED_US < now_us;

@@ -73,7 +73,8 @@ impl Witness {
         waiters
     }
 
-    /// Requests that were posted once and taken in.
+    /// Requests that were posted once and taken in. One that was sent behind others on its connection has come for certain
+    /// only when those were answered: until then it may wait there, where classes mean nothing.
     fn waiters_for_node(&self, lives: &[Option<Life>]) -> Vec<Waiter> {
         let margin_ms = self.expect.order_margin_ms;
         let mut waiters = Vec::new();
@@ -82,10 +83,16 @@ impl Witness {
             let Some(life) = life.as_ref().filter(|_| seen.posts == 1 && seen.taken == 1) else {
                 continue;
             };
-            let sent_ms = self.node_ms_at(seen.first_post_us);
+            let front_us = self.calls[seen.first_call as usize].front_us;
+            if front_us == u64::MAX {
+                continue;
+            }
             waiters.push(Waiter {
                 request,
-                came_ms: (sent_ms, sent_ms + margin_ms),
+                came_ms: (
+                    self.node_ms_at(seen.first_post_us),
+                    self.node_ms_at(front_us) + margin_ms,
+                ),
                 class_ms: self.class_ms(request),
                 served_ms: life.received_at_ms,
                 left_ms: life.received_at_ms,

@@ -18,6 +18,7 @@ impl Witness {
             _ => About::driver(driver),
         };
         self.note(about, || format!("d{driver} socket {conn} says {}", said_text(say)));
+        self.check_silence(driver, conn);
         match say {
             Say::Accept(offer) | Say::Decline(offer) => {
                 let accept = matches!(say, Say::Accept(_));
@@ -35,7 +36,7 @@ impl Witness {
                     self.trip_may_end(trip);
                 }
             }
-            Say::Shift(false) => self.drivers[driver as usize].off_said = true,
+            Say::Shift(false) => self.off_said(driver),
             Say::Shift(true) => self.on_said(driver, conn),
             Say::Ack(_) | Say::Ping | Say::Location | Say::Garbage(_) => {}
         }
@@ -60,6 +61,7 @@ impl Witness {
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
+        socket.note_said(now_us);
         match say {
             // Who speaks of an offer that is being made, and could not be held to it, hears nothing: it has not seen it.
             Say::Accept(_) | Say::Decline(_) if guessed => {}

@@ -29,25 +29,13 @@ impl Witness {
     /// A socket is over, whoever ended it.
     pub fn socket_over(&mut self, driver: Driver, conn: u32, why: &str) {
         self.note(About::driver(driver), || format!("d{driver} socket {conn} over: {why}"));
-        self.drivers[driver as usize]
-            .sockets
-            .retain(|socket| socket.conn != conn);
-    }
-
-    /// The node closes a socket with this code.
-    pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16) {
-        self.note(About::driver(driver), || {
-            format!("d{driver} socket {conn} closed by the node: {code}")
-        });
-        let ok = match code {
-            4001 => self.drivers[driver as usize].opened > 1,
-            1012 => self.expect.may_drain,
-            1000 | 1001 | 1002 | 1003 | 1007 | 1009 | 4004 | 4008 => true,
-            _ => false,
-        };
-        if !self.holds(Check::Caused, ok) {
-            let text = format!("d{driver} was closed with {code} for no reason");
-            self.violate(Check::Caused, About::driver(driver), text);
+        self.span_ends(driver, conn);
+        let unheard = self.socket(driver, conn).is_some_and(|socket| socket.session.is_none());
+        let (now_us, seen) = (self.now_us, &mut self.drivers[driver as usize]);
+        seen.sockets.retain(|socket| socket.conn != conn);
+        seen.lost_us = now_us;
+        if unheard {
+            seen.unheard_us = now_us;
         }
     }
 
@@ -56,6 +44,7 @@ impl Witness {
         self.note(About::driver(driver), || {
             format!("d{driver} socket {conn} stalls or reads again")
         });
+        self.span_ends(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.stalled = true;
         }
@@ -127,9 +116,14 @@ impl Witness {
         let (up, booted_us) = (self.node.up, self.node.boots.last().map_or(0, |boot| boot.1));
         let seen = &mut self.drivers[driver as usize];
         let own = |socket: &Socket| socket.conn == conn && socket.opened_us >= booted_us;
-        if up && !seen.known && seen.sockets.iter().any(own) {
+        let is_own = up && seen.sockets.iter().any(own);
+        if is_own && !seen.known {
             (seen.known, seen.welcomed_us) = (true, now_us);
         }
+        if is_own {
+            self.span_begins(driver, conn);
+        }
+        let seen = &mut self.drivers[driver as usize];
         if seen.session_max == 0 {
             self.board.arrivals.push(driver);
         }
@@ -138,6 +132,7 @@ impl Witness {
         };
         let (floor, live, opened_us) = (socket.session_floor, socket.live_at_open, socket.opened_us);
         socket.session = Some(session);
+        socket.welcomed_us = now_us;
         socket.trip = trip;
         socket.state = Some(state);
         socket.server_ms = server_ms;
@@ -206,6 +201,11 @@ impl Witness {
         };
         let (held, trip) = (socket.offer, socket.trip);
         socket.offer = Some((offer, expires_at_ms));
+        let off_shift = self.is_off_shift(driver, conn);
+        if !self.holds(Check::Caused, !off_shift) {
+            let text = format!("d{driver} was told that it is offline, said nothing since, and gets {offer}");
+            return self.violate(Check::Caused, about, text);
+        }
         if !self.holds(Check::OneOffer, held.is_none()) {
             let text = format!("d{driver} holds {held:?} and gets {offer}");
             return self.violate(Check::OneOffer, about, text);
@@ -267,7 +267,7 @@ impl Witness {
             socket.offer = None;
             socket.trip = Some(trip);
         }
-        socket.awaited.retain(|awaited| awaited.offer != offer);
+        socket.heard_about(offer);
         self.board.push_trip(trip);
     }
 
@@ -305,7 +305,7 @@ impl Witness {
         if socket.offer.is_some_and(|(held, _)| held == offer) {
             socket.offer = None;
         }
-        socket.awaited.retain(|awaited| awaited.offer != offer);
+        socket.heard_about(offer);
     }
 
     fn told_state(&mut self, driver: Driver, conn: u32, state: DriverState, trip: Option<Trip>) {
@@ -458,6 +458,7 @@ impl Witness {
                 }
             }
             self.drivers[driver].sockets = sockets;
+            self.check_displaced(driver as Driver);
         }
     }
 }

@@ -110,6 +110,8 @@ pub struct Request {
     pub taken: u32,
     /// When it was first posted.
     pub first_post_us: u64,
+    /// The call that did.
+    pub first_call: u32,
     /// When it was last posted without being known to exist.
     pub last_first_post_us: u64,
     /// Every candidate ever posted.
@@ -151,6 +153,7 @@ impl Request {
             posts_refused: 0,
             taken: 0,
             first_post_us: 0,
+            first_call: 0,
             last_first_post_us: 0,
             posted: 0,
             exists: false,
@@ -246,6 +249,31 @@ pub struct Driver {
     pub spoken: Vec<(Offer, bool)>,
     /// Trips it spoke of.
     pub trips_spoken: Vec<Trip>,
+    /// When it was there.
+    pub spans: Vec<Span>,
+    /// When it first said `offline`, node time.
+    pub first_off_ms: Option<u64>,
+    /// When a socket of it was last over, simulated microseconds.
+    pub lost_us: u64,
+    /// The same of one that was never welcomed; 0: none.
+    pub unheard_us: u64,
+    /// It was shown as offline when it had no socket, and had opened so many until then; and when.
+    pub shown_gone: Option<(u32, u64)>,
+    /// When it was shown as offline: asked and answered, node time.
+    pub gone_views: Vec<(u64, u64)>,
+}
+
+/// From when to when a driver was there for certain, node time in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// The socket.
+    pub conn: u32,
+    /// It was welcomed.
+    pub from_ms: u64,
+    /// It was over, or about to be; `u64::MAX`: it lives.
+    pub lost_ms: u64,
+    /// The node ended; `u64::MAX`: it has not.
+    pub until_ms: u64,
 }
 
 /// An answer that a socket waits for.
@@ -316,6 +344,21 @@ pub struct Socket {
     pub server_ms: u64,
     /// The driver does not read at present, or stopped for a while.
     pub stalled: bool,
+    /// When it was welcomed, simulated microseconds.
+    pub welcomed_us: u64,
+    /// When something was said on it, the last times, the newest first; 0: never.
+    pub said_us: [u64; 8],
+    /// The node or the driver has begun to close it.
+    pub closing: bool,
+}
+
+impl Socket {
+    /// An offer's outcome, or another answer about it: the oldest message about it that waits has been answered.
+    pub fn heard_about(&mut self, offer: Offer) {
+        if let Some(index) = self.awaited.iter().position(|awaited| awaited.offer == offer) {
+            self.awaited.remove(index);
+        }
+    }
 }
 
 /// What actors tell each other beside the node: work for callers.

@@ -2,10 +2,12 @@
 //! connection's bytes arrive in order, cut anywhere, after a delay; a reset overtakes nothing, but what it finds unread
 //! at the client is lost.
 
-use super::machine::{Event, Machine, Piece, Weather};
+use super::machine::{Chunk, Event, Machine, Piece, Weather};
+use super::ways::{Flights, Way};
 use crate::client::Conn;
 use crate::plan::{Network, Plan};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// Who has the node's end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +48,8 @@ pub(super) struct Link {
     stalled: bool,
     /// At the client, unread since it does not read.
     held: VecDeque<Piece>,
-    /// When the last piece of each direction arrives.
-    up_last_us: u64,
-    down_last_us: u64,
+    up: Way,
+    down: Way,
     /// Bytes until the network resets the connection.
     reset_after: u64,
 }
@@ -56,6 +57,8 @@ pub(super) struct Link {
 /// See the module.
 pub(super) struct Kernel {
     pub(super) links: Vec<Link>,
+    /// What is on its way on any of them.
+    flights: Flights,
     network: Network,
     /// Which shards accept; empty while nobody listens.
     pub(super) listening: Vec<u16>,
@@ -78,6 +81,7 @@ impl Kernel {
         let shards = usize::from(plan.config.shards);
         Self {
             links: Vec::new(),
+            flights: Flights::default(),
             network: plan.network.clone(),
             listening: Vec::new(),
             backlog: vec![VecDeque::new(); shards],
@@ -98,7 +102,7 @@ impl Kernel {
 pub(super) enum Told {
     Opened,
     Refused,
-    Bytes(Vec<u8>),
+    Bytes(Chunk),
     HalfClosed,
     Closed,
 }
@@ -114,19 +118,41 @@ impl Machine {
     }
 
     fn send_up(&mut self, link: u32, piece: Piece) {
-        let at = self.now_us() + self.delay_us();
-        let entry = self.kernel.link(link);
-        entry.up_last_us = entry.up_last_us.max(at);
-        let at = entry.up_last_us;
-        self.agenda.plan(at, Event::Up { link, piece });
+        let at_us = self.now_us() + self.delay_us();
+        let Kernel { links, flights, .. } = &mut self.kernel;
+        let way = &mut links[link as usize].up;
+        flights.send(way, &mut self.agenda, at_us, piece, Event::Up { link });
     }
 
     fn send_down(&mut self, link: u32, piece: Piece) {
-        let at = self.now_us() + self.delay_us();
-        let entry = self.kernel.link(link);
-        entry.down_last_us = entry.down_last_us.max(at);
-        let at = entry.down_last_us;
-        self.agenda.plan(at, Event::Down { link, piece });
+        let at_us = self.now_us() + self.delay_us();
+        let Kernel { links, flights, .. } = &mut self.kernel;
+        let way = &mut links[link as usize].down;
+        flights.send(way, &mut self.agenda, at_us, piece, Event::Down { link });
+    }
+
+    /// The first piece on its way up is there, and those that come with it.
+    pub(super) fn land_up(&mut self, link: u32) {
+        let Kernel { links, flights, .. } = &mut self.kernel;
+        let way = &mut links[link as usize].up;
+        let mut piece = flights.land(way, &mut self.agenda, Event::Up { link });
+        loop {
+            self.arrive_up(link, piece);
+            let Kernel { links, flights, .. } = &mut self.kernel;
+            let way = &mut links[link as usize].up;
+            match flights.land_next(way, &mut self.agenda, Event::Up { link }) {
+                Some(next) => piece = next,
+                None => return,
+            }
+        }
+    }
+
+    /// The first piece on its way down is there: what the client is told.
+    pub(super) fn land_down(&mut self, link: u32) -> Option<Told> {
+        let Kernel { links, flights, .. } = &mut self.kernel;
+        let way = &mut links[link as usize].down;
+        let piece = flights.land(way, &mut self.agenda, Event::Down { link });
+        self.arrive_down(link, piece)
     }
 
     /// Something happened on a connection that a ring has.
@@ -173,8 +199,8 @@ impl Machine {
             unread: 0,
             stalled: false,
             held: VecDeque::new(),
-            up_last_us: now,
-            down_last_us: now,
+            up: Way::new(now),
+            down: Way::new(now),
             reset_after,
         });
         self.send_up(link, Piece::Open);
@@ -192,7 +218,7 @@ impl Machine {
         let first = self.piece_bytes();
         if never_resets && first >= bytes.len() {
             // Mostly it stays whole, and travels as it is.
-            return self.send_up(link, Piece::Bytes(bytes));
+            return self.send_up(link, Piece::Bytes(Chunk::Whole(bytes)));
         }
         self.cut(link, &bytes, first, true);
     }
@@ -274,19 +300,22 @@ impl Machine {
 
     /// Sends bytes in pieces, the first of `first` bytes; the network may reset the connection in the middle.
     fn cut(&mut self, link: u32, bytes: &[u8], first: usize, up: bool) {
-        let mut rest = bytes;
+        let shared: Option<Rc<[u8]>> = (first < bytes.len()).then(|| bytes.into());
+        let mut from = 0;
         let mut next = first;
-        while !rest.is_empty() {
-            let len = next.min(rest.len());
+        while from < bytes.len() {
+            let len = next.min(bytes.len() - from);
             let left = self.kernel.link(link).reset_after;
             let sent = len.min(usize::try_from(left).unwrap_or(usize::MAX));
-            let (piece, after) = rest.split_at(len);
-            rest = after;
             if left != u64::MAX {
                 self.kernel.link(link).reset_after -= sent as u64;
             }
             if sent > 0 {
-                let piece = Piece::Bytes(piece[..sent].to_vec());
+                let chunk = match &shared {
+                    Some(all) => Chunk::Part(Rc::clone(all), from as u32, (from + sent) as u32),
+                    None => Chunk::Whole(bytes[..sent].to_vec()),
+                };
+                let piece = Piece::Bytes(chunk);
                 if up {
                     self.send_up(link, piece);
                 } else {
@@ -297,7 +326,8 @@ impl Machine {
             if sent < len {
                 return self.break_link(link);
             }
-            if !rest.is_empty() {
+            from += len;
+            if from < bytes.len() {
                 next = self.piece_bytes();
             }
         }
@@ -325,7 +355,7 @@ impl Machine {
     // ---- the node's end ------------------------------------------------------------------------------------------
 
     /// Something arrives at the node.
-    pub(super) fn arrive_up(&mut self, link: u32, piece: Piece) {
+    fn arrive_up(&mut self, link: u32, piece: Piece) {
         if matches!(piece, Piece::Open) {
             return self.arrive_new(link);
         }
@@ -341,7 +371,7 @@ impl Machine {
             return;
         }
         match piece {
-            Piece::Bytes(bytes) if entry.received.is_empty() => entry.received = bytes,
+            Piece::Bytes(Chunk::Whole(bytes)) if entry.received.is_empty() => entry.received = bytes,
             Piece::Bytes(bytes) => entry.received.extend_from_slice(&bytes),
             Piece::Fin => entry.received_fin = true,
             Piece::Reset => entry.received_reset = true,

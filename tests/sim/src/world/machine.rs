@@ -7,6 +7,7 @@ use crate::rng::Rng;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Deref;
 use std::rc::Rc;
 
 /// First stream of random numbers that is the world's.
@@ -15,14 +16,14 @@ pub(super) const STREAM: u64 = 1_000_000;
 pub(super) const SHARDS: usize = 8;
 
 /// A thing that is to happen.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// An actor's timer.
     Timer { actor: u32, token: u64 },
-    /// Something arrives at the node's end of a connection.
-    Up { link: u32, piece: Piece },
-    /// Something arrives at the client's end.
-    Down { link: u32, piece: Piece },
+    /// The first of what is on its way arrives at the node's end of a connection.
+    Up { link: u32 },
+    /// The first of what is on its way arrives at the client's end.
+    Down { link: u32 },
     /// A shard turns.
     Turn { shard: u16 },
     /// The write of a shard in this boot is over.
@@ -55,11 +56,31 @@ pub(super) enum Piece {
     /// Nobody listens.
     Refused,
     /// Bytes.
-    Bytes(Vec<u8>),
+    Bytes(Chunk),
     /// No more bytes.
     Fin,
     /// The end, at once.
     Reset,
+}
+
+/// Bytes that travel together; those that were cut out of a longer piece share its memory.
+#[derive(Debug)]
+pub(super) enum Chunk {
+    /// All that was sent.
+    Whole(Vec<u8>),
+    /// From the first place to the second one, which is not part of it.
+    Part(Rc<[u8]>, u32, u32),
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Part(bytes, from, to) => &bytes[*from as usize..*to as usize],
+        }
+    }
 }
 
 /// A place in the queue, as one number so that the heap compares it at once: the time, the number of planning, and where
@@ -84,8 +105,12 @@ pub(super) struct Agenda {
     events: Vec<Option<Event>>,
     vacant: Vec<u32>,
     planned: u64,
+    /// What comes before all that the heap has; it is planned for now.
+    at_once: Option<Event>,
     /// When each shard turns next, or `NEVER`: these move so often that a heap would be full of what is void.
     turns: [u64; SHARDS],
+    /// The first of them.
+    turn_us: u64,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -98,7 +123,9 @@ impl Default for Agenda {
             events: Vec::new(),
             vacant: Vec::new(),
             planned: 0,
+            at_once: None,
             turns: [NEVER; SHARDS],
+            turn_us: NEVER,
         }
     }
 }
@@ -106,13 +133,40 @@ impl Default for Agenda {
 impl Agenda {
     /// Plans `event`; not before now.
     pub(super) fn plan(&mut self, at_us: u64, event: Event) {
+        let planned = self.number();
+        self.plan_numbered(at_us, planned, event);
+    }
+
+    /// The number of what is planned now and queued by somebody else, who gives it to [`Self::plan_numbered`] or
+    /// [`Self::go_on`] when its turn comes.
+    pub(super) fn number(&mut self) -> u64 {
         self.planned += 1;
+        self.planned
+    }
+
+    /// Plans what follows `after`, the number of what happens now.
+    pub(super) fn go_on(&mut self, after: u64, at_us: u64, planned: u64, event: Event) {
+        if at_us == self.now_us && planned == after + 1 && self.at_once.is_none() {
+            // Nothing can come between the two.
+            self.at_once = Some(event);
+        } else {
+            self.plan_numbered(at_us, planned, event);
+        }
+    }
+
+    /// Whether what was planned by [`Self::go_on`] comes before everything else; who asks does it.
+    pub(super) fn take_at_once(&mut self) -> bool {
+        self.at_once.take().is_some()
+    }
+
+    /// As [`Self::plan`], with a number that was drawn before.
+    pub(super) fn plan_numbered(&mut self, at_us: u64, planned: u64, event: Event) {
         let place = self.vacant.pop().unwrap_or_else(|| {
             self.events.push(None);
             self.events.len() as u32 - 1
         });
         self.events[place as usize] = Some(event);
-        self.heap.push(entry(at_us.max(self.now_us), self.planned, place));
+        self.heap.push(entry(at_us.max(self.now_us), planned, place));
     }
 
     /// When a shard turns next.
@@ -123,18 +177,27 @@ impl Agenda {
 
     /// Plans a shard's next turn, in the place of any that was planned.
     pub(super) fn plan_turn(&mut self, shard: u16, at_us: u64) {
-        self.turns[usize::from(shard)] = at_us.max(self.now_us);
+        self.set_turn(usize::from(shard), at_us.max(self.now_us));
+    }
+
+    fn set_turn(&mut self, shard: usize, at_us: u64) {
+        self.turns[shard] = at_us;
+        self.turn_us = self.turns.iter().fold(NEVER, |first, at_us| first.min(*at_us));
     }
 
     /// No shard turns any more.
     pub(super) fn no_turns(&mut self) {
         self.turns = [NEVER; SHARDS];
+        self.turn_us = NEVER;
     }
 
     /// The next event up to `until_us`; time goes on to it, or to `until_us` when there is none.
     pub(super) fn next(&mut self, until_us: u64) -> Option<Event> {
+        if self.at_once.is_some() && self.now_us <= until_us {
+            return self.at_once.take();
+        }
         let planned_us = self.heap.peek().map_or(NEVER, |entry| (entry.0 >> 64) as u64);
-        let turn_us = self.turns.iter().fold(NEVER, |first, at_us| first.min(*at_us));
+        let turn_us = self.turn_us;
         let at_us = planned_us.min(turn_us);
         if at_us > until_us {
             self.now_us = self.now_us.max(until_us);
@@ -144,7 +207,7 @@ impl Agenda {
         self.now_us = at_us;
         if turn_us < planned_us {
             let shard = self.turns.iter().position(|at_us| *at_us == turn_us)?;
-            self.turns[shard] = NEVER;
+            self.set_turn(shard, NEVER);
             return Some(Event::Turn { shard: shard as u16 });
         }
         let place = self.heap.pop()?.0 as u32 & ((1 << PLACE_BITS) - 1);

@@ -1,8 +1,9 @@
 //! Runs a plan: the event queue, the node, and everything between the node and its clients.
 //!
-//! [`machine`] holds time and the queue, [`kernel`] the connections, [`disk`] the journal's files, [`store`] what stands
-//! behind the store port, [`ring`] and [`platform`] what a shard stands on, [`node`] the life of the process, [`faults`]
-//! what goes wrong, [`outside`] whose a panic is. Everything else is the code of the node itself.
+//! [`machine`] holds time and the queue, [`kernel`] the connections, [`ways`] what is on its way over them, [`disk`] the
+//! journal's files, [`store`] what stands behind the store port, [`ring`] and [`platform`] what a shard stands on, [`node`]
+//! the life of the process, [`faults`] what goes wrong, [`outside`] whose a panic is. Everything else is the code of the
+//! node itself.
 
 mod disk;
 mod faults;
@@ -14,6 +15,7 @@ mod platform;
 mod ring;
 mod start;
 mod store;
+mod ways;
 
 use crate::client::{Action, Actor, Conn, Input, NodeEvent, Observer};
 use crate::plan::Plan;
@@ -145,8 +147,8 @@ impl<'a> World<'a> {
         let boot = self.machine.borrow().boot;
         match event {
             Event::Timer { actor, token } => self.tell(actor, Input::Timer(token)),
-            Event::Up { link, piece } => self.machine.borrow_mut().arrive_up(link, piece),
-            Event::Down { link, piece } => self.arrive_down(link, piece),
+            Event::Up { link } => self.machine.borrow_mut().land_up(link),
+            Event::Down { link } => self.land_down(link),
             Event::Turn { shard } => self.turn(shard),
             Event::Written { boot: of, shard } if of == boot => self.written(shard),
             Event::Kept { boot: of } if of == boot => {
@@ -184,9 +186,9 @@ impl<'a> World<'a> {
         self.wake_shards();
     }
 
-    fn arrive_down(&mut self, link: u32, piece: machine::Piece) {
+    fn land_down(&mut self, link: u32) {
         let mut machine = self.machine.borrow_mut();
-        let told = machine.arrive_down(link, piece);
+        let told = machine.land_down(link);
         let entry = machine.kernel.link(link);
         let (actor, conn) = (entry.actor, entry.conn);
         drop(machine);

@@ -105,7 +105,13 @@ impl World<'_> {
     /// Shards for which something happened turn soon.
     pub(super) fn wake_shards(&mut self) {
         let mut machine = self.machine.borrow_mut();
-        let mut woken = std::mem::take(&mut machine.woken) | self.store.woken.swap(0, Ordering::Relaxed);
+        let mut woken = std::mem::take(&mut machine.woken);
+        if self.store.woken.load(Ordering::Relaxed) != 0 {
+            woken |= self.store.woken.swap(0, Ordering::Relaxed);
+        }
+        if woken == 0 {
+            return;
+        }
         let Some(node) = self.node.as_mut() else { return };
         while woken != 0 {
             let shard = woken.trailing_zeros() as u16;

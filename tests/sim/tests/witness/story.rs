@@ -19,9 +19,9 @@ pub struct Story {
 }
 
 impl Story {
-    /// Four drivers, each with a socket 0, and one request that was posted with all of them as candidates.
-    pub fn new() -> Self {
-        let witness = Witness::new(Expect {
+    /// What the witness of a story is told before.
+    pub fn expect() -> Expect {
+        Expect {
             style: Style::ALL[0],
             drivers: 4,
             may_refuse: false,
@@ -30,12 +30,24 @@ impl Story {
             shards: 2,
             order_margin_ms: 10,
             age_step_ms: 1_000,
+            heartbeat_ms: 1_000,
+            driver_ttl_ms: 3_000,
             offer_timeout_ms: 8_000,
             deadline_ms: 120_000,
             may_shed: false,
             may_be_short: false,
             trace: true,
-        });
+        }
+    }
+
+    /// Four drivers, each with a socket 0, and one request that was posted with all of them as candidates.
+    pub fn new() -> Self {
+        Self::of(Self::expect())
+    }
+
+    /// The same on a node that is not as the others.
+    pub fn of(expect: Expect) -> Self {
+        let witness = Witness::new(expect);
         let mut story = Self { witness, now_us: 0 };
         let started = NodeEvent::Started {
             incarnation: 1,

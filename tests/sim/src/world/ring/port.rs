@@ -55,6 +55,8 @@ impl Ring for SimRing {
         }
     }
 
+    fn allow_busy(&mut self, _conn: ConnId) {}
+
     fn pause_recv(&mut self, conn: ConnId) {
         if let Some(socket) = self.socket(conn) {
             socket.recv_wanted = false;

@@ -1,0 +1,114 @@
+//! Sockets that the node closes: not without a cause, and not none when there is one.
+
+use super::state::Socket;
+use super::{SLACK_US, Witness};
+use crate::checks::{About, Check};
+use crate::ids::Driver;
+
+/// Missed heartbeats, in intervals, that close a socket.
+const MISSED: u64 = 2;
+
+impl Socket {
+    /// Something is said on it.
+    pub(super) fn note_said(&mut self, now_us: u64) {
+        self.said_us.rotate_right(1);
+        self.said_us[0] = now_us;
+    }
+
+    /// Whether it lives as far as anybody knows: welcomed, read, and closed by nobody.
+    fn is_well(&self) -> bool {
+        self.session.is_some() && !self.stalled && !self.closing
+    }
+}
+
+impl Witness {
+    /// The node closes a socket with this code.
+    pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16) {
+        self.note(About::driver(driver), || {
+            format!("d{driver} socket {conn} closed by the node: {code}")
+        });
+        let ok = match code {
+            4001 => self.may_be_displaced(driver, conn),
+            4004 => self.may_be_silent(driver, conn),
+            1012 => self.expect.may_drain,
+            1000 | 1001 | 1002 | 1003 | 1007 | 1009 | 4008 => true,
+            _ => false,
+        };
+        if !self.holds(Check::Caused, ok) {
+            let text = format!("d{driver} was closed with {code} for no reason");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+        self.socket_ends(driver, conn);
+    }
+
+    /// The driver sends no more on this socket, or says that it closes it.
+    pub fn socket_quits(&mut self, driver: Driver, conn: u32) {
+        self.note(About::driver(driver), || format!("d{driver} leaves socket {conn}"));
+        self.socket_ends(driver, conn);
+    }
+
+    fn socket_ends(&mut self, driver: Driver, conn: u32) {
+        self.span_ends(driver, conn);
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.closing = true;
+        }
+    }
+
+    /// Displaced is a socket by another one of its driver that reached the node later: opened later, or not heard of yet.
+    fn may_be_displaced(&mut self, driver: Driver, conn: u32) -> bool {
+        let late_us = 3 * self.expect.order_margin_ms * 1_000;
+        let now_us = self.now_us;
+        let Some(own) = self.socket(driver, conn).map(|own| (own.number, own.session)) else {
+            return true;
+        };
+        let seen = &self.drivers[driver as usize];
+        let later = |socket: &Socket| socket.conn != conn && socket.session.is_none_or(|its| Some(its) > own.1);
+        let unheard = seen.unheard_us > 0 && now_us < seen.unheard_us + late_us;
+        seen.opened > own.0 || seen.sockets.iter().any(later) || unheard
+    }
+
+    /// Silent is a socket on which nothing was said for two heartbeats.
+    fn may_be_silent(&mut self, driver: Driver, conn: u32) -> bool {
+        let silence_us = MISSED * self.expect.heartbeat_ms * 1_000;
+        // A shard's clock stands still during a turn.
+        let margin_us = self.expect.order_margin_ms * 1_000;
+        let now_us = self.now_us;
+        let Some(socket) = self.socket(driver, conn).filter(|socket| !socket.stalled) else {
+            return true;
+        };
+        let lasts = |said_us: u64| now_us + margin_us < said_us + silence_us;
+        let spoke = |said_us: &u64| *said_us > 0 && said_us + 3 * margin_us <= now_us && lasts(*said_us);
+        !lasts(socket.opened_us) && !socket.said_us.iter().any(spoke)
+    }
+
+    /// Something is said on a socket after a silence: it would have been closed if that had been too long.
+    pub(super) fn check_silence(&mut self, driver: Driver, conn: u32) {
+        let most_us = (MISSED * self.expect.heartbeat_ms + 3 * self.expect.order_margin_ms) * 1_000 + SLACK_US;
+        let (now_us, booted_us) = (self.now_us, self.node.boots.last().map_or(0, |boot| boot.1));
+        let up = self.node.up;
+        let Some(socket) = self.socket(driver, conn).filter(|socket| socket.is_well()) else {
+            return;
+        };
+        let since_us = socket.said_us[0].max(socket.welcomed_us);
+        if booted_us > since_us || !up {
+            return;
+        }
+        if !self.holds(Check::Caused, now_us < since_us + most_us) {
+            let text = format!("d{driver} said nothing since {since_us}, and its socket {conn} is still open");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
+    /// At the end: a driver has one socket; older ones were closed when it connected again.
+    pub(super) fn check_displaced(&mut self, driver: Driver) {
+        let sockets = self.drivers[driver as usize].sockets.iter();
+        let late_us = 3 * self.expect.order_margin_ms * 1_000 + SLACK_US;
+        let now_us = self.now_us;
+        let well = sockets.filter(|socket| socket.is_well() && socket.welcomed_us + late_us < now_us);
+        let count = well.count();
+        if !self.holds(Check::Caused, count < 2) {
+            let text = format!("d{driver} has {count} sockets, and none was displaced");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+}

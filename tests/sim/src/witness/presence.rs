@@ -1,0 +1,211 @@
+//! Who is there: from when to when a driver can be offered for certain, and when it cannot. What callers are shown and
+//! whom the node refuses is held against that.
+//!
+//! A driver is there from its welcome on, until its socket is lost and `driver_ttl_ms` have passed. A client hears of a
+//! loss later than the node, by what anything may be under way; so much is left out at every end.
+
+use super::Witness;
+use super::audits::{Life, Tried};
+use super::calls::Call;
+use super::state::{Span, ways};
+use crate::checks::{About, Check};
+use crate::codec::answers::DriverView;
+use crate::codec::audit::{Entry, Why};
+use crate::ids::{Driver, Request};
+use crate::words::{DriverState, Step};
+
+impl Witness {
+    /// How long after one end of a connection the other one may still be in use, milliseconds.
+    fn late_ms(&self) -> u64 {
+        3 * self.expect.order_margin_ms
+    }
+
+    /// A driver is welcomed on this socket, by the boot that serves.
+    pub(super) fn span_begins(&mut self, driver: Driver, conn: u32) {
+        let from_ms = self.node_ms_at(self.now_us);
+        self.drivers[driver as usize].spans.push(Span {
+            conn,
+            from_ms,
+            lost_ms: u64::MAX,
+            until_ms: u64::MAX,
+        });
+    }
+
+    /// The socket is over, or about to be, or nobody knows any more how it fares.
+    pub(super) fn span_ends(&mut self, driver: Driver, conn: u32) {
+        let lost_ms = self.node_ms_at(self.now_us);
+        let spans = &mut self.drivers[driver as usize].spans;
+        if let Some(span) = spans.iter_mut().rev().find(|span| span.conn == conn) {
+            span.lost_ms = span.lost_ms.min(lost_ms);
+        }
+    }
+
+    /// The node is gone: nobody is there until it connects again.
+    pub(super) fn spans_end(&mut self) {
+        let until_ms = self.node_ms_at(self.now_us);
+        for span in self.drivers.iter_mut().flat_map(|driver| driver.spans.iter_mut().rev()) {
+            if span.until_ms == u64::MAX {
+                span.until_ms = until_ms;
+            }
+        }
+    }
+
+    /// Whether the driver was there, on shift as far as it knows, all the time between these, node time.
+    fn was_there(&self, driver: Driver, from_ms: u64, to_ms: u64) -> bool {
+        let seen = &self.drivers[driver as usize];
+        let ends_ms = |span: &Span| {
+            let kept_ms = self.expect.driver_ttl_ms;
+            let left_ms = span.lost_ms.saturating_sub(self.late_ms()).saturating_add(kept_ms);
+            left_ms.min(span.until_ms)
+        };
+        to_ms < seen.first_off_ms.unwrap_or(u64::MAX)
+            && seen
+                .spans
+                .iter()
+                .any(|span| span.from_ms <= from_ms && to_ms < ends_ms(span))
+    }
+
+    /// A driver is shown.
+    pub(super) fn driver_view_answered(&mut self, call: &Call, view: DriverView) {
+        let driver = view.driver;
+        self.drivers[driver as usize].viewed = true;
+        let ok = matches!(view.state, DriverState::EnRoute | DriverState::OnTrip) == view.trip.is_some()
+            && (view.offer.is_none() || view.state == DriverState::Offered)
+            && view.offer.is_none_or(|offer| {
+                self.requests
+                    .get(offer.request as usize)
+                    .is_some_and(|seen| seen.posted & (1 << driver) != 0)
+            });
+        if !self.holds(Check::ViewsMatch, ok) {
+            return self.violate(
+                Check::ViewsMatch,
+                About::driver(driver),
+                format!("d{driver} is shown wrong: {view:?}"),
+            );
+        }
+        if let Some(trip) = view.trip {
+            let ended = self.trip_seen(trip).cancelled;
+            let whose = self.trip_seen(trip).driver;
+            if !self.holds(Check::ViewsMatch, whose.is_none_or(|whose| whose == driver)) {
+                let text = format!("d{driver} is shown with the trip of {whose:?}, ended {ended}");
+                self.violate(Check::ViewsMatch, About::driver(driver), text);
+            }
+        }
+        self.view_shows(call, &view);
+    }
+
+    /// A driver is shown: not as available when it has long been gone, nor as gone when it is there.
+    fn view_shows(&mut self, call: &Call, view: &DriverView) {
+        let (now_us, late_us) = (self.now_us, self.late_ms() * 1_000);
+        let booted_us = self.node.boots.last().map_or(0, |boot| boot.1);
+        let (sent_ms, now_ms) = (self.node_ms_at(call.sent_us), self.node_ms_at(now_us));
+        let ttl_us = self.expect.driver_ttl_ms * 1_000;
+        let seen = &mut self.drivers[view.driver as usize];
+        // Nothing of it was under way when the call was sent, and it has opened no socket until now.
+        let quiet = seen.sockets.is_empty() && call.opened == seen.opened && seen.lost_us + late_us < call.sent_us;
+        match view.state {
+            DriverState::Offline => {
+                if quiet {
+                    seen.shown_gone = Some((seen.opened, now_us));
+                }
+                seen.gone_views.push((sent_ms, now_ms));
+            }
+            DriverState::Available if quiet => {
+                let gone = seen.shown_gone;
+                let again = gone.is_some_and(|(opened, at_us)| opened == call.opened && at_us < call.sent_us);
+                let over = seen.lost_us + ttl_us + late_us < call.sent_us;
+                let restarted = seen.lost_us < booted_us;
+                let why = match (seen.opened, again, over, restarted) {
+                    (0, ..) => "never came",
+                    (_, true, ..) => "was shown as offline",
+                    (_, _, true, _) => "lost its last socket long ago",
+                    (.., true) => "has not come since the node started",
+                    _ => "",
+                };
+                if !self.holds(Check::ViewsMatch, why.is_empty()) {
+                    let text = format!("d{} is available, and {why}", view.driver);
+                    self.violate(Check::ViewsMatch, About::driver(view.driver), text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// At the end: nobody was refused, or shown as offline, who could have been offered.
+    pub(super) fn check_presence(&mut self, lives: &[Option<Life>]) {
+        // Node time says when something was only where it has not fallen.
+        if self.node.boots.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+            return;
+        }
+        for driver in 0..self.drivers.len() as Driver {
+            let views = std::mem::take(&mut self.drivers[driver as usize].gone_views);
+            for (sent_ms, now_ms) in views {
+                let there = self.was_there(driver, sent_ms, now_ms);
+                if !self.holds(Check::ViewsMatch, !there) {
+                    let text = format!("d{driver} is shown as offline at {now_ms}, and is there");
+                    return self.violate(Check::ViewsMatch, About::driver(driver), text);
+                }
+            }
+        }
+        for request in 0..lives.len() as Request {
+            let Some(audit) = self.requests[request as usize].audit.clone() else {
+                continue;
+            };
+            for entry in audit.entries.iter().filter(|entry| entry.step == Step::Refused) {
+                self.check_refusal(request, entry, lives);
+            }
+        }
+    }
+
+    /// Whether another request had an offer out to the driver, or may have reserved it without anybody seeing: one that
+    /// ends meanwhile, asks several at once, counts its attempts, or waits.
+    fn may_be_held(
+        &self,
+        request: Request,
+        bit: u64,
+        lives: &[Option<Life>],
+        is_then: &impl Fn(u64, u64) -> bool,
+    ) -> bool {
+        (0..).zip(lives).any(|(other, life): (Request, _)| {
+            let Some(life) = life.as_ref().filter(|_| other != request) else {
+                return false;
+            };
+            let end_ms = life.end.map_or(u64::MAX, |end| end.1);
+            if self.requests[other as usize].posted & bit == 0 || !is_then(life.received_at_ms, end_ms) {
+                return false;
+            }
+            let unseen = is_then(end_ms, end_ms) || life.asks_unseen();
+            let holds = |tried: &Tried| {
+                let ended_ms = if tried.way == ways::OPEN {
+                    u64::MAX
+                } else {
+                    tried.ended_at_ms
+                };
+                1 << tried.driver == bit && tried.expires_at_ms > 0 && is_then(tried.sent_at_ms, ended_ms)
+            };
+            unseen || life.tried.iter().any(holds)
+        })
+    }
+
+    fn check_refusal(&mut self, request: Request, entry: &Entry, lives: &[Option<Life>]) {
+        let Some(driver) = entry.driver else { return };
+        let (bit, late_ms) = (1 << driver, self.late_ms());
+        let (from_ms, to_ms) = (entry.at_ms.saturating_sub(late_ms), entry.at_ms + late_ms);
+        let is_then = |begun_ms: u64, end_ms: u64| begun_ms <= to_ms && from_ms <= end_ms;
+        let cause = match entry.why {
+            Why::Offline => !self.was_there(driver, from_ms, entry.at_ms),
+            Why::Offered => self.node.is_end_near(from_ms, to_ms) || self.may_be_held(request, bit, lives, &is_then),
+            Why::Trip => lives.iter().flatten().filter_map(|life| life.trip).any(|trip| {
+                trip.driver == driver && is_then(trip.created_at_ms, trip.ended.map_or(u64::MAX, |ended| ended.0))
+            }),
+            _ => true,
+        };
+        if !self.holds(Check::Caused, cause) {
+            let text = format!(
+                "r{request}#{} was refused at {} by d{driver}, which was free: {:?}",
+                entry.attempt, entry.at_ms, entry.why
+            );
+            self.violate(Check::Caused, About::both(request, driver), text);
+        }
+    }
+}

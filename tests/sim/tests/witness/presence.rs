@@ -1,0 +1,241 @@
+//! Who is there, who may be closed, and whom nobody may refuse.
+
+use super::story::{CANCELLED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, audit, shown};
+use dispatchd_sim::checks::Check;
+use dispatchd_sim::client::NodeEvent;
+use dispatchd_sim::codec::messages::{Heard, Say};
+use dispatchd_sim::witness::Ask;
+use dispatchd_sim::words::DriverState;
+
+/// Driver 0 is shown like this.
+fn looks(story: &mut Story, state: &str) {
+    let body = format!("{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"last_seen_ms\":1,\"node\":\"n\"}}");
+    story.asked(Ask::DriverView(0), 200, &body);
+}
+
+/// Request 0 is cancelled and everything is read.
+fn ends(story: &mut Story, events: &[(&str, u64, &str)], records: &str) {
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.last(&audit("CANCELLED", events), records, EVENT);
+}
+
+#[test]
+fn displaced_by_nobody() {
+    let mut story = Story::new();
+    story.go().socket_closing(0, 0, 4001);
+    story.finds(Check::Caused);
+
+    // The older one is, and the newer one is not.
+    let mut story = Story::new();
+    story.connect(0, 1, 50, DriverState::Available, None);
+    story.go().socket_closing(0, 0, 4001);
+    story.is_good();
+    story.go().socket_closing(0, 1, 4001);
+    story.finds(Check::Caused);
+
+    // One that was opened earlier and has not been heard of may have come later.
+    let mut story = Story::new();
+    story.go().socket_opened(0, 1);
+    story.connect(0, 2, 50, DriverState::Available, None);
+    story.go().socket_closing(0, 2, 4001);
+    story.is_good();
+}
+
+#[test]
+fn two_sockets_and_none_displaced() {
+    for closed in [true, false] {
+        let mut story = Story::new();
+        story.go().node_event(NodeEvent::FaultsOver);
+        story.connect(0, 1, 50, DriverState::Available, None);
+        if closed {
+            story.go().socket_closing(0, 0, 4001);
+        }
+        story.now_us += 10_000_000;
+        ends(&mut story, &[SENT, TIMED_OUT, CANCELLED], RECORD);
+        if closed {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
+        }
+    }
+}
+
+#[test]
+fn heartbeats_that_were_not_missed() {
+    for (silence_us, is_good) in [(1_900_000, false), (2_100_000, true)] {
+        let mut story = Story::new();
+        story.now_us = 5_000_000;
+        story.say(0, Say::Ping);
+        story.now_us += silence_us;
+        story.go().socket_closing(0, 0, 4004);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
+        }
+    }
+}
+
+#[test]
+fn a_silence_that_nobody_noticed() {
+    for (silence_us, is_good) in [(6_900_000, true), (7_100_000, false)] {
+        let mut story = Story::new();
+        story.say(0, Say::Ping);
+        story.now_us += silence_us;
+        story.say(0, Say::Ping);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
+        }
+    }
+    // Whose socket a restart ended has nobody to notice it.
+    let mut story = Story::new();
+    story.say(0, Say::Ping);
+    story.now_us += 7_100_000;
+    story.restart();
+    story.say(0, Say::Ping);
+    story.is_good();
+}
+
+#[test]
+fn the_same_message_twice_is_answered_once() {
+    let declined = ("OFFER_DECLINED", 1_009_000, TIMED_OUT.2);
+    for (answers, is_good) in [(2, true), (1, false)] {
+        let mut story = Story::new();
+        story.go().node_event(NodeEvent::FaultsOver);
+        story.hear(0, shown(R0));
+        story.say(0, Say::Decline(R0));
+        story.say(0, Say::Decline(R0));
+        for _ in 0..answers {
+            story.hear(0, Heard::Declined { offer: R0 });
+        }
+        story.now_us += 10_000_000;
+        ends(
+            &mut story,
+            &[SENT, declined, CANCELLED],
+            &RECORD.replace("TIMEOUT", "DECLINED"),
+        );
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Answered);
+        }
+    }
+}
+
+#[test]
+fn a_free_driver_is_refused() {
+    let record = RECORD
+        .replace("TIMEOUT", "REFUSED")
+        .replace("1000005", "1000500")
+        .replace("1009000", "1000500");
+    for reason in ["offline", "offered", "en_route_to_pickup", "on_trip"] {
+        let detail = format!(",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{{\"reason\":\"{reason}\"}}");
+        let refused = ("OFFER_REFUSED", 1_000_500, detail.as_str());
+        let mut story = Story::new();
+        story.now_us = 2_000_000;
+        ends(&mut story, &[refused, CANCELLED], &record);
+        story.finds(Check::Caused);
+    }
+
+    // One that goes off shift, or whose socket has been lost for long enough, is not free.
+    let detail = ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{\"reason\":\"offline\"}";
+    let refused = ("OFFER_REFUSED", 1_000_500, detail);
+    let mut story = Story::new();
+    story.say(0, Say::Shift(false));
+    story.now_us = 2_000_000;
+    ends(&mut story, &[refused, CANCELLED], &record);
+    story.is_good();
+
+    for (lost_us, is_good) in [(100_000, true), (600_000, false)] {
+        let mut story = Story::new();
+        story.now_us = lost_us;
+        story.go().socket_over(0, 0, "cut");
+        story.now_us = 9_000_000;
+        let (at_ms, rest) = (1_003_400, refused.2);
+        let record = record.replace("1000500", "1003400");
+        ends(&mut story, &[("OFFER_REFUSED", at_ms, rest), CANCELLED], &record);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
+        }
+    }
+}
+
+#[test]
+fn an_offer_to_one_that_is_off_shift() {
+    let state = DriverState::Offline;
+    let told = Heard::State { state, trip: None };
+    let mut story = Story::new();
+    story.say(0, Say::Shift(false));
+    story.hear(0, told);
+    story.say(0, Say::Shift(true));
+    story.hear(0, shown(R0));
+    story.is_good();
+
+    let mut story = Story::new();
+    story.say(0, Say::Shift(false));
+    story.hear(0, told);
+    story.hear(0, shown(R0));
+    story.finds(Check::Caused);
+}
+
+#[test]
+fn shown_as_available_and_gone() {
+    // Beyond what it keeps its state for.
+    for (gone_us, is_good) in [(2_900_000, true), (3_200_000, false)] {
+        let mut story = Story::new();
+        story.go().socket_over(0, 0, "cut");
+        story.now_us += gone_us;
+        looks(&mut story, "available");
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::ViewsMatch);
+        }
+    }
+
+    // Offline, and then available without having come.
+    let mut story = Story::new();
+    story.go().socket_over(0, 0, "cut");
+    story.now_us += 100_000;
+    looks(&mut story, "offline");
+    looks(&mut story, "available");
+    story.finds(Check::ViewsMatch);
+
+    let mut story = Story::new();
+    story.go().socket_over(0, 0, "cut");
+    story.now_us += 100_000;
+    looks(&mut story, "offline");
+    story.connect(0, 1, 50, DriverState::Available, None);
+    looks(&mut story, "available");
+    story.is_good();
+
+    // Not heard of since the node started.
+    let mut story = Story::new();
+    story.go().socket_over(0, 0, "cut");
+    story.restart();
+    story.now_us += 100_000;
+    looks(&mut story, "available");
+    story.finds(Check::ViewsMatch);
+}
+
+#[test]
+fn shown_as_offline_and_there() {
+    for off in [false, true] {
+        let mut story = Story::new();
+        if off {
+            story.say(0, Say::Shift(false));
+        }
+        story.now_us += 100_000;
+        looks(&mut story, "offline");
+        ends(&mut story, &[SENT, TIMED_OUT, CANCELLED], RECORD);
+        if off {
+            story.is_good();
+        } else {
+            story.finds(Check::ViewsMatch);
+        }
+    }
+}
