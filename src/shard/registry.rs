@@ -5,7 +5,7 @@
 //! the entry's life is over. Without a fleet none of this exists, and a driver's step costs one look at an `Option`.
 //!
 //! **Sessions.** A driver's session must grow with every connect to whichever node, also when Redis is away or has lost
-//! everything. So a fleet's sessions are times: milliseconds shifted by [`SESSION_SHIFT`], or one more than the greatest
+//! everything. So a fleet's sessions are times: [`SESSIONS_PER_US`] for each microsecond, or one more than the greatest
 //! that this shard knows, whichever is greater. The registry makes it greater than any before it (a compare-and-set, for
 //! which the connect waits `fleet_redis_timeout_ms` at most); without the registry the later of two connects has the
 //! greater session as far as the nodes' clocks agree.
@@ -32,9 +32,9 @@ use std::sync::Arc;
 const FLUSH_MS: u64 = 20;
 /// Time between two batches of one shard while there is more; the wheel makes a tick of it.
 const PACE_MS: u64 = 1;
-/// A session is a time in milliseconds times this power of two: 2,048 connects of a shard per millisecond, and below
-/// 2^53, which every JSON reader keeps exactly, until the year 2109.
-const SESSION_SHIFT: u32 = 11;
+/// So fine that of two connects one after the other, to two nodes whose clocks agree, the later has the greater session; and
+/// below 2^53, which every JSON reader keeps exactly, until the year 2112.
+const SESSIONS_PER_US: u64 = 2;
 /// Drivers looked at in one turn for those whose entry is to be written again.
 const REBUILD_STEP: usize = 4_096;
 /// Entries to be taken out that wait while the registry is away; what is beyond ends by itself.
@@ -107,8 +107,8 @@ impl Fleet {
     }
 
     /// Greater than every session that this shard knows.
-    fn next_session(&mut self, now_ms: u64) -> u64 {
-        self.session_max = (now_ms << SESSION_SHIFT).max(self.session_max + 1);
+    fn next_session(&mut self, now_us: u64) -> u64 {
+        self.session_max = (now_us * SESSIONS_PER_US).max(self.session_max + 1);
         self.session_max
     }
 
@@ -253,7 +253,7 @@ impl<P: Platform> Shard<P> {
         let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.handle.generation() != 0) else {
             return Some(handshake);
         };
-        let proposed = fleet.next_session(now_ms);
+        let proposed = fleet.next_session(self.now_us);
         let token = fleet.claims.insert(conn) as u64;
         fleet.handle.claim(Claim {
             token,
@@ -293,7 +293,7 @@ impl<P: Platform> Shard<P> {
         let Some(fleet) = &mut self.fleet else {
             return Some((self.incarnation << 32) | self.drivers.connects);
         };
-        let session = granted.unwrap_or_else(|| fleet.next_session(now_ms));
+        let session = granted.unwrap_or_else(|| fleet.next_session(self.now_us));
         if session <= fleet.mark(key).session {
             return None;
         }

@@ -47,11 +47,11 @@ impl Servers {
     fn kill(&self, port: u16) {
         self.run(&["kill", &port.to_string()]);
     }
+}
 
-    fn urls(&self, ports: &[u16]) -> String {
-        let urls = ports.iter().map(|port| format!("redis://127.0.0.1:{port}"));
-        urls.collect::<Vec<String>>().join(",")
-    }
+fn urls(ports: &[u16]) -> String {
+    let urls = ports.iter().map(|port| format!("redis://127.0.0.1:{port}"));
+    urls.collect::<Vec<String>>().join(",")
 }
 
 impl Drop for Servers {
@@ -91,7 +91,7 @@ async fn on_a_cluster_whose_master_dies() {
         "REDIS_CLUSTER_PORTS",
         &[("REDIS_CLUSTER_REPLICAS", "1")],
     );
-    let urls = servers.urls(&servers.ports);
+    let urls = urls(&servers.ports);
     let setup = |node_id: &str| {
         let setup = Setup::shards(2)
             .set("node_id", node_id)
@@ -148,7 +148,7 @@ async fn behind_sentinels_whose_master_dies() {
         unreachable!("three ports")
     };
     // The first Sentinel of the list is away.
-    let urls = servers.urls(&[ports::free_address().port(), sentinel]);
+    let urls = urls(&[ports::free_address().port(), sentinel]);
     let setup = |node_id: &str| {
         let setup = Setup::shards(2)
             .set("node_id", node_id)

@@ -2,6 +2,7 @@
 
 use crate::redis::Redis;
 use crate::support::{Driver, PATIENCE, eventually, json, within};
+use std::collections::HashMap;
 
 /// The entry says what the driver is, and follows it.
 async fn the_entry_follows_the_driver_on(shards: u16) {
@@ -102,14 +103,14 @@ async fn heartbeats_keep_the_entry_and_its_end_takes_it() {
     assert!(last_seen.parse::<u64>().unwrap() - first["last_seen"].parse::<u64>().unwrap() > 2_000);
 
     heard.vanish();
-    client.until("driver:heard", "gone", |entry| entry.is_empty()).await;
+    client.until("driver:heard", "gone", HashMap::is_empty).await;
     let _silent = node.driver("silent").await;
     client
         .until("driver:silent", "there", |entry| entry.contains_key("state"))
         .await;
     node.kill_9();
     client
-        .until("driver:silent", "ended by itself", |entry| entry.is_empty())
+        .until("driver:silent", "ended by itself", HashMap::is_empty)
         .await;
 }
 

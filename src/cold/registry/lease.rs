@@ -22,7 +22,7 @@ pub(super) const MOVED_MAX: usize = 100_000;
 /// How many of them a node takes with one call.
 const MOVED_PAGE: usize = 1_000;
 /// How long they wait: whoever is away for longer has lost its lease and its sockets.
-const MOVED_TTL_MS: u64 = 60_000;
+pub(super) const MOVED_TTL_MS: u64 = 60_000;
 
 /// Names of keys.
 #[derive(Clone, Debug)]

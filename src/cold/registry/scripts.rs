@@ -7,7 +7,7 @@ use crate::wire::api;
 use redis::{Cmd, RedisResult, Value};
 
 /// A connect. ARGV: node, proposed session, now, TTL. Gives the session and the node that had the driver, if another.
-/// Numbers of Lua are doubles: sessions stay below 2^53 until the year 2109 (see `shard/registry.rs`).
+/// Numbers of Lua are doubles: sessions stay below 2^53 until the year 2112 (see `shard/registry.rs`).
 const CLAIM: &str = r"
 local was = redis.call('HMGET', KEYS[1], 'node', 'session')
 local session = tonumber(ARGV[2])

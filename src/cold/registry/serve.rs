@@ -1,7 +1,7 @@
 //! One connection to Redis, from its first lease to its loss: connects, lines, leases and notices, side by side.
 
 use super::client::{Link, describe};
-use super::lease::{self, Holder, Keys, MOVED_MAX, NodeFields, Renewed, Sign};
+use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
 use super::port::{Batch, Claim, FromRegistry, Line, Reply};
 use super::scripts::{self, Claimed, Scripts, Written};
 use super::writer::{LeaseAtStart, Writer};
@@ -88,7 +88,7 @@ pub(super) struct Connection<'w> {
     notice_tick: Interval,
     /// Drivers taken from other nodes, which are to be told.
     notices: HashMap<String, Vec<String>>,
-    /// Nodes whose leases have ended.
+    /// Nodes whose leases ended so long ago that nobody has to tell them anything.
     lapsed: HashSet<String>,
     /// Until when a node that is not listed may only not have said yet that it lives: Redis has lost what it had.
     settles_at: Instant,
@@ -239,7 +239,7 @@ impl<'w> Connection<'w> {
     /// Another node had the driver: it is told, unless it is known to be dead.
     fn notice(&mut self, from: String, session: u64, driver_id: &DriverId) {
         self.writer.shared.metrics().taken.inc();
-        // One that is not listed yet may have begun just now.
+        // One that is not listed yet may have begun just now, one whose lease has ended may only be late.
         if self.lapsed.contains(&from) {
             return;
         }
@@ -336,7 +336,9 @@ impl<'w> Connection<'w> {
             }) => {
                 self.alive(is_new);
                 self.show(&nodes);
-                let lapsed = nodes.into_iter().filter(|node| node.fields.is_empty());
+                let now_ms = (self.writer.shared.around.now_ms)();
+                let is_dead = |node: &NodeFields| node.fields.is_empty() && node.seen_ms + MOVED_TTL_MS < now_ms;
+                let lapsed = nodes.into_iter().filter(is_dead);
                 self.lapsed = lapsed.map(|node| node.node_id).collect();
                 for text in &moved {
                     self.moved(text);
