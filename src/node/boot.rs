@@ -4,6 +4,7 @@ use super::host::Host;
 use super::reception::Reception;
 use super::start::{self, Room, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
+use crate::cold::registry::{DriverRegistry, Identity, LeaseAtStart, Surroundings as RegistrySurroundings, Target};
 use crate::cold::{Source, Store, StoreConfig, StoreHandle, Surroundings};
 use crate::config::Config;
 use crate::fsm::ids::DriverId;
@@ -32,6 +33,10 @@ pub(super) struct Boot {
     start: StartTime,
     /// What is there since the store was opened.
     opened: Option<Opened>,
+    /// Where the fleet's registry is, when there is a fleet, and the name of this node's data in it.
+    fleet: Option<(Target, String)>,
+    /// The registry, since the shards were started.
+    registry: Option<Arc<DriverRegistry>>,
     /// What is there since the shards were started.
     starts: Option<Starts>,
     threads: Vec<ExecutorJoinHandle<()>>,
@@ -50,6 +55,7 @@ struct Opened {
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
+    pub(super) registry: Option<Arc<DriverRegistry>>,
     pub(super) threads: Vec<ExecutorJoinHandle<()>>,
     /// Of every shard's ring.
     pub(super) wakers: Vec<Waker>,
@@ -73,10 +79,64 @@ impl Boot {
             room,
             start: StartTime::begin("reading the journal"),
             opened: None,
+            fleet: None,
+            registry: None,
             starts: None,
             threads: Vec::new(),
             wakers: Vec::new(),
             to_wake,
+        }
+    }
+
+    /// The node is one of a fleet, whose registry is at `target`; its data directory goes by `data` there.
+    pub(super) fn in_fleet(mut self, target: Target, data: String) -> Self {
+        self.fleet = Some((target, data));
+        self
+    }
+
+    /// Starts the registry's thread, when there is a fleet.
+    fn start_registry(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
+        let Some((target, data)) = self.fleet.take() else {
+            return Ok(());
+        };
+        let Opened { clock, shared, .. } = self.opened();
+        let clock = *clock;
+        let address = match self.config.fleet_address.as_str() {
+            "" => self.address.to_string().into(),
+            _ => self.config.fleet_address.clone(),
+        };
+        let identity = Identity {
+            node_id: self.config.node_id.clone(),
+            incarnation: incarnation.get(),
+            data,
+            address,
+        };
+        let around = RegistrySurroundings {
+            metrics: Arc::clone(&shared.registry),
+            health: Arc::clone(&self.health),
+            now_ms: Box::new(move || clock.now_ms()),
+        };
+        let registry = DriverRegistry::start(target, &self.config, &identity, around)
+            .map_err(|error| ServeError::new("cannot start the registry's thread", error))?;
+        self.registry = Some(Arc::new(registry));
+        Ok(())
+    }
+
+    /// Nobody is served under a name that another process has.
+    fn hold_lease(&self) -> Result<(), ServeError> {
+        let Some(registry) = &self.registry else { return Ok(()) };
+        match registry.await_lease() {
+            LeaseAtStart::Held => Ok(()),
+            LeaseAtStart::Unknown => {
+                tracing::warn!("the registry in Redis does not answer: serving without it until it does");
+                Ok(())
+            }
+            LeaseAtStart::Refused { address, incarnation } => Err(ServeError::new(
+                format!("cannot join the fleet as node_id {}", self.config.node_id),
+                format!(
+                    "another process is alive under this name (address {address}, incarnation {incarnation}); give this one another node_id and data directory"
+                ),
+            )),
         }
     }
 
@@ -86,6 +146,7 @@ impl Boot {
         Running {
             shared,
             store,
+            registry: self.registry,
             threads: self.threads,
             wakers: self.wakers,
         }
@@ -149,6 +210,7 @@ impl Host for Boot {
     }
 
     fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError> {
+        self.start_registry(incarnation)?;
         let Opened { clock, store, shared } = self.opened();
         let common = start::Common {
             incarnation,
@@ -156,6 +218,7 @@ impl Host for Boot {
             shared,
             clock: *clock,
             store,
+            registry: self.registry.as_ref(),
             room: self.room,
         };
         let (threads, starts) = start::spawn(&common, heirs)?;
@@ -204,6 +267,7 @@ impl Host for Boot {
     }
 
     fn open_doors(&mut self) -> Result<(), ServeError> {
+        self.hold_lease()?;
         let wakers = self.wakers.clone();
         self.to_wake.set(wakers).expect("doors are opened once");
         let reception = self.reception.take().expect("doors are opened once");

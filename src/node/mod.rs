@@ -16,9 +16,10 @@ mod start;
 pub use host::{Host, bring_up};
 
 use crate::cold::Store;
+use crate::cold::registry::Target;
 use crate::config::Config;
 use crate::journal::DataDirLock;
-use crate::limits;
+use crate::limits::{self, HEARTBEATS_MISSED_MAX};
 use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::notify;
@@ -82,6 +83,10 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     })?;
     let _lock = DataDirLock::acquire(&config.data_dir).map_err(|error| ServeError::new("data directory", error))?;
     let config = Arc::new(identity::settle(config)?);
+    let fleet = Target::of(&config).map_err(|error| ServeError::new("cannot join the fleet", error))?;
+    if fleet.is_some() {
+        check_fleet(&config)?;
+    }
     let open_files = process::raise_open_files();
     check_rings()?;
     check_descriptors(&config, open_files)?;
@@ -97,10 +102,14 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         per_ring: config.connections_per_ring(open_files),
     };
     let mut boot = Boot::new(Arc::clone(&config), health, reception, address, room, to_wake);
+    if let Some(target) = fleet {
+        boot = boot.in_fleet(target, identity::data_name(&config.data_dir)?);
+    }
     bring_up(&mut boot, &config)?;
     let boot::Running {
         shared,
         store,
+        registry,
         threads,
         wakers,
     } = boot.running();
@@ -115,10 +124,32 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     drop(watchdog.join());
     signals.stop();
     tracing::info!("drained");
+    if let Some(registry) = registry.and_then(Arc::into_inner) {
+        registry.shutdown();
+    }
     let store = Arc::into_inner(store).expect("the shards that shared it have ended");
     store
         .shutdown()
         .map_err(|error| ServeError::new("the store did not end well", error))
+}
+
+/// What settings of a fleet must be to each other.
+fn check_fleet(config: &Config) -> Result<(), ServeError> {
+    let error = |cause: String| Err(ServeError::new("cannot join the fleet", cause));
+    if config.fleet_address.is_empty() && config.listen.ip().is_unspecified() {
+        return error(format!(
+            "fleet_address is empty and listen is {}: other nodes cannot reach that",
+            config.listen
+        ));
+    }
+    let silence_ms = HEARTBEATS_MISSED_MAX * config.heartbeat_ms;
+    if config.fleet_redis_driver_ttl_ms < silence_ms {
+        return error(format!(
+            "fleet_redis_driver_ttl_ms is {}: a driver may be silent for {silence_ms} ms ({HEARTBEATS_MISSED_MAX} × heartbeat_ms)",
+            config.fleet_redis_driver_ttl_ms
+        ));
+    }
+    Ok(())
 }
 
 /// From here on a signal ends the process in an orderly way; once the shards serve, the first drains them.

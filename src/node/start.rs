@@ -2,6 +2,7 @@
 
 use super::ServeError;
 use crate::cold::Store;
+use crate::cold::registry::{DriverRegistry, RegistryHandle};
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, home_shard};
 use crate::fsm::request::{Request, RequestEffect, ToDriver};
@@ -22,6 +23,8 @@ pub(super) struct Common<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) store: &'a Arc<Store>,
+    /// When there is a fleet.
+    pub(super) registry: Option<&'a Arc<DriverRegistry>>,
     pub(super) room: Room,
 }
 
@@ -42,6 +45,7 @@ struct Begin {
     clock: Clock,
     mail: Mail,
     store: Arc<Store>,
+    registry: Option<Arc<DriverRegistry>>,
     journal_dir: PathBuf,
     orders: Orders,
     inheritance: Inheritance,
@@ -91,6 +95,7 @@ pub(super) fn spawn(
             clock: common.clock,
             mail,
             store: Arc::clone(common.store),
+            registry: common.registry.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
             inheritance,
@@ -138,6 +143,11 @@ pub(super) fn distribute(
         heirs[home].off_shift.push((driver_id, since_ms));
     }
     heirs
+}
+
+/// The shard's way to the fleet's registry.
+fn attach(registry: &DriverRegistry, index: u16, waker: Waker) -> RegistryHandle {
+    registry.attach(index, Box::new(move || waker.wake()))
 }
 
 /// The life of a shard's thread.
@@ -194,6 +204,7 @@ fn shard_main(begin: Begin) {
         store_health,
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
+        registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {
