@@ -1,30 +1,26 @@
 #!/usr/bin/env bash
-# A Redis Cluster on the loopback interface, for tests: redis-cluster.sh start|stop|kill PORT|status|wipe
-#
-# REDIS_CLUSTER_PORTS ("7101 7102 7103"), REDIS_CLUSTER_BUS_PORTS (each 10000 above), REDIS_CLUSTER_REPLICAS (0 per master),
-# SERVICES_DATA, READY_TIMEOUT_S.
-# `kill PORT` is kill -9; `start` brings that node back as who it was.
-set -euo pipefail
-HERE="$(dirname "${BASH_SOURCE[0]}")"
+# A real Redis Cluster on loopback.
+#   tests/services/redis-cluster.sh start | stop | kill PORT | status | wipe
+# `start` returns when all slots are served, and brings a node that was killed (`kill PORT` is kill -9) back as who it was.
+# Settings are environment variables; give the other commands the same ones as `start`:
+#   REDIS_CLUSTER_PORTS     7101 7102 7103    REDIS_CLUSTER_BUS_PORTS  each 10000 above
+#   REDIS_CLUSTER_REPLICAS  0 per master      SERVICES_DATA, SERVICES_READY_SECONDS: see common.sh
 # shellcheck source=tests/services/common.sh
-source "$HERE/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+HERE="$(dirname "${BASH_SOURCE[0]}")"
 read -r -a PORTS <<<"${REDIS_CLUSTER_PORTS:-7101 7102 7103}"
 read -r -a BUS_PORTS <<<"${REDIS_CLUSTER_BUS_PORTS:-}"
 REPLICAS="${REDIS_CLUSTER_REPLICAS:-0}"
 
-# A node notices after 2 s that another one is gone; a replica gets its copy at once.
-start_node() {
-    REDIS_PORT="$1" "$HERE/redis.sh" start --cluster-enabled yes --cluster-config-file nodes.conf --cluster-port "$2" \
-        --cluster-node-timeout 2000 --repl-diskless-sync-delay 0
-}
-
-is_whole() {
-    local port
-    for port in "${PORTS[@]}"; do
-        redis-cli -p "$port" cluster info | grep -q '^cluster_state:ok' || return 1
-        [[ "$(redis-cli -p "$port" cluster info | sed -n 's/^cluster_known_nodes:\([0-9]*\).*/\1/p')" == "${#PORTS[@]}" ]] || return 1
-    done
+main() {
+    case "${1:-}" in
+        start) start ;;
+        stop | wipe) each "$1" ;;
+        kill) REDIS_PORT="${2:?which port}" "$HERE/redis.sh" kill ;;
+        status) status ;;
+        *) fail "usage: $0 start|stop|kill PORT|status|wipe" ;;
+    esac
 }
 
 start() {
@@ -36,21 +32,42 @@ start() {
         hosts+=("127.0.0.1:$port@$bus")
     done
     # Whoever was in a cluster already finds it again.
-    if [[ "$(redis-cli -p "${PORTS[0]}" cluster info | sed -n 's/^cluster_known_nodes:\([0-9]*\).*/\1/p')" == 1 ]]; then
+    if [[ "$(known_nodes "${PORTS[0]}")" == 1 ]]; then
         redis-cli --cluster create "${hosts[@]}" --cluster-replicas "$REPLICAS" --cluster-yes >/dev/null
     fi
-    until_ready "the Redis Cluster" is_whole
+    until_answers "$SERVICES_DATA/redis-${PORTS[0]}" is_whole
 }
 
-each() {
+# A node notices after 2 s that another one is gone; a replica gets its copy at once.
+start_node() { # port bus-port
+    REDIS_PORT="$1" "$HERE/redis.sh" start --cluster-enabled yes --cluster-config-file nodes.conf --cluster-port "$2" \
+        --cluster-node-timeout 2000 --repl-diskless-sync-delay 0
+}
+
+known_nodes() { # port
+    redis-cli -p "$1" cluster info | sed -n 's/^cluster_known_nodes:\([0-9]*\).*/\1/p'
+}
+
+is_whole() {
+    local port
+    for port in "${PORTS[@]}"; do
+        redis-cli -p "$port" cluster info | grep -q '^cluster_state:ok' || return 1
+        [[ "$(known_nodes "$port")" == "${#PORTS[@]}" ]] || return 1
+    done
+}
+
+status() {
+    if is_whole; then
+        echo "redis cluster on ${PORTS[*]}"
+    else
+        echo "redis cluster on ${PORTS[*]} does not run, or not all of it"
+        return 1
+    fi
+}
+
+each() { # command
     local port
     for port in "${PORTS[@]}"; do REDIS_PORT="$port" "$HERE/redis.sh" "$1"; done
 }
 
-case "${1:-}" in
-    start) start ;;
-    stop | wipe) each "$1" ;;
-    kill) REDIS_PORT="${2:?which port}" "$HERE/redis.sh" kill ;;
-    status) if is_whole; then echo up; else echo down; exit 1; fi ;;
-    *) fail "usage: start|stop|kill PORT|status|wipe" ;;
-esac
+main "$@"

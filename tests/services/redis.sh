@@ -1,49 +1,56 @@
 #!/usr/bin/env bash
-# One Redis server on the loopback interface, for tests: redis.sh start|stop|kill|status|wipe
-#
-# REDIS_PORT (7100), SERVICES_DATA (where data, log and pid file go), READY_TIMEOUT_S. Nothing is written to disk by the
-# server itself: one that was killed comes back empty, as the tests need it. `start` installs what is missing from the
-# machine's Debian packages: of redis-tools alone, whose program is the server under another name; the package of the
-# server would start one of its own.
-set -euo pipefail
+# A real Redis server on loopback.
+#   tests/services/redis.sh start [OPTION VALUE...] | stop | kill | status | wipe
+# `start` returns when it answers. Nothing is written to disk by the server itself: one that was killed (`kill` is kill -9)
+# comes back empty, as the tests need it. `wipe` stops it and deletes its directory. Settings are environment variables:
+#   REDIS_PORT  7100    SERVICES_DATA, SERVICES_READY_SECONDS: see common.sh
+# What is missing is installed, of Debian's redis-tools alone, whose program is the server under another name; the package
+# of the server would start one of its own.
 # shellcheck source=tests/services/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-PORT="${REDIS_PORT:-7100}"
-DIR="$SERVICES_DATA/redis-$PORT"
-PIDFILE="$DIR/pid"
+REDIS_PORT="${REDIS_PORT:-7100}"
+DIRECTORY="$SERVICES_DATA/redis-$REDIS_PORT"
 
-# The program plays the role that its name says.
-server() {
-    if has redis-server; then
-        command -v redis-server
-        return
-    fi
-    has redis-check-rdb || install_packages redis-tools
-    mkdir -p "$SERVICES_DATA"
-    ln -sfn "$(command -v redis-check-rdb)" "$SERVICES_DATA/redis-server"
-    echo "$SERVICES_DATA/redis-server"
+main() {
+    local command="${1:-}"
+    shift || true
+    case "$command" in
+        start) start "$@" ;;
+        stop) end_service "$DIRECTORY" ;;
+        kill) end_service "$DIRECTORY" KILL ;;
+        status) status ;;
+        wipe)
+            end_service "$DIRECTORY" KILL
+            rm -rf "$DIRECTORY"
+            ;;
+        *) fail "usage: $0 start [OPTION VALUE...]|stop|kill|status|wipe" ;;
+    esac
 }
 
 start() {
-    if is_alive "$PIDFILE"; then return; fi
-    local program
-    program="$(server)"
-    mkdir -p "$DIR"
-    "$program" --port "$PORT" --bind 127.0.0.1 --dir "$DIR" --daemonize yes --pidfile "$PIDFILE" \
-        --logfile "$DIR/log" --save "" --appendonly no "$@" >/dev/null
-    until_ready "Redis on $PORT" answers
+    pid_of "$DIRECTORY" >/dev/null && return
+    has redis-server || has redis-check-rdb || install_debian redis-tools
+    mkdir -p "$DIRECTORY"
+    # The program plays the role that its name says, and keeps its command line, by which it is known.
+    ln -sfn "$(PATH="$PATH:/usr/sbin:/sbin" command -v redis-server || command -v redis-check-rdb)" "$DIRECTORY/redis-server"
+    launch "$DIRECTORY" "$DIRECTORY/redis-server" --port "$REDIS_PORT" --bind 127.0.0.1 --dir "$DIRECTORY" \
+        --set-proc-title no --save "" --appendonly no "$@"
+    until_answers "$DIRECTORY" answers
 }
 
 answers() {
-    [[ "$(redis-cli -p "$PORT" ping 2>/dev/null)" == PONG ]] && is_alive "$PIDFILE"
+    [[ "$(redis-cli -p "$REDIS_PORT" ping 2>/dev/null)" == PONG ]]
 }
 
-case "${1:-}" in
-    start) shift; start "$@" ;;
-    stop) end "$PIDFILE" ;;
-    kill) end "$PIDFILE" KILL ;;
-    status) if answers; then echo "up, pid $(cat "$PIDFILE")"; else echo down; exit 1; fi ;;
-    wipe) end "$PIDFILE" KILL; rm -rf "$DIR" ;;
-    *) fail "usage: start|stop|kill|status|wipe" ;;
-esac
+status() {
+    local pid
+    if pid="$(pid_of "$DIRECTORY")" && answers; then
+        echo "redis on 127.0.0.1:$REDIS_PORT, pid $pid, log $DIRECTORY/log"
+    else
+        echo "redis on 127.0.0.1:$REDIS_PORT does not run"
+        return 1
+    fi
+}
+
+main "$@"

@@ -1,6 +1,6 @@
 //! The fleet's registry in Redis: where each driver is, and which nodes are alive.
 //!
-//! One thread with a runtime of its own ([`writer`]) holds the connection. Shards give it what changed ([`port`]), in
+//! One thread with a runtime of its own (`redis/writer.rs`) holds the connection. Shards give it what changed ([`port`]), in
 //! lines of which each says all that the registry is to know of one driver; what a shard has not given yet waits in the
 //! shard, once per driver. So nothing here grows with time, and what is lost with a connection is written again from
 //! what the shards know.
@@ -8,7 +8,7 @@
 //! Keys, each behind the setting `fleet_redis_prefix`:
 //! - `driver:{id}`, a hash: `node`, `session`, `state`, `current_trip_id`, `location` (JSON), `last_seen` (Unix
 //!   milliseconds). It ends by itself `fleet_redis_driver_ttl_ms` after its last refresh.
-//! - `node:{node_id}`, a hash: a node's lease, see [`lease`].
+//! - `node:{node_id}`, a hash: a node's lease, see `redis/lease.rs`.
 //! - `nodes`, a sorted set: every node that lived within a day, by its last sign of life.
 //! - `moved:{node_id}`, a list: drivers that other nodes took from this one.
 //!
@@ -21,15 +21,11 @@
 #![forbid(unsafe_code)]
 
 pub mod assign;
-mod client;
-mod lease;
 pub mod port;
-mod scripts;
-mod serve;
-pub mod status;
-mod writer;
+#[cfg(feature = "fleet")]
+mod redis;
 
 pub use assign::{NodeList, NodeSeen};
-pub use client::Target;
 pub use port::{Claim, FromRegistry, Here, Line, RegistryHandle, What};
-pub use writer::{DriverRegistry, Identity, LeaseAtStart, Surroundings};
+#[cfg(feature = "fleet")]
+pub use self::redis::{DriverRegistry, Identity, LeaseAtStart, Surroundings, Target, status};

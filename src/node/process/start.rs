@@ -4,8 +4,6 @@ use super::ServeError;
 use crate::cold::Store;
 use crate::cold::registry::{DriverRegistry, RegistryHandle};
 use crate::config::Config;
-use crate::fsm::ids::{DriverId, home_shard};
-use crate::fsm::request::{Request, RequestEffect, ToDriver};
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
 use crate::limits;
 use crate::net::{NetConfig, Waker};
@@ -111,38 +109,6 @@ pub(super) fn spawn(
         threads.push(thread);
     }
     Ok((threads, Starts { heirs, go }))
-}
-
-/// What each of `shards` shards inherits: the requests at home there, and what its drivers have to know.
-pub(super) fn distribute(
-    live: Vec<Request>,
-    off_shift: Vec<(DriverId, u64)>,
-    shards: u16,
-    now_ms: u64,
-) -> Vec<Inheritance> {
-    let mut heirs: Vec<Inheritance> = (0..shards).map(|_| Inheritance::default()).collect();
-    for request in live {
-        let mut effects = Vec::new();
-        request.rebind(&mut effects);
-        for effect in effects {
-            let RequestEffect::Driver { driver_id, message } = effect else {
-                continue;
-            };
-            // An offer whose time ended while nobody ran is shown to nobody again: its request times it out.
-            let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= now_ms);
-            if !is_over {
-                let home = usize::from(home_shard(driver_id.hash64(), shards));
-                heirs[home].bindings.push((driver_id, request.id().clone(), message));
-            }
-        }
-        let home = usize::from(home_shard(request.id().hash64(), shards));
-        heirs[home].requests.push(request);
-    }
-    for (driver_id, since_ms) in off_shift {
-        let home = usize::from(home_shard(driver_id.hash64(), shards));
-        heirs[home].off_shift.push((driver_id, since_ms));
-    }
-    heirs
 }
 
 /// The shard's way to the fleet's registry.

@@ -6,7 +6,7 @@
 //! it was renewed. Nothing that is promised rests on it: it says whom to count on, and keeps two processes from using
 //! one name.
 
-use super::assign::{NodeList, NodeSeen};
+use crate::cold::registry::assign::{NodeList, NodeSeen};
 use super::client::Link;
 use super::scripts::Scripts;
 use crate::fsm::types::UnixMs;

@@ -2,7 +2,7 @@
 
 use super::client::{Link, describe};
 use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
-use super::port::{Batch, Claim, FromRegistry, Line, Reply};
+use crate::cold::registry::port::{Batch, Claim, FromRegistry, Line, Reply};
 use super::scripts::{self, Claimed, Scripts, Written};
 use super::writer::{LeaseAtStart, Writer};
 use crate::fsm::ids::{DriverId, home_shard};

@@ -1,16 +1,17 @@
 //! The start of a node on this machine.
 
-use super::host::Host;
+use super::fleet::{self, Membership};
 use super::reception::Reception;
 use super::start::{self, Room, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
-use crate::cold::registry::{DriverRegistry, Identity, LeaseAtStart, Surroundings as RegistrySurroundings, Target};
+use crate::cold::registry::DriverRegistry;
 use crate::cold::{Source, Store, StoreConfig, StoreHandle, Surroundings};
 use crate::config::Config;
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
 use crate::journal::{Incarnation, RecoveredShard, recover_dir};
 use crate::net::{Waker, bind_reuseport};
+use crate::node::Host;
 use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::Registry;
 use crate::ops::notify::StartTime;
@@ -33,8 +34,8 @@ pub(super) struct Boot {
     start: StartTime,
     /// What is there since the store was opened.
     opened: Option<Opened>,
-    /// Where the fleet's registry is, when there is a fleet, and the name of this node's data in it.
-    fleet: Option<(Target, String)>,
+    /// Until the registry's thread was started, when there is a fleet.
+    membership: Option<Membership>,
     /// The registry, since the shards were started.
     registry: Option<Arc<DriverRegistry>>,
     /// What is there since the shards were started.
@@ -79,7 +80,7 @@ impl Boot {
             room,
             start: StartTime::begin("reading the journal"),
             opened: None,
-            fleet: None,
+            membership: None,
             registry: None,
             starts: None,
             threads: Vec::new(),
@@ -88,59 +89,24 @@ impl Boot {
         }
     }
 
-    /// The node is one of a fleet, whose registry is at `target`; its data directory goes by `data` there.
-    pub(super) fn in_fleet(mut self, target: Target, data: String) -> Self {
-        self.fleet = Some((target, data));
+    /// The node is to be one of a fleet.
+    pub(super) fn in_fleet(mut self, membership: Option<Membership>) -> Self {
+        self.membership = membership;
         self
     }
 
     /// Starts the registry's thread, when there is a fleet.
     fn start_registry(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
-        let Some((target, data)) = self.fleet.take() else {
+        let Some(membership) = self.membership.take() else {
             return Ok(());
         };
         let Opened { clock, shared, .. } = self.opened();
-        let clock = *clock;
-        let address = match self.config.fleet_address.as_str() {
-            "" => self.address.to_string().into(),
-            _ => self.config.fleet_address.clone(),
-        };
-        let identity = Identity {
-            node_id: self.config.node_id.clone(),
-            incarnation: incarnation.get(),
-            data,
-            address,
-        };
-        let around = RegistrySurroundings {
-            metrics: Arc::clone(&shared.registry),
-            health: Arc::clone(&self.health),
-            now_ms: Box::new(move || clock.now_ms()),
-        };
-        let registry = DriverRegistry::start(target, &self.config, &identity, around)
-            .map_err(|error| ServeError::new("cannot start the registry's thread", error))?;
+        let registry = membership.start(&self.config, self.address, incarnation, *clock, &self.health, shared)?;
         self.registry = Some(Arc::new(registry));
         Ok(())
     }
 
-    /// Nobody is served under a name that another process has.
-    fn hold_lease(&self) -> Result<(), ServeError> {
-        let Some(registry) = &self.registry else { return Ok(()) };
-        match registry.await_lease() {
-            LeaseAtStart::Held => Ok(()),
-            LeaseAtStart::Unknown => {
-                tracing::warn!("the registry in Redis does not answer: serving without it until it does");
-                Ok(())
-            }
-            LeaseAtStart::Refused { address, incarnation } => Err(ServeError::new(
-                format!("cannot join the fleet as node_id {}", self.config.node_id),
-                format!(
-                    "another process is alive under this name (address {address}, incarnation {incarnation}); give this one another node_id and data directory"
-                ),
-            )),
-        }
-    }
-
-    /// What runs, after [`super::bring_up`].
+    /// What runs, after [`crate::node::bring_up`].
     pub(super) fn running(self) -> Running {
         let Opened { store, shared, .. } = self.opened.expect("the store was opened");
         Running {
@@ -267,7 +233,9 @@ impl Host for Boot {
     }
 
     fn open_doors(&mut self) -> Result<(), ServeError> {
-        self.hold_lease()?;
+        if let Some(registry) = &self.registry {
+            fleet::hold_lease(registry, &self.config)?;
+        }
         let wakers = self.wakers.clone();
         self.to_wake.set(wakers).expect("doors are opened once");
         let reception = self.reception.take().expect("doors are opened once");

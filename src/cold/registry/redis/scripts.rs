@@ -2,7 +2,7 @@
 //! server. A script is the only way to read, compare and write in one step.
 
 use super::client::Link;
-use super::port::{Claim, Here, Line, What};
+use crate::cold::registry::port::{Claim, Here, Line, What};
 use crate::wire::api;
 use redis::{Cmd, RedisResult, Value};
 
