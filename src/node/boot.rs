@@ -4,7 +4,7 @@ use super::host::Host;
 use super::reception::Reception;
 use super::start::{self, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
-use crate::cold::{Source, Store, StoreConfig, StoreHandle, Surroundings};
+use crate::cold::{Cassandra, CassandraConfig, FleetLink, Source, Store, StoreConfig, StoreHandle, Surroundings};
 use crate::config::Config;
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
@@ -44,6 +44,7 @@ pub(super) struct Boot {
 struct Opened {
     clock: Clock,
     store: Arc<Store>,
+    cassandra: Option<Cassandra>,
     shared: Arc<Shared>,
 }
 
@@ -51,6 +52,7 @@ struct Opened {
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
+    pub(super) cassandra: Option<Cassandra>,
     pub(super) threads: Vec<ExecutorJoinHandle<()>>,
     /// Of every shard's ring.
     pub(super) wakers: Vec<Waker>,
@@ -83,10 +85,16 @@ impl Boot {
 
     /// What runs, after [`super::bring_up`].
     pub(super) fn running(self) -> Running {
-        let Opened { store, shared, .. } = self.opened.expect("the store was opened");
+        let Opened {
+            store,
+            cassandra,
+            shared,
+            ..
+        } = self.opened.expect("the store was opened");
         Running {
             shared,
             store,
+            cassandra,
             threads: self.threads,
             wakers: self.wakers,
         }
@@ -104,11 +112,26 @@ impl Host for Boot {
 
     fn open_store(&mut self, newest_ms: UnixMs) -> Result<(), ServeError> {
         let clock = Clock::start(newest_ms);
-        let store = open_store(&self.config, clock)?;
+        let fleet = CassandraConfig::of(&self.config);
+        let fleet = fleet.map_err(|error| ServeError::new("cannot use Cassandra", error))?;
+        let (asks, asked) = tokio::sync::mpsc::unbounded_channel();
+        let link = fleet.is_some().then(|| FleetLink {
+            asks,
+            outbox_bytes_max: self.config.fleet_cassandra_backlog_bytes_max,
+        });
+        let store = open_store(&self.config, clock, link)?;
         let registry = Registry::new(self.config.shard_count(), store.metrics());
+        let cassandra = match (fleet, store.outbox()) {
+            (Some(fleet), Some(outbox)) => {
+                let cassandra = Cassandra::start(fleet, asked, outbox, store.health(), registry.cassandra());
+                Some(cassandra.map_err(|error| ServeError::new("cannot use Cassandra", error))?)
+            }
+            _ => None,
+        };
         self.opened = Some(Opened {
             clock,
             store: Arc::new(store),
+            cassandra,
             shared: Arc::new(Shared::new(Arc::clone(&self.health), Arc::new(registry))),
         });
         Ok(())
@@ -150,7 +173,9 @@ impl Host for Boot {
     }
 
     fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError> {
-        let Opened { clock, store, shared } = self.opened();
+        let Opened {
+            clock, store, shared, ..
+        } = self.opened();
         let common = start::Common {
             incarnation,
             config: &self.config,
@@ -223,7 +248,7 @@ impl Host for Boot {
     }
 }
 
-fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
+fn open_store(config: &Config, clock: Clock, fleet: Option<FleetLink>) -> Result<Store, ServeError> {
     let dir = config.data_dir.join("store");
     let surroundings = Surroundings {
         now_ms: Arc::new(move || clock.now_ms()),
@@ -236,6 +261,7 @@ fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
         events_bytes_max: config.events_bytes_max,
         disk_reserve_bytes: config.disk_reserve_bytes,
         surroundings,
+        fleet,
         ..StoreConfig::new(&dir)
     };
     Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))

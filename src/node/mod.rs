@@ -10,6 +10,7 @@ mod boot;
 mod host;
 mod identity;
 mod reception;
+pub mod records;
 mod recovery;
 mod start;
 
@@ -41,6 +42,8 @@ const PORT_LOOKS: u32 = 60;
 const PORT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the node looks whether its store has failed.
 const STORE_PROBE: Duration = Duration::from_millis(200);
+/// How long the end of a node waits for Cassandra to take what it still lacks; the outbox keeps the rest.
+const CASSANDRA_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a node did not start or did not end well.
 #[derive(Debug)]
@@ -96,6 +99,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let boot::Running {
         shared,
         store,
+        cassandra,
         threads,
         wakers,
     } = boot.running();
@@ -110,6 +114,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     drop(watchdog.join());
     signals.stop();
     tracing::info!("drained");
+    if let Some(cassandra) = cassandra {
+        cassandra.finish(CASSANDRA_PATIENCE);
+    }
     let store = Arc::into_inner(store).expect("the shards that shared it have ended");
     store
         .shutdown()

@@ -202,6 +202,10 @@ impl<P: Platform> Shard<P> {
         }
         match (ask, answer) {
             (Ask::Request(request_id), From::Request(ended)) => self.request_looked_up(&request_id, ended),
+            (Ask::Request(request_id), From::RequestElsewhere(ended, node)) => {
+                let letters = self.requests.unpark(&request_id);
+                self.answer_from_store(*ended, letters, &node);
+            }
             (Ask::Request(request_id), _) => self.request_lookup_failed(&request_id),
             (Ask::Trip(trip_id), From::Trip(ended)) => self.trip_looked_up(&trip_id, Ok(ended)),
             (Ask::Trip(trip_id), _) => self.trip_looked_up(&trip_id, Err(Problem::not_durable())),
@@ -212,8 +216,14 @@ impl<P: Platform> Shard<P> {
                 self.answer_durably(reply, answer);
             }
             (Ask::Records(driver_id, date, reply), From::Records(page)) => {
-                let (rows, before) = (&page.rows, page.next_before.as_deref());
-                let answer = api::records(&driver_id, date, rows, before, &self.config.node_id);
+                let node = &self.config.node_id;
+                let nodes = page
+                    .nodes
+                    .iter()
+                    .chain(std::iter::repeat(node))
+                    .map(|node| node.as_str());
+                let rows = page.rows.iter().zip(nodes);
+                let answer = api::records(&driver_id, date, rows, page.next_before.as_deref());
                 self.answer(reply, answer);
             }
             (Ask::Events(reply), From::Events(page)) => {

@@ -68,7 +68,7 @@ impl Requests {
     }
 
     /// Everything that came for an id.
-    fn unpark(&mut self, id: &RequestId) -> VecDeque<Letter> {
+    pub(super) fn unpark(&mut self, id: &RequestId) -> VecDeque<Letter> {
         let letters = self.parked.remove(id).unwrap_or_default();
         self.lookups -= usize::from(letters.front().is_some_and(|first| !first.is_offer()));
         letters
@@ -187,7 +187,7 @@ impl<P: Platform> Shard<P> {
     pub(super) fn request_looked_up(&mut self, request_id: &RequestId, ended: Option<Box<EndedRequest>>) {
         if let Some(ended) = ended {
             let letters = self.requests.unpark(request_id);
-            return self.answer_from_store(*ended, letters);
+            return self.answer_stored(*ended, letters);
         }
         self.settle_unknown(request_id);
     }
@@ -291,7 +291,7 @@ impl<P: Platform> Shard<P> {
     pub(super) fn trip_looked_up(&mut self, trip_id: &TripId, ended: Result<Option<Box<EndedRequest>>, Problem>) {
         let letters = self.requests.parked_trips.remove(trip_id).unwrap_or_default();
         match ended {
-            Ok(Some(ended)) => self.answer_from_store(*ended, letters),
+            Ok(Some(ended)) => self.answer_stored(*ended, letters),
             Ok(None) => letters.into_iter().for_each(|letter| self.unknown(letter)),
             Err(problem) => letters
                 .into_iter()

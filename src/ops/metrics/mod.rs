@@ -1,6 +1,6 @@
 //! Metrics: a set per writing thread, summed when somebody asks.
 //!
-//! Owns the table of metrics ([`ShardMetrics`], [`StoreMetrics`]) and its text form. Must never carry an id in a label,
+//! Owns the table of metrics ([`ShardMetrics`], [`StoreMetrics`], [`CassandraMetrics`]) and its text form. Must never carry an id in a label,
 //! and costs a writer one load and one store on a line that no other thread writes.
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,7 @@ pub use instruments::{BUCKET_BOUNDS_US, Counter, Family, Gauge, Histogram};
 pub use labels::{
     BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
-pub use table::{Counters, Gauges, ShardMetrics, StoreMetrics};
+pub use table::{CassandraMetrics, Counters, Gauges, ShardMetrics, StoreMetrics};
 
 use super::health::{Health, Readiness};
 use super::process::ProcessStats;
@@ -26,6 +26,7 @@ use text::Encoder;
 pub struct Registry {
     shards: Box<[CachePadded<ShardMetrics>]>,
     store: Arc<StoreMetrics>,
+    cassandra: Arc<CassandraMetrics>,
 }
 
 impl Registry {
@@ -38,6 +39,7 @@ impl Registry {
         Self {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             store,
+            cassandra: Arc::default(),
         }
     }
 
@@ -47,6 +49,11 @@ impl Registry {
     /// When there is no such shard.
     pub fn shard(&self, shard: u16) -> &ShardMetrics {
         &self.shards[usize::from(shard)]
+    }
+
+    /// The set of the thread that speaks with Cassandra.
+    pub fn cassandra(&self) -> Arc<CassandraMetrics> {
+        Arc::clone(&self.cassandra)
     }
 
     /// Turns of all shards: while it grows, some shard lives.
@@ -74,6 +81,7 @@ impl Registry {
         let shards: Vec<&ShardMetrics> = self.shards.iter().map(|set| &**set).collect();
         ShardMetrics::encode(&shards, &mut out);
         StoreMetrics::encode(&[&*self.store], &mut out);
+        CassandraMetrics::encode(&[&*self.cassandra], &mut out);
         if let Some(bytes) = super::heap::allocated_bytes() {
             let name = "dispatchd_allocated_bytes";
             out.family(
