@@ -1,15 +1,15 @@
-//! What Cassandra takes, side by side on the same node: single inserts, and the writer's batches. Prints, asserts no time.
+//! Measured side by side: what Cassandra takes in single inserts and in the writer's batches, and what its answer costs a new
+//! request. Prints, asserts no time.
 
-use crate::cluster::{alone, unique};
+use crate::cluster::{ADDRESS, alone, unique};
+use crate::support::{Node, Setup, json};
 use dispatchd::cold::CassandraConfig;
 use dispatchd::cold::cassandra::Sink;
 use dispatchd::cold::embedded::OutboxEntry;
 use dispatchd::config::Config;
 use dispatchd::fsm::ids::{DriverId, RequestId};
 use dispatchd::fsm::types::{RecordRow, ResponseType};
-use std::time::Instant;
-
-const ADDRESS: &str = "127.0.0.1:19042";
+use std::time::{Duration, Instant};
 
 fn row(driver: &str, request: &str, at_ms: u64) -> RecordRow {
     RecordRow {
@@ -77,5 +77,38 @@ async fn rows_per_second_single_and_batched() {
         let many = rows_per_s(keyspace, 64, &entries(20_000, 1), false).await;
         let batched = rows_per_s(keyspace, 8, &entries(1_000, 100), false).await;
         println!("| {run} | {one:.0} rows/s | {many:.0} rows/s | {batched:.0} rows/s |");
+    }
+}
+
+/// The time of each of `count` new requests, one at a time, sorted.
+async fn post_times(node: &Node, count: usize) -> Vec<Duration> {
+    let driver = unique("d");
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let id = unique("l");
+        let began = Instant::now();
+        node.offer(&id, &[&driver], &json!({})).await;
+        times.push(began.elapsed());
+        node.cancel(&id).await.ok(200);
+    }
+    times.sort();
+    times
+}
+
+/// What asking Cassandra for a new id adds to its POST.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn posts_with_and_without_cassandra() {
+    let Some(alone) = alone().await else { return };
+    let with = alone.cluster.node(&unique("n")).start().await;
+    let without = Setup::shards(2).start().await;
+    post_times(&with, 300).await;
+    println!("| run | node | POST → 202, p50 | p99 |");
+    println!("|---|---|---|---|");
+    for run in 1..=3 {
+        for (name, node) in [("without Cassandra", &without), ("with Cassandra", &with)] {
+            let times = post_times(node, 500).await;
+            println!("| {run} | {name} | {:.1?} | {:.1?} |", times[250], times[494]);
+        }
     }
 }

@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Where it listens: a port of its own, so that no other Cassandra of this machine is touched.
-const ADDRESS: &str = "127.0.0.1:19042";
+/// Where the script has it listen.
+pub const ADDRESS: &str = "127.0.0.1:19042";
 
 /// One Cassandra for all tests of this process.
 static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
@@ -62,7 +62,7 @@ fn script(action: &str) -> Output {
         .arg(action)
         .env("CASSANDRA_ADDRESS", address)
         .env("CASSANDRA_PORT", port)
-        .env("CASSANDRA_STORAGE_PORT", "17000")
+        .env_remove("CASSANDRA_STORAGE_PORT")
         .stdin(Stdio::null())
         .output()
         .expect("the script")

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # A real Cassandra node on loopback, of the jars that Maven resolves.
 #   tests/services/cassandra.sh start | stop | kill | status | wipe
-# `start` returns when CQL is answered, and brings a node that was killed back with its data. `kill` is kill -9. `wipe` stops
+# Ports are not the usual ones, so that another Cassandra of the machine is left alone. `start` returns when CQL is answered, and brings a node that was killed back with its data. `kill` is kill -9. `wipe` stops
 # it and deletes its data. Settings are environment variables; give `stop` the same ones as `start`:
-#   CASSANDRA_ADDRESS  127.0.0.1   CASSANDRA_PORT  9042 (CQL)   CASSANDRA_STORAGE_PORT  7000
+#   CASSANDRA_ADDRESS  127.0.0.1   CASSANDRA_PORT  19042 (CQL)   CASSANDRA_STORAGE_PORT  17000
 #   CASSANDRA_HEAP     512m        CASSANDRA_VERSION  5.0.9     SERVICES_DATA, SERVICES_CACHE: see common.sh
 # shellcheck source=tests/services/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 CASSANDRA_ADDRESS="${CASSANDRA_ADDRESS:-127.0.0.1}"
-CASSANDRA_PORT="${CASSANDRA_PORT:-9042}"
-CASSANDRA_STORAGE_PORT="${CASSANDRA_STORAGE_PORT:-7000}"
+CASSANDRA_PORT="${CASSANDRA_PORT:-19042}"
+CASSANDRA_STORAGE_PORT="${CASSANDRA_STORAGE_PORT:-17000}"
 CASSANDRA_HEAP="${CASSANDRA_HEAP:-512m}"
 CASSANDRA_VERSION="${CASSANDRA_VERSION:-5.0.9}"
 DIRECTORY="$SERVICES_DATA/cassandra-$CASSANDRA_ADDRESS-$CASSANDRA_PORT"
@@ -34,8 +34,7 @@ start() {
     get_java
     get_jars
     if ! pid_of "$DIRECTORY" >/dev/null; then
-        ! listens "$CASSANDRA_ADDRESS" "$CASSANDRA_PORT" ||
-            fail "another program listens on $CASSANDRA_ADDRESS:$CASSANDRA_PORT"
+        until_free "$CASSANDRA_ADDRESS" "$CASSANDRA_PORT"
         configure
         launch
     fi

@@ -83,6 +83,15 @@ until_ready() { # directory command...
     done
 }
 
+# Waits until nobody listens there: a process that was killed keeps its sockets until its memory is gone.
+until_free() { # address port
+    local deadline=$((SECONDS + 20))
+    while listens "$1" "$2"; do
+        ((SECONDS < deadline)) || fail "another program listens on $1:$2"
+        sleep 0.1
+    done
+}
+
 # Whether somebody listens there.
 listens() { # address port
     (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null

@@ -17,6 +17,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// (30 s each) leave a node that hangs in use for a minute.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
+/// What no id of a request is, and Cassandra takes as a key.
+const NO_ID: &str = "/";
+
 /// Why something could not be done with Cassandra: what, and the driver's words.
 #[derive(Clone, Debug)]
 pub struct CassandraError(String);
@@ -95,7 +98,7 @@ impl Ready {
     /// # Errors
     /// It does not.
     pub(super) async fn probe(&self) -> Result<(), CassandraError> {
-        let asked = self.session.execute_unpaged(&self.statements.select_request, ("",));
+        let asked = self.session.execute_unpaged(&self.statements.select_request, (NO_ID,));
         asked
             .await
             .map(drop)
