@@ -193,9 +193,9 @@ impl<P: Platform> Shard<P> {
     }
 
     /// The store could not be asked: nothing is known, so nothing is taken in.
-    pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId) {
+    pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId, problem: &Problem) {
         for letter in self.requests.unpark(request_id) {
-            self.refuse_letter(&letter, &Problem::not_durable());
+            self.refuse_letter(&letter, problem);
         }
     }
 

@@ -157,7 +157,7 @@ launch() {
         -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=1000 \
         -Dcassandra.superuser_setup_delay_ms=0 \
         -cp "$JARS/*" org.apache.cassandra.service.CassandraDaemon >"$DIRECTORY/log" 2>&1 </dev/null &
-    echo "$!" >"$DIRECTORY/pid"
+    record_pid "$DIRECTORY" "$!"
 }
 
 main "$@"

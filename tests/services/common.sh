@@ -49,6 +49,14 @@ pid_of() { # directory
     echo "$pid"
 }
 
+# Notes a process that was just begun, once it is the service's program: before that it is a shell with another command line.
+record_pid() { # directory pid
+    echo "$2" >"$1/pid"
+    until pid_of "$1" >/dev/null || ! kill -0 "$2" 2>/dev/null; do
+        sleep 0.02
+    done
+}
+
 # Ends the service in a directory, with another signal than TERM if one is named, and waits for its end.
 end_service() { # directory [signal]
     local pid deadline=$((SECONDS + 20))
