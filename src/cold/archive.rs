@@ -175,7 +175,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// It is damaged or cut.
-    pub fn next(&mut self) -> Result<Option<Item>, StoreError> {
+    pub fn read(&mut self) -> Result<Option<Item>, StoreError> {
         if self.is_over {
             return Ok(None);
         }
@@ -278,7 +278,9 @@ mod tests {
 
     fn written() -> Vec<u8> {
         let mut writer = Writer::begin(Vec::new(), &head()).unwrap();
-        items().iter().for_each(|item| writer.push(item).unwrap());
+        for item in &items() {
+            writer.push(item).unwrap();
+        }
         let (bytes, counts) = writer.finish().unwrap();
         assert_eq!((counts.records, counts.requests), (1, 1));
         bytes
@@ -288,7 +290,7 @@ mod tests {
         let (mut reader, found) = Reader::begin(bytes)?;
         assert_eq!(found, head());
         let mut all = Vec::new();
-        while let Some(item) = reader.next()? {
+        while let Some(item) = reader.read()? {
             all.push(item);
         }
         Ok(all)

@@ -91,7 +91,7 @@ fn check_journal(data_dir: &Path, store: &StoreExport) -> Result<(), ServeError>
 /// It cannot be read, or is damaged.
 pub fn check(file: &Path, out: &mut impl Write) -> Result<(), ServeError> {
     let (mut reader, head) = open(file)?;
-    while reader.next().map_err(|error| refused(file, error))?.is_some() {}
+    while reader.read().map_err(|error| refused(file, error))?.is_some() {}
     let counts = reader.counts();
     let said = writeln!(
         out,
@@ -129,7 +129,7 @@ async fn pour(config: &CassandraConfig, file: &Path) -> Result<(u64, u64), Serve
     loop {
         let mut entries = Vec::with_capacity(CHUNK);
         while entries.len() < CHUNK
-            && let Some(item) = reader.next().map_err(|error| refused(file, error))?
+            && let Some(item) = reader.read().map_err(|error| refused(file, error))?
         {
             entries.push(entry_of(item));
         }

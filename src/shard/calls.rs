@@ -15,6 +15,7 @@ use crate::wire::api;
 use crate::wire::http::Head;
 use crate::wire::respond::{PROMETHEUS_TEXT, Problem, Reply};
 use crate::wire::route::{EventsQuery, RecordsQuery, Route, route};
+use compact_str::CompactString;
 
 impl<P: Platform> Shard<P> {
     /// One call.
@@ -223,7 +224,7 @@ impl<P: Platform> Shard<P> {
                     .nodes
                     .iter()
                     .chain(std::iter::repeat(node))
-                    .map(|node| node.as_str());
+                    .map(CompactString::as_str);
                 let rows = page.rows.iter().zip(nodes);
                 let answer = api::records(&driver_id, date, rows, page.next_before.as_deref());
                 self.answer(reply, answer);

@@ -18,6 +18,7 @@ static USE: RwLock<()> = RwLock::const_new(());
 
 /// A Cassandra that runs, with a keyspace of this process.
 pub struct Cluster {
+    address: &'static str,
     pub keyspace: String,
 }
 
@@ -56,8 +57,8 @@ fn cluster() -> Option<&'static Cluster> {
 }
 
 /// `tests/services/cassandra.sh ACTION`.
-fn script(action: &str) -> Output {
-    let (address, port) = ADDRESS.split_once(':').expect("an address and a port");
+fn script(address: &str, action: &str) -> Output {
+    let (address, port) = address.split_once(':').expect("an address and a port");
     Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/cassandra.sh"))
         .arg(action)
         .env("CASSANDRA_ADDRESS", address)
@@ -75,10 +76,13 @@ impl Cluster {
             eprintln!("skipped: there is no java here (FLEET_CASSANDRA=1 installs it)");
             return None;
         }
-        let started = script("start");
+        let started = script(ADDRESS, "start");
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
         let keyspace = format!("t{}_{}", std::process::id(), jiff::Timestamp::now().as_millisecond());
-        let cluster = Self { keyspace };
+        let cluster = Self {
+            address: ADDRESS,
+            keyspace,
+        };
         let made = cluster.command(&["schema", "apply", "--replication", "simple=1"], &cluster.keyspace);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Some(cluster)
@@ -89,7 +93,7 @@ impl Cluster {
         Command::new(env!("CARGO_BIN_EXE_dispatchd"))
             .args(arguments)
             .arg("--set")
-            .arg(format!("fleet_cassandra_contact_points={ADDRESS}"))
+            .arg(format!("fleet_cassandra_contact_points={}", self.address))
             .arg("--set")
             .arg(format!("fleet_cassandra_keyspace={keyspace}"))
             .stdin(Stdio::null())
@@ -101,13 +105,13 @@ impl Cluster {
     pub fn node(&self, name: &str) -> Setup {
         Setup::shards(2)
             .set("node_id", name)
-            .set("fleet_cassandra_contact_points", ADDRESS)
+            .set("fleet_cassandra_contact_points", self.address)
             .set("fleet_cassandra_keyspace", &self.keyspace)
     }
 
     /// A session of the test's own.
     pub async fn session(&self) -> Session {
-        let built = SessionBuilder::new().known_node(ADDRESS).build().await;
+        let built = SessionBuilder::new().known_node(self.address).build().await;
         built.expect("a session")
     }
 
@@ -134,25 +138,43 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Its process; `None`: it does not run.
+    fn pid(&self) -> Option<rustix::process::Pid> {
+        let shown = script(self.address, "status");
+        if !shown.status.success() {
+            return None;
+        }
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let (_, rest) = shown.split_once("pid ")?;
+        rustix::process::Pid::from_raw(rest.split_once(',')?.0.parse().ok()?)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.pid().expect("a Cassandra that runs");
+        rustix::process::kill_process(pid, signal).expect("its process");
+    }
+}
+
 impl Alone {
     /// SIGSTOP: it hangs, with all its connections.
     pub fn pause(&self) {
-        signal(rustix::process::Signal::STOP);
+        self.cluster.signal(rustix::process::Signal::STOP);
     }
 
     /// SIGCONT.
     pub fn go_on(&self) {
-        signal(rustix::process::Signal::CONT);
+        self.cluster.signal(rustix::process::Signal::CONT);
     }
 
     /// `kill -9`.
     pub fn kill(&self) {
-        assert!(script("kill").status.success());
+        assert!(script(self.cluster.address, "kill").status.success());
     }
 
     /// Starts it again with its data, and waits until it answers.
     pub fn restart(&self) {
-        let started = script("start");
+        let started = script(self.cluster.address, "start");
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
     }
 }
@@ -160,27 +182,12 @@ impl Alone {
 /// Nobody after this test is to find it stopped, whatever became of the test.
 impl Drop for Alone {
     fn drop(&mut self) {
-        if pid().is_some() {
+        if self.cluster.pid().is_some() {
             self.go_on();
         } else {
             self.restart();
         }
     }
-}
-
-fn pid() -> Option<rustix::process::Pid> {
-    let shown = script("status");
-    if !shown.status.success() {
-        return None;
-    }
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let (_, rest) = shown.split_once("pid ")?;
-    rustix::process::Pid::from_raw(rest.split_once(',')?.0.parse().ok()?)
-}
-
-fn signal(signal: rustix::process::Signal) {
-    let pid = pid().expect("a Cassandra that runs");
-    rustix::process::kill_process(pid, signal).expect("its process");
 }
 
 /// A name that no other test and no other run uses.
@@ -190,7 +197,7 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}-{number}", std::process::id())
 }
 
-/// The jars' directory, where it is cached.
+/// A path that nobody else uses.
 pub fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(unique(name))
 }

@@ -5,6 +5,7 @@
 # it and deletes its data. Settings are environment variables; give `stop` the same ones as `start`:
 #   CASSANDRA_ADDRESS  127.0.0.1   CASSANDRA_PORT  19042 (CQL)   CASSANDRA_STORAGE_PORT  17000
 #   CASSANDRA_HEAP     512m        CASSANDRA_VERSION  5.0.9     SERVICES_DATA, SERVICES_CACHE: see common.sh
+#   CASSANDRA_JAVA     more flags of java; by default those that start soon and run slowly
 # shellcheck source=tests/services/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -13,6 +14,7 @@ CASSANDRA_PORT="${CASSANDRA_PORT:-19042}"
 CASSANDRA_STORAGE_PORT="${CASSANDRA_STORAGE_PORT:-17000}"
 CASSANDRA_HEAP="${CASSANDRA_HEAP:-512m}"
 CASSANDRA_VERSION="${CASSANDRA_VERSION:-5.0.9}"
+CASSANDRA_JAVA="${CASSANDRA_JAVA--XX:TieredStopAtLevel=1}"
 DIRECTORY="$SERVICES_DATA/cassandra-$CASSANDRA_ADDRESS-$CASSANDRA_PORT"
 JARS="$SERVICES_CACHE/cassandra-$CASSANDRA_VERSION"
 
@@ -38,7 +40,7 @@ start() {
         configure
         launch
     fi
-    until_ready "$DIRECTORY" is_up
+    until_answers "$DIRECTORY" is_up
     status
 }
 
@@ -146,11 +148,12 @@ java_openings() {
 }
 
 launch() {
-    local openings
+    local openings flags
+    read -r -a flags <<<"$CASSANDRA_JAVA"
     mapfile -t openings < <(java_openings)
     # Not in the foreground it closes its output before it says that it is up.
     nohup java -Xms"$CASSANDRA_HEAP" -Xmx"$CASSANDRA_HEAP" -Xss256k -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError \
-        "-javaagent:$JARS/jamm-0.4.0.jar" "${openings[@]}" \
+        "${flags[@]}" "-javaagent:$JARS/jamm-0.4.0.jar" "${openings[@]}" \
         -Dcassandra-foreground=true "-Dcassandra.config=file://$DIRECTORY/cassandra.yaml" \
         "-Dcassandra.storagedir=$DIRECTORY" "-Dcassandra.triggers_dir=$DIRECTORY/triggers" \
         "-Dlogback.configurationFile=$DIRECTORY/logback.xml" \

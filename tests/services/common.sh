@@ -75,7 +75,7 @@ end_service() { # directory [signal]
 }
 
 # Waits until a command succeeds; fails when the service in the directory ends before that.
-until_ready() { # directory command...
+until_answers() { # directory command...
     local directory="$1" deadline=$((SECONDS + SERVICES_READY_SECONDS))
     shift
     until "$@" >/dev/null 2>&1; do

@@ -33,14 +33,11 @@ pub(super) async fn serve(
 ) {
     while let Some(ask) = asks.recv().await {
         let ready = ready.borrow().clone().filter(|_| core.is_up());
-        match ready {
-            Some(ready) => {
-                tokio::spawn(answer(Arc::clone(&core), ready, ask));
-            }
-            None => {
-                core.metrics.read_failures.inc();
-                ask.fail(StoreError::unavailable("Cassandra does not answer"));
-            }
+        if let Some(ready) = ready {
+            tokio::spawn(answer(Arc::clone(&core), ready, ask));
+        } else {
+            core.metrics.read_failures.inc();
+            ask.fail(StoreError::unavailable("Cassandra does not answer"));
         }
     }
 }
