@@ -311,18 +311,19 @@ fn what_is_shown_as_a_file_is_a_file() {
 
 #[test]
 fn connections_follow_the_limit_of_open_files() {
-    let check = |connections_max: u32, open_files: u64, expect: u32| {
+    let check = |connections_max: u32, open_files: u64, per_shard: u32, per_ring: u32| {
         let config = Config {
             connections_max,
             ..Config::default()
         };
-        assert_eq!(config.connections_per_shard(open_files), expect);
+        assert_eq!(config.connections_per_shard(open_files), per_shard);
+        assert_eq!(config.connections_per_ring(open_files), per_ring);
     };
-    check(0, 20_000, 19_488);
-    check(1_000, 20_000, 1_000);
-    check(30_000, 20_000, 19_488);
-    check(0, 100, 1);
-    check(0, u64::MAX, 1 << 20);
+    check(0, 20_000, 19_488, 19_488);
+    check(1_000, 20_000, 1_000, 1_000);
+    check(30_000, 20_000, 30_000, 19_488);
+    check(0, 100, 1, 1);
+    check(0, u64::MAX, 1 << 20, 1 << 20);
 }
 
 /// The README's table is the generated one: `dispatchd config show --format markdown`.

@@ -293,6 +293,8 @@ fn pauses_at_any_moment_neither_lose_nor_repeat_bytes() {
         if round % 2 == 0 {
             shard.net.start_recv(conn);
         }
+        // Busy for a hundred rounds, then idle for a few.
+        (0..3).filter(|_| round % 100 > 96).for_each(|_| shard.net.trim());
         shard.poll();
         while let Some(event) = shard.events.pop_front() {
             let NetEvent::Received { buffer, .. } = event else {
@@ -306,6 +308,55 @@ fn pauses_at_any_moment_neither_lose_nor_repeat_bytes() {
     let rest = shard.receive(conn, sent.len() - got.len());
     got.extend_from_slice(&rest);
     assert_eq!(got, sent);
+}
+
+#[test]
+fn a_connection_is_busy_while_it_receives_often() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.net.start_recv(conn);
+    let mut exchange = |shard: &mut Shard| {
+        client.write_all(b"beat").unwrap();
+        assert_eq!(shard.receive(conn, 4), b"beat");
+        shard.net.busy_connections()
+    };
+    // A heartbeat now and then.
+    for _ in 0..5 {
+        assert_eq!(exchange(&mut shard), 0);
+        (0..2).for_each(|_| shard.net.trim());
+    }
+    // One after the other: busy from the one after `RECEIVES_OF_BUSY` on, and as long as none is missing for two sweeps.
+    let busy: Vec<_> = (0..6).map(|_| exchange(&mut shard)).collect();
+    assert_eq!(busy, [0, 0, 0, 1, 1, 1]);
+    shard.net.trim();
+    assert_eq!(exchange(&mut shard), 1);
+    shard.net.trim();
+    assert_eq!(shard.net.busy_connections(), 1);
+    shard.net.trim();
+    assert_eq!(shard.net.busy_connections(), 0);
+    // Idle again: whatever comes while the multishot receive is being cancelled arrives once.
+    assert_eq!(exchange(&mut shard), 0);
+    (0..2).for_each(|_| shard.net.trim());
+    shard.poll();
+    assert_eq!(exchange(&mut shard), 0);
+}
+
+#[test]
+fn a_connection_that_leaves_while_busy_is_forgotten() {
+    let (mut shard, addr) = Shard::listening(&small());
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.net.start_recv(conn);
+    for _ in 0..5 {
+        client.write_all(b"beat").unwrap();
+        assert_eq!(shard.receive(conn, 4), b"beat");
+    }
+    assert_eq!(shard.net.busy_connections(), 1);
+    shard.net.abort(conn);
+    assert_eq!(shard.closed(conn), CloseCause::Local);
+    shard.net.trim();
+    assert_eq!(shard.net.busy_connections(), 0);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `million`: real drivers on one node, up to a million and more, from one load process.
 //!
 //! Both processes hold their sockets in the fixed-file tables of their rings, which `RLIMIT_NOFILE` bounds for each ring and
-//! not for the process: so the server runs one shard, and the load one thread with a ring and a local address of its own, for
-//! every 16,000 drivers. At each level (`--series`): everybody connects; quiet, with heartbeats only; offers at a fixed rate,
+//! not for the process: so a shard of the server has as many rings as its connections need, and the load a part with a ring and
+//! local addresses of its own for every 16,000 drivers. At each level (`--series`): everybody connects; quiet, with heartbeats only; offers at a fixed rate,
 //! taken, declined and left to end; SIGTERM with everybody connected; and on the same data a storm of reconnects.
 //! What is held per driver and what a driver and an offer cost must not depend on how many there are.
 #![forbid(unsafe_code)]
@@ -25,9 +25,14 @@ use serde::Serialize;
 use crate::scenarios::Context;
 use level::Level;
 
-/// Drivers of a shard and of a load thread. Below the 19,488 of a shard under the usual hard limit of 20,000 open files, by more
-/// than hashing spreads them unevenly and more than the slots that a ring keeps from accept.
-const DRIVERS_PER_SHARD: u32 = 16_000;
+/// Drivers of a part of the load, whose ring may have 20,000 sockets under the usual hard limit of open files.
+const DRIVERS_PER_PART: u32 = 16_000;
+/// Connections that a shard may have beyond its share of the drivers, percent of it and a number: what hashing spreads
+/// unevenly, what rings keep from accept, connections that are being closed, and the matching engine's.
+const SPARE_PERCENT: u64 = 6;
+const SPARE_CONNECTIONS: u64 = 2_048;
+/// Most that the setting `connections_max` may be.
+const CONNECTIONS_MAX: u64 = 1 << 20;
 /// Drivers that a drain closes in a second: what one core closes without falling behind.
 const DRAIN_PER_MS: u32 = 20;
 /// Shortest drain, ms.
@@ -48,9 +53,12 @@ pub struct Options {
     /// Offers per second (open loop); 0 for none
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub offers_per_second: u32,
-    /// Shards of the server, and threads of the load; by default one for 16,000 drivers, and two at least
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub shards: Option<u32>,
+    /// Shards of the server, which is pinned to one core
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub shards: u32,
+    /// Threads of the load, which is pinned to one core, too
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub load_threads: u32,
     /// Handshakes under way at once, all threads together
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connecting: u32,
@@ -100,10 +108,15 @@ impl Options {
         Ok(levels)
     }
 
-    /// Shards of a level.
-    pub fn shards_for(&self, drivers: u32) -> u32 {
-        self.shards
-            .unwrap_or_else(|| drivers.div_ceil(DRIVERS_PER_SHARD).max(2))
+    /// Parts of the load of a level.
+    pub fn parts_for(&self, drivers: u32) -> u32 {
+        drivers.div_ceil(DRIVERS_PER_PART).max(self.load_threads)
+    }
+
+    /// `connections_max` of a level.
+    pub fn connections_for(&self, drivers: u32) -> u64 {
+        let share = u64::from(drivers.div_ceil(self.shards));
+        (share + share * SPARE_PERCENT / 100 + SPARE_CONNECTIONS).min(CONNECTIONS_MAX)
     }
 
     /// `drain_ms` of a level.
@@ -172,10 +185,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_million_has_as_many_shards_as_the_limit_of_open_files_asks_for() {
+    fn a_million_has_as_many_parts_as_the_limit_of_open_files_asks_for() {
         let options = parse("");
-        assert_eq!((options.shards_for(100), options.shards_for(1_000_000)), (2, 63));
-        assert_eq!(parse("--shards 7").shards_for(1_000_000), 7);
+        assert_eq!((options.parts_for(100), options.parts_for(1_000_000)), (1, 63));
+        assert_eq!(parse("--load-threads 7").parts_for(100), 7);
+        assert_eq!(
+            (options.connections_for(100), options.connections_for(1_000_000)),
+            (2_154, 1 << 20)
+        );
+        assert_eq!(parse("--shards 2").connections_for(1_000_000), 532_048);
         assert_eq!((options.drain_ms(100), options.drain_ms(1_000_000)), (5_000, 50_000));
     }
 }

@@ -134,6 +134,7 @@ impl Ring {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_cqsize(COMPLETION_ENTRIES)
             .build(SUBMISSION_ENTRIES)?;
         uring.submitter().register_files_sparse(slots)?;
@@ -260,11 +261,20 @@ impl Ring {
         self.push(&[entry])
     }
 
-    /// Submits everything, sleeps until a completion or for `timeout` at most, and reaps all completions.
+    /// Submits everything, sleeps until a completion or for `timeout` at most, and reaps all completions. With a `timeout` of
+    /// zero and nothing to do there is no system call.
     ///
     /// # Errors
     /// An error of `io_uring_enter` other than a timeout, an interruption or a full completion queue.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        if timeout.is_zero() {
+            let queue = self.uring.submission();
+            let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+            drop(queue);
+            if idle && self.uring.completion().is_empty() {
+                return Ok(());
+            }
+        }
         let timespec = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         let arguments = SubmitArgs::new().timespec(&timespec);
         match self.uring.submitter().submit_with_args(1, &arguments) {

@@ -114,7 +114,7 @@ settings! {
     handshakes_pending_max: u32, "connections", within(1, 1 << 20), Preset::Text("4096"),
         "Connections of a shard that have not finished their first head; beyond it the oldest is cut.";
     connections_max: u32, "connections", within(0, net::FIXED_FILES_MAX as u64), Preset::Text("0"),
-        "Connections of a shard; 0 is what the open-files limit allows.";
+        "Connections of a shard; 0 is what the open-files limit allows in one ring. More of them take more rings.";
 
     ingress_queue_max: u32, "requests", within(1, 1 << 20), Preset::Text("8192"),
         "Dispatch requests that wait in a shard; beyond it the lowest class gets 429.";
@@ -231,15 +231,23 @@ impl Config {
         cores.clamp(1, limits::SHARDS_MAX) as u16
     }
 
-    /// Connections that one shard may hold, at least 1: the setting, or what `open_files` (the soft `RLIMIT_NOFILE`)
-    /// leaves for a ring's table of direct descriptors. The kernel bounds that table per ring, not per process.
+    /// Connections that one shard may hold, at least 1: the setting, or as many as one ring may.
     pub fn connections_per_shard(&self, open_files: u64) -> u32 {
-        let allowed = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED);
-        let allowed = allowed.clamp(1, u64::from(net::FIXED_FILES_MAX)) as u32;
-        if self.connections_max == 0 {
-            allowed
-        } else {
-            self.connections_max.min(allowed)
+        match self.connections_max {
+            0 => slots_of_a_ring(open_files),
+            connections => connections,
         }
     }
+
+    /// Connections in each of a shard's rings, which are as many as it needs.
+    pub fn connections_per_ring(&self, open_files: u64) -> u32 {
+        self.connections_per_shard(open_files).min(slots_of_a_ring(open_files))
+    }
+}
+
+/// What `open_files` (the soft `RLIMIT_NOFILE`) leaves for a ring's table of direct descriptors. The kernel bounds that
+/// table per ring, not per process.
+fn slots_of_a_ring(open_files: u64) -> u32 {
+    let allowed = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED);
+    allowed.clamp(1, u64::from(net::FIXED_FILES_MAX)) as u32
 }

@@ -1,53 +1,16 @@
-//! The life of a connection: receiving, sending, closing.
+//! The life of a connection: sending and closing; receiving is `receive.rs`.
 //!
 //! Receiving and sending each have at most one operation in flight. Whatever ends a connection marks it `CLOSING`, cancels
 //! what is in flight, and closes the slot only when the last completion came: so the kernel cannot give the slot to the next
 //! connection while something of the old one is still under way.
 #![allow(unsafe_code)]
 
-use super::ring::Ring;
-use super::slots::{Flags, NONE, Slot};
+use super::receive::disarm_recv;
+use super::slots::{Flags, NONE};
 use super::tag::Op;
-use super::{CloseCause, ConnId, Net, NetEvent, RecvBuffer};
+use super::{CloseCause, ConnId, Net, NetEvent};
 
 impl Net {
-    /// Reads from the connection until [`Self::pause_recv`], end of stream or an error.
-    pub fn start_recv(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
-        if slot
-            .flags
-            .any(Flags::CLOSING.and(Flags::LEAVING).and(Flags::PEER_CLOSED))
-        {
-            return;
-        }
-        slot.flags.set(Flags::RECV_WANTED);
-        arm_recv(&mut self.ring, slot, conn);
-    }
-
-    /// Back-pressure: reads no more. Bytes that the kernel already took from the socket are still delivered. While paused,
-    /// neither the peer's close nor its reset is noticed, unless output fails.
-    pub fn pause_recv(&mut self, conn: ConnId) {
-        if let Some(slot) = self.slots.get_mut(conn) {
-            disarm_recv(&mut self.ring, slot, conn);
-        }
-    }
-
-    /// The bytes of a received buffer, to be changed in place (unmasked, for example).
-    ///
-    /// # Panics
-    /// When the buffer is another ring's.
-    pub fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
-        self.recv_ring.bytes_mut(buffer)
-    }
-
-    /// Gives a received buffer back. Connections that starved for buffers go on with the next turn.
-    ///
-    /// # Panics
-    /// When the buffer is another ring's.
-    pub fn recycle(&mut self, buffer: RecvBuffer) {
-        self.recv_ring.recycle(buffer);
-    }
-
     /// Where to append output (only append: bytes already there are an earlier message's). It is sent with the next turn,
     /// or, while an earlier send is in flight, right after that one. `None` when the connection is gone, closing, shut down
     /// or leaving.
@@ -84,11 +47,6 @@ impl Net {
     /// Whether some connection has output that is not in its socket's buffer.
     pub fn has_output(&self) -> bool {
         self.outputs.is_waiting()
-    }
-
-    /// Gives back output buffers that no connection needed since the last call. Call it about once in a second.
-    pub fn trim_output(&mut self) {
-        self.outputs.trim();
     }
 
     /// Adds to `stalled` the connections that took no byte of their output for at least [`OUTPUT_SWEEPS`] times the time
@@ -150,91 +108,6 @@ impl Net {
             self.on_close(old, events);
         }
         self.slots.occupy(slot)
-    }
-
-    /// A completion of a receive, or of the poll before it.
-    pub(super) fn on_recv(&mut self, conn: ConnId, result: i32, buffer: Option<u16>, events: &mut Vec<NetEvent>) {
-        let Some(result) = self.poll_ended(conn, result) else {
-            return;
-        };
-        let buffer = buffer.map(|id| self.recv_ring.lend(id, result.max(0) as u32));
-        let slot = self
-            .slots
-            .get_mut(conn)
-            .expect("a slot is not left while a receive is in flight");
-        slot.flags.clear(Flags::RECV_ARMED.and(Flags::RECV_CANCELLED));
-        let closing = slot.flags.any(Flags::CLOSING);
-        match (result, buffer) {
-            (1.., Some(buffer)) if !closing => events.push(NetEvent::Received { conn, buffer }),
-            (_, Some(buffer)) => self.recv_ring.recycle(buffer),
-            (1.., None) => unreachable!("bytes come in a buffer"),
-            (..=0, None) => {}
-        }
-        if !closing && result == 0 {
-            slot.flags.set(Flags::PEER_CLOSED);
-            slot.flags.clear(Flags::RECV_WANTED);
-            events.push(NetEvent::PeerClosed { conn });
-        }
-        self.recv_ended(conn, result);
-    }
-
-    /// When what ended is the poll: receives what it found. Else, how the receive ended; a poll without anything to receive,
-    /// or cancelled after it had found something (which stays in the socket), ends as a receive does.
-    fn poll_ended(&mut self, conn: ConnId, result: i32) -> Option<i32> {
-        let slot = self
-            .slots
-            .get_mut(conn)
-            .expect("a slot is not left while a poll is in flight");
-        if !slot.flags.any(Flags::POLLING) || result < 0 {
-            slot.flags.clear(Flags::POLLING);
-            return Some(result);
-        }
-        slot.flags.clear(Flags::POLLING);
-        if slot.flags.any(Flags::RECV_CANCELLED) {
-            return Some(-libc::ECANCELED);
-        }
-        self.ring.recv(conn.slot(), Op::Recv(conn));
-        self.found = true;
-        None
-    }
-
-    /// The receive of a connection is over: arms the next one, or goes on with what waited for its end.
-    fn recv_ended(&mut self, conn: ConnId, result: i32) {
-        let slot = self.slots.get_mut(conn).expect("checked by the caller");
-        let failed = match -result {
-            libc::ENOBUFS => {
-                self.counts.recv_buffers_exhausted += 1;
-                if slot.flags.any(Flags::RECV_WANTED) && !slot.flags.any(Flags::CLOSING) {
-                    slot.flags.set(Flags::STARVED);
-                    self.starved.push_back(conn);
-                }
-                false
-            }
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => false,
-            errno => errno > 0,
-        };
-        if slot.flags.any(Flags::CLOSING.and(Flags::LEAVING)) && !failed {
-            self.settle(conn);
-        } else if failed {
-            self.begin_close(conn, -result);
-            self.settle(conn);
-        } else {
-            arm_recv(&mut self.ring, slot, conn);
-        }
-    }
-
-    /// Arms the receives of starved connections, as many as there are buffers. Returns whether some could not be served
-    /// although buffers are there: then the next turn must not sleep.
-    pub(super) fn flush_starved(&mut self) -> bool {
-        let available = self.recv_ring.available();
-        for _ in 0..available {
-            let Some(conn) = self.starved.pop_front() else { break };
-            if let Some(slot) = self.slots.get_mut(conn) {
-                slot.flags.clear(Flags::STARVED);
-                arm_recv(&mut self.ring, slot, conn);
-            }
-        }
-        available > 0 && !self.starved.is_empty()
     }
 
     /// Sends what was appended since the last turn.
@@ -381,27 +254,5 @@ impl Net {
             };
             events.push(NetEvent::Closed { conn, cause });
         }
-    }
-}
-
-/// Submits a receive when one is wanted and none is in flight or waiting for buffers.
-fn arm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
-    let wanted = slot.flags.any(Flags::RECV_WANTED);
-    if wanted
-        && !slot
-            .flags
-            .any(Flags::RECV_ARMED.and(Flags::STARVED).and(Flags::CLOSING))
-    {
-        slot.flags.set(Flags::RECV_ARMED.and(Flags::POLLING));
-        ring.poll_readable(conn.slot(), Op::Recv(conn));
-    }
-}
-
-/// Wants no more receives and cancels the one in flight.
-pub(super) fn disarm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
-    slot.flags.clear(Flags::RECV_WANTED);
-    if slot.flags.any(Flags::RECV_ARMED) && !slot.flags.any(Flags::RECV_CANCELLED) {
-        slot.flags.set(Flags::RECV_CANCELLED);
-        ring.cancel(Op::Recv(conn));
     }
 }

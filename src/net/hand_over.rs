@@ -7,8 +7,8 @@
 
 use std::os::fd::RawFd;
 
-use super::conn::disarm_recv;
 use super::limits::HAND_OVER_TOKEN_MAX;
+use super::receive::disarm_recv;
 use super::slots::{Flags, NONE};
 use super::tag::Op;
 use super::{ConnId, Net, NetEvent};

@@ -54,6 +54,11 @@ pub const OUTPUT_POOL_BYTES_MAX: usize = 4 << 20;
 /// Sweeps of [`Net::sweep_output`](super::Net::sweep_output) without a byte taken after which a socket is stalled.
 pub const OUTPUT_SWEEPS: u8 = 4;
 
+/// Receives in close succession (each in the sweep of [`Net::trim`](super::Net::trim) of the one before, or the next) after
+/// which a connection is busy. A driver who answers an offer stays below; a matching engine's connection does not. All ones
+/// in binary: it is the mask of its counter, too.
+pub const RECEIVES_OF_BUSY: u32 = 0b11;
+
 /// Completions copied out of the ring at a time.
 pub const CQE_BATCH: usize = 256;
 

@@ -20,6 +20,7 @@ mod files;
 mod hand_over;
 mod listen;
 mod output;
+mod receive;
 mod recv_ring;
 mod ring;
 mod slots;
@@ -29,6 +30,7 @@ mod waker;
 
 use std::collections::VecDeque;
 use std::io;
+use std::iter::Sum;
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -42,7 +44,7 @@ use listen::Acceptor;
 use output::Outputs;
 use recv_ring::RecvRing;
 use ring::Ring;
-use slots::Slots;
+use slots::{Slots, Sweep};
 
 pub use listen::bind_reuseport;
 pub use waker::Waker;
@@ -114,13 +116,24 @@ impl ConnId {
 #[must_use = "a receive buffer must be given back with Net::recycle"]
 pub struct RecvBuffer {
     id: u16,
+    ring: u16,
     len: u32,
 }
 
 impl RecvBuffer {
     /// For a ring of another kind, which knows its own buffers by `id`.
     pub const fn new(id: u16, len: u32) -> Self {
-        Self { id, len }
+        Self { id, ring: 0, len }
+    }
+
+    /// The same buffer, as that of the owner's ring of this number, for an owner of several.
+    pub const fn of_ring(self, ring: u16) -> Self {
+        Self { ring, ..self }
+    }
+
+    /// Which of its owner's rings it belongs to; 0 until [`Self::of_ring`].
+    pub const fn ring(&self) -> u16 {
+        self.ring
     }
 
     /// Which buffer of its ring.
@@ -224,6 +237,15 @@ pub struct NetCounts {
     pub recv_buffers_exhausted: u64,
 }
 
+impl Sum for NetCounts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, one| Self {
+            bytes_sent: sum.bytes_sent + one.bytes_sent,
+            recv_buffers_exhausted: sum.recv_buffers_exhausted + one.recv_buffers_exhausted,
+        })
+    }
+}
+
 /// Memory of a ring, in bytes; see [`Net::bytes`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct NetBytes {
@@ -235,7 +257,17 @@ pub struct NetBytes {
     pub recv: usize,
 }
 
-/// The ring of one shard. Belongs to the thread that made it.
+impl Sum for NetBytes {
+    fn sum<I: Iterator<Item = Self>>(bytes: I) -> Self {
+        bytes.fold(Self::default(), |sum, one| Self {
+            slots: sum.slots + one.slots,
+            output: sum.output + one.output,
+            recv: sum.recv + one.recv,
+        })
+    }
+}
+
+/// A ring of a shard. Belongs to the thread that made it.
 ///
 /// Dropping it waits for file writes in flight, cancels everything else and closes all connections.
 pub struct Net {
@@ -252,6 +284,10 @@ pub struct Net {
     woken: bool,
     /// Polls have found something to receive since the last turn.
     found: bool,
+    /// The period between two calls of [`Self::trim`] that it is now.
+    sweep: Sweep,
+    /// Connections that keep a multishot receive.
+    busy: Vec<ConnId>,
     /// Connections with output that no send is in flight for.
     dirty: Vec<ConnId>,
     /// Connections whose receive found no buffer, in that order.
@@ -291,6 +327,8 @@ impl Net {
             waker,
             woken: false,
             found: false,
+            sweep: Sweep::default(),
+            busy: Vec::new(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
             ready: Vec::new(),
@@ -311,6 +349,26 @@ impl Net {
         self.waker.clone()
     }
 
+    /// Signals `waker`'s ring for everything that happens on this one, and for what this one reaps.
+    ///
+    /// # Errors
+    /// When this ring already signals somebody (`EBUSY`).
+    pub fn signal(&self, waker: &Waker) -> io::Result<()> {
+        self.ring.register_eventfd(waker.fd())
+    }
+
+    /// How much of `wait` the owner may sleep in another ring without a turn of this one; `None`: not at all.
+    pub fn may_sleep(&mut self, wait: Option<Duration>) -> Option<Duration> {
+        let has_work = !self.dirty.is_empty()
+            || !self.ready.is_empty()
+            || !self.departures.is_empty()
+            || !self.wakes.is_empty()
+            || (!self.starved.is_empty() && self.recv_ring.available() > 0)
+            || self.ring.has_work();
+        let wait = wait.filter(|_| !has_work)?;
+        Some(self.acceptor.retry_after().map_or(wait, |retry| retry.min(wait)))
+    }
+
     /// Slots of the table after all bounds: most connections at once.
     pub fn slots(&self) -> u32 {
         self.slots.slots_max()
@@ -324,6 +382,11 @@ impl Net {
     /// Connections, those being closed included.
     pub fn connections(&self) -> u32 {
         self.slots.occupied()
+    }
+
+    /// Connections that receive often enough to keep a multishot receive.
+    pub fn busy_connections(&self) -> usize {
+        self.busy.len()
     }
 
     /// What was counted since the call before.

@@ -114,7 +114,7 @@ impl RecvRing {
         assert!(!*lent, "buffer {id} is held by the owner");
         *lent = true;
         self.lent_count += 1;
-        RecvBuffer { id, len }
+        RecvBuffer::new(id, len)
     }
 
     /// The bytes of a lent buffer.

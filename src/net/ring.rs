@@ -115,6 +115,11 @@ impl Ring {
         self.push(recv.build().flags(Flags::BUFFER_SELECT), op);
     }
 
+    /// Receives into provided buffers, what is there and what comes, until cancelled, end of stream or error.
+    pub(super) fn recv_multishot(&mut self, slot: u32, op: Op) {
+        self.push(opcode::RecvMulti::new(Fixed(slot), RECV_GROUP).build(), op);
+    }
+
     /// Writes `bytes` to the socket, as many as it takes.
     ///
     /// # Safety
@@ -196,6 +201,19 @@ impl Ring {
                 .build(),
             op,
         );
+    }
+
+    /// Signals this eventfd whenever the kernel has a completion, posted or yet to be posted.
+    pub(super) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
+        self.uring.submitter().register_eventfd(eventfd)
+    }
+
+    /// Whether [`Self::enter`] or [`Self::reap`] would do something.
+    pub(super) fn has_work(&mut self) -> bool {
+        let queue = self.uring.submission();
+        let enters = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        enters || !self.backlog.is_empty() || !self.uring.completion().is_empty()
     }
 
     /// Submits everything, lets the kernel post its completions and waits for one, at most `wait`; `None`: no wait,

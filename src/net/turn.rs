@@ -70,7 +70,7 @@ impl Net {
         match op {
             Op::Ignored => {}
             Op::Accept => self.on_accept(result, more, events),
-            Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), events),
+            Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), more, events),
             Op::Send(conn) => self.on_send(conn, result, events),
             Op::Shutdown(conn) => self.on_shutdown(conn),
             Op::Close(conn) => {

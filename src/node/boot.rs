@@ -2,7 +2,7 @@
 
 use super::host::Host;
 use super::reception::Reception;
-use super::start::{self, Starts};
+use super::start::{self, Room, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
 use crate::cold::{Cassandra, CassandraConfig, FleetLink, Source, Store, StoreConfig, StoreHandle, Surroundings};
 use crate::config::Config;
@@ -28,8 +28,7 @@ pub(super) struct Boot {
     health: Arc<Health>,
     reception: Option<Reception>,
     address: SocketAddr,
-    /// Connections of a shard.
-    connections: u32,
+    room: Room,
     start: StartTime,
     /// What is there since the store was opened.
     opened: Option<Opened>,
@@ -59,13 +58,13 @@ pub(super) struct Running {
 }
 
 impl Boot {
-    /// `connections`: of a shard. `to_wake` is set when the shards are about to serve.
+    /// `to_wake` is set when the shards are about to serve.
     pub(super) fn new(
         config: Arc<Config>,
         health: Arc<Health>,
         reception: Reception,
         address: SocketAddr,
-        connections: u32,
+        room: Room,
         to_wake: Arc<OnceLock<Vec<Waker>>>,
     ) -> Self {
         Self {
@@ -73,7 +72,7 @@ impl Boot {
             health,
             reception: Some(reception),
             address,
-            connections,
+            room,
             start: StartTime::begin("reading the journal"),
             opened: None,
             starts: None,
@@ -182,7 +181,7 @@ impl Host for Boot {
             shared,
             clock: *clock,
             store,
-            connections: self.connections,
+            room: self.room,
         };
         let (threads, starts) = start::spawn(&common, heirs)?;
         self.threads = threads;

@@ -93,8 +93,11 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let reception = Reception::open(listener).map_err(|error| ServeError::new("cannot answer", error))?;
 
     health.advance(Phase::Recovering);
-    let connections = config.connections_per_shard(open_files);
-    let mut boot = Boot::new(Arc::clone(&config), health, reception, address, connections, to_wake);
+    let room = start::Room {
+        per_shard: config.connections_per_shard(open_files),
+        per_ring: config.connections_per_ring(open_files),
+    };
+    let mut boot = Boot::new(Arc::clone(&config), health, reception, address, room, to_wake);
     bring_up(&mut boot, &config)?;
     let boot::Running {
         shared,

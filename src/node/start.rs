@@ -7,8 +7,8 @@ use crate::fsm::ids::{DriverId, home_shard};
 use crate::fsm::request::{Request, RequestEffect, ToDriver};
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
 use crate::limits;
-use crate::net::{Net, NetConfig, Waker};
-use crate::shard::{self, Clock, Housekeeper, Inheritance, Machine, Mail, Orders, Parts, Shard, Shared};
+use crate::net::{NetConfig, Waker};
+use crate::shard::{self, Clock, Housekeeper, Inheritance, Machine, Mail, Orders, Parts, Rings, Shard, Shared};
 use glommio::ExecutorJoinHandle;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -22,8 +22,14 @@ pub(super) struct Common<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) store: &'a Arc<Store>,
-    /// Connections of a shard.
-    pub(super) connections: u32,
+    pub(super) room: Room,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub(super) per_shard: u32,
+    pub(super) per_ring: u32,
 }
 
 /// What one shard's thread starts with.
@@ -39,7 +45,7 @@ struct Begin {
     journal_dir: PathBuf,
     orders: Orders,
     inheritance: Inheritance,
-    connections: u32,
+    room: Room,
     /// Says that its requests are in its journal, or why they are not.
     heirs: Sender<Result<Waker, String>>,
     /// Gets its listener when everybody's are; nothing when the node gives up.
@@ -88,7 +94,7 @@ pub(super) fn spawn(
             journal_dir,
             orders: orders.clone(),
             inheritance,
-            connections: common.connections,
+            room: common.room,
             heirs: say.clone(),
             go: receive_go,
         });
@@ -150,12 +156,12 @@ fn shard_main(begin: Begin) {
     let net_config = NetConfig {
         sq_entries: limits::NET_SQ_ENTRIES,
         cq_entries: limits::NET_CQ_ENTRIES,
-        fixed_files: begin.connections,
+        fixed_files: begin.room.per_ring,
         recv_buffers: config.recv_buffers,
         recv_buffer_bytes: config.recv_buffer_bytes,
         output_bytes_max: config.output_queue_bytes_max as usize,
     };
-    let ring = match Net::new(&net_config) {
+    let ring = match Rings::new(&net_config, begin.room.per_shard) {
         Ok(ring) => ring,
         Err(error) => {
             drop(begin.heirs.send(Err(error.to_string())));

@@ -17,7 +17,7 @@ impl<P: Platform> Shard<P> {
             return;
         }
         self.account_at_ms = self.now_ms + EVERY_MS;
-        self.net.trim_output();
+        self.net.trim();
         let (metrics, net) = (self.metrics(), self.net.bytes());
         metrics.ring_slots.set(u64::from(self.net.connections()));
         let https = metrics.connections.of(ConnectionKind::Http).get() as usize;

@@ -24,6 +24,7 @@ mod messages;
 mod parts;
 mod platform;
 mod requests;
+mod rings;
 mod runtime;
 mod sockets;
 mod spsc;
@@ -37,6 +38,7 @@ pub use letter::{Mail, mail};
 use mailbox::Mailbox;
 pub use parts::{Inheritance, Parts, Shared};
 pub use platform::{Done, Files, Job, Machine, Platform, Ring, Time};
+pub use rings::Rings;
 pub use runtime::Housekeeper;
 pub(crate) use runtime::{Orders, spawn, start_housekeeping};
 

@@ -5,15 +5,14 @@
 #![forbid(unsafe_code)]
 
 use super::clock::Clock;
+use super::rings::Rings;
 use super::runtime::Housekeeper;
 use crate::aligned::AlignedBuffer;
 use crate::journal::SegmentHeader;
-use crate::net::{ConnId, Net, NetBytes, NetCounts, NetEvent, RecvBuffer};
+use crate::net::{ConnId, NetBytes, NetCounts, NetEvent, RecvBuffer};
 use std::fmt::Debug;
-use std::fs::File;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 /// All that a shard stands on.
@@ -61,7 +60,7 @@ pub trait Files {
     fn take(&self) -> Option<Done<Self::File>>;
 }
 
-/// The net ring; every method is explained at the one of the same name of [`Net`].
+/// The net ring; every method is explained at the one of the same name of [`Net`](crate::net::Net).
 #[expect(missing_docs, clippy::missing_errors_doc, reason = "explained there")]
 pub trait Ring {
     /// A file that the journal writes to: a completed write is durable.
@@ -79,7 +78,7 @@ pub trait Ring {
     fn output_len(&self, conn: ConnId) -> usize;
     fn has_output(&self) -> bool;
     fn sweep_output(&mut self, stalled: &mut Vec<ConnId>);
-    fn trim_output(&mut self);
+    fn trim(&mut self);
     fn close_after_output(&mut self, conn: ConnId);
     fn shutdown_write_after_output(&mut self, conn: ConnId);
     fn abort(&mut self, conn: ConnId);
@@ -97,7 +96,7 @@ pub trait Ring {
 pub enum Machine {}
 
 impl Platform for Machine {
-    type Ring = Net;
+    type Ring = Rings;
     type Time = Clock;
     type Files = Housekeeper;
 
@@ -116,106 +115,5 @@ impl Time for Clock {
     #[inline]
     fn now_us(&self) -> u64 {
         Clock::now_us(self)
-    }
-}
-
-impl Ring for Net {
-    type File = File;
-    type Listener = TcpListener;
-
-    #[inline]
-    fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
-        Net::turn(self, wait, events)
-    }
-
-    fn listen(&mut self, listener: TcpListener) {
-        Net::listen(self, listener);
-    }
-
-    #[inline]
-    fn start_recv(&mut self, conn: ConnId) {
-        Net::start_recv(self, conn);
-    }
-
-    #[inline]
-    fn pause_recv(&mut self, conn: ConnId) {
-        Net::pause_recv(self, conn);
-    }
-
-    #[inline]
-    fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
-        Net::bytes_mut(self, buffer)
-    }
-
-    #[inline]
-    fn recycle(&mut self, buffer: RecvBuffer) {
-        Net::recycle(self, buffer);
-    }
-
-    #[inline]
-    fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
-        Net::output(self, conn)
-    }
-
-    #[inline]
-    fn output_len(&self, conn: ConnId) -> usize {
-        Net::output_len(self, conn)
-    }
-
-    #[inline]
-    fn has_output(&self) -> bool {
-        Net::has_output(self)
-    }
-
-    fn sweep_output(&mut self, stalled: &mut Vec<ConnId>) {
-        Net::sweep_output(self, stalled);
-    }
-
-    fn trim_output(&mut self) {
-        Net::trim_output(self);
-    }
-
-    #[inline]
-    fn close_after_output(&mut self, conn: ConnId) {
-        Net::close_after_output(self, conn);
-    }
-
-    #[inline]
-    fn shutdown_write_after_output(&mut self, conn: ConnId) {
-        Net::shutdown_write_after_output(self, conn);
-    }
-
-    fn abort(&mut self, conn: ConnId) {
-        Net::abort(self, conn);
-    }
-
-    fn hand_over(&mut self, conn: ConnId, target_ring_fd: RawFd, token: u64) -> bool {
-        Net::hand_over(self, conn, target_ring_fd, token)
-    }
-
-    #[inline]
-    fn wake_ring(&mut self, target_ring_fd: RawFd) {
-        Net::wake_ring(self, target_ring_fd);
-    }
-
-    fn write_file(&mut self, token: u64, file: &File, offset: u64, buffer: AlignedBuffer, len: usize) {
-        Net::write_file(self, token, file.as_raw_fd(), offset, buffer, len);
-    }
-
-    fn ring_fd(&self) -> RawFd {
-        Net::ring_fd(self)
-    }
-
-    fn connections(&self) -> u32 {
-        Net::connections(self)
-    }
-
-    #[inline]
-    fn take_counts(&mut self) -> NetCounts {
-        Net::take_counts(self)
-    }
-
-    fn bytes(&self) -> NetBytes {
-        Net::bytes(self)
     }
 }

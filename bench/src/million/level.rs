@@ -31,14 +31,14 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// How long the server may take to end after the last driver was due to be closed, in all.
 const END_GRACE: Duration = Duration::from_secs(20);
 
-/// Local addresses of a load thread: as many as the 20,000 connections that its ring can have need, and one more.
-const ADDRESSES_PER_THREAD: u32 = 3;
+/// Local addresses of a part of the load: as many as the 20,000 connections that its ring can have need, and one more.
+const ADDRESSES_PER_PART: u32 = 3;
 
 /// What a level has shown.
 pub struct Level {
     /// Its drivers.
     pub drivers: u32,
-    /// Its shards, and load threads.
+    /// Its shards.
     pub shards: u32,
     /// Figures, and what makes the level invalid.
     pub run: Run,
@@ -53,11 +53,12 @@ pub struct Level {
 /// # Errors
 /// It does not fit, the server fails, or nothing moves; what goes wrong within the load is a fault of the level.
 pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Level> {
-    let shards = options.shards_for(drivers);
-    must_fit(drivers, shards)?;
+    let (shards, parts) = (options.shards, options.parts_for(drivers));
+    must_fit(drivers, parts)?;
     let drain_ms = options.drain_ms(drivers);
     let mut settings = vec![
         format!("shards={shards}"),
+        format!("connections_max={}", options.connections_for(drivers)),
         format!("drain_ms={drain_ms}"),
         // Connecting a million takes longer than an idle HTTP connection may live.
         "http_idle_timeout_ms=3600000".to_owned(),
@@ -69,7 +70,7 @@ pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Lev
         ..context.setup.clone()
     };
     let server = Server::start(&setup)?;
-    let crew = Crew::start(&server, options, drivers, shards)?;
+    let crew = Crew::start(&server, options, drivers, parts)?;
     let mut conductor = Conductor {
         options,
         progress: &context.progress,
@@ -117,7 +118,7 @@ pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Lev
 /// The load threads.
 struct Crew {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<io::Result<Seen>>>,
+    threads: Vec<JoinHandle<io::Result<Vec<Seen>>>>,
 }
 
 /// What all threads have seen.
@@ -130,35 +131,39 @@ struct Sum {
 }
 
 impl Crew {
-    fn start(server: &Server, options: &Options, drivers: u32, threads: u32) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(threads));
+    fn start(server: &Server, options: &Options, drivers: u32, parts: u32) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(parts));
         let mut crew = Self {
             shared: Arc::clone(&shared),
             threads: Vec::new(),
         };
         let second_ns = 1_000_000_000_u64;
         let offer_ns = second_ns / u64::from(options.offers_per_second.max(1));
-        let first_of = |thread: u32| (u64::from(drivers) * u64::from(thread) / u64::from(threads)) as u32;
-        for index in 0..threads {
-            let task = Task {
+        let first_of = |part: u32| (u64::from(drivers) * u64::from(part) / u64::from(parts)) as u32;
+        let threads = options.load_threads.min(parts);
+        let mut tasks: Vec<Vec<Task>> = (0..threads).map(|_| Vec::new()).collect();
+        for index in 0..parts {
+            tasks[(index % threads) as usize].push(Task {
                 index,
                 first_driver: first_of(index),
                 drivers: first_of(index + 1) - first_of(index),
                 local: local_address(index),
                 address: server.target().address,
-                connecting_max: (options.connecting / threads).max(4),
+                connecting_max: (options.connecting / parts).max(4),
                 offer_interval_ns: if options.offers_per_second == 0 {
                     u64::MAX / 4
                 } else {
-                    offer_ns * u64::from(threads)
+                    offer_ns * u64::from(parts)
                 },
                 offer_offset_ns: offer_ns * u64::from(index),
                 heartbeat_ns: options.heartbeat_seconds * second_ns,
                 manners: options.manners(),
-            };
+            });
+        }
+        for (index, tasks) in tasks.into_iter().enumerate() {
             let shared = Arc::clone(&shared);
             let name = format!("load-{index}");
-            match thread::Builder::new().name(name).spawn(move || work(task, &shared)) {
+            match thread::Builder::new().name(name).spawn(move || work(&tasks, &shared)) {
                 Ok(thread) => crew.threads.push(thread),
                 Err(error) => {
                     // Those that run are told to end; what they have seen is nothing yet.
@@ -187,12 +192,14 @@ impl Crew {
         let mut result = Ok(());
         for thread in self.threads.drain(..) {
             match thread.join() {
-                Ok(Ok(seen)) => {
-                    sum.counts.add(&seen.counts);
-                    sum.timings.add(&seen.timings);
-                    sum.faults.add_all(seen.faults);
-                    sum.stories.extend(seen.stories);
-                    sum.missed += seen.missed;
+                Ok(Ok(parts)) => {
+                    for seen in parts {
+                        sum.counts.add(&seen.counts);
+                        sum.timings.add(&seen.timings);
+                        sum.faults.add_all(seen.faults);
+                        sum.stories.extend(seen.stories);
+                        sum.missed += seen.missed;
+                    }
                 }
                 Ok(Err(error)) => result = Err(io::Error::other(format!("a load thread: {error}"))),
                 Err(_) => result = Err(io::Error::other("a load thread panicked")),
@@ -202,10 +209,10 @@ impl Crew {
     }
 }
 
-/// The first local address of a load thread; the next few are its own too.
+/// The first local address of a part of the load; the next few are its own too.
 fn local_address(index: u32) -> Ipv4Addr {
     // 127.0.0.1 is the server's; 127.1.0.0 to 127.1.255.255 are nobody's.
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + ADDRESSES_PER_THREAD * index)
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + ADDRESSES_PER_PART * index)
 }
 
 /// Leads all threads through the stages.

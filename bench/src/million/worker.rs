@@ -1,6 +1,7 @@
-//! One load thread: a session with a ring and a local address of its own, its drivers and its share of the offers.
+//! The parts of the load: each a session with a ring and local addresses of its own, its drivers and its share of the offers;
+//! and a load thread, which has some of them.
 //!
-//! All threads go through the same stages, which the conductor sets; each says how far it is in counters that only it
+//! All parts go through the same stages, which the conductor sets; each says how far it is in counters that only it
 //! writes. A thread ends with the stage `End`, or by itself with an error that the conductor finds.
 #![forbid(unsafe_code)]
 
@@ -19,14 +20,16 @@ use crate::session::{EventKind, Gone, Place, Session};
 
 /// Longest sleep of a thread: how soon it sees a new stage, ns.
 const SLEEP_NS: u64 = 20_000_000;
+/// Longest sleep of a thread that has several parts, in the ring of one of them: how late it hears of the others, ns.
+const SLEEP_OF_SEVERAL_NS: u64 = 500_000;
 /// Heartbeats leave on a grid of this many ns, so that a thread wakes a hundred times in a second and not once for each.
 const BEAT_GRID_NS: u64 = 10_000_000;
 /// A refused handshake is tried again after this time, ns.
 const RETRY_NS: u64 = 50_000_000;
-/// Stories that each thread tells at the end.
+/// Stories that each part tells at the end.
 const STORIES: usize = 16;
 
-/// What all threads do at a time.
+/// What all parts do at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
@@ -53,14 +56,14 @@ const STAGES: [Stage; 6] = [
     Stage::End,
 ];
 
-/// What the conductor and all threads share.
+/// What the conductor and all parts share.
 pub struct Shared {
     stage: AtomicU8,
-    /// What each thread says of itself, in their order.
+    /// What each part says of itself, in their order.
     pub says: Vec<Says>,
 }
 
-/// What a thread says of itself; it alone writes.
+/// What a part says of itself; it alone writes.
 #[derive(Default)]
 #[repr(align(128))]
 pub struct Says {
@@ -79,11 +82,11 @@ pub struct Says {
 }
 
 impl Shared {
-    /// For this many threads, in the first stage.
-    pub fn new(threads: u32) -> Self {
+    /// For this many parts, in the first stage.
+    pub fn new(parts: u32) -> Self {
         Self {
             stage: AtomicU8::new(Stage::Connect as u8),
-            says: std::iter::repeat_with(Says::default).take(threads as usize).collect(),
+            says: std::iter::repeat_with(Says::default).take(parts as usize).collect(),
         }
     }
 
@@ -97,7 +100,7 @@ impl Shared {
         self.stage.store(stage as u8, Ordering::Release);
     }
 
-    /// The sum of what all threads say.
+    /// The sum of what all parts say.
     pub fn sum(&self, what: impl Fn(&Says) -> u64) -> u64 {
         self.says.iter().map(what).sum()
     }
@@ -108,10 +111,10 @@ impl Shared {
     }
 }
 
-/// What a thread is to do.
+/// What a part is to do.
 #[derive(Debug, Clone, Copy)]
 pub struct Task {
-    /// Which thread this is, from 0.
+    /// Which part this is, from 0.
     pub index: u32,
     /// Number of its first driver in the run.
     pub first_driver: u32,
@@ -123,9 +126,9 @@ pub struct Task {
     pub address: SocketAddrV4,
     /// Handshakes under way at once.
     pub connecting_max: u32,
-    /// Time between two offers of this thread, ns.
+    /// Time between two offers of this part, ns.
     pub offer_interval_ns: u64,
-    /// When this thread's first offer leaves, ns after the stage began.
+    /// When this part's first offer leaves, ns after the stage began.
     pub offer_offset_ns: u64,
     /// Time between two heartbeats of a driver, ns.
     pub heartbeat_ns: u64,
@@ -133,7 +136,7 @@ pub struct Task {
     pub manners: Manners,
 }
 
-/// What a thread has seen.
+/// What a part has seen.
 pub struct Seen {
     /// What was counted.
     pub counts: Counts,
@@ -147,11 +150,38 @@ pub struct Seen {
     pub missed: u64,
 }
 
-/// The life of a load thread.
+/// The life of a load thread, with a part for each task.
 ///
 /// # Errors
-/// The ring's, or the server is not there.
-pub fn run(task: Task, shared: &Arc<Shared>) -> io::Result<Seen> {
+/// A ring's, or the server is not there.
+pub fn run(tasks: &[Task], shared: &Arc<Shared>) -> io::Result<Vec<Seen>> {
+    let mut workers = tasks
+        .iter()
+        .map(|task| open(*task, shared))
+        .collect::<io::Result<Vec<_>>>()?;
+    loop {
+        let stage = shared.stage();
+        let mut rest_ns = SLEEP_NS;
+        for worker in &mut workers {
+            rest_ns = rest_ns.min(worker.act(stage)?);
+        }
+        let Some((last, others)) = workers.split_last_mut() else {
+            return Ok(Vec::new());
+        };
+        for worker in &mut *others {
+            worker.hear(0)?;
+        }
+        if !others.is_empty() {
+            rest_ns = rest_ns.min(SLEEP_OF_SEVERAL_NS);
+        }
+        last.hear(rest_ns)?;
+        if stage == Stage::End {
+            return workers.into_iter().map(Worker::end).collect();
+        }
+    }
+}
+
+fn open(task: Task, shared: &Arc<Shared>) -> io::Result<Worker<'_>> {
     let place = Place {
         first_driver: task.first_driver,
         local: Some(task.local),
@@ -159,9 +189,8 @@ pub fn run(task: Task, shared: &Arc<Shared>) -> io::Result<Seen> {
     };
     let session = Session::open_as(place, task.address, task.drivers, 1)?;
     let started_ns = session.now_ns();
-    let mut worker = Worker {
+    Ok(Worker {
         says: &shared.says[task.index as usize],
-        shared,
         people: People::new(task.index, task.first_driver, task.drivers, task.manners),
         beats: Beats::new(task.drivers, task.heartbeat_ns, started_ns),
         todo: (0..task.drivers).collect(),
@@ -173,14 +202,11 @@ pub fn run(task: Task, shared: &Arc<Shared>) -> io::Result<Seen> {
         missed: 0,
         session,
         task,
-    };
-    while worker.turn()? != Stage::End {}
-    worker.end()
+    })
 }
 
 struct Worker<'a> {
     task: Task,
-    shared: &'a Shared,
     says: &'a Says,
     session: Session,
     people: People,
@@ -195,8 +221,8 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn turn(&mut self) -> io::Result<Stage> {
-        let stage = self.shared.stage();
+    /// Does what is due. How long there is nothing to do, ns.
+    fn act(&mut self, stage: Stage) -> io::Result<u64> {
         if stage != self.stage {
             self.enter(stage);
         }
@@ -218,10 +244,15 @@ impl Worker<'_> {
         }
         self.beat(now_ns)?;
         until_ns = until_ns.min(self.beats.next_ns().next_multiple_of(BEAT_GRID_NS));
-        self.session.turn(until_ns)?;
+        Ok(until_ns.saturating_sub(now_ns))
+    }
+
+    /// Submits, sleeps so long at most, and reacts.
+    fn hear(&mut self, rest_ns: u64) -> io::Result<()> {
+        self.session.turn(self.session.now_ns() + rest_ns)?;
         self.react()?;
         self.say();
-        Ok(stage)
+        Ok(())
     }
 
     fn enter(&mut self, stage: Stage) {

@@ -93,7 +93,7 @@ pub const LINES: &[Line] = &[
     sysctl(
         "fs.nr_open",
         Want::AtLeast(1_048_576),
-        "No limit of open files may be above it, and that limit bounds a shard's table of sockets.",
+        "No limit of open files may be above it, and that limit bounds a ring's table of sockets.",
         "the kernel's default is as high; not measurable here",
     ),
     sysctl(
@@ -108,8 +108,8 @@ pub const LINES: &[Line] = &[
         want: Want::AtLeast(1_048_576),
         remedy: Remedy::Unit("LimitNOFILE=1048576"),
         optional: false,
-        why: "A shard holds as many connections, less 512.",
-        effect: "with 20,000 a shard takes 19,488 connections",
+        why: "A ring holds as many connections, less 512; a shard of more takes more rings.",
+        effect: "with 20,000 a ring takes 19,488 connections",
     },
     Line {
         name: "limit: locked memory",

@@ -111,7 +111,7 @@ impl Ring for SimRing {
         }
     }
 
-    fn trim_output(&mut self) {}
+    fn trim(&mut self) {}
 
     fn close_after_output(&mut self, conn: ConnId) {
         let Some(socket) = self.socket(conn) else { return };

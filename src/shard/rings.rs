@@ -1,0 +1,310 @@
+//! The net rings of a shard: one, or several where the kernel allows a ring fewer sockets (`RLIMIT_NOFILE`) than the shard
+//! may have connections. The shard sees one ring with as many slots as all of them together.
+//!
+//! The first ring is the shard's own: it sleeps, is woken, writes the journal and receives what is handed over. The others
+//! have sockets only and signal the first one's eventfd (`IORING_REGISTER_EVENTFD`); a poll of a ring would not do, it does
+//! not report what a ring with `IORING_SETUP_DEFER_TASKRUN` has yet to run (seen on Linux 6.18). The kernel signals for what
+//! the shard itself reaps, too, so before each sleep the signals are taken and every ring is looked at once more.
+#![forbid(unsafe_code)]
+
+use super::platform::Ring;
+use crate::aligned::AlignedBuffer;
+use crate::net::limits::CQ_ENTRIES_MIN;
+use crate::net::{ConnId, Net, NetBytes, NetConfig, NetCounts, NetEvent, RecvBuffer, Waker};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+/// Entries of a further ring's submission queue.
+const MEMBER_SQ_ENTRIES: u32 = 1_024;
+/// Fewest receive buffers of a further ring.
+const MEMBER_RECV_BUFFERS_MIN: u16 = 64;
+
+/// The rings of one shard. Belongs to the thread that made it.
+pub struct Rings {
+    /// The shard's own, then the others. Never empty.
+    nets: Vec<Net>,
+    /// Slots of each; the connection in slot `s` of ring `r` is the shard's `r * slots_each + s`.
+    slots_each: u32,
+    /// Events of one ring, before the shard's names are given to its connections.
+    own: Vec<NetEvent>,
+    /// Sockets that came to the first ring and are on their way to another one, by token.
+    relays: HashMap<u64, ConnId>,
+}
+
+impl Rings {
+    /// Makes rings for `connections` on this thread, of as many slots each as `config` says and the kernel allows.
+    ///
+    /// # Errors
+    /// As [`Net::new`].
+    pub fn new(config: &NetConfig, connections: u32) -> io::Result<Self> {
+        let first = Net::new(config)?;
+        let slots_each = first.slots();
+        let count = connections.max(1).div_ceil(slots_each);
+        let mut nets = vec![first];
+        let member = NetConfig {
+            sq_entries: MEMBER_SQ_ENTRIES,
+            cq_entries: CQ_ENTRIES_MIN,
+            recv_buffers: (u32::from(config.recv_buffers) / count).max(u32::from(MEMBER_RECV_BUFFERS_MIN)) as u16,
+            ..config.clone()
+        };
+        for _ in 1..count {
+            let net = Net::new(&member)?;
+            net.signal(&nets[0].waker())?;
+            nets.push(net);
+        }
+        Ok(Self {
+            nets,
+            slots_each,
+            own: Vec::new(),
+            relays: HashMap::new(),
+        })
+    }
+
+    /// A handle that wakes the shard, for threads that have no ring.
+    pub fn waker(&self) -> Waker {
+        self.nets[0].waker()
+    }
+
+    /// Which ring has a connection, and its name there.
+    fn split(&self, conn: ConnId) -> (usize, ConnId) {
+        if self.nets.len() == 1 {
+            return (0, conn);
+        }
+        let (ring, slot) = (conn.slot() / self.slots_each, conn.slot() % self.slots_each);
+        (ring as usize, ConnId::new(slot, conn.generation()))
+    }
+
+    fn net(&mut self, conn: ConnId) -> (&mut Net, ConnId) {
+        let (ring, conn) = self.split(conn);
+        (&mut self.nets[ring], conn)
+    }
+
+    /// The shard's name of a connection.
+    fn join(&self, ring: usize, conn: ConnId) -> ConnId {
+        ConnId::new(ring as u32 * self.slots_each + conn.slot(), conn.generation())
+    }
+
+    /// Submits and reaps what there is in every ring but the first, without sleeping.
+    fn turn_others(&mut self, events: &mut Vec<NetEvent>) -> io::Result<()> {
+        let mut own = std::mem::take(&mut self.own);
+        for ring in 1..self.nets.len() {
+            self.nets[ring].turn(None, &mut own)?;
+            for event in own.drain(..) {
+                if let NetEvent::HandedOver { token, .. } = event {
+                    self.relays.remove(&token);
+                }
+                events.push(self.rename(ring, event));
+            }
+        }
+        self.own = own;
+        Ok(())
+    }
+
+    /// A turn of the first ring. Sockets that come to it go on to the ring that has most room.
+    fn turn_first(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
+        let from = events.len();
+        self.nets[0].turn(wait, events)?;
+        if self.nets.len() > 1 {
+            for event in events.split_off(from) {
+                self.relay(event, events);
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes an event of the first ring on, unless it is about a socket that only passes through.
+    fn relay(&mut self, event: NetEvent, events: &mut Vec<NetEvent>) {
+        match event {
+            NetEvent::HandedOver { token, conn } => {
+                let roomiest = (0..self.nets.len()).max_by_key(|ring| self.nets[*ring].slots_free());
+                let target = roomiest.filter(|ring| *ring > 0).map(|ring| self.nets[ring].ring_fd());
+                if target.is_some_and(|target| self.nets[0].hand_over(conn, target, token)) {
+                    self.relays.insert(token, conn);
+                } else {
+                    events.push(event);
+                }
+            }
+            // It leaves with the next turn, and arrives in the other ring.
+            NetEvent::HandOverReady { token, .. } if self.relays.contains_key(&token) => {}
+            // No room there after all: it stays here.
+            NetEvent::HandOverFailed { token, conn, .. } if self.relays.remove(&token).is_some() => {
+                events.push(NetEvent::HandedOver { token, conn });
+            }
+            NetEvent::Closed { conn, .. } => {
+                // Broken on the way: whoever waits for it hears that it came, and that it went.
+                let passed = self.relays.iter().find(|(_, relay)| **relay == conn);
+                if let Some(token) = passed.map(|(token, _)| *token) {
+                    self.relays.remove(&token);
+                    events.push(NetEvent::HandedOver { token, conn });
+                }
+                events.push(event);
+            }
+            event => events.push(event),
+        }
+    }
+
+    /// The same event with the shard's name of its connection.
+    fn rename(&self, ring: usize, event: NetEvent) -> NetEvent {
+        let name = |conn| self.join(ring, conn);
+        match event {
+            NetEvent::Accepted { conn } => NetEvent::Accepted { conn: name(conn) },
+            NetEvent::HandedOver { token, conn } => NetEvent::HandedOver {
+                token,
+                conn: name(conn),
+            },
+            NetEvent::HandOverReady { conn, token } => NetEvent::HandOverReady {
+                conn: name(conn),
+                token,
+            },
+            NetEvent::HandOverFailed { token, conn, errno } => NetEvent::HandOverFailed {
+                token,
+                conn: name(conn),
+                errno,
+            },
+            NetEvent::Received { conn, buffer } => NetEvent::Received {
+                conn: name(conn),
+                buffer: buffer.of_ring(ring as u16),
+            },
+            NetEvent::PeerClosed { conn } => NetEvent::PeerClosed { conn: name(conn) },
+            NetEvent::OutputDrained { conn } => NetEvent::OutputDrained { conn: name(conn) },
+            NetEvent::Closed { conn, cause } => NetEvent::Closed {
+                conn: name(conn),
+                cause,
+            },
+            NetEvent::Woken | NetEvent::FileWritten { .. } => event,
+        }
+    }
+}
+
+impl Ring for Rings {
+    type File = File;
+    type Listener = TcpListener;
+
+    #[inline]
+    fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
+        if self.nets.len() == 1 {
+            return self.nets[0].turn(wait, events);
+        }
+        self.turn_others(events)?;
+        // Takes the signals of what has just been reaped; what comes from here on signals anew.
+        self.turn_first(None, events)?;
+        let wait = wait.filter(|_| events.iter().all(|event| matches!(event, NetEvent::Woken)));
+        let wait = self.nets.iter_mut().fold(wait, |wait, net| net.may_sleep(wait));
+        if wait.is_some() {
+            self.turn_first(wait, events)?;
+            self.turn_others(events)?;
+        }
+        Ok(())
+    }
+
+    /// # Panics
+    /// When the process has no descriptor left for another name of the listener.
+    fn listen(&mut self, listener: TcpListener) {
+        for net in self.nets.iter_mut().skip(1) {
+            net.listen(listener.try_clone().expect("a descriptor for each ring is left free"));
+        }
+        self.nets[0].listen(listener);
+    }
+
+    #[inline]
+    fn start_recv(&mut self, conn: ConnId) {
+        let (net, conn) = self.net(conn);
+        net.start_recv(conn);
+    }
+
+    #[inline]
+    fn pause_recv(&mut self, conn: ConnId) {
+        let (net, conn) = self.net(conn);
+        net.pause_recv(conn);
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
+        self.nets[usize::from(buffer.ring())].bytes_mut(buffer)
+    }
+
+    #[inline]
+    fn recycle(&mut self, buffer: RecvBuffer) {
+        self.nets[usize::from(buffer.ring())].recycle(buffer);
+    }
+
+    #[inline]
+    fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>> {
+        let (net, conn) = self.net(conn);
+        net.output(conn)
+    }
+
+    #[inline]
+    fn output_len(&self, conn: ConnId) -> usize {
+        let (ring, conn) = self.split(conn);
+        self.nets[ring].output_len(conn)
+    }
+
+    #[inline]
+    fn has_output(&self) -> bool {
+        self.nets.iter().any(Net::has_output)
+    }
+
+    fn sweep_output(&mut self, stalled: &mut Vec<ConnId>) {
+        let mut own = Vec::new();
+        for ring in 0..self.nets.len() {
+            self.nets[ring].sweep_output(&mut own);
+            stalled.extend(own.drain(..).map(|conn| self.join(ring, conn)));
+        }
+    }
+
+    fn trim(&mut self) {
+        self.nets.iter_mut().for_each(Net::trim);
+    }
+
+    #[inline]
+    fn close_after_output(&mut self, conn: ConnId) {
+        let (net, conn) = self.net(conn);
+        net.close_after_output(conn);
+    }
+
+    #[inline]
+    fn shutdown_write_after_output(&mut self, conn: ConnId) {
+        let (net, conn) = self.net(conn);
+        net.shutdown_write_after_output(conn);
+    }
+
+    fn abort(&mut self, conn: ConnId) {
+        let (net, conn) = self.net(conn);
+        net.abort(conn);
+    }
+
+    fn hand_over(&mut self, conn: ConnId, target_ring_fd: RawFd, token: u64) -> bool {
+        let (net, conn) = self.net(conn);
+        net.hand_over(conn, target_ring_fd, token)
+    }
+
+    #[inline]
+    fn wake_ring(&mut self, target_ring_fd: RawFd) {
+        self.nets[0].wake_ring(target_ring_fd);
+    }
+
+    fn write_file(&mut self, token: u64, file: &File, offset: u64, buffer: AlignedBuffer, len: usize) {
+        self.nets[0].write_file(token, file.as_raw_fd(), offset, buffer, len);
+    }
+
+    fn ring_fd(&self) -> RawFd {
+        self.nets[0].ring_fd()
+    }
+
+    fn connections(&self) -> u32 {
+        self.nets.iter().map(Net::connections).sum()
+    }
+
+    fn take_counts(&mut self) -> NetCounts {
+        self.nets.iter_mut().map(Net::take_counts).sum()
+    }
+
+    fn bytes(&self) -> NetBytes {
+        self.nets.iter().map(Net::bytes).sum()
+    }
+}
