@@ -107,6 +107,8 @@ impl Cluster {
             .set("node_id", name)
             .set("fleet_cassandra_contact_points", self.address)
             .set("fleet_cassandra_keyspace", &self.keyspace)
+            // A Cassandra that has just started on a busy machine takes seconds for its first answers.
+            .set("fleet_cassandra_timeout_ms", 10_000)
     }
 
     /// A session of the test's own.

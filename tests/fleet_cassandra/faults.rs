@@ -28,7 +28,7 @@ async fn has_all(alone: &Alone, session: &Session, driver: &str, ids: &[String],
 async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
     let Some(alone) = alone().await else { return };
     let name = unique("n");
-    let setup = alone.cluster.node(&name).set("fleet_cassandra_timeout_ms", 500);
+    let setup = alone.cluster.node(&name).set("fleet_cassandra_timeout_ms", 3_000);
     let mut node = setup.start().await;
     let driver = unique("d");
     let known = unique("r");
@@ -107,7 +107,7 @@ async fn load(node: &Node, driver: &str, at: impl Fn(usize)) -> Vec<String> {
 async fn kills_under_load_lose_nothing() {
     let Some(alone) = alone().await else { return };
     let name = unique("n");
-    let setup = alone.cluster.node(&name).set("fleet_cassandra_timeout_ms", 500);
+    let setup = alone.cluster.node(&name);
     let mut node = setup.start().await;
     let driver = unique("d");
     let kill_it = |count| {
@@ -147,7 +147,7 @@ async fn a_full_backlog_stops_new_requests() {
         .cluster
         .node(&unique("n"))
         .set("fleet_cassandra_backlog_bytes_max", 1 << 20);
-    let node = setup.set("fleet_cassandra_timeout_ms", 500).start().await;
+    let node = setup.start().await;
     let driver = unique("d");
     let trip = "x".repeat(12 << 10);
     let open: Vec<String> = (0..120).map(|_| unique("r")).collect();
