@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 use clap::{Args, Parser, Subcommand};
+use dispatchd::cold::CassandraConfig;
+use dispatchd::cold::cassandra::{self, schema};
 use dispatchd::config::{ConfigErrors, Loaded, ShowFormat, Sources};
 use dispatchd::demo::DemoOptions;
+use dispatchd::node::records;
 use dispatchd::ops::tune;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -24,6 +27,11 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check { settings }) => config_check(settings),
         Command::Journal(JournalCommand::Dump { dir }) => journal_dump(&dir),
         Command::Journal(JournalCommand::Check { dir }) => journal_check(&dir),
+        Command::Records(RecordsCommand::Export { settings, file }) => records_export(settings, &file),
+        Command::Records(RecordsCommand::Import { settings, file }) => records_import(settings, &file),
+        Command::Records(RecordsCommand::Check { file }) => done(records::check(&file, &mut Stdout)),
+        Command::Schema(SchemaCommand::Apply { settings, replication }) => schema_apply(settings, replication.as_ref()),
+        Command::Schema(SchemaCommand::Check { settings }) => schema_check(settings),
         Command::Tune(TuneCommand::Check) => status(tune::check_command(&tune::host::Host::this(), &mut Stdout)),
         Command::Tune(TuneCommand::Apply { dry_run }) => status(tune::apply::apply_command(
             &tune::host::Host::this(),
@@ -58,6 +66,12 @@ enum Command {
     /// Look at a journal; the node may be running
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Move what a node without a fleet had into Cassandra
+    #[command(subcommand)]
+    Records(RecordsCommand),
+    /// Make and look at the fleet's tables in Cassandra
+    #[command(subcommand)]
+    Schema(SchemaCommand),
     /// Look at what this host gives a node
     #[command(subcommand)]
     Tune(TuneCommand),
@@ -98,6 +112,46 @@ enum JournalCommand {
     Check {
         /// Data directory
         dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RecordsCommand {
+    /// Write dispatch records and ended requests of a node that does not run into a file
+    Export {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// The file
+        file: PathBuf,
+    },
+    /// Write what a file holds to Cassandra; may be repeated
+    Import {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// The file
+        file: PathBuf,
+    },
+    /// Read a file whole and say what it holds
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SchemaCommand {
+    /// Make the keyspace and its tables, or bring them up to date; from one place at a time
+    Apply {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// Copies of a keyspace that is new: datacenter=N for each, separated by commas, or simple=N
+        #[arg(long, value_name = "COPIES", value_parser = schema::Replication::parse)]
+        replication: Option<schema::Replication>,
+    },
+    /// Say what there is and what is missing; status 1 when something is
+    Check {
+        #[command(flatten)]
+        settings: SettingsArgs,
     },
 }
 
@@ -225,6 +279,31 @@ fn fleet_status(settings: SettingsArgs, as_json: bool) -> ExitCode {
     }
 }
 
+fn records_export(settings: SettingsArgs, file: &Path) -> ExitCode {
+    match settings.load() {
+        Ok(loaded) => done(records::export(loaded.config, file, &mut Stdout)),
+        Err(errors) => fail(EXIT_USAGE, &errors),
+    }
+}
+
+fn records_import(settings: SettingsArgs, file: &Path) -> ExitCode {
+    with_cassandra(settings, |config| done(records::import(&config, file, &mut Stdout)))
+}
+
+fn schema_apply(settings: SettingsArgs, replication: Option<&schema::Replication>) -> ExitCode {
+    with_cassandra(settings, |config| {
+        let applied = cassandra::block_on(schema::apply(&config, replication, &mut Stdout));
+        done(applied.and_then(|applied| applied))
+    })
+}
+
+fn schema_check(settings: SettingsArgs) -> ExitCode {
+    with_cassandra(settings, |config| {
+        let checked = cassandra::block_on(schema::check(&config, &mut Stdout)).and_then(|checked| checked);
+        status(checked.map(|suits| u8::from(!suits)))
+    })
+}
+
 fn version() -> ExitCode {
     print(concat!("dispatchd ", env!("CARGO_PKG_VERSION"), "\n"))
 }
@@ -271,9 +350,34 @@ impl From<DemoArgs> for DemoOptions {
     }
 }
 
+/// Runs a command that needs Cassandra and no node.
+fn with_cassandra(settings: SettingsArgs, work: impl FnOnce(CassandraConfig) -> ExitCode) -> ExitCode {
+    let config = match settings.load() {
+        Ok(loaded) => loaded.config,
+        Err(errors) => return fail(EXIT_USAGE, &errors),
+    };
+    dispatchd::ops::log::init(config.log_level, config.log_format);
+    match CassandraConfig::of(&config) {
+        Ok(Some(config)) => {
+            let status = work(config);
+            dispatchd::ops::log::end();
+            status
+        }
+        Ok(None) => fail(
+            EXIT_USAGE,
+            &"fleet_cassandra_contact_points says not where Cassandra is",
+        ),
+        Err(error) => fail(EXIT_USAGE, &error),
+    }
+}
+
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.1..=2000.0).contains(rate));
     rate.ok_or_else(|| "a number from 0.1 to 2000".to_owned())
+}
+
+fn done<E: Display>(result: Result<(), E>) -> ExitCode {
+    status(result.map(|()| 0))
 }
 
 fn status<E: Display>(result: Result<u8, E>) -> ExitCode {

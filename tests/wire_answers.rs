@@ -181,12 +181,12 @@ fn record_pages() {
         "next_before": "abc",
     });
     check_reply(
-        &api::records(&driver("d1"), day, &rows, Some("abc"), "n1"),
+        &api::records(&driver("d1"), day, rows.iter().map(|row| (row, "n1")), Some("abc")),
         200,
         &expect,
     );
     check_reply(
-        &api::records(&driver("d1"), day, &[], None, "n1"),
+        &api::records(&driver("d1"), day, [], None),
         200,
         &json!({"driver_id": "d1", "date": "2026-03-09", "records": []}),
     );

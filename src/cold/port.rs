@@ -149,11 +149,13 @@ pub enum Query {
     },
 }
 
-/// The answer to a [`Query`], in the same order of variants.
+/// The answer to a [`Query`], in the order of its variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// To [`Query::Request`]; `None`: never ended here, or older than the retention.
     Request(Option<Box<EndedRequest>>),
+    /// To [`Query::Request`], in a fleet: it ended on the node of this name.
+    RequestElsewhere(Box<EndedRequest>, CompactString),
     /// To [`Query::Trip`].
     Trip(Option<Box<EndedRequest>>),
     /// To [`Query::Driver`]; `None`: never seen.
@@ -190,6 +192,8 @@ pub struct DriverRecord {
 pub struct RecordsPage {
     /// In the order of `offer_sent_at_ms`, newest first.
     pub rows: Vec<RecordRow>,
+    /// In a fleet the node of each row, in the same order. Empty: this node has them all.
+    pub nodes: Vec<CompactString>,
     /// Give this as `before` for the next page; `None` when there are no more rows.
     pub next_before: Option<String>,
 }

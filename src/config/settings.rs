@@ -147,6 +147,22 @@ settings! {
         "How long a driver's entry outlives its last refresh; a driver that is heard is refreshed every quarter of it.";
     fleet_redis_lease_ms: u64, "ms", within(300, 10 * MINUTE_MS), Preset::Text("3000"),
         "How long a node counts as alive after its last sign of life; renewed every third of it.";
+    fleet_cassandra_contact_points: CompactString, "", Kind::Endpoints, Preset::Text(""),
+        "Nodes of Cassandra or Scylla from which the others are found; nothing: dispatch records stay in the embedded store alone.";
+    fleet_cassandra_keyspace: CompactString, "", Kind::Keyspace, Preset::Text("dispatchd"),
+        "Keyspace of the fleet's tables; made by `dispatchd schema apply`.";
+    fleet_cassandra_datacenter: CompactString, "", Kind::Line, Preset::Text(""),
+        "Datacenter whose nodes are asked; nothing: all, for a cluster with one.";
+    fleet_cassandra_user: CompactString, "", Kind::Line, Preset::Text(""),
+        "User name for Cassandra; nothing: no authentication.";
+    fleet_cassandra_password_file: CompactString, "", Kind::Line, Preset::Text(""),
+        "File whose first line is that user's password.";
+    fleet_cassandra_timeout_ms: u64, "ms", within(10, MINUTE_MS), Preset::Text("1000"),
+        "Time for one read or write of Cassandra, repeats by the driver included; a write is then tried again, a read is answered 503.";
+    fleet_cassandra_writes_max: u32, "batches", within(1, 4096), Preset::Text("64"),
+        "Batches that are on their way to Cassandra at once.";
+    fleet_cassandra_backlog_bytes_max: u64, "bytes", within(MIB, 1 << 50), Preset::Text("1073741824"),
+        "Size of what waits for Cassandra in the embedded store, beyond which no new requests are taken.";
 
     log_level: LogLevel, "", Kind::OneOf(LogLevel::NAMES), Preset::Text("info"),
         "Least severe lines that are logged.";

@@ -44,6 +44,12 @@ pub enum Kind {
     Id,
     /// Visible ASCII characters, or none at all.
     Words,
+    /// Hosts with ports, separated by commas; or nothing.
+    Endpoints,
+    /// A name of a Cassandra keyspace that needs no quotes.
+    Keyspace,
+    /// Any text on one line, or nothing.
+    Line,
 }
 
 /// The value of a setting that no source gives.
@@ -62,7 +68,7 @@ pub enum Value {
     Integer(u64),
     /// Of `Switch`.
     Switch(bool),
-    /// Of `OneOf`, `Path`, `Address`, `Id`, `Words`.
+    /// Of `OneOf`, `Path`, `Address`, `Id`, `Words`, `Endpoints`, `Keyspace`, `Line`.
     Text(String),
 }
 
@@ -114,6 +120,9 @@ impl Kind {
             Self::Address => "IP:port, such as 127.0.0.1:8080 or [::]:8080".to_owned(),
             Self::Id => format!("1 to {} of A-Z a-z 0-9 . _ : -", crate::limits::ID_LEN_MAX),
             Self::Words => "visible ASCII characters without spaces, or nothing".to_owned(),
+            Self::Endpoints => "host:port, several separated by commas, or nothing".to_owned(),
+            Self::Keyspace => format!("a letter and up to {} of a-z 0-9 _", KEYSPACE_LEN_MAX - 1),
+            Self::Line => "a text on one line, or nothing".to_owned(),
         }
     }
 
@@ -138,6 +147,9 @@ impl Kind {
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic())
                 .then(|| Value::Text(text.to_owned())),
+            Self::Endpoints => parse_endpoints(text).map(Value::Text),
+            Self::Keyspace => is_keyspace(text).then(|| Value::Text(text.to_owned())),
+            Self::Line => (!text.contains(char::is_control)).then(|| Value::Text(text.to_owned())),
         }
     }
 
@@ -146,7 +158,15 @@ impl Kind {
             Self::Integer { min, max } => (min..=max).contains(&number),
             Self::Multiple { min, max, of } => (min..=max).contains(&number) && number.is_multiple_of(of),
             Self::PowerOfTwo { min, max } => (min..=max).contains(&number) && number.is_power_of_two(),
-            Self::Switch | Self::OneOf(_) | Self::Path | Self::Address | Self::Id | Self::Words => false,
+            Self::Switch
+            | Self::OneOf(_)
+            | Self::Path
+            | Self::Address
+            | Self::Id
+            | Self::Words
+            | Self::Endpoints
+            | Self::Keyspace
+            | Self::Line => false,
         };
         fits.then_some(Value::Integer(number))
     }
@@ -176,6 +196,33 @@ fn parse_digits(text: &str) -> Option<u64> {
 
 fn is_id(text: &str) -> bool {
     crate::fsm::ids::DriverId::parse(text).is_ok()
+}
+
+/// Longest name of a keyspace (Cassandra: `SchemaConstants.NAME_LENGTH`).
+const KEYSPACE_LEN_MAX: usize = 48;
+
+fn is_keyspace(text: &str) -> bool {
+    let follows = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.len() <= KEYSPACE_LEN_MAX
+        && text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
+        && text.bytes().all(follows)
+}
+
+/// The endpoints without blanks around them.
+fn parse_endpoints(text: &str) -> Option<String> {
+    if text.trim().is_empty() {
+        return Some(String::new());
+    }
+    let mut endpoints = Vec::new();
+    for endpoint in text.split(',').map(str::trim) {
+        let (host, port) = endpoint.rsplit_once(':')?;
+        let fits = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/');
+        if !fits || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return None;
+        }
+        endpoints.push(endpoint);
+    }
+    Some(endpoints.join(","))
 }
 
 impl Setting {

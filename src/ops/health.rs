@@ -19,7 +19,7 @@ pub enum Readiness {
     Ready,
     /// Takes no more work: SIGTERM came.
     Draining,
-    /// Lives, but cannot store: the disk is full.
+    /// Lives, but cannot store: the disk is full, or Cassandra is away.
     NotDurable,
 }
 
@@ -65,7 +65,9 @@ const fn why_not(readiness: Readiness) -> &'static str {
         Readiness::Recovering => "the node reads its journal and takes work when it is done",
         Readiness::Ready => "the node takes work",
         Readiness::Draining => "the node is stopping and takes no new work",
-        Readiness::NotDurable => "nothing can be stored: the disk is full, or less than disk_reserve_bytes is free",
+        Readiness::NotDurable => {
+            "nothing new can be stored: less than disk_reserve_bytes is free on the disk, or Cassandra does not answer or is far behind"
+        }
     }
 }
 

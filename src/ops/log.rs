@@ -46,10 +46,15 @@ pub fn end() {
 }
 
 /// Our own lines from `level` on; those of libraries from `warn` on, but for glommio's reactor, whose probe for
-/// polled I/O reports every file system that has none as an error.
+/// polled I/O reports every file system that has none as an error, and for Cassandra's driver, which tells each of its attempts
+/// to connect: what they come to is told in lines of our own. From `debug` on they are there.
 fn own_lines(level: LogLevel) -> EnvFilter {
     let (own, others) = (level_filter(level), level_filter(level).min(LevelFilter::WARN));
-    EnvFilter::new(format!("{others},dispatchd={own},glommio::reactor=off"))
+    let driver = match level {
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info => LevelFilter::OFF,
+        LogLevel::Debug | LogLevel::Trace => others,
+    };
+    EnvFilter::new(format!("{others},dispatchd={own},glommio::reactor=off,scylla={driver}"))
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {

@@ -14,8 +14,14 @@ use crate::wire::respond::{Problem, Reply};
 use std::collections::VecDeque;
 
 impl<P: Platform> Shard<P> {
-    /// Answers from an ended request that only the store has: the same actor, for a moment.
-    pub(super) fn answer_from_store(&mut self, ended: EndedRequest, letters: VecDeque<Letter>) {
+    /// Answers from an ended request of this node that only the store has.
+    pub(super) fn answer_stored(&mut self, ended: EndedRequest, letters: VecDeque<Letter>) {
+        let node = self.config.node_id.clone();
+        self.answer_from_store(ended, letters, &node);
+    }
+
+    /// Answers from an ended request that only a store has: the same actor, for a moment. `node` had it.
+    pub(super) fn answer_from_store(&mut self, ended: EndedRequest, letters: VecDeque<Letter>, node: &str) {
         let mut request = match Request::restored(ended.log) {
             Ok(request) => request,
             Err(error) => {
@@ -40,7 +46,7 @@ impl<P: Platform> Shard<P> {
                 },
                 Letter::TripCancelled { reason, reply, .. } => RequestEvent::TripCancelled { reason, reply },
                 Letter::View { audit, reply, .. } => {
-                    let answer = view(&request, audit, &self.config.node_id);
+                    let answer = view(&request, audit, node);
                     self.answer(reply, answer);
                     continue;
                 }

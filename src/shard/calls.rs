@@ -16,6 +16,7 @@ use crate::wire::api;
 use crate::wire::http::Head;
 use crate::wire::respond::{PROMETHEUS_TEXT, Problem, Reply};
 use crate::wire::route::{EventsQuery, RecordsQuery, Route, route};
+use compact_str::CompactString;
 
 impl<P: Platform> Shard<P> {
     /// One call.
@@ -247,9 +248,15 @@ impl<P: Platform> Shard<P> {
         }
         match (ask, answer) {
             (Ask::Request(request_id), From::Request(ended)) => self.request_looked_up(&request_id, ended),
-            (Ask::Request(request_id), _) => self.request_lookup_failed(&request_id),
+            (Ask::Request(request_id), From::RequestElsewhere(ended, node)) => {
+                let letters = self.requests.unpark(&request_id);
+                self.answer_from_store(*ended, letters, &node);
+            }
+            (Ask::Request(request_id), From::Failed(error)) => {
+                self.request_lookup_failed(&request_id, &problem_of(error));
+            }
             (Ask::Trip(trip_id), From::Trip(ended)) => self.trip_looked_up(&trip_id, Ok(ended)),
-            (Ask::Trip(trip_id), _) => self.trip_looked_up(&trip_id, Err(Problem::not_durable())),
+            (Ask::Trip(trip_id), From::Failed(error)) => self.trip_looked_up(&trip_id, Err(problem_of(error))),
             (Ask::Known(driver_id), From::Driver(record)) => self.driver_known(&driver_id, record.as_ref()),
             (Ask::Known(driver_id), _) => self.driver_known(&driver_id, None),
             (Ask::Driver(driver_id, reply), From::Driver(record)) => {
@@ -257,8 +264,14 @@ impl<P: Platform> Shard<P> {
                 self.answer_durably(reply, answer);
             }
             (Ask::Records(driver_id, date, reply), From::Records(page)) => {
-                let (rows, before) = (&page.rows, page.next_before.as_deref());
-                let answer = api::records(&driver_id, date, rows, before, &self.config.node_id);
+                let node = &self.config.node_id;
+                let nodes = page
+                    .nodes
+                    .iter()
+                    .chain(std::iter::repeat(node))
+                    .map(CompactString::as_str);
+                let rows = page.rows.iter().zip(nodes);
+                let answer = api::records(&driver_id, date, rows, page.next_before.as_deref());
                 self.answer(reply, answer);
             }
             (Ask::Events(reply), From::Events(page)) => {
@@ -272,14 +285,19 @@ impl<P: Platform> Shard<P> {
                 Ask::Driver(_, reply) | Ask::Records(_, _, reply) | Ask::Events(reply) | Ask::Acked(_, reply),
                 From::Failed(error),
             ) => {
-                let problem = match error.fault {
-                    port::Fault::Caller => Problem::invalid(error.message),
-                    port::Fault::Store => Problem::not_durable(),
-                };
-                self.answer(reply, problem.into_reply());
+                self.answer(reply, problem_of(error).into_reply());
             }
             (ask, answer) => unreachable!("the store answers what was asked: {ask:?} {answer:?}"),
         }
+    }
+}
+
+/// What a caller hears of a store that could not answer: why, if it may help to ask again.
+fn problem_of(error: port::StoreError) -> Problem {
+    match error.fault {
+        port::Fault::Caller => Problem::invalid(error.message),
+        port::Fault::Store if error.retry => Problem::new(503, "not_durable", error.message),
+        port::Fault::Store => Problem::not_durable(),
     }
 }
 

@@ -82,7 +82,7 @@ impl Requests {
     }
 
     /// Everything that came for an id.
-    fn unpark(&mut self, id: &RequestId) -> VecDeque<Letter> {
+    pub(super) fn unpark(&mut self, id: &RequestId) -> VecDeque<Letter> {
         let parked = self.parked.remove(id);
         self.lookups -= usize::from(parked.as_ref().is_some_and(|parked| !parked.has_offer));
         parked.unwrap_or_default().letters
@@ -214,15 +214,15 @@ impl<P: Platform> Shard<P> {
     pub(super) fn request_looked_up(&mut self, request_id: &RequestId, ended: Option<Box<EndedRequest>>) {
         if let Some(ended) = ended {
             let letters = self.requests.unpark(request_id);
-            return self.answer_from_store(*ended, letters);
+            return self.answer_stored(*ended, letters);
         }
         self.settle_unknown(request_id);
     }
 
     /// The store could not be asked: nothing is known, so nothing is taken in.
-    pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId) {
+    pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId, problem: &Problem) {
         for letter in self.requests.unpark(request_id) {
-            self.refuse_letter(&letter, &Problem::not_durable());
+            self.refuse_letter(&letter, problem);
         }
     }
 
@@ -319,7 +319,7 @@ impl<P: Platform> Shard<P> {
     pub(super) fn trip_looked_up(&mut self, trip_id: &TripId, ended: Result<Option<Box<EndedRequest>>, Problem>) {
         let letters = self.requests.parked_trips.remove(trip_id).unwrap_or_default();
         match ended {
-            Ok(Some(ended)) => self.answer_from_store(*ended, letters),
+            Ok(Some(ended)) => self.answer_stored(*ended, letters),
             Ok(None) => letters.into_iter().for_each(|letter| self.unknown(letter)),
             Err(problem) => letters
                 .into_iter()

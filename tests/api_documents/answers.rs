@@ -337,7 +337,8 @@ fn answers_about_drivers() {
         response_at_ms: AT_MS,
     };
     let date = jiff::civil::date(2026, 3, 6);
-    let reply = api::records(&id, date, &all.map(row), Some("next"), "node-1");
+    let rows = all.map(row);
+    let reply = api::records(&id, date, rows.iter().map(|row| (row, "node-1")), Some("next"));
     check(&document, "/v1/drivers/{driver_id}/records", "get", &reply);
     let records: Value = serde_json::from_slice(&reply.body).unwrap();
     for record in records["records"].as_array().unwrap() {

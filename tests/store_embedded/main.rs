@@ -7,6 +7,7 @@ mod events;
 mod failures;
 mod kill;
 mod measure;
+mod outbox;
 mod records;
 mod retention;
 mod support;

@@ -1,9 +1,10 @@
 //! Values of the embedded store: rkyv, checked when read. The store below adds checksums of its own to every block and
 //! every batch, so that a value that fails the check here means a bug or another format, not a flipped bit.
 
+use super::outbox::OutboxEntry;
 use crate::cold::port::{DriverRecord, EndedRequest, StoreError};
 use crate::fsm::ids::TripId;
-use crate::fsm::types::{Published, ResponseType, UnixMs};
+use crate::fsm::types::{LogEntry, Published, RecordRow, ResponseType, UnixMs};
 use rkyv::api::high::{HighSerializer, HighValidator, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Error, Strategy};
@@ -106,7 +107,31 @@ impl Decoder {
         self.decode(bytes)
     }
 
-    /// A dispatch record.
+    /// An entry of the outbox.
+    ///
+    /// # Errors
+    /// The bytes are none.
+    pub fn outbox(&mut self, bytes: &[u8]) -> Result<OutboxEntry, StoreError> {
+        self.decode(bytes)
+    }
+
+    /// Steps of a request.
+    ///
+    /// # Errors
+    /// The bytes are none.
+    pub fn steps(&mut self, bytes: &[u8]) -> Result<Vec<LogEntry>, StoreError> {
+        self.decode(bytes)
+    }
+
+    /// A whole dispatch record.
+    ///
+    /// # Errors
+    /// The bytes are none.
+    pub fn record(&mut self, bytes: &[u8]) -> Result<RecordRow, StoreError> {
+        self.decode(bytes)
+    }
+
+    /// What a dispatch record holds beside its key.
     ///
     /// # Errors
     /// The bytes are none.

@@ -1,10 +1,12 @@
 //! How a store is opened: retention, sizes, and the clock and the disk as it sees them.
 
+use super::readers::FarAsk;
 use crate::cold::port::StoreError;
 use crate::fsm::types::UnixMs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// The contract's least memory of ended ids, in days.
 pub const IDEMPOTENCY_RETENTION_DAYS_MIN: u32 = 7;
@@ -62,6 +64,17 @@ pub struct StoreConfig {
     pub cache_bytes: u64,
     /// Clock and disk.
     pub surroundings: Surroundings,
+    /// The fleet's store, which gets what is committed here and is asked for what is not known here.
+    pub fleet: Option<FleetLink>,
+}
+
+/// The embedded store's way to the fleet's.
+#[derive(Clone)]
+pub struct FleetLink {
+    /// Questions that this node alone cannot answer.
+    pub asks: UnboundedSender<FarAsk>,
+    /// Bytes that may wait for the fleet's store before no new requests are taken.
+    pub outbox_bytes_max: u64,
 }
 
 impl StoreConfig {
@@ -75,6 +88,7 @@ impl StoreConfig {
             disk_reserve_bytes: 512 << 20,
             cache_bytes: 64 << 20,
             surroundings: Surroundings::of_machine(dir),
+            fleet: None,
         }
     }
 

@@ -10,6 +10,8 @@
 //! | `off_shift` | since `u64`, driver id | nothing |
 //! | `rows-DAY` | driver id `0` !sent-at `u64` request id `0` !attempt `u32` | `RowTail` |
 //! | `ended-FIRST-LAST` (days) | hash of the request id `u64`, request id | `EndedRequest` |
+//! | `meta` | `o` | number of the last outbox entry that the fleet's store has, `u64` |
+//! | `outbox-FIRST` (number) | number `u64` | `OutboxEntry` |
 //! | `events-FIRST` (cursor) | cursor of the block's first event `u64` | a block of `Published` |
 //!
 //! A block holds events with successive cursors, each as length `u32` and value: events are most of what is written, and
@@ -32,6 +34,9 @@ pub const WATERMARK: u8 = b'w';
 pub const CONSUMER: u8 = b'c';
 /// `meta`: prefix of event chunks.
 pub const CHUNK: u8 = b'e';
+
+/// `meta`: how far the outbox was carried away.
+pub const OUTBOX_MARK: &[u8] = b"o";
 
 /// The UTC day of a time, counted from 1970-01-01.
 pub const fn day_of(at_ms: UnixMs) -> u64 {

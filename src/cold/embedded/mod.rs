@@ -12,8 +12,10 @@
 mod codec;
 mod config;
 mod events;
+mod export;
 mod keys;
 mod mend;
+mod outbox;
 mod polls;
 mod queries;
 mod readers;
@@ -23,9 +25,16 @@ mod status;
 mod tables;
 mod writer;
 
-pub use config::{EVENTS_BYTES_MIN, IDEMPOTENCY_RETENTION_DAYS_MIN, RETENTION_DAYS_MAX, StoreConfig, Surroundings};
+pub use codec::{Decoder, Encoder};
+pub use config::{
+    EVENTS_BYTES_MIN, FleetLink, IDEMPOTENCY_RETENTION_DAYS_MIN, RETENTION_DAYS_MAX, StoreConfig, Surroundings,
+};
 pub use events::CONSUMERS_MAX;
+pub use export::StoreExport;
+pub use keys::RowPlace;
+pub use outbox::{OutboxEntry, OutboxPage, OutboxReader, OutboxState};
 pub use polls::POLLS_PARKED_MAX;
+pub use readers::{FarAsk, RecordsAsk};
 pub use status::StoreHealth;
 pub use tables::FORMAT_VERSION;
 pub use writer::SWEEP_PERIOD_MS;
@@ -38,6 +47,7 @@ use crate::ops::metrics::StoreMetrics;
 use crossbeam::channel::{Sender, unbounded};
 use events::{Chunk, Consumer, EventLog};
 use fjall::PersistMode;
+use outbox::Outbox;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +62,7 @@ pub struct Store {
     writer: Sender<ToStore>,
     lookup: Sender<ToLookup>,
     threads: Option<Threads>,
+    outbox: Option<Arc<OutboxState>>,
     watermarks: SharedWatermarks,
     health: Arc<StoreHealth>,
     metrics: Arc<StoreMetrics>,
@@ -75,6 +86,12 @@ impl Store {
         let events = load_events(&tables, &config)?;
         let health = Arc::new(StoreHealth::default());
         let metrics = Arc::new(StoreMetrics::default());
+        let fleet = config.fleet.clone();
+        let outbox = match &fleet {
+            Some(fleet) => Some(Outbox::open(&tables, fleet.outbox_bytes_max, &health)?),
+            None => None,
+        };
+        let outbox_state = outbox.as_ref().map(Outbox::state);
         let (to_writer, received) = unbounded();
         let (to_lookup, looked_up) = unbounded();
         let (to_pages, paged) = unbounded();
@@ -87,16 +104,19 @@ impl Store {
             metrics: Arc::clone(&metrics),
             shared_watermarks: Arc::clone(&watermarks),
             events,
+            outbox,
         };
+        let asks = fleet.map(|fleet| fleet.asks);
+        let (lookup_fleet, pages_fleet) = (asks.clone(), asks);
         let (lookup_tables, lookup_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
         let (pages_tables, pages_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
         let threads = Threads {
             writer: spawn("store-writer", &health, move || writer.run())?,
             lookup: spawn("store-lookup", &health, move || {
-                readers::run_lookups(&lookup_tables, &lookup_metrics, &looked_up);
+                readers::run_lookups(&lookup_tables, &lookup_metrics, lookup_fleet.as_ref(), &looked_up);
             })?,
             pages: spawn("store-pages", &health, move || {
-                readers::run_pages(&pages_tables, &pages_metrics, &paged);
+                readers::run_pages(&pages_tables, &pages_metrics, pages_fleet.as_ref(), &paged);
             })?,
         };
         Ok(Self {
@@ -104,10 +124,17 @@ impl Store {
             writer: to_writer,
             lookup: to_lookup,
             threads: Some(threads),
+            outbox: outbox_state,
             watermarks,
             health,
             metrics,
         })
+    }
+
+    /// What is to be carried to the fleet's store; `None`: there is no fleet. For one reader.
+    pub fn outbox(&self) -> Option<OutboxReader> {
+        let state = Arc::clone(self.outbox.as_ref()?);
+        Some(OutboxReader::new(Arc::clone(&self.tables), state))
     }
 
     /// A handle for one shard. `waker` is called from the store's threads after something came into the inbox.

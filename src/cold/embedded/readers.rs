@@ -18,6 +18,7 @@ use crossbeam::channel::Receiver;
 use fjall::Keyspace;
 use std::ops::Bound;
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// What the writer hands to the pages thread.
 pub enum ToPages {
@@ -52,14 +53,69 @@ pub struct RecordsAsk {
     pub before: Option<String>,
 }
 
-/// Answers point queries until told to stop.
-pub fn run_lookups(tables: &Tables, metrics: &StoreMetrics, asked: &Receiver<ToLookup>) {
+/// A question that this node alone cannot answer, on its way to the fleet's store, which gives the answer.
+pub enum FarAsk {
+    /// A request that this node does not know.
+    Request {
+        /// Where the answer goes.
+        inbox: Arc<Inbox>,
+        /// Whose answer it is.
+        token: u64,
+        /// Which request.
+        request_id: RequestId,
+    },
+    /// Dispatch records, of which `own` are this node's.
+    Records {
+        /// The question.
+        ask: RecordsAsk,
+        /// This node's rows.
+        own: RecordsPage,
+    },
+}
+
+impl FarAsk {
+    /// Answers that it cannot be answered.
+    pub fn fail(self, error: StoreError) {
+        match self {
+            Self::Request { inbox, token, .. } => inbox.answer(token, Answer::Failed(error)),
+            Self::Records { ask, .. } => ask.inbox.answer(ask.token, Answer::Failed(error)),
+        }
+    }
+}
+
+/// Hands a question over. The fleet's thread ends after the shards; an end before that was a panic, which ends the process.
+fn ask_far(fleet: &UnboundedSender<FarAsk>, ask: FarAsk) {
+    if let Err(refused) = fleet.send(ask) {
+        refused.0.fail(StoreError::unavailable("the fleet's store is closed"));
+    }
+}
+
+/// Answers point queries until told to stop. What `fleet` may know goes there.
+pub fn run_lookups(
+    tables: &Tables,
+    metrics: &StoreMetrics,
+    fleet: Option<&UnboundedSender<FarAsk>>,
+    asked: &Receiver<ToLookup>,
+) {
     let mut decoder = Decoder::default();
     let mut key = Vec::new();
     while let Ok(ToLookup::Ask(Ask { inbox, token, query })) = asked.recv() {
         let answer = match query {
-            Query::Request(request) => {
-                find_request(tables, &mut decoder, &mut key, &request).map(|found| Answer::Request(found.map(Box::new)))
+            Query::Request(request_id) => {
+                let found = find_request(tables, &mut decoder, &mut key, &request_id);
+                if let (Ok(None), Some(fleet)) = (&found, fleet) {
+                    metrics.lookups.inc();
+                    ask_far(
+                        fleet,
+                        FarAsk::Request {
+                            inbox,
+                            token,
+                            request_id,
+                        },
+                    );
+                    continue;
+                }
+                found.map(|found| Answer::Request(found.map(Box::new)))
             }
             Query::Trip(trip) => find_trip(tables, &mut decoder, &trip).map(|found| Answer::Trip(found.map(Box::new))),
             Query::Driver(driver) => find_driver(tables, &mut decoder, &driver).map(Answer::Driver),
@@ -72,8 +128,13 @@ pub fn run_lookups(tables: &Tables, metrics: &StoreMetrics, asked: &Receiver<ToL
     }
 }
 
-/// Answers pages until the writer is gone.
-pub fn run_pages(tables: &Tables, metrics: &StoreMetrics, asked: &Receiver<ToPages>) {
+/// Answers pages until the writer is gone. Records of other nodes come from `fleet`.
+pub fn run_pages(
+    tables: &Tables,
+    metrics: &StoreMetrics,
+    fleet: Option<&UnboundedSender<FarAsk>>,
+    asked: &Receiver<ToPages>,
+) {
     let mut decoder = Decoder::default();
     while let Ok(message) = asked.recv() {
         match message {
@@ -86,8 +147,11 @@ pub fn run_pages(tables: &Tables, metrics: &StoreMetrics, asked: &Receiver<ToPag
             ToPages::Records(ask) => {
                 let page = read_records(tables, &mut decoder, &ask);
                 metrics.pages.inc();
-                ask.inbox
-                    .answer(ask.token, page.map_or_else(Answer::Failed, Answer::Records));
+                match (page, fleet) {
+                    (Ok(own), Some(fleet)) => ask_far(fleet, FarAsk::Records { ask, own }),
+                    (Ok(page), None) => ask.inbox.answer(ask.token, Answer::Records(page)),
+                    (Err(error), _) => ask.inbox.answer(ask.token, Answer::Failed(error)),
+                }
             }
             ToPages::Discard(keyspace) => drop(keyspace),
         }

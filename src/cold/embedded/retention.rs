@@ -3,6 +3,7 @@
 use super::config::StoreConfig;
 use super::events::EventLog;
 use super::keys;
+use super::outbox::Outbox;
 use super::tables::{Partitions, Tables, broken};
 use crate::cold::port::StoreError;
 use crate::fsm::types::UnixMs;
@@ -22,7 +23,13 @@ pub enum Swept {
 ///
 /// # Errors
 /// The disk.
-pub fn sweep(tables: &Tables, config: &StoreConfig, events: &mut EventLog, now: UnixMs) -> Result<Swept, StoreError> {
+pub fn sweep(
+    tables: &Tables,
+    config: &StoreConfig,
+    events: &mut EventLog,
+    outbox: Option<&mut Outbox>,
+    now: UnixMs,
+) -> Result<Swept, StoreError> {
     let today = keys::day_of(now);
     let dropped = match drop_day(tables, &tables.rows, today, config.records_retention_days)? {
         Some(keyspace) => Some(keyspace),
@@ -32,6 +39,11 @@ pub fn sweep(tables: &Tables, config: &StoreConfig, events: &mut EventLog, now: 
         return Ok(Swept::Partition(keyspace));
     }
     if let Some(keyspace) = drop_chunk(tables, events, now)? {
+        return Ok(Swept::Partition(keyspace));
+    }
+    if let Some(outbox) = outbox
+        && let Some(keyspace) = outbox.drop_oldest(tables)?
+    {
         return Ok(Swept::Partition(keyspace));
     }
     let Some(name) = events.forget_consumer(now) else {

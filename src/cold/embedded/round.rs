@@ -5,6 +5,7 @@ use super::codec::{Decoder, Encoder, RowTail, push_event};
 use super::config::StoreConfig;
 use super::events::{Consumer, EventLog};
 use super::keys::{self, RowPlace};
+use super::outbox::Outbox;
 use super::tables::{Tables, broken};
 use crate::cold::port::{Commit, DriverRecord, EndedRequest, Source, StoreError};
 use crate::fsm::ids::DriverId;
@@ -54,6 +55,7 @@ pub struct Round<'a> {
     tools: &'a mut Tools,
     watermarks: &'a mut BTreeMap<Source, u64>,
     events: &'a mut EventLog,
+    outbox: Option<&'a mut Outbox>,
     now: UnixMs,
     ended_retention_days: u32,
     /// Rows and ended requests of earlier days are out of retention already.
@@ -79,6 +81,7 @@ impl<'a> Round<'a> {
         tools: &'a mut Tools,
         watermarks: &'a mut BTreeMap<Source, u64>,
         events: &'a mut EventLog,
+        outbox: Option<&'a mut Outbox>,
         now: UnixMs,
     ) -> Self {
         let today = keys::day_of(now);
@@ -88,6 +91,7 @@ impl<'a> Round<'a> {
             tools,
             watermarks,
             events,
+            outbox,
             now,
             ended_retention_days: config.ended_retention_days(),
             rows_day_min: today.saturating_sub(config.records_retention_days.into()),
@@ -122,6 +126,9 @@ impl<'a> Round<'a> {
         *stored = commit.lsn;
         self.marks.insert(commit.source, commit.lsn);
         self.counts.commits += 1;
+        if let Some(outbox) = &mut self.outbox {
+            outbox.add(self.tables, &mut self.batch, &mut self.tools.encoder, &commit, self.now)?;
+        }
         for row in &commit.rows {
             self.add_row(row)?;
         }
@@ -178,7 +185,13 @@ impl<'a> Round<'a> {
             debug_assert_eq!(self.counts.commits, 0);
             return Ok((self.counts.repeated > 0).then_some(self.counts));
         }
+        if let Some(outbox) = &mut self.outbox {
+            outbox.put_mark(self.tables, &mut self.batch);
+        }
         self.batch.commit().map_err(broken)?;
+        if let Some(outbox) = self.outbox {
+            outbox.durable();
+        }
         self.counts.batches = 1;
         Ok(Some(self.counts))
     }

@@ -2,7 +2,7 @@
 //! [`StoreMetrics`](crate::ops::metrics::StoreMetrics).)
 
 use crate::cold::port::StoreError;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const HEALTHY: u8 = 0;
@@ -13,13 +13,29 @@ const FATAL: u8 = 2;
 #[derive(Debug, Default)]
 pub struct StoreHealth {
     state: AtomicU8,
+    /// The fleet's store does not answer.
+    far_away: AtomicBool,
+    /// More waits for the fleet's store than may.
+    outbox_full: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
 
 impl StoreHealth {
-    /// Whether commits are being stored.
+    /// Whether commits are being stored, and new requests may be promised that.
     pub fn is_healthy(&self) -> bool {
         self.state.load(Ordering::Acquire) == HEALTHY
+            && !self.far_away.load(Ordering::Acquire)
+            && !self.outbox_full.load(Ordering::Acquire)
+    }
+
+    /// The fleet's store went away or came back. Returns whether that is news.
+    pub fn set_far_away(&self, away: bool) -> bool {
+        self.far_away.swap(away, Ordering::AcqRel) != away
+    }
+
+    /// More waits for the fleet's store than may, or no longer. Returns whether that is news.
+    pub fn set_outbox_full(&self, full: bool) -> bool {
+        self.outbox_full.swap(full, Ordering::AcqRel) != full
     }
 
     /// Whether the store has failed for good (a write or an `fsync` failed): the process should end with an error.

@@ -47,7 +47,7 @@ const _: () = assert!(
 pub struct Partition {
     /// First day or cursor.
     pub first: u64,
-    /// Last day; `u64::MAX` for events, where the next partition says it.
+    /// Last day; `u64::MAX` for events and the outbox, where the next partition says it.
     pub last: u64,
     /// Its data.
     pub keyspace: Keyspace,
@@ -69,6 +69,8 @@ pub enum Kind {
     Ended,
     /// Events by cursor.
     Events,
+    /// What waits for the fleet's store, by number.
+    Outbox,
 }
 
 impl Kind {
@@ -77,12 +79,13 @@ impl Kind {
             Self::Rows => "rows-",
             Self::Ended => "ended-",
             Self::Events => "events-",
+            Self::Outbox => "outbox-",
         }
     }
 
     fn name(self, first: u64, last: u64) -> String {
         match self {
-            Self::Rows | Self::Events => format!("{}{first}", self.prefix()),
+            Self::Rows | Self::Events | Self::Outbox => format!("{}{first}", self.prefix()),
             Self::Ended => format!("{}{first}-{last}", self.prefix()),
         }
     }
@@ -92,7 +95,7 @@ impl Kind {
         let rest = name.strip_prefix(self.prefix())?;
         match self {
             Self::Rows => rest.parse().ok().map(|day| (day, day)),
-            Self::Events => rest.parse().ok().map(|first| (first, u64::MAX)),
+            Self::Events | Self::Outbox => rest.parse().ok().map(|first| (first, u64::MAX)),
             Self::Ended => {
                 let (first, last) = rest.split_once('-')?;
                 Some((first.parse().ok()?, last.parse().ok()?))
@@ -104,7 +107,7 @@ impl Kind {
         let options = KeyspaceCreateOptions::default().max_memtable_size(BUFFER_BYTES);
         match self {
             // Read by range only: a filter would never be asked.
-            Self::Rows | Self::Events => options.filter_policy(FilterPolicy::disabled()),
+            Self::Rows | Self::Events | Self::Outbox => options.filter_policy(FilterPolicy::disabled()),
             // Most ids that are asked for are missing: the filter is the answer.
             Self::Ended => options
                 .filter_policy(FilterPolicy::new([
@@ -213,6 +216,8 @@ pub struct Tables {
     pub ended: Partitions,
     /// Events by cursor.
     pub events: Partitions,
+    /// What waits for the fleet's store.
+    pub outbox: Partitions,
 }
 
 impl Tables {
@@ -242,6 +247,7 @@ impl Tables {
             rows: Partitions::open(&db, Kind::Rows)?,
             ended: Partitions::open(&db, Kind::Ended)?,
             events: Partitions::open(&db, Kind::Events)?,
+            outbox: Partitions::open(&db, Kind::Outbox)?,
             meta,
             db,
         })

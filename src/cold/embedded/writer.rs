@@ -12,6 +12,7 @@
 
 use super::config::StoreConfig;
 use super::events::EventLog;
+use super::outbox::Outbox;
 use super::polls::{Poll, Polls};
 use super::queries::{Due, first_wanted, read_or_wait, settle};
 use super::readers::ToPages;
@@ -60,6 +61,8 @@ pub struct Writer {
     pub shared_watermarks: SharedWatermarks,
     /// Event bookkeeping.
     pub events: EventLog,
+    /// What the fleet's store is to get; `None`: there is no fleet.
+    pub outbox: Option<Outbox>,
 }
 
 /// A commit's receipt: who hears of it when it is stored.
@@ -255,9 +258,14 @@ impl State {
         let (now, round_began) = (self.now(), Instant::now());
         self.round_started = (!self.queue.is_empty()).then_some(round_began).or(self.round_started);
         let Writer {
-            tables, config, events, ..
+            tables,
+            config,
+            events,
+            outbox,
+            ..
         } = &mut self.writer;
-        let mut round = Round::begin(tables, config, &mut self.tools, &mut self.watermarks, events, now);
+        let (tools, outbox) = (&mut self.tools, outbox.as_mut());
+        let mut round = Round::begin(tables, config, tools, &mut self.watermarks, events, outbox, now);
         let mut receipts: Vec<Receipt> = Vec::new();
         let (mut commits, mut bytes) = (0, 0);
         while commits < ROUND_COMMITS_MAX && bytes < ROUND_BYTES_MAX {
@@ -396,9 +404,13 @@ impl State {
             return;
         }
         let Writer {
-            tables, config, events, ..
+            tables,
+            config,
+            events,
+            outbox,
+            ..
         } = &mut self.writer;
-        match sweep(tables, config, events, now) {
+        match sweep(tables, config, events, outbox.as_mut(), now) {
             Ok(Swept::Nothing) => {
                 self.sweep_at_ms = now + SWEEP_PERIOD_MS;
                 // Files that are being replaced at this moment make it fail; the next sweep asks again.
@@ -436,6 +448,9 @@ impl State {
     fn finish(mut self) -> Result<(), StoreError> {
         for poll in self.polls.take_due(UnixMs::MAX) {
             poll.inbox.answer(poll.token, Answer::Events(EventsPage::default()));
+        }
+        if let (Some(outbox), None) = (&mut self.writer.outbox, &self.failed) {
+            outbox.store_mark(&self.writer.tables)?;
         }
         match self.failed {
             Some(error) => Err(error),

@@ -5,7 +5,7 @@ use super::reception::Reception;
 use super::start::{self, Room, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
 use crate::cold::registry::DriverRegistry;
-use crate::cold::{Source, Store, StoreConfig, StoreHandle, Surroundings};
+use crate::cold::{Cassandra, CassandraConfig, FleetLink, Source, Store, StoreConfig, StoreHandle, Surroundings};
 use crate::config::Config;
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
@@ -49,6 +49,7 @@ pub(super) struct Boot {
 struct Opened {
     clock: Clock,
     store: Arc<Store>,
+    cassandra: Option<Cassandra>,
     shared: Arc<Shared>,
 }
 
@@ -57,6 +58,7 @@ pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) registry: Option<Arc<DriverRegistry>>,
+    pub(super) cassandra: Option<Cassandra>,
     pub(super) threads: Vec<ExecutorJoinHandle<()>>,
     /// Of every shard's ring.
     pub(super) wakers: Vec<Waker>,
@@ -108,11 +110,17 @@ impl Boot {
 
     /// What runs, after [`crate::node::bring_up`].
     pub(super) fn running(self) -> Running {
-        let Opened { store, shared, .. } = self.opened.expect("the store was opened");
+        let Opened {
+            store,
+            cassandra,
+            shared,
+            ..
+        } = self.opened.expect("the store was opened");
         Running {
             shared,
             store,
             registry: self.registry,
+            cassandra,
             threads: self.threads,
             wakers: self.wakers,
         }
@@ -130,11 +138,26 @@ impl Host for Boot {
 
     fn open_store(&mut self, newest_ms: UnixMs) -> Result<(), ServeError> {
         let clock = Clock::start(newest_ms);
-        let store = open_store(&self.config, clock)?;
+        let fleet = CassandraConfig::of(&self.config);
+        let fleet = fleet.map_err(|error| ServeError::new("cannot use Cassandra", error))?;
+        let (asks, asked) = tokio::sync::mpsc::unbounded_channel();
+        let link = fleet.is_some().then(|| FleetLink {
+            asks,
+            outbox_bytes_max: self.config.fleet_cassandra_backlog_bytes_max,
+        });
+        let store = open_store(&self.config, clock, link)?;
         let registry = Registry::new(self.config.shard_count(), store.metrics());
+        let cassandra = match (fleet, store.outbox()) {
+            (Some(fleet), Some(outbox)) => {
+                let cassandra = Cassandra::start(fleet, asked, outbox, store.health(), registry.cassandra());
+                Some(cassandra.map_err(|error| ServeError::new("cannot use Cassandra", error))?)
+            }
+            _ => None,
+        };
         self.opened = Some(Opened {
             clock,
             store: Arc::new(store),
+            cassandra,
             shared: Arc::new(Shared::new(Arc::clone(&self.health), Arc::new(registry))),
         });
         Ok(())
@@ -177,7 +200,9 @@ impl Host for Boot {
 
     fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError> {
         self.start_registry(incarnation)?;
-        let Opened { clock, store, shared } = self.opened();
+        let Opened {
+            clock, store, shared, ..
+        } = self.opened();
         let common = start::Common {
             incarnation,
             config: &self.config,
@@ -254,7 +279,7 @@ impl Host for Boot {
     }
 }
 
-fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
+fn open_store(config: &Config, clock: Clock, fleet: Option<FleetLink>) -> Result<Store, ServeError> {
     let dir = config.data_dir.join("store");
     let surroundings = Surroundings {
         now_ms: Arc::new(move || clock.now_ms()),
@@ -267,6 +292,7 @@ fn open_store(config: &Config, clock: Clock) -> Result<Store, ServeError> {
         events_bytes_max: config.events_bytes_max,
         disk_reserve_bytes: config.disk_reserve_bytes,
         surroundings,
+        fleet,
         ..StoreConfig::new(&dir)
     };
     Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))

@@ -1,12 +1,13 @@
 //! The node as a process of this machine: data directory, limits, signals, listeners, threads, and the end.
 //!
-//! Not in a build without the feature `fleet`, in which there is no client of Redis: there is no program then, and
+//! Not in a build without the feature `fleet`, in which there are no clients of Redis and Cassandra: there is no program then, and
 //! whoever brings a node up has a [`Host`](super::Host) of its own.
 
 mod boot;
 mod fleet;
 mod identity;
 mod reception;
+pub mod records;
 mod start;
 
 use super::{ServeError, bring_up};
@@ -38,6 +39,8 @@ const PORT_LOOKS: u32 = 60;
 const PORT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the node looks whether its store has failed.
 const STORE_PROBE: Duration = Duration::from_millis(200);
+/// How long the end of a node waits for Cassandra to take what it still lacks; the outbox keeps the rest.
+const CASSANDRA_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a node until it has drained (`Ok`) or cannot go on.
 ///
@@ -75,6 +78,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         shared,
         store,
         registry,
+        cassandra,
         threads,
         wakers,
     } = boot.running();
@@ -91,6 +95,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     tracing::info!("drained");
     if let Some(registry) = registry.and_then(Arc::into_inner) {
         registry.shutdown();
+    }
+    if let Some(cassandra) = cassandra {
+        cassandra.finish(CASSANDRA_PATIENCE);
     }
     let store = Arc::into_inner(store).expect("the shards that shared it have ended");
     store

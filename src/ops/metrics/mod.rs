@@ -1,6 +1,6 @@
 //! Metrics: a set per writing thread, summed when somebody asks.
 //!
-//! Owns the table of metrics ([`ShardMetrics`], [`StoreMetrics`]) and its text form. Must never carry an id in a label,
+//! Owns the table of metrics ([`ShardMetrics`], [`StoreMetrics`], [`CassandraMetrics`]) and its text form. Must never carry an id in a label,
 //! and costs a writer one load and one store on a line that no other thread writes.
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,7 @@ pub use instruments::{BUCKET_BOUNDS_US, Counter, Family, Gauge, Histogram};
 pub use labels::{
     BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
-pub use table::{Counters, Gauges, RegistryMetrics, ShardMetrics, StoreMetrics};
+pub use table::{CassandraMetrics, Counters, Gauges, RegistryMetrics, ShardMetrics, StoreMetrics};
 
 use super::health::{Health, Readiness};
 use super::process::ProcessStats;
@@ -27,6 +27,7 @@ pub struct Registry {
     shards: Box<[CachePadded<ShardMetrics>]>,
     store: Arc<StoreMetrics>,
     registry: CachePadded<RegistryMetrics>,
+    cassandra: Arc<CassandraMetrics>,
 }
 
 /// What a node says of itself to others.
@@ -51,6 +52,7 @@ impl Registry {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             store,
             registry: CachePadded::default(),
+            cassandra: Arc::default(),
         }
     }
 
@@ -75,6 +77,11 @@ impl Registry {
     /// When there is no such shard.
     pub fn shard(&self, shard: u16) -> &ShardMetrics {
         &self.shards[usize::from(shard)]
+    }
+
+    /// The set of the thread that speaks with Cassandra.
+    pub fn cassandra(&self) -> Arc<CassandraMetrics> {
+        Arc::clone(&self.cassandra)
     }
 
     /// Turns of all shards: while it grows, some shard lives.
@@ -103,6 +110,7 @@ impl Registry {
         ShardMetrics::encode(&shards, &mut out);
         StoreMetrics::encode(&[&*self.store], &mut out);
         RegistryMetrics::encode(&[&*self.registry], &mut out);
+        CassandraMetrics::encode(&[&*self.cassandra], &mut out);
         if let Some(bytes) = super::heap::allocated_bytes() {
             let name = "dispatchd_allocated_bytes";
             out.family(

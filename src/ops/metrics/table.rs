@@ -135,6 +135,36 @@ metrics! {
 }
 
 metrics! {
+    /// What the thread that speaks with Cassandra counts. All 0 without a fleet.
+    CassandraMetrics {
+        up: Gauge, "dispatchd_cassandra_up",
+            "1 while Cassandra answers.";
+        backlog: Gauge, "dispatchd_cassandra_backlog_commits",
+            "Commits in the embedded store that Cassandra does not have yet.";
+        backlog_bytes: Gauge, "dispatchd_cassandra_backlog_bytes",
+            "Size of these commits.";
+        backlog_age_seconds: Gauge, "dispatchd_cassandra_backlog_age_seconds",
+            "Age of the oldest of these commits, when it is on its way.";
+        records: Counter, "dispatchd_cassandra_records_total",
+            "Dispatch records written to Cassandra.";
+        requests: Counter, "dispatchd_cassandra_requests_total",
+            "Ended requests written to Cassandra.";
+        batches: Counter, "dispatchd_cassandra_batches_total",
+            "Writes of one partition that Cassandra has confirmed.";
+        retries: Counter, "dispatchd_cassandra_retries_total",
+            "Writes that failed and were tried again.";
+        write_latency: Histogram, "dispatchd_cassandra_write_latency_seconds",
+            "From the start of a write that succeeded to its confirmation.";
+        reads: Counter, "dispatchd_cassandra_reads_total",
+            "Questions put to Cassandra.";
+        read_failures: Counter, "dispatchd_cassandra_read_failures_total",
+            "Questions that Cassandra could not be asked or did not answer.";
+        read_latency: Histogram, "dispatchd_cassandra_read_latency_seconds",
+            "From a question to its answer.";
+    }
+}
+
+metrics! {
     /// What the store counts since it was opened. Each is written by one of its threads.
     StoreMetrics {
         commits: Counter, "dispatchd_store_commits_total",

@@ -157,11 +157,17 @@ pub fn driver_view(view: &DriverView<'_>) -> Reply {
 }
 
 /// 200 of `GET /v1/drivers/{driver_id}/records`. `next_before` is there when more rows follow.
-pub fn records(driver_id: &DriverId, date: Date, rows: &[RecordRow], next_before: Option<&str>, node: &str) -> Reply {
+/// Each row comes with the name of its node.
+pub fn records<'a>(
+    driver_id: &DriverId,
+    date: Date,
+    rows: impl IntoIterator<Item = (&'a RecordRow, &'a str)>,
+    next_before: Option<&str>,
+) -> Reply {
     let mut body = begin("driver_id", driver_id.as_str());
     json::member_plain(&mut body, "date", &date.to_string());
     body.extend_from_slice(b",\"records\":[");
-    for (index, row) in rows.iter().enumerate() {
+    for (index, (row, node)) in rows.into_iter().enumerate() {
         body.extend_from_slice(if index == 0 {
             b"{\"request_id\":"
         } else {

@@ -467,6 +467,7 @@ impl Data {
         found.truncate(limit);
         Ok(RecordsPage {
             rows: found,
+            nodes: Vec::new(),
             next_before,
         })
     }

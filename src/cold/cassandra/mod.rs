@@ -1,0 +1,292 @@
+//! The fleet's records: dispatch records and ended requests in Cassandra or Scylla, on a thread of its own.
+//!
+//! It carries the embedded store's outbox away ([`writes`]), answers what this node does not know ([`reads`]), and says
+//! whether Cassandra answers at all: while it does not, the node takes no new requests, since an id that ended on another
+//! node could not be told from a new one. The tables are made by [`schema`], not by a node that starts.
+//!
+//! Everything written is an upsert whose time and time to live follow from the data, so that writing it again, in any
+//! order, changes nothing.
+//!
+//! One thread with one tokio runtime, which the driver's own tasks share. Must never: be waited for by a shard, or take
+//! anything out of the outbox before a quorum has it.
+
+mod reads;
+pub mod schema;
+mod session;
+mod statements;
+mod writes;
+
+pub use session::CassandraError;
+pub use statements::{STEPS_BYTES_MAX, STEPS_FORMAT_VERSION};
+pub use writes::{ENTRIES_MAX, Sink};
+
+use super::embedded::{FarAsk, OutboxReader, OutboxState, StoreHealth};
+use super::port::StoreError;
+use crate::config::Config;
+use crate::ops::metrics::CassandraMetrics;
+use session::Ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, oneshot, watch};
+
+/// First pause before Cassandra is tried again; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before Cassandra is tried again.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often the backlog's gauges are set.
+const GAUGES_PERIOD: Duration = Duration::from_millis(250);
+
+/// How Cassandra is reached.
+#[derive(Clone, Debug)]
+pub struct CassandraConfig {
+    /// `host:port` each, not empty.
+    pub contact_points: Vec<String>,
+    /// Keyspace of the tables; needs no quotes.
+    pub keyspace: String,
+    /// Datacenter whose nodes are asked.
+    pub datacenter: Option<String>,
+    /// User and password.
+    pub login: Option<(String, String)>,
+    /// For one read or write, repeats by the driver included.
+    pub timeout: Duration,
+    /// Writes on their way at once, at least 1.
+    pub writes_max: usize,
+    /// Dispatch records live so many days, and up to one more.
+    pub records_retention_days: u32,
+    /// Ended requests live so many days, and up to one more.
+    pub ended_retention_days: u32,
+    /// This node's name.
+    pub node_id: String,
+}
+
+impl CassandraConfig {
+    /// What the settings say; `None`: there is no Cassandra.
+    ///
+    /// # Errors
+    /// The file with the password cannot be read.
+    pub fn of(config: &Config) -> Result<Option<Self>, String> {
+        if config.fleet_cassandra_contact_points.is_empty() {
+            return Ok(None);
+        }
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let login = match some(&config.fleet_cassandra_user) {
+            Some(user) => Some((user, read_password(&config.fleet_cassandra_password_file)?)),
+            None => None,
+        };
+        let points = config.fleet_cassandra_contact_points.split(',');
+        Ok(Some(Self {
+            contact_points: points.map(str::to_owned).collect(),
+            keyspace: config.fleet_cassandra_keyspace.to_string(),
+            datacenter: some(&config.fleet_cassandra_datacenter),
+            login,
+            timeout: Duration::from_millis(config.fleet_cassandra_timeout_ms),
+            writes_max: config.fleet_cassandra_writes_max as usize,
+            records_retention_days: config.records_retention_days,
+            ended_retention_days: config.records_retention_days.max(config.idempotency_retention_days),
+            node_id: config.node_id.to_string(),
+        }))
+    }
+}
+
+/// The first line of the file; no password without one.
+fn read_password(path: &str) -> Result<String, String> {
+    if path.is_empty() {
+        return Ok(String::new());
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read fleet_cassandra_password_file {path}: {error}"))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The thread that speaks with Cassandra.
+pub struct Cassandra {
+    stop: oneshot::Sender<Duration>,
+    thread: JoinHandle<()>,
+}
+
+impl Cassandra {
+    /// Starts the thread. The node counts as unable to store until Cassandra has answered.
+    ///
+    /// # Errors
+    /// No thread or no runtime can be made.
+    pub fn start(
+        config: CassandraConfig,
+        asks: UnboundedReceiver<FarAsk>,
+        outbox: OutboxReader,
+        health: Arc<StoreHealth>,
+        metrics: Arc<CassandraMetrics>,
+    ) -> Result<Self, StoreError> {
+        let cannot = |error| StoreError::unavailable(format!("no thread for Cassandra: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(cannot)?;
+        health.set_far_away(true);
+        let core = Arc::new(Core::new(config, health, metrics, outbox.state()));
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("cassandra".to_owned())
+            .spawn(move || runtime.block_on(run(core, asks, outbox, stopped)))
+            .map_err(cannot)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the thread, after what waits in the outbox has arrived or `patience` is over. The rest stays there.
+    pub fn finish(self, patience: Duration) {
+        // Refused only by a thread that has panicked, and then joining it says so.
+        let _ = self.stop.send(patience);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread for Cassandra panicked");
+        }
+    }
+}
+
+/// What the thread's tasks share.
+struct Core {
+    config: CassandraConfig,
+    health: Arc<StoreHealth>,
+    metrics: Arc<CassandraMetrics>,
+    outbox: Arc<OutboxState>,
+    /// Told when something failed that does not fail while Cassandra is well.
+    doubt: Notify,
+    /// Whether Cassandra answers.
+    up: watch::Sender<bool>,
+    /// The node is ending.
+    ending: watch::Sender<bool>,
+    /// When the oldest entry that is being written was committed; 0: nothing waits.
+    oldest_ms: AtomicU64,
+}
+
+impl Core {
+    fn new(
+        config: CassandraConfig,
+        health: Arc<StoreHealth>,
+        metrics: Arc<CassandraMetrics>,
+        outbox: Arc<OutboxState>,
+    ) -> Self {
+        Self {
+            config,
+            health,
+            metrics,
+            outbox,
+            doubt: Notify::new(),
+            up: watch::Sender::new(false),
+            ending: watch::Sender::new(false),
+            oldest_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Cassandra answers, or does not because of `error`.
+    fn set_up(&self, result: Result<(), &CassandraError>) {
+        let up = result.is_ok();
+        self.metrics.up.set(u64::from(up));
+        self.health.set_far_away(!up);
+        if self.up.send_replace(up) == up {
+            return;
+        }
+        match result {
+            Ok(()) => tracing::info!(waiting = self.outbox.entries(), "Cassandra answers"),
+            Err(error) => tracing::error!(%error, "Cassandra does not answer: no new requests are taken"),
+        }
+    }
+
+    fn show_backlog(&self) {
+        let oldest_ms = self.oldest_ms.load(Ordering::Relaxed);
+        let age_s = match oldest_ms {
+            0 => 0,
+            oldest_ms => now_ms().saturating_sub(oldest_ms) / 1_000,
+        };
+        self.metrics.backlog.set(self.outbox.entries());
+        self.metrics.backlog_bytes.set(self.outbox.bytes());
+        self.metrics.backlog_age_seconds.set(age_s);
+    }
+}
+
+/// The machine's time.
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+async fn run(
+    core: Arc<Core>,
+    asks: UnboundedReceiver<FarAsk>,
+    outbox: OutboxReader,
+    stopped: oneshot::Receiver<Duration>,
+) {
+    let (found, ready) = watch::channel(None);
+    let reads = tokio::spawn(reads::serve(Arc::clone(&core), asks, ready.clone()));
+    let link = tokio::spawn(keep_link(Arc::clone(&core), found));
+    let gauges = tokio::spawn(keep_gauges(Arc::clone(&core)));
+    let mut feed = tokio::spawn(writes::feed(Arc::clone(&core), outbox, ready));
+    tokio::select! {
+        // It ends by itself only when the embedded store cannot be read, and that has ended the process already.
+        _ = &mut feed => {}
+        patience = stopped => {
+            core.ending.send_replace(true);
+            let _ = tokio::time::timeout(patience.unwrap_or_default(), &mut feed).await;
+        }
+    }
+    for task in [reads, link, gauges, feed] {
+        task.abort();
+    }
+    core.show_backlog();
+}
+
+/// Connects, and from then on looks whether Cassandra answers whenever there is doubt.
+async fn keep_link(core: Arc<Core>, found: watch::Sender<Option<Arc<Ready>>>) {
+    let mut pause = PAUSE_MIN;
+    let mut said = String::new();
+    let ready = loop {
+        match Ready::open(&core.config).await {
+            Ok(ready) => break Arc::new(ready),
+            Err(error) => {
+                let text = error.to_string();
+                if text != said {
+                    tracing::error!(error = text, "Cassandra cannot be used yet: no new requests are taken");
+                    said = text;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    };
+    core.set_up(Ok(()));
+    found.send_replace(Some(Arc::clone(&ready)));
+    loop {
+        core.doubt.notified().await;
+        let mut pause = PAUSE_MIN;
+        while let Err(error) = ready.probe().await {
+            core.set_up(Err(&error));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        core.set_up(Ok(()));
+    }
+}
+
+async fn keep_gauges(core: Arc<Core>) {
+    let mut pace = tokio::time::interval(GAUGES_PERIOD);
+    loop {
+        pace.tick().await;
+        core.show_backlog();
+    }
+}
+
+/// Runs `work` on a runtime of its own, for commands that are not a node.
+///
+/// # Errors
+/// No runtime can be made.
+pub fn block_on<F: Future>(work: F) -> Result<F::Output, CassandraError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CassandraError::new("no runtime", error))?;
+    Ok(runtime.block_on(work))
+}

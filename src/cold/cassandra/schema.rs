@@ -1,0 +1,398 @@
+//! The tables, made and changed by migrations: `dispatchd schema apply` and `schema check`.
+//!
+//! - `dispatch_records`: a partition per driver and UTC day, newest first. A day of a driver is at most some thousand rows.
+//! - `requests`: a partition per request. What stands once per request is static, the steps are rows in order: whole logs now;
+//!   a node that owns a request can later add rows, conditionally (`IF owner = … AND incarnation = … AND attempt = …` in one
+//!   batch with them), without reading the log. `epoch` counts owners, since incarnations of two nodes have no order.
+//! - `schema_migrations`: which migrations were applied, and when.
+//!
+//! Rows are written once, live for the retention and expire; nothing is deleted. Hence:
+//! - **`TimeWindowCompactionStrategy`**, windows of a thirtieth of the retention, a day at least: what is written together expires
+//!   together, and a table of files goes as a whole, without being compacted once more.
+//! - **`gc_grace_seconds` of a day**: there are no deletes that could come back, so the ten days of the default would only keep
+//!   expired data on disk. It bounds hints too, which live three hours.
+//! - **A time to live on every row**, counted from the event; the table's default is for rows that somebody writes by hand.
+//! - **A small false-positive chance of the filters of `requests`**: most ids that are asked for are new, and each false
+//!   positive in one of about thirty windows is a read of the disk in the way of an offer.
+//!
+//! A migration is a list of statements that may run again (`IF NOT EXISTS`): one that was interrupted is finished by the
+//! next `apply`. Migrations only add, so that nodes of the version before go on working. Run it from one place at a time:
+//! Cassandra does not keep two of them apart.
+
+use super::CassandraConfig;
+use super::session::{CassandraError, connect};
+use scylla::client::session::Session;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::io::Write;
+use std::time::Duration;
+
+/// For a change of the schema.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Windows of the compaction in one retention.
+const WINDOWS: u32 = 30;
+const DAY_S: u32 = 86_400;
+
+/// A step of the schema.
+struct Migration {
+    version: i32,
+    name: &'static str,
+    statements: fn(&CassandraConfig) -> Vec<String>,
+    /// What it leaves: table, column, type.
+    columns: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// All of them, from version 1 on without gaps. What was released is never changed.
+static MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "dispatch records and requests",
+    statements: tables,
+    columns: &[
+        ("dispatch_records", "driver_id", "text"),
+        ("dispatch_records", "date", "date"),
+        ("dispatch_records", "dispatch_timestamp", "timestamp"),
+        ("dispatch_records", "request_id", "text"),
+        ("dispatch_records", "attempt", "int"),
+        ("dispatch_records", "trip_id", "text"),
+        ("dispatch_records", "offer_sent_at", "timestamp"),
+        ("dispatch_records", "response_type", "text"),
+        ("dispatch_records", "response_at", "timestamp"),
+        ("dispatch_records", "gateway_node_id", "text"),
+        ("requests", "request_id", "text"),
+        ("requests", "epoch", "int"),
+        ("requests", "seq", "int"),
+        ("requests", "steps", "blob"),
+        ("requests", "state", "text"),
+        ("requests", "attempt", "int"),
+        ("requests", "driver_id", "text"),
+        ("requests", "trip_id", "text"),
+        ("requests", "owner", "text"),
+        ("requests", "incarnation", "bigint"),
+        ("requests", "ended_at", "timestamp"),
+    ],
+}];
+
+/// The version that this program needs.
+const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
+fn tables(config: &CassandraConfig) -> Vec<String> {
+    let keyspace = &config.keyspace;
+    vec![
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.dispatch_records (
+                driver_id text, date date, dispatch_timestamp timestamp, request_id text, attempt int, trip_id text,
+                offer_sent_at timestamp, response_type text, response_at timestamp, gateway_node_id text,
+                PRIMARY KEY ((driver_id, date), dispatch_timestamp, request_id, attempt)
+            ) WITH CLUSTERING ORDER BY (dispatch_timestamp DESC, request_id ASC, attempt DESC) AND {}",
+            expiring(config.records_retention_days)
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.requests (
+                request_id text, epoch int, seq int, steps blob,
+                state text static, attempt int static, driver_id text static, trip_id text static,
+                owner text static, incarnation bigint static, ended_at timestamp static,
+                PRIMARY KEY ((request_id), epoch, seq)
+            ) WITH CLUSTERING ORDER BY (epoch ASC, seq ASC) AND bloom_filter_fp_chance = 0.001 AND {}",
+            expiring(config.ended_retention_days)
+        ),
+    ]
+}
+
+/// Options of a table whose rows expire after so many days.
+fn expiring(days: u32) -> String {
+    let (window, ttl_s) = (days.div_ceil(WINDOWS).max(1), u64::from(days + 1) * u64::from(DAY_S));
+    format!(
+        "compaction = {{'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
+         'compaction_window_size': {window}}} AND gc_grace_seconds = {DAY_S} AND default_time_to_live = {ttl_s}"
+    )
+}
+
+/// Where the keyspace's copies are to be, as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replication(BTreeMap<String, u32>);
+
+impl Replication {
+    /// From `simple=N`, or `datacenter=N` for each, separated by commas.
+    ///
+    /// # Errors
+    /// It is something else; says what is expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "simple=COPIES, or DATACENTER=COPIES[,DATACENTER=COPIES…]".to_owned();
+        let mut copies = BTreeMap::new();
+        for part in text.split(',') {
+            let (place, count) = part.trim().split_once('=').ok_or_else(expected)?;
+            let count = count
+                .parse()
+                .ok()
+                .filter(|count| (1..=99).contains(count))
+                .ok_or_else(expected)?;
+            let is_name = !place.is_empty() && place.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+            if !is_name || copies.insert(place.to_owned(), count).is_some() {
+                return Err(expected());
+            }
+        }
+        if copies.contains_key("simple") && copies.len() > 1 {
+            return Err(expected());
+        }
+        Ok(Self(copies))
+    }
+
+    /// As CQL has it.
+    fn cql(&self) -> String {
+        if let Some(count) = self.0.get("simple") {
+            return format!("{{'class': 'SimpleStrategy', 'replication_factor': {count}}}");
+        }
+        let mut text = String::from("{'class': 'NetworkTopologyStrategy'");
+        for (datacenter, count) in &self.0 {
+            write!(text, ", '{datacenter}': {count}").expect("a String takes everything");
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// `dispatchd schema apply`: makes the keyspace when it is missing, and applies what was not applied. Says what it did.
+///
+/// # Errors
+/// Cassandra cannot be reached or refuses; the keyspace is missing and `replication` is not given, or it is there with another one.
+pub async fn apply(
+    config: &CassandraConfig,
+    replication: Option<&Replication>,
+    out: &mut impl Write,
+) -> Result<(), CassandraError> {
+    let session = connect(config, CHANGE_TIMEOUT).await?;
+    make_keyspace(&session, config, replication, out).await?;
+    let keyspace = &config.keyspace;
+    let table = format!(
+        "CREATE TABLE IF NOT EXISTS {keyspace}.schema_migrations (version int PRIMARY KEY, name text, applied_at timestamp)"
+    );
+    change(&session, &table).await?;
+    let applied = applied(&session, config).await?;
+    for migration in MIGRATIONS {
+        if applied.contains_key(&migration.version) {
+            continue;
+        }
+        for statement in (migration.statements)(config) {
+            change(&session, &statement).await?;
+        }
+        let text = format!(
+            "INSERT INTO {keyspace}.schema_migrations (version, name, applied_at) VALUES (?, ?, toTimestamp(now()))"
+        );
+        let noted = session.query_unpaged(text, (migration.version, migration.name)).await;
+        noted.map_err(|error| CassandraError::new("cannot note the migration", error))?;
+        say(out, format_args!("applied {}: {}", migration.version, migration.name))?;
+    }
+    let (missing, newest) = compare(&session, config).await?;
+    if !missing.is_empty() {
+        return Err(CassandraError::plain(missing.join("\n")));
+    }
+    say(out, format_args!("keyspace {keyspace} has schema version {newest}"))
+}
+
+/// `dispatchd schema check`: says what there is and what is missing, and whether that suits this program.
+///
+/// # Errors
+/// Cassandra cannot be reached.
+pub async fn check(config: &CassandraConfig, out: &mut impl Write) -> Result<bool, CassandraError> {
+    let session = connect(config, CHANGE_TIMEOUT).await?;
+    let keyspace = &config.keyspace;
+    let Some(replication) = find_replication(&session, config).await? else {
+        say(
+            out,
+            format_args!("keyspace {keyspace} is missing: `dispatchd schema apply` makes it"),
+        )?;
+        return Ok(false);
+    };
+    say(out, format_args!("keyspace {keyspace}, replication {replication:?}"))?;
+    let (missing, newest) = compare(&session, config).await?;
+    say(
+        out,
+        format_args!("schema version {newest}, this program needs {VERSION}"),
+    )?;
+    for line in &missing {
+        say(out, format_args!("{line}"))?;
+    }
+    Ok(missing.is_empty())
+}
+
+/// Whether a node can work with the schema.
+///
+/// # Errors
+/// It cannot; says what to do.
+pub(super) async fn require(session: &Session, config: &CassandraConfig) -> Result<(), CassandraError> {
+    let keyspace = &config.keyspace;
+    let has = match find_replication(session, config).await? {
+        None => {
+            return Err(CassandraError::plain(format!(
+                "keyspace {keyspace} is missing: run `dispatchd schema apply`"
+            )));
+        }
+        Some(_) => applied(session, config).await?,
+    };
+    if has.contains_key(&VERSION) {
+        return Ok(());
+    }
+    let newest = has.keys().last().copied().unwrap_or(0);
+    Err(CassandraError::plain(format!(
+        "keyspace {keyspace} has schema version {newest}, {VERSION} is needed: run `dispatchd schema apply`"
+    )))
+}
+
+async fn make_keyspace(
+    session: &Session,
+    config: &CassandraConfig,
+    replication: Option<&Replication>,
+    out: &mut impl Write,
+) -> Result<(), CassandraError> {
+    let keyspace = &config.keyspace;
+    match (find_replication(session, config).await?, replication) {
+        (Some(_), None) => Ok(()),
+        (Some(found), Some(wanted)) => {
+            if is_same(&found, wanted) {
+                return Ok(());
+            }
+            Err(CassandraError::plain(format!(
+                "keyspace {keyspace} has replication {found:?} and keeps it: change it with ALTER KEYSPACE and a repair"
+            )))
+        }
+        (None, None) => Err(CassandraError::plain(format!(
+            "keyspace {keyspace} is missing and --replication says not how many copies it is to have"
+        ))),
+        (None, Some(wanted)) => {
+            let cql = wanted.cql();
+            change(
+                session,
+                &format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {cql}"),
+            )
+            .await?;
+            say(out, format_args!("made keyspace {keyspace} with replication {cql}"))
+        }
+    }
+}
+
+fn is_same(found: &BTreeMap<String, String>, wanted: &Replication) -> bool {
+    let is_simple = found
+        .get("class")
+        .is_some_and(|class| class.ends_with("SimpleStrategy"));
+    let count = |place: &str| found.get(place).and_then(|count| count.parse().ok());
+    match wanted.0.get("simple") {
+        Some(copies) => is_simple && count("replication_factor") == Some(*copies),
+        None => {
+            !is_simple
+                && found.len() == wanted.0.len() + 1
+                && wanted.0.iter().all(|(place, copies)| count(place) == Some(*copies))
+        }
+    }
+}
+
+async fn change(session: &Session, statement: &str) -> Result<(), CassandraError> {
+    let done = session.query_unpaged(statement, ()).await;
+    done.map(drop)
+        .map_err(|error| CassandraError::new("cannot change the schema", error))
+}
+
+/// The keyspace's replication; `None`: there is no such keyspace.
+async fn find_replication(
+    session: &Session,
+    config: &CassandraConfig,
+) -> Result<Option<BTreeMap<String, String>>, CassandraError> {
+    let unread = |error: &dyn std::fmt::Display| CassandraError::new("cannot read the schema", error);
+    let text = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
+    let asked = session.query_unpaged(text, (config.keyspace.as_str(),)).await;
+    let rows = asked.map_err(|error| unread(&error))?.into_rows_result();
+    let rows = rows.map_err(|error| unread(&error))?;
+    let found = rows.maybe_first_row::<(HashMap<String, String>,)>();
+    Ok(found
+        .map_err(|error| unread(&error))?
+        .map(|(found,)| found.into_iter().collect()))
+}
+
+/// Versions and names of what was applied.
+async fn applied(session: &Session, config: &CassandraConfig) -> Result<BTreeMap<i32, String>, CassandraError> {
+    let unread = |error: &dyn std::fmt::Display| {
+        CassandraError::new("cannot read schema_migrations (run `dispatchd schema apply`)", error)
+    };
+    let text = format!("SELECT version, name FROM {}.schema_migrations", config.keyspace);
+    let rows = session.query_unpaged(text, ()).await.map_err(|error| unread(&error))?;
+    let rows = rows.into_rows_result().map_err(|error| unread(&error))?;
+    let rows = rows.rows::<(i32, Option<String>)>().map_err(|error| unread(&error))?;
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let (version, name) = row.map_err(|error| unread(&error))?;
+        found.insert(version, name.unwrap_or_default());
+    }
+    Ok(found)
+}
+
+/// What is missing, a line each, and the newest version applied.
+async fn compare(session: &Session, config: &CassandraConfig) -> Result<(Vec<String>, i32), CassandraError> {
+    let unread = |error: &dyn std::fmt::Display| CassandraError::new("cannot read the schema", error);
+    let text = "SELECT table_name, column_name, type FROM system_schema.columns WHERE keyspace_name = ?";
+    let rows = session.query_unpaged(text, (config.keyspace.as_str(),)).await;
+    let rows = rows.map_err(|error| unread(&error))?.into_rows_result();
+    let rows = rows.map_err(|error| unread(&error))?;
+    let mut found = HashMap::new();
+    for row in rows
+        .rows::<(String, String, String)>()
+        .map_err(|error| unread(&error))?
+    {
+        let (table, column, kind) = row.map_err(|error| unread(&error))?;
+        found.insert((table, column), kind);
+    }
+    let has_migrations = found.keys().any(|(table, _)| table == "schema_migrations");
+    let applied = if has_migrations {
+        applied(session, config).await?
+    } else {
+        BTreeMap::new()
+    };
+    let mut missing = Vec::new();
+    for migration in MIGRATIONS {
+        if !applied.contains_key(&migration.version) {
+            missing.push(format!(
+                "migration {} is not applied: {}",
+                migration.version, migration.name
+            ));
+        }
+        for (table, column, kind) in migration.columns {
+            match found.get(&((*table).to_owned(), (*column).to_owned())) {
+                Some(is) if is == kind => {}
+                Some(is) => missing.push(format!("{table}.{column} is {is} and should be {kind}")),
+                None => missing.push(format!("{table}.{column} is missing")),
+            }
+        }
+    }
+    Ok((missing, applied.keys().last().copied().unwrap_or(0)))
+}
+
+fn say(out: &mut impl Write, line: std::fmt::Arguments<'_>) -> Result<(), CassandraError> {
+    writeln!(out, "{line}").map_err(|error| CassandraError::new("cannot write", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replications_are_parsed_and_others_refused() {
+        let cql = |text: &str| Replication::parse(text).unwrap().cql();
+        assert_eq!(cql("simple=1"), "{'class': 'SimpleStrategy', 'replication_factor': 1}");
+        assert_eq!(cql("b=2, a=3"), "{'class': 'NetworkTopologyStrategy', 'a': 3, 'b': 2}");
+        for bad in ["", "3", "a=", "a=0", "a=100", "a=1,a=2", "simple=1,a=2", "a'=1", "=1"] {
+            assert!(Replication::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn versions_have_no_gaps() {
+        for (at, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.version, at as i32 + 1);
+        }
+    }
+
+    #[test]
+    fn windows_follow_the_retention() {
+        assert!(expiring(7).contains("'compaction_window_size': 1}"));
+        assert!(expiring(30).contains("'compaction_window_size': 1}") && expiring(30).ends_with(" = 2678400"));
+        assert!(expiring(365).contains("'compaction_window_size': 13}"));
+    }
+}

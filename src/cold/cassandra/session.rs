@@ -1,0 +1,107 @@
+//! A session with Cassandra, and what is prepared in it.
+
+use super::CassandraConfig;
+use super::schema;
+use super::statements::Statements;
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::statement::{Consistency, SerialConsistency};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// For a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a connection that says nothing is asked whether it lives, and how long it has to say so. The driver's defaults
+/// (30 s each) leave a node that hangs in use for a minute.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// What no id of a request is, and Cassandra takes as a key.
+const NO_ID: &str = "/";
+
+/// Why something could not be done with Cassandra: what, and the driver's words.
+#[derive(Clone, Debug)]
+pub struct CassandraError(String);
+
+impl CassandraError {
+    /// `what` could not be done, because of `cause`.
+    pub fn new(what: impl Display, cause: impl Display) -> Self {
+        Self(format!("{what}: {cause}"))
+    }
+
+    /// What an operator has to do.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Display for CassandraError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CassandraError {}
+
+/// Connects. Statements may take `timeout`.
+///
+/// # Errors
+/// No contact point answers, or none lets this user in.
+pub(super) async fn connect(config: &CassandraConfig, timeout: Duration) -> Result<Session, CassandraError> {
+    let mut policy = DefaultPolicy::builder().token_aware(true);
+    if let Some(datacenter) = &config.datacenter {
+        policy = policy.prefer_datacenter(datacenter.clone());
+    }
+    let profile = ExecutionProfile::builder()
+        .consistency(Consistency::LocalQuorum)
+        .serial_consistency(Some(SerialConsistency::LocalSerial))
+        .request_timeout(Some(timeout))
+        .load_balancing_policy(policy.build())
+        .build();
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&config.contact_points)
+        .default_execution_profile_handle(profile.into_handle())
+        .keyspaces_to_fetch([config.keyspace.clone()])
+        .connection_timeout(CONNECT_TIMEOUT)
+        .keepalive_interval(KEEPALIVE)
+        .keepalive_timeout(KEEPALIVE);
+    if let Some((user, password)) = &config.login {
+        builder = builder.user(user, password);
+    }
+    builder.build().await.map_err(|error| {
+        let what = format!("cannot connect to Cassandra at {}", config.contact_points.join(", "));
+        CassandraError::new(what, error)
+    })
+}
+
+/// A session whose tables are there.
+pub(super) struct Ready {
+    pub(super) session: Session,
+    pub(super) statements: Statements,
+}
+
+impl Ready {
+    /// Connects, checks the schema's version and prepares everything.
+    ///
+    /// # Errors
+    /// Cassandra cannot be reached, or the schema is missing or too old.
+    pub(super) async fn open(config: &CassandraConfig) -> Result<Self, CassandraError> {
+        let session = connect(config, config.timeout).await?;
+        schema::require(&session, config).await?;
+        let statements = Statements::prepare(&session, &config.keyspace).await?;
+        Ok(Self { session, statements })
+    }
+
+    /// Whether a quorum answers, of one partition: reads what is not there.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) async fn probe(&self) -> Result<(), CassandraError> {
+        let asked = self.session.execute_unpaged(&self.statements.select_request, (NO_ID,));
+        asked
+            .await
+            .map(drop)
+            .map_err(|error| CassandraError::new("cannot read", error))
+    }
+}

@@ -1,0 +1,169 @@
+//! Cassandra stopped, killed and healed, and nodes killed meanwhile: nothing is lost, nothing is doubled, and callers are told.
+
+use crate::cluster::{Alone, alone, shape, unique};
+use crate::support::{Node, eventually, json};
+use scylla::client::session::Session;
+
+/// Waits until the node says that it cannot store.
+async fn until_away(node: &Node) {
+    let away = async || (node.metric("dispatchd_cassandra_up", "").await == 0).then_some(());
+    eventually("the node to see that Cassandra is away", away).await;
+}
+
+async fn until_ready(node: &Node) {
+    let ready = async || (node.get("/readyz").await.status == 200).then_some(());
+    eventually("the node to take work", ready).await;
+}
+
+async fn has_all(alone: &Alone, session: &Session, driver: &str, ids: &[String], node: &str) {
+    for id in ids {
+        let found = alone.cluster.request(session, id).await;
+        assert_eq!(found, Some(("CANCELLED".to_owned(), node.to_owned())), "{id}");
+    }
+    assert_eq!(alone.cluster.records_of(session, driver).await, ids.len() as i64);
+}
+
+/// A Cassandra that hangs: new requests and unknown ids get 503 soon, what is open goes on, and the backlog outlives the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
+    let Some(alone) = alone().await else { return };
+    let name = unique("n");
+    let setup = alone.cluster.node(&name).set("fleet_cassandra_timeout_ms", 3_000);
+    let mut node = setup.start().await;
+    let driver = unique("d");
+    let known = unique("r");
+    node.ended_request(&known, &driver).await;
+    let open: Vec<String> = (0..50).map(|_| unique("r")).collect();
+    for id in &open {
+        node.offer(id, &[&driver], &json!({})).await;
+    }
+    node.until_carried().await;
+    alone.pause();
+
+    // Asked before the node knows: bounded by the time of one read.
+    node.get(&format!("/v1/dispatch/request/{}", unique("nobody")))
+        .await
+        .problem(503, "not_durable");
+    until_away(&node).await;
+    eventually("readyz to say so", async || {
+        (node.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    node.post_offer(&unique("r"), &[&driver], &json!({}))
+        .await
+        .problem(503, "not_durable");
+    node.records_today(&driver).await.problem(503, "not_durable");
+    // What this node knows itself it goes on answering.
+    node.get(&format!("/v1/dispatch/audit/{known}")).await.ok(200);
+
+    for id in &open {
+        node.cancel(id).await.ok(200);
+    }
+    let waits = async || (node.metric("dispatchd_cassandra_backlog_commits", "").await >= 50).then_some(());
+    eventually("the backlog to show", waits).await;
+    assert!(node.metric("dispatchd_cassandra_backlog_bytes", "").await > 0);
+
+    // It outlives the node, which serves without Cassandra as far as it can.
+    node.kill_9();
+    node.spawn();
+    let serves = async || {
+        let answer = node.http.get(node.url("/readyz")).send().await.ok()?;
+        let code = answer.text().await.ok()?;
+        code.contains("not_durable").then_some(())
+    };
+    eventually("the node to serve without Cassandra", serves).await;
+    let waits = async || (node.metric("dispatchd_cassandra_backlog_commits", "").await >= 50).then_some(());
+    eventually("the backlog to be there again", waits).await;
+    node.get(&format!("/v1/dispatch/audit/{}", open[0])).await.ok(200);
+
+    alone.go_on();
+    until_ready(&node).await;
+    node.until_carried().await;
+    let session = alone.cluster.session().await;
+    let mut all = open;
+    all.push(known);
+    has_all(&alone, &session, &driver, &all, &name).await;
+    assert_eq!(shape(&node.records_today(&driver).await).len(), all.len());
+}
+
+/// Requests are taken until one is refused; gives those that were. `at` is told how many there are.
+async fn load(node: &Node, driver: &str, at: impl Fn(usize)) -> Vec<String> {
+    let mut taken = Vec::new();
+    loop {
+        let id = unique("r");
+        let answer = node.post_offer(&id, &[driver], &json!({})).await;
+        if answer.status != 202 {
+            answer.problem(503, "not_durable");
+            return taken;
+        }
+        node.cancel(&id).await.ok(200);
+        taken.push(id);
+        at(taken.len());
+    }
+}
+
+/// `kill -9` of Cassandra under load, then of the node: what was taken is there when all is well again.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_under_load_lose_nothing() {
+    let Some(alone) = alone().await else { return };
+    let name = unique("n");
+    let setup = alone.cluster.node(&name);
+    let mut node = setup.start().await;
+    let driver = unique("d");
+    let kill_it = |count| {
+        if count == 100 {
+            alone.kill();
+        }
+    };
+    let mut taken = load(&node, &driver, kill_it).await;
+    assert!(taken.len() >= 100);
+    node.kill_9();
+    node.spawn();
+    alone.restart();
+    until_serving(&node).await;
+    for _ in 0..20 {
+        let id = unique("r");
+        node.ended_request(&id, &driver).await;
+        taken.push(id);
+    }
+    node.until_carried().await;
+    let session = alone.cluster.session().await;
+    has_all(&alone, &session, &driver, &taken, &name).await;
+}
+
+async fn until_serving(node: &Node) {
+    let ready = async || {
+        let answer = node.http.get(node.url("/readyz")).send().await.ok()?;
+        (answer.status() == 200).then_some(())
+    };
+    eventually("the node to take work again", ready).await;
+}
+
+/// A backlog at its bound stops new requests, and only these; when it is carried away they are taken again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_backlog_stops_new_requests() {
+    let Some(alone) = alone().await else { return };
+    let setup = alone
+        .cluster
+        .node(&unique("n"))
+        .set("fleet_cassandra_backlog_bytes_max", 1 << 20);
+    let node = setup.start().await;
+    let driver = unique("d");
+    let trip = "x".repeat(12 << 10);
+    let open: Vec<String> = (0..120).map(|_| unique("r")).collect();
+    for id in &open {
+        node.offer(id, &[&driver], &json!({"trip": {"note": trip}})).await;
+    }
+    alone.pause();
+    for id in &open {
+        node.cancel(id).await.ok(200);
+    }
+    let full = async || (node.metric("dispatchd_cassandra_backlog_bytes", "").await >= 1 << 20).then_some(());
+    eventually("the backlog to be full", full).await;
+    let refused = async || (node.get("/readyz").await.status == 503).then_some(());
+    eventually("no new requests to be taken", refused).await;
+    alone.go_on();
+    until_ready(&node).await;
+    node.until_carried().await;
+    node.ended_request(&unique("r"), &driver).await;
+}

@@ -1,0 +1,15 @@
+//! Nodes with a real Cassandra (`tests/services/cassandra.sh`), from the outside: the API of two nodes, and what stands in
+//! the tables. Without Java every test says so and passes.
+//!
+//! Tests share one Cassandra and one keyspace and use ids of their own. One that stops Cassandra has it alone
+//! (`Cluster::alone`).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod archive;
+mod bench;
+mod cluster;
+mod faults;
+mod records;
+mod schema;
