@@ -25,7 +25,7 @@ pub mod port;
 #[cfg(feature = "fleet")]
 mod redis;
 
-pub use assign::{NodeList, NodeSeen};
-pub use port::{Claim, FromRegistry, Here, Line, RegistryHandle, What};
 #[cfg(feature = "fleet")]
 pub use self::redis::{DriverRegistry, Identity, LeaseAtStart, Surroundings, Target, status};
+pub use assign::{NodeList, NodeSeen};
+pub use port::{Claim, FromRegistry, Here, Line, RegistryHandle, What};

@@ -6,9 +6,9 @@
 //! it was renewed. Nothing that is promised rests on it: it says whom to count on, and keeps two processes from using
 //! one name.
 
-use crate::cold::registry::assign::{NodeList, NodeSeen};
 use super::client::Link;
 use super::scripts::Scripts;
+use crate::cold::registry::assign::{NodeList, NodeSeen};
 use crate::fsm::types::UnixMs;
 use compact_str::CompactString;
 use futures_util::future::try_join_all;

@@ -2,9 +2,9 @@
 
 use super::client::{Link, describe};
 use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
-use crate::cold::registry::port::{Batch, Claim, FromRegistry, Line, Reply};
 use super::scripts::{self, Claimed, Scripts, Written};
 use super::writer::{LeaseAtStart, Writer};
+use crate::cold::registry::port::{Batch, Claim, FromRegistry, Line, Reply};
 use crate::fsm::ids::{DriverId, home_shard};
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};

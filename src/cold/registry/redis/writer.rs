@@ -1,11 +1,13 @@
 //! The registry's thread: connects, serves a connection until it is lost, and connects again.
 
-use crate::cold::registry::assign::NodeList;
 use super::client::{Link, Target, describe};
 use super::lease::{Holder, Keys, Sign};
-use crate::cold::registry::port::{BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, Presence, RegistryHandle, Reply, Waker};
 use super::scripts::Scripts;
 use super::serve::{Connection, Lost};
+use crate::cold::registry::assign::NodeList;
+use crate::cold::registry::port::{
+    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, Presence, RegistryHandle, Reply, Waker,
+};
 use crate::config::Config;
 use crate::fsm::types::UnixMs;
 use crate::ops::health::Health;
