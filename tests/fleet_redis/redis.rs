@@ -69,12 +69,16 @@ impl Redis {
         Setup::shards(shards)
             .set("node_id", node_id)
             .set("fleet_redis_url", self.url())
+            // On a busy machine too Redis is there: what is shown is not how fast it answers.
+            .set("fleet_redis_timeout_ms", 5_000)
     }
 
-    /// The same for drivers who say nothing for as long as a test takes.
+    /// The same for drivers who say nothing for as long as a test takes, and for a Redis that is soon given up.
     pub fn setup_of_silent(&self, node_id: &str, shards: u16) -> Setup {
         let setup = self.setup(node_id, shards).set("heartbeat_ms", 600_000);
-        setup.set("fleet_redis_driver_ttl_ms", 1_200_000)
+        setup
+            .set("fleet_redis_driver_ttl_ms", 1_200_000)
+            .set("fleet_redis_timeout_ms", 500)
     }
 }
 
