@@ -4,7 +4,9 @@
 //! shard. The inbox needs no bound of its own: it holds at most one answer per query and one `Stored` per round that
 //! took commits from this shard.
 
+use super::ended_ids::EndedIds;
 use super::port::{Answer, Commit, FromStore, Query};
+use crate::fsm::ids::RequestId;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::channel::{Receiver, Sender, unbounded};
@@ -114,6 +116,8 @@ pub struct StoreHandle {
     received: Receiver<FromStore>,
     writer: Sender<ToStore>,
     lookup: Sender<ToLookup>,
+    /// None: the store has no such filters, and every id is asked for.
+    ended_ids: Option<std::sync::Arc<EndedIds>>,
 }
 
 impl StoreHandle {
@@ -132,7 +136,22 @@ impl StoreHandle {
             received,
             writer,
             lookup,
+            ended_ids: None,
         }
+    }
+
+    /// The same handle, which knows of most new ids that they are new.
+    #[must_use]
+    pub fn with_ended_ids(mut self, ended_ids: std::sync::Arc<EndedIds>) -> Self {
+        self.ended_ids = Some(ended_ids);
+        self
+    }
+
+    /// Whether the store surely has no ended request of this id, so that asking it can be spared. Of an id that is in no
+    /// shard's memory; false says nothing.
+    pub fn surely_lacks(&self, request_id: &RequestId) -> bool {
+        let ended_ids = self.ended_ids.as_ref();
+        ended_ids.is_some_and(|ended_ids| ended_ids.surely_lacks(request_id.hash64()))
     }
 
     /// Hands over commits that the shard's journal has durably, in `lsn` order per source.

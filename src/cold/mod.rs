@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 pub mod embedded;
+pub mod ended_ids;
 pub mod handle;
 pub mod port;
 
 pub use embedded::{Store, StoreConfig, StoreHealth, Surroundings};
+pub use ended_ids::EndedIds;
 pub use handle::{Full, StoreHandle, Waker};
 pub use port::{
     Answer, Commit, DriverRecord, EndedRequest, EventsPage, Fault, FromStore, Query, RecordsPage, Source, StoreError,

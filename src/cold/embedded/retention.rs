@@ -26,7 +26,14 @@ pub fn sweep(tables: &Tables, config: &StoreConfig, events: &mut EventLog, now: 
     let today = keys::day_of(now);
     let dropped = match drop_day(tables, &tables.rows, today, config.records_retention_days)? {
         Some(keyspace) => Some(keyspace),
-        None => drop_day(tables, &tables.ended, today, config.ended_retention_days())?,
+        None => {
+            let first = tables.ended.all().first().map(|oldest| oldest.first);
+            let dropped = drop_day(tables, &tables.ended, today, config.ended_retention_days())?;
+            if let (Some(first), Some(_)) = (first, &dropped) {
+                tables.ended_ids.forget_span(first);
+            }
+            dropped
+        }
     };
     if let Some(keyspace) = dropped {
         return Ok(Swept::Partition(keyspace));
