@@ -183,7 +183,7 @@ impl<P: Platform> Shard<P> {
         if !letter.is_offer() && self.requests.lookups >= lookups_max(&letter) {
             return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
         }
-        if letter.is_offer() && self.store.surely_lacks(&request_id) {
+        if letter.is_offer() && self.store.surely_lacks(request_id.hash64()) {
             self.requests.park(request_id.clone(), letter);
             return self.settle_unknown(&request_id);
         }

@@ -129,8 +129,9 @@ impl Store {
     /// A handle for one shard. `waker` is called from the store's threads after something came into the inbox.
     pub fn attach(&self, shard: u16, waker: Waker) -> StoreHandle {
         tracing::debug!(shard, "attached to the store");
+        let ended_ids = Arc::clone(&self.tables.ended_ids);
         StoreHandle::new(self.writer.clone(), self.lookup.clone(), waker)
-            .with_ended_ids(Arc::clone(&self.tables.ended_ids))
+            .with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)))
     }
 
     /// The last `lsn` of `source` that is durable in the store; 0 when none is.

@@ -128,7 +128,9 @@ impl SimStore {
         let wake = move || {
             woken.fetch_or(bit, Ordering::Relaxed);
         };
-        StoreHandle::new(writer, lookup, Box::new(wake)).with_ended_ids(Arc::clone(&self.ended_ids))
+        let ended_ids = Arc::clone(&self.ended_ids);
+        StoreHandle::new(writer, lookup, Box::new(wake))
+            .with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)))
     }
 
     /// As [`Self::attach`], with another waker.
