@@ -12,6 +12,7 @@ pub mod archive;
 #[cfg(feature = "fleet")]
 pub mod cassandra;
 pub mod embedded;
+pub mod ended_ids;
 pub mod handle;
 pub mod port;
 pub mod registry;
@@ -19,6 +20,7 @@ pub mod registry;
 #[cfg(feature = "fleet")]
 pub use cassandra::{Cassandra, CassandraConfig};
 pub use embedded::{FleetLink, Store, StoreConfig, StoreHealth, Surroundings};
+pub use ended_ids::EndedIds;
 pub use handle::{Full, StoreHandle, Waker};
 pub use port::{
     Answer, Commit, DriverRecord, EndedRequest, EventsPage, Fault, FromStore, Query, RecordsPage, Source, StoreError,

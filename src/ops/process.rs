@@ -5,9 +5,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use std::fs;
 use std::io;
 
-/// How much nicer than the rest of the process a thread is whose work can wait (nice(2)): at 10 its weight is a ninth of
+/// How much nicer than the rest of the process a thread is whose work can wait (nice(2)): at 5 its weight is a third of
 /// an ordinary one's, so it still gets on when shards take all there is.
-const NICE_OF_COLD: i32 = 10;
+const NICE_OF_COLD: i32 = 5;
 
 /// Lets the calling thread, and those that it starts from now on, go behind the shards where they share a core: a shard
 /// that wakes runs at once and does not wait for a time slice to end. Linux keeps this per thread.

@@ -4,7 +4,8 @@
 //! consumers, and a watermark per source that makes feeding it exactly-once. Keys are in `keys`, partitioning and tuning
 //! in `tables`, the life of a commit in `writer`, what happens before the engine opens its files in `mend`.
 //!
-//! Threads: one *writer*, one *lookup* reader, one *page* reader, and the engine's two for flushes and compactions.
+//! Threads: one *writer*, one *lookup* reader, one *page* reader, one that reads the ids of ended requests once (`warm`), and
+//! the engine's two for flushes and compactions.
 //!
 //! Must never: be called from a shard other than through a [`StoreHandle`](crate::cold::StoreHandle), report `Stored`
 //! before `fdatasync`, or write again after a write failed.
@@ -23,6 +24,7 @@ mod retention;
 mod round;
 mod status;
 mod tables;
+mod warm;
 mod writer;
 
 pub use codec::{Decoder, Encoder};
@@ -51,6 +53,7 @@ use fjall::PersistMode;
 use outbox::Outbox;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tables::{Tables, broken};
@@ -73,6 +76,8 @@ struct Threads {
     writer: JoinHandle<Result<(), StoreError>>,
     lookup: JoinHandle<()>,
     pages: JoinHandle<()>,
+    warm: JoinHandle<()>,
+    stop_warming: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -111,6 +116,8 @@ impl Store {
         let (lookup_fleet, pages_fleet) = (asks.clone(), asks);
         let (lookup_tables, lookup_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
         let (pages_tables, pages_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
+        let stop_warming = Arc::new(AtomicBool::new(false));
+        let (warm_tables, stop) = (Arc::clone(&tables), Arc::clone(&stop_warming));
         let threads = Threads {
             writer: spawn("store-writer", &health, move || {
                 lower_priority();
@@ -122,6 +129,11 @@ impl Store {
             pages: spawn("store-pages", &health, move || {
                 readers::run_pages(&pages_tables, &pages_metrics, pages_fleet.as_ref(), &paged);
             })?,
+            warm: spawn("store-warm", &health, move || {
+                lower_priority();
+                warm::run(&warm_tables, &stop);
+            })?,
+            stop_warming,
         };
         Ok(Self {
             tables,
@@ -144,7 +156,13 @@ impl Store {
     /// A handle for one shard. `waker` is called from the store's threads after something came into the inbox.
     pub fn attach(&self, shard: u16, waker: Waker) -> StoreHandle {
         tracing::debug!(shard, "attached to the store");
-        StoreHandle::new(self.writer.clone(), self.lookup.clone(), waker)
+        let handle = StoreHandle::new(self.writer.clone(), self.lookup.clone(), waker);
+        if self.outbox.is_some() {
+            // What is new here may have ended on another node of the fleet.
+            return handle;
+        }
+        let ended_ids = Arc::clone(&self.tables.ended_ids);
+        handle.with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)))
     }
 
     /// The last `lsn` of `source` that is durable in the store; 0 when none is.
@@ -212,9 +230,15 @@ impl Store {
         // A thread that is gone already does not listen; joining it tells why.
         let _ = self.writer.send(ToStore::Shutdown);
         let _ = self.lookup.send(ToLookup::Shutdown);
+        threads.stop_warming.store(true, Ordering::Relaxed);
         let panicked = |_| StoreError::broken("a thread of the store panicked");
         let written = threads.writer.join().map_err(panicked).and_then(|result| result);
-        let read = threads.lookup.join().and(threads.pages.join()).map_err(panicked);
+        let read = threads
+            .lookup
+            .join()
+            .and(threads.pages.join())
+            .and(threads.warm.join())
+            .map_err(panicked);
         written.and(read)
     }
 }
