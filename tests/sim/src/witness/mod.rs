@@ -73,6 +73,8 @@ pub struct Expect {
     pub shards: u16,
     /// How long anything may be under way between a caller and a queue, milliseconds.
     pub order_margin_ms: u64,
+    /// How long anything may be under way between a request and a driver inside the node, milliseconds.
+    pub inside_margin_ms: u64,
     /// `ingress_age_step_ms`.
     pub age_step_ms: u64,
     /// `heartbeat_ms`.
