@@ -258,7 +258,7 @@ impl Witness {
     /// Offers and trips of a driver do not overlap. Judged by the node's time, so only where that has not fallen: across
     /// starts it may, as no promise is made from one request to another.
     fn check_intervals(&mut self, lives: &[Option<Life>]) {
-        if self.node.boots.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+        if self.node.has_time_fallen() {
             return;
         }
         let mut of_driver: BTreeMap<Driver, Vec<(u64, u64, Request, bool)>> = BTreeMap::new();

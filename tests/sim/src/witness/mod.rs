@@ -109,6 +109,11 @@ pub struct NodeSeen {
 }
 
 impl NodeSeen {
+    /// Whether a start found the clock set back: then the node's time says nothing about what came before that and what after.
+    pub(crate) fn has_time_fallen(&self) -> bool {
+        self.boots.windows(2).any(|pair| pair[1].0 < pair[0].0)
+    }
+
     /// Whether a boot ended between these, node time.
     pub(crate) fn is_end_near(&self, from_ms: u64, to_ms: u64) -> bool {
         self.ended_ms

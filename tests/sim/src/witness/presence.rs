@@ -134,7 +134,7 @@ impl Witness {
     /// At the end: nobody was refused, or shown as offline, who could have been offered.
     pub(super) fn check_presence(&mut self, lives: &[Option<Life>]) {
         // Node time says when something was only where it has not fallen.
-        if self.node.boots.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+        if self.node.has_time_fallen() {
             return;
         }
         for driver in 0..self.drivers.len() as Driver {
