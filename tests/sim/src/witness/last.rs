@@ -265,12 +265,17 @@ impl Witness {
         for (request, life) in (0..).zip(lives) {
             let Some(life) = life else { continue };
             for tried in &life.tried {
-                let end_ms = if tried.way == ways::OPEN {
+                let mut end_ms = if tried.way == ways::OPEN {
                     u64::MAX
                 } else {
                     tried.ended_at_ms
                 };
                 if let Some(from_ms) = tried.delivered_at_ms {
+                    // Whose time was over when the node started again holds no driver any more, and is told to be over
+                    // when its request comes to it: later, after a start that was cut short.
+                    if self.node.is_end_near(from_ms, end_ms) {
+                        end_ms = end_ms.min(tried.expires_at_ms);
+                    }
                     of_driver
                         .entry(tried.driver)
                         .or_default()
