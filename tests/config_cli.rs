@@ -57,6 +57,22 @@ fn exit_status_and_errors() {
     assert_eq!(run(&["version"]), (Some(0), version.to_owned(), String::new()));
 }
 
+/// The kernel bounds a ring's table by the limit of open files: many connections take many rings, which take descriptors.
+#[test]
+fn connections_that_the_limit_of_open_files_does_not_carry_are_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = format!(
+        "ulimit -n 600; exec {} serve --data {} --listen 127.0.0.1:0 --set shards=2 --set connections_max=20000",
+        env!("CARGO_BIN_EXE_dispatchd"),
+        dir.path().display()
+    );
+    let Output { status, stderr, .. } = Command::new("sh").args(["-c", &serve]).output().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let stderr = String::from_utf8(stderr).unwrap();
+    let told = "connections_max = 20000 takes 228 rings in each of 2 shards under a limit of 600 open files";
+    assert!(stderr.contains(told) && stderr.contains("ulimit -n"), "{stderr}");
+}
+
 #[test]
 fn the_file_beside_it_is_read() {
     let (dir, mut command) = dispatchd(&["config", "show"]);

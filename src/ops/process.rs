@@ -1,9 +1,23 @@
 //! What the kernel says of this process, and the limits that it may raise for itself.
 #![forbid(unsafe_code)]
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use std::fs;
 use std::io;
+
+/// How much nicer than the rest of the process a thread is whose work can wait (nice(2)): at 10 its weight is a ninth of
+/// an ordinary one's, so it still gets on when shards take all there is.
+const NICE_OF_COLD: i32 = 10;
+
+/// Lets the calling thread, and those that it starts from now on, go behind the shards where they share a core: a shard
+/// that wakes runs at once and does not wait for a time slice to end. Linux keeps this per thread.
+///
+/// # Errors
+/// A sandbox forbids it; the thread runs on as it was.
+pub fn lower_priority() -> io::Result<()> {
+    nice(NICE_OF_COLD)?;
+    Ok(())
+}
 
 /// A reading of `/proc/self`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

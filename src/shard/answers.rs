@@ -65,14 +65,13 @@ impl<P: Platform> Shard<P> {
 
     /// Answers a call as the request's actor says.
     pub(super) fn answer_call(&mut self, request_id: &RequestId, reply: ReplyTo, answer: ApiAnswer) {
-        let answer = match answer {
-            ApiAnswer::Unfit { unfit } => return self.refuse_call(reply, unfit_problem(unfit)),
-            other => other,
-        };
         if matches!(answer, ApiAnswer::Offer { duplicate: true, .. }) {
             self.metrics().requests_repeated.inc();
         }
-        self.answer(reply, encode(request_id, answer));
+        match encode(request_id, answer) {
+            Ok(answer) => self.answer(reply, answer),
+            Err(problem) => self.refuse_call(reply, problem),
+        }
     }
 
     /// Answers a letter for a request or trip that nobody knows.
@@ -143,8 +142,9 @@ fn unfit_problem(unfit: Unfit) -> Problem {
     }
 }
 
-fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
-    match answer {
+/// The answer, or what is wrong with the call.
+fn encode(request_id: &RequestId, answer: ApiAnswer) -> Result<Reply, Problem> {
+    Ok(match answer {
         ApiAnswer::Offer {
             state,
             attempt,
@@ -152,7 +152,7 @@ fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
             duplicate,
         } => api::offer(request_id, state, attempt, driver_id.as_ref(), duplicate),
         ApiAnswer::Excluded { state, excluded } => Problem::excluded(state, &excluded).into_reply(),
-        ApiAnswer::Unfit { unfit } => unfit_problem(unfit).into_reply(),
+        ApiAnswer::Unfit { unfit } => return Err(unfit_problem(unfit)),
         ApiAnswer::Ended { state, trip_id } => Problem::ended(state, trip_id.as_ref()).into_reply(),
         ApiAnswer::Outcome { outcome, trip_id } => {
             let outcome = match outcome {
@@ -170,7 +170,7 @@ fn encode(request_id: &RequestId, answer: ApiAnswer) -> Reply {
         ApiAnswer::TripEnded { trip_id, outcome } => Problem::trip_ended(&trip_id, outcome).into_reply(),
         ApiAnswer::NoSuchTrip => Problem::no_such_trip().into_reply(),
         ApiAnswer::Fenced => Problem::not_durable().into_reply(),
-    }
+    })
 }
 
 pub(super) fn view(request: &Request, audit: bool, node: &str) -> Reply {

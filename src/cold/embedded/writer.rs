@@ -3,8 +3,9 @@
 //!
 //! A turn: **gather** messages → **rounds** (disk check, batch, `fdatasync`, `Stored`) until the queue is empty →
 //! **settle** the queries that came with them → hand long polls their events → at most one piece of **retention**.
-//! Under load rounds start [`ROUND_SPACING`] apart, so that one `fdatasync` serves many commits; a commit that comes
-//! alone is stored at once.
+//! Under load rounds start apart ([`ROUND_SPACING_MIN`] at least, and [`SYNC_SHARE`] times what the last one took on the
+//! disk), so that one `fdatasync` serves many commits and the disk is free for the shards' journals most of the time; a
+//! commit that comes alone is stored at once.
 //!
 //! When the disk is full nothing is written and nothing taken is given up: commits stay in the queue, shards feel it
 //! fill, and the disk is asked again. When the engine fails, it is never written to again: see
@@ -29,7 +30,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Least time between the starts of two rounds.
-pub const ROUND_SPACING: Duration = Duration::from_millis(4);
+pub const ROUND_SPACING_MIN: Duration = Duration::from_millis(4);
+/// Most that rounds are held apart, whatever the disk takes: events and queries wait for a round.
+pub const ROUND_SPACING_MAX: Duration = Duration::from_millis(40);
+/// The store is on the disk at most one part in this many of the time: a journal's write that comes while it is waits
+/// for it, and offers wait for the journal.
+pub const SYNC_SHARE: u32 = 8;
 /// Most commits in one round.
 pub const ROUND_COMMITS_MAX: usize = 4_096;
 /// A round ends with the commit that takes it over this many bytes of callers' JSON.
@@ -79,6 +85,7 @@ struct State {
     forget_before: Option<u64>,
     polls: Polls,
     round_started: Option<Instant>,
+    spacing: Duration,
     sweep_at_ms: UnixMs,
     stalled: bool,
     failed: Option<StoreError>,
@@ -105,6 +112,7 @@ impl Writer {
             forget_before: None,
             polls: Polls::default(),
             round_started: None,
+            spacing: ROUND_SPACING_MIN,
             sweep_at_ms: 0,
             stalled: false,
             failed: None,
@@ -144,7 +152,7 @@ impl State {
         };
         // A message that is there is given out however late it is, so the time is looked at here: on a machine where this thread
         // gets little of the processor there is always one.
-        let begin_at = started + ROUND_SPACING;
+        let begin_at = started + self.spacing;
         while self.queue.len() < ROUND_COMMITS_MAX && !self.shut_down && Instant::now() < begin_at {
             match self.receive_until(Some(begin_at)) {
                 Some(message) => self.take(message),
@@ -279,7 +287,9 @@ impl State {
                 round.forget_before(incarnation);
             }
         }
+        let commit_began = Instant::now();
         let written = round.commit();
+        self.spacing = (commit_began.elapsed() * SYNC_SHARE).clamp(ROUND_SPACING_MIN, ROUND_SPACING_MAX);
         if matches!(&written, Ok(Some(counts)) if counts.batches > 0) {
             let took = round_began.elapsed();
             self.writer.metrics.commit_latency.record_us(took.as_micros() as u64);
