@@ -288,7 +288,9 @@ impl Common {
     fn refuse_runs(&self, scenario: &str) -> io::Result<()> {
         match self.runs {
             None | Some(1) => Ok(()),
-            Some(runs) => Err(io::Error::other(format!("{scenario} is one long run: --runs {runs} means nothing"))),
+            Some(runs) => Err(io::Error::other(format!(
+                "{scenario} is one long run: --runs {runs} means nothing"
+            ))),
         }
     }
 

@@ -12,7 +12,11 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 /// A server that never becomes ready: it says its pid through a pipe, and stays.
 fn server(home: &Path, pipe: &Path) -> std::path::PathBuf {
     let path = home.join("server");
-    fs::write(&path, format!("#!/bin/sh\necho $$ > '{}'\nexec sleep 600\n", pipe.display())).expect("a script");
+    fs::write(
+        &path,
+        format!("#!/bin/sh\necho $$ > '{}'\nexec sleep 600\n", pipe.display()),
+    )
+    .expect("a script");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
     path
 }

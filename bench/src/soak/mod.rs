@@ -207,7 +207,10 @@ fn load(
                 prolonged_for = samples::growing(&samples);
             }
             if !prolonged_for.is_empty() {
-                eprintln!("goes on for half its time again: {} seem to grow", prolonged_for.join(", "));
+                eprintln!(
+                    "goes on for half its time again: {} seem to grow",
+                    prolonged_for.join(", ")
+                );
                 let until = (begin, seconds * (1.0 + PROLONGED_BY));
                 watch(node, address, &observer, until, every_s, &mut samples).await?;
             }

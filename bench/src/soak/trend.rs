@@ -173,7 +173,9 @@ mod tests {
     fn with_the_fewest_samples_that_are_taken_there_is_a_trend() {
         for seconds in [600.0, 3600.0] {
             let every = sample_secs_max(seconds);
-            let samples: Vec<(f64, f64)> = (0..(seconds / every) as u32).map(|n| (f64::from(n) * every, 1.0)).collect();
+            let samples: Vec<(f64, f64)> = (0..(seconds / every) as u32)
+                .map(|n| (f64::from(n) * every, 1.0))
+                .collect();
             assert!(Trend::of(&samples, None).is_some(), "{seconds} s, every {every} s");
         }
     }

@@ -8,7 +8,11 @@ pub(super) fn set_text(drivers: u64) -> String {
         .filter(|driver| drivers & (1 << driver) != 0)
         .map(|driver| format!("d{driver}"))
         .collect();
-    if all.is_empty() { "nobody".to_owned() } else { all.join(" ") }
+    if all.is_empty() {
+        "nobody".to_owned()
+    } else {
+        all.join(" ")
+    }
 }
 
 /// What a driver says.
