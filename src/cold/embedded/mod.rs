@@ -35,7 +35,6 @@ use super::port::{Source, StoreError};
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
 use crate::ops::metrics::StoreMetrics;
-use crate::ops::process;
 use crossbeam::channel::{Sender, unbounded};
 use events::{Chunk, Consumer, EventLog};
 use fjall::PersistMode;
@@ -71,7 +70,7 @@ impl Store {
     /// A setting is out of range; the directory is of a newer format, damaged, open in another process or not writable.
     pub fn open(dir: &Path, config: StoreConfig) -> Result<Self, StoreError> {
         config.check()?;
-        let tables = Arc::new(open_tables(dir, &config)?);
+        let tables = Arc::new(Tables::open(dir, &config)?);
         let watermarks = Arc::new(Mutex::new(load_watermarks(&tables)?));
         let events = load_events(&tables, &config)?;
         let health = Arc::new(StoreHealth::default());
@@ -92,10 +91,7 @@ impl Store {
         let (lookup_tables, lookup_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
         let (pages_tables, pages_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
         let threads = Threads {
-            writer: spawn("store-writer", &health, move || {
-                lower_priority();
-                writer.run()
-            })?,
+            writer: spawn(writer::THREAD, &health, move || writer.run())?,
             lookup: spawn("store-lookup", &health, move || {
                 readers::run_lookups(&lookup_tables, &lookup_metrics, &looked_up);
             })?,
@@ -134,7 +130,8 @@ impl Store {
     }
 
     /// Forgets, soon, the watermarks of boots before `incarnation`. To be called when their journals are deleted: fed
-    /// again after this, they would be stored again.
+    /// again after this, they would be stored again. With the first call the start is over, in which everybody waited for the
+    /// store: from then on its writer and the engine go behind the shards, where they share a core.
     pub fn forget_sources_before(&self, incarnation: u64) {
         // Refused only by a store that has shut down; the next boot asks again.
         let _ = self.writer.send(ToStore::ForgetBefore(incarnation));
@@ -225,23 +222,6 @@ fn spawn<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(guarded)
         .map_err(|error| StoreError::unavailable(format!("no thread for the store: {error}")))
-}
-
-/// Opens the tables on a thread of low priority, which the engine's own threads inherit. Lookups keep theirs: offers wait
-/// for them.
-fn open_tables(dir: &Path, config: &StoreConfig) -> Result<Tables, StoreError> {
-    let open = || {
-        lower_priority();
-        Tables::open(dir, config)
-    };
-    std::thread::scope(|scope| scope.spawn(open).join())
-        .unwrap_or_else(|_| Err(StoreError::broken("opening the store panicked")))
-}
-
-fn lower_priority() {
-    if let Err(error) = process::lower_priority() {
-        tracing::debug!(%error, "the store's threads keep their priority");
-    }
 }
 
 fn load_watermarks(tables: &Tables) -> Result<BTreeMap<Source, u64>, StoreError> {
