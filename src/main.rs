@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             &mut Stdout,
         )),
         Command::Tune(TuneCommand::Show { format }) => print(&tune::show::show(format)),
+        Command::Fleet(FleetCommand::Status { settings, json }) => fleet_status(settings, json),
         Command::Demo(options) => dispatchd::demo::run(options.into()),
         Command::Version => version(),
     }
@@ -60,6 +61,9 @@ enum Command {
     /// Look at what this host gives a node
     #[command(subcommand)]
     Tune(TuneCommand),
+    /// Look at the fleet
+    #[command(subcommand)]
+    Fleet(FleetCommand),
     /// Replay real taxi trips against a node of its own, kill it in the middle, and check that nothing was lost
     Demo(DemoArgs),
     /// Print the version
@@ -112,6 +116,18 @@ enum TuneCommand {
         /// Shape of the output
         #[arg(long, value_enum)]
         format: tune::show::Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum FleetCommand {
+    /// Print the nodes as the registry in Redis has them: leases, drivers, open requests, backlogs
+    Status {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -196,6 +212,17 @@ fn journal_dump(dir: &Path) -> ExitCode {
 
 fn journal_check(dir: &Path) -> ExitCode {
     status(dispatchd::journal::inspect::check_command(dir, &mut Stdout))
+}
+
+fn fleet_status(settings: SettingsArgs, as_json: bool) -> ExitCode {
+    match settings.load() {
+        Ok(loaded) => status(dispatchd::cold::registry::status::command(
+            &loaded.config,
+            as_json,
+            &mut Stdout,
+        )),
+        Err(errors) => fail(EXIT_USAGE, &errors),
+    }
 }
 
 fn version() -> ExitCode {

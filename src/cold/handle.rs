@@ -18,6 +18,9 @@ pub const HANDLE_QUERIES_MAX: usize = 4_096;
 /// Called by the store after it put something into the shard's inbox; must not block.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
 
+/// Whether the store surely keeps no request whose id has this hash; must not block.
+pub type SurelyLacks = std::sync::Arc<dyn Fn(u64) -> bool + Send + Sync>;
+
 /// The queue is full (or the store has shut down): nothing was taken; try again after the next [`FromStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -114,6 +117,8 @@ pub struct StoreHandle {
     received: Receiver<FromStore>,
     writer: Sender<ToStore>,
     lookup: Sender<ToLookup>,
+    /// None: the store is sure of nothing, and every id is asked for.
+    surely_lacks: Option<SurelyLacks>,
 }
 
 impl StoreHandle {
@@ -132,7 +137,21 @@ impl StoreHandle {
             received,
             writer,
             lookup,
+            surely_lacks: None,
         }
+    }
+
+    /// The same handle, which knows of most new ids that they are new: see [`Self::surely_lacks`].
+    #[must_use]
+    pub fn with_surely_lacks(mut self, surely_lacks: SurelyLacks) -> Self {
+        self.surely_lacks = Some(surely_lacks);
+        self
+    }
+
+    /// Whether the store surely has no ended request whose id has this hash, so that asking it can be spared. Of an id that is
+    /// in no shard's memory; false says nothing.
+    pub fn surely_lacks(&self, request_hash: u64) -> bool {
+        self.surely_lacks.as_ref().is_some_and(|lacks| lacks(request_hash))
     }
 
     /// Hands over commits that the shard's journal has durably, in `lsn` order per source.

@@ -2,16 +2,19 @@
 //!
 //! A shard hands over what its journal has committed and asks what it no longer holds in memory. It sees only the
 //! messages of [`port`] and a [`StoreHandle`]; which store is behind them is no concern of the shard. [`embedded`] is
-//! the default: fjall, in the node's own data directory.
+//! the default: fjall, in the node's own data directory. [`registry`] says in Redis where each driver is, when there is a fleet.
 //!
 //! Must never: know of sockets or of the journal's files, or make a shard wait.
 #![forbid(unsafe_code)]
 
 pub mod embedded;
+pub mod ended_ids;
 pub mod handle;
 pub mod port;
+pub mod registry;
 
 pub use embedded::{Store, StoreConfig, StoreHealth, Surroundings};
+pub use ended_ids::EndedIds;
 pub use handle::{Full, StoreHandle, Waker};
 pub use port::{
     Answer, Commit, DriverRecord, EndedRequest, EventsPage, Fault, FromStore, Query, RecordsPage, Source, StoreError,

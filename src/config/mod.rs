@@ -14,6 +14,6 @@ mod value;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{ENVIRONMENT_PREFIX, FILE_DEFAULT, Loaded, Sources};
-pub use settings::{Config, LogFormat, LogLevel, SETTINGS, Setting};
+pub use settings::{Config, LogFormat, LogLevel, RedisMode, SETTINGS, Setting};
 pub use show::{ShowFormat, settings_table_markdown};
 pub use value::{Entry, Kind, Origin, Preset, Value};

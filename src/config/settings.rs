@@ -131,6 +131,23 @@ settings! {
     recv_buffer_bytes: u32, "bytes", within(net::RECV_BUFFER_BYTES_MIN as u64, net::RECV_BUFFER_BYTES_MAX as u64), Preset::Text("4096"),
         "Size of one receive buffer.";
 
+    fleet_address: CompactString, "", Kind::Words, Preset::Text(""),
+        "Where other nodes and drivers' apps reach this node, as host:port; empty: the address that it listens on.";
+    fleet_redis_url: CompactString, "", Kind::Words, Preset::Text(""),
+        "Redis of the fleet's registry, redis://[user:password@]host:port[/db]; with commas between several of a cluster, or several Sentinels. Empty: no fleet.";
+    fleet_redis_mode: RedisMode, "", Kind::OneOf(RedisMode::NAMES), Preset::Text("standalone"),
+        "What kind of Redis the URLs are of.";
+    fleet_redis_sentinel_master: CompactString, "", Kind::Id, Preset::Text("mymaster"),
+        "The name under which the Sentinels know the master.";
+    fleet_redis_prefix: CompactString, "", Kind::Words, Preset::Text(""),
+        "What all keys begin with, so that several fleets can share one Redis; the same on every node of a fleet.";
+    fleet_redis_timeout_ms: u64, "ms", within(10, MINUTE_MS), Preset::Text("500"),
+        "Time for a connection to Redis and for each answer of it; a driver that connects waits no longer for its session.";
+    fleet_redis_driver_ttl_ms: u64, "ms", within(1000, DAY_MS), Preset::Text("60000"),
+        "How long a driver's entry outlives its last refresh; a driver that is heard is refreshed every quarter of it.";
+    fleet_redis_lease_ms: u64, "ms", within(300, 10 * MINUTE_MS), Preset::Text("3000"),
+        "How long a node counts as alive after its last sign of life; renewed every third of it.";
+
     log_level: LogLevel, "", Kind::OneOf(LogLevel::NAMES), Preset::Text("info"),
         "Least severe lines that are logged.";
     log_format: LogFormat, "", Kind::OneOf(LogFormat::NAMES), Preset::Text("text"),
@@ -183,6 +200,18 @@ choice!(
         Debug = "debug",
         /// Everything.
         Trace = "trace",
+    }
+);
+
+choice!(
+    /// What a Redis is made of.
+    RedisMode {
+        /// One server.
+        Standalone = "standalone",
+        /// A master and replicas that Sentinels watch.
+        Sentinel = "sentinel",
+        /// Redis Cluster.
+        Cluster = "cluster",
     }
 );
 

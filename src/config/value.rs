@@ -42,6 +42,8 @@ pub enum Kind {
     Address,
     /// A text that follows the contract's id rule.
     Id,
+    /// Visible ASCII characters, or none at all.
+    Words,
 }
 
 /// The value of a setting that no source gives.
@@ -60,7 +62,7 @@ pub enum Value {
     Integer(u64),
     /// Of `Switch`.
     Switch(bool),
-    /// Of `OneOf`, `Path`, `Address`, `Id`.
+    /// Of `OneOf`, `Path`, `Address`, `Id`, `Words`.
     Text(String),
 }
 
@@ -111,6 +113,7 @@ impl Kind {
             Self::Path => "a path in UTF-8".to_owned(),
             Self::Address => "IP:port, such as 127.0.0.1:8080 or [::]:8080".to_owned(),
             Self::Id => format!("1 to {} of A-Z a-z 0-9 . _ : -", crate::limits::ID_LEN_MAX),
+            Self::Words => "visible ASCII characters without spaces, or nothing".to_owned(),
         }
     }
 
@@ -131,6 +134,10 @@ impl Kind {
                 .ok()
                 .map(|address| Value::Text(address.to_string())),
             Self::Id => is_id(text).then(|| Value::Text(text.to_owned())),
+            Self::Words => text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic())
+                .then(|| Value::Text(text.to_owned())),
         }
     }
 
@@ -139,7 +146,7 @@ impl Kind {
             Self::Integer { min, max } => (min..=max).contains(&number),
             Self::Multiple { min, max, of } => (min..=max).contains(&number) && number.is_multiple_of(of),
             Self::PowerOfTwo { min, max } => (min..=max).contains(&number) && number.is_power_of_two(),
-            Self::Switch | Self::OneOf(_) | Self::Path | Self::Address | Self::Id => false,
+            Self::Switch | Self::OneOf(_) | Self::Path | Self::Address | Self::Id | Self::Words => false,
         };
         fits.then_some(Value::Integer(number))
     }

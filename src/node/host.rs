@@ -1,6 +1,6 @@
 //! The order of a start, and what it stands on.
 
-use super::{ServeError, recovery, start};
+use super::{ServeError, heirs, recovery};
 use crate::cold::{Source, StoreHandle, Waker};
 use crate::config::Config;
 use crate::fsm::ids::DriverId;
@@ -73,7 +73,7 @@ pub fn bring_up(host: &mut impl Host, config: &Config) -> Result<(), ServeError>
         "recovered"
     );
     // (3) and (4)
-    let heirs = start::distribute(recovered.live, off_shift, shards, host.now_ms());
+    let heirs = heirs::distribute(recovered.live, off_shift, shards, host.now_ms());
     host.start_shards(incarnation, heirs)?;
     host.await_heirs()?;
     // (5): the live requests are in the new journals and everything else is in the store.

@@ -5,9 +5,9 @@ use rustix::process::{Pid, Resource, Rlimit, getpriority_process, getrlimit, set
 use std::fs;
 use std::io;
 
-/// How much nicer than the rest of the process a thread is whose work can wait (nice(2)): at 10 its weight is a ninth of
+/// How much nicer than the rest of the process a thread is whose work can wait (nice(2)): at 5 its weight is a third of
 /// an ordinary one's, so it still gets on when shards take all there is.
-const NICE_OF_COLD: i32 = 10;
+const NICE_OF_COLD: i32 = 5;
 
 /// Lets the threads of this process with one of these names go behind the others where they share a core: a shard that wakes
 /// runs at once and does not wait for a time slice to end. Linux keeps this per thread, and what they start inherits it.

@@ -63,6 +63,10 @@ impl<P: Platform> Shard<P> {
                 let then = Ask::Acked(consumer.clone(), reply);
                 self.ask(Query::AckEvents { consumer, cursor }, then);
             }
+            Route::FleetAssign(driver_id) => {
+                let answer = self.assign_driver(&driver_id)?;
+                self.answer(reply, answer);
+            }
             Route::Healthz => self.answer(reply, health::alive()),
             Route::Readyz => self.answer(reply, health::ready(self.shared.health.readiness())),
             Route::Metrics => self.show_metrics(reply),
@@ -165,6 +169,24 @@ impl<P: Platform> Shard<P> {
                 reply,
             },
         );
+    }
+
+    /// Which node a driver's app is to connect to, as the nodes' leases were seen last. Without a fleet, or when no lease was
+    /// seen yet, that is this node.
+    fn assign_driver(&self, driver_id: &crate::fsm::ids::DriverId) -> Result<Reply, Problem> {
+        let known = self.fleet.as_ref().map(super::registry::Fleet::nodes);
+        let Some(nodes) = known.filter(|nodes| !nodes.nodes().is_empty()) else {
+            return Ok(api::assigned(driver_id, &self.config.node_id, &self.own_address()));
+        };
+        let node = nodes.assign(driver_id).ok_or_else(Problem::no_node)?;
+        Ok(api::assigned(driver_id, &node.node_id, &node.address))
+    }
+
+    fn own_address(&self) -> String {
+        match self.config.fleet_address.as_str() {
+            "" => self.config.listen.to_string(),
+            address => address.to_owned(),
+        }
     }
 
     fn show_metrics(&mut self, reply: ReplyTo) {

@@ -3,6 +3,7 @@
 
 use super::http::Http;
 use super::letter::Handshake;
+use super::registry::Claiming;
 use super::sockets::Socket;
 use super::{Platform, Ring};
 use super::{Shard, Timer};
@@ -26,6 +27,8 @@ pub(super) enum Conn {
     Socket(Socket),
     /// On its way to another shard.
     Leaving(Box<Leaving>),
+    /// A driver's, once the fleet's registry has said its session.
+    Claiming(Box<Claiming>),
     /// Closed on our side; what the peer still sends is dropped.
     Lingering(Box<Lingering>),
 }
@@ -111,7 +114,7 @@ impl Connections {
         self.table.iter().flatten().any(|conn| match conn {
             Conn::None => false,
             Conn::Http(http) => !http.is_idle(),
-            Conn::Socket(_) | Conn::Leaving(_) | Conn::Lingering(_) => true,
+            Conn::Socket(_) | Conn::Leaving(_) | Conn::Claiming(_) | Conn::Lingering(_) => true,
         })
     }
 }
@@ -167,6 +170,7 @@ impl<P: Platform> Shard<P> {
             Some(Conn::Http(_)) => self.http_received(conn, &scratch),
             Some(Conn::Socket(_)) => self.socket_received(conn, &mut scratch),
             Some(Conn::Leaving(leaving)) => leaving.handshake.bytes.extend_from_slice(&scratch),
+            Some(Conn::Claiming(claiming)) => claiming.handshake.bytes.extend_from_slice(&scratch),
             Some(Conn::Lingering(_) | Conn::None) | None => {}
         }
         self.scratch = scratch;
@@ -181,6 +185,7 @@ impl<P: Platform> Shard<P> {
                 self.end(conn, CloseCause::Peer);
                 self.driver_disconnected(key, conn);
             }
+            Some(Conn::Claiming(_)) => self.end(conn, CloseCause::Peer),
             Some(Conn::Lingering(_)) => self.end(conn, CloseCause::Finished),
             Some(Conn::Leaving(_) | Conn::None) | None => {}
         }
@@ -210,6 +215,7 @@ impl<P: Platform> Shard<P> {
                 self.driver_disconnected(socket.driver, conn);
             }
             Conn::Leaving(_) => self.count_closed(ConnectionKind::Http, CloseCause::Peer),
+            Conn::Claiming(_) => self.count_closed(ConnectionKind::Driver, CloseCause::Peer),
             Conn::Lingering(lingering) => self.wheel.cancel(lingering.timer),
         }
     }
@@ -245,7 +251,7 @@ impl<P: Platform> Shard<P> {
     fn end(&mut self, conn: ConnId, cause: CloseCause) {
         match self.connections.take(conn) {
             Conn::Lingering(lingering) => self.wheel.cancel(lingering.timer),
-            Conn::Socket(_) => self.count_closed(ConnectionKind::Driver, cause),
+            Conn::Socket(_) | Conn::Claiming(_) => self.count_closed(ConnectionKind::Driver, cause),
             _ => {}
         }
         self.net.close_after_output(conn);

@@ -41,7 +41,7 @@ pub(super) struct Drivers {
     pub(super) slab: Pages<Entry>,
     by_id: KeyIndex,
     off_shift: OffShift,
-    connects: u64,
+    pub(super) connects: u64,
     /// Drivers whose last change of shift is not durable yet, and its number. What they hear meanwhile waits for it, in order.
     pub(super) changing: HashMap<u32, Lsn>,
     /// The same of drivers that left memory meanwhile, for when they come back before it is durable.
@@ -114,8 +114,9 @@ impl<P: Platform> Shard<P> {
         key
     }
 
-    /// A socket of this driver completed its handshake; returns the driver's key for the socket's table.
-    pub(super) fn driver_connected(&mut self, id: &DriverId, conn: ConnId) -> u32 {
+    /// A socket of this driver completed its handshake; returns the driver's key for the socket's table. `granted`: the
+    /// session that the fleet's registry gave it. `None`: a later connect of the driver was faster, the socket is displaced.
+    pub(super) fn driver_connected(&mut self, id: &DriverId, conn: ConnId, granted: Option<u64>) -> Option<u32> {
         let key = self.driver_key(id);
         // Unknown here, or bound by a restart before anybody heard of it: the store has to know.
         if self.drivers.slab[key as usize].driver.last_heard_ms() == 0 {
@@ -123,7 +124,7 @@ impl<P: Platform> Shard<P> {
             self.ask(Query::Driver(id.clone()), Ask::Known(id.clone()));
         }
         self.drivers.connects += 1;
-        let session = (self.incarnation << 32) | self.drivers.connects;
+        let session = self.session_for(key, granted)?;
         let entry = &mut self.drivers.slab[key as usize];
         entry.watch = Stopwatch::default();
         let displaced = entry.conn.replace(conn);
@@ -134,7 +135,7 @@ impl<P: Platform> Shard<P> {
             self.close_socket(old, close_code::DISPLACED, "displaced");
         }
         self.step_driver(key, DriverEvent::Connected { session });
-        key
+        Some(key)
     }
 
     /// The socket of a driver is gone, or about to go.
@@ -150,6 +151,7 @@ impl<P: Platform> Shard<P> {
         entry.conn = None;
         entry.watch = Stopwatch::default();
         if let Some(session) = entry.driver.session() {
+            self.touch_registry(key);
             self.step_driver(key, DriverEvent::Disconnected { session });
         }
     }
@@ -173,6 +175,13 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// A driver's timer is not to fire.
+    pub(super) fn disarm_driver(&mut self, key: u32) {
+        if let Some(timer) = self.drivers.slab[key as usize].timer.take() {
+            self.wheel.cancel(timer);
+        }
+    }
+
     pub(super) fn driver_timer(&mut self, key: u32) {
         self.drivers.slab[key as usize].timer = None;
         self.step_driver(key, DriverEvent::Timer);
@@ -189,6 +198,9 @@ impl<P: Platform> Shard<P> {
             let metrics = self.metrics();
             metrics.drivers.of(before).dec();
             metrics.drivers.of(after).inc();
+        }
+        if let Some(fleet) = &mut self.fleet {
+            fleet.note(key, before != after, self.now_ms);
         }
         for effect in effects.drain(..) {
             self.apply_driver(key, effect);
@@ -248,10 +260,8 @@ impl<P: Platform> Shard<P> {
                 }
             }
             DriverEffect::Arm { at_ms } => {
+                self.disarm_driver(key);
                 let entry = &mut self.drivers.slab[key as usize];
-                if let Some(timer) = entry.timer.take() {
-                    self.wheel.cancel(timer);
-                }
                 entry.timer = at_ms.map(|at_ms| self.wheel.arm(at_ms, Timer::Driver(key).owner()));
             }
             DriverEffect::Seen { at_ms } => {
@@ -311,6 +321,9 @@ impl<P: Platform> Shard<P> {
         }
         self.metrics().drivers.of(entry.driver.state()).dec();
         let id = entry.driver.id();
+        if let Some(fleet) = &mut self.fleet {
+            fleet.forget(key, id);
+        }
         self.drivers.by_id.remove(id.hash64(), key);
         let since_ms = entry.driver.off_shift_since_ms();
         if since_ms != 0 {

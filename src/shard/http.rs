@@ -456,7 +456,7 @@ impl Conn {
     pub(super) fn as_http(&mut self) -> Option<&mut Http> {
         match self {
             Self::Http(http) => Some(http),
-            Self::None | Self::Socket(_) | Self::Leaving(_) | Self::Lingering(_) => None,
+            Self::None | Self::Socket(_) | Self::Leaving(_) | Self::Claiming(_) | Self::Lingering(_) => None,
         }
     }
 }

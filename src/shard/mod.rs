@@ -24,6 +24,7 @@ mod messages;
 mod off_shift;
 mod parts;
 mod platform;
+mod registry;
 mod requests;
 mod rings;
 mod runtime;
@@ -132,6 +133,8 @@ pub struct Shard<P: Platform> {
     segment_retry_at_ms: u64,
     connections: Connections,
     drivers: Drivers,
+    /// What there is of the fleet's registry, when there is a fleet.
+    fleet: Option<registry::Fleet>,
     requests: Requests,
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
@@ -181,6 +184,7 @@ impl<P: Platform> Shard<P> {
             store_health,
             writer,
             files,
+            registry,
         } = parts;
         let mail = mail.into_mailbox();
         let now_us = clock.now_us();
@@ -197,6 +201,7 @@ impl<P: Platform> Shard<P> {
             driver_limits: driver_limits(&config),
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
+            fleet: registry.map(|handle| registry::Fleet::new(handle, &config)),
             config,
             shared,
             clock,
@@ -393,6 +398,7 @@ impl<P: Platform> Shard<P> {
         }
         self.resume_drivers();
         self.hear_store();
+        self.hear_registry();
         let mut inbox = std::mem::take(&mut self.inbox);
         for letter in inbox.drain(..) {
             self.open_letter(*letter);
@@ -404,6 +410,7 @@ impl<P: Platform> Shard<P> {
         self.http_go_on();
         self.read_own_letters();
         self.drain();
+        self.keep_registry();
         self.keep_durable();
         self.keep_journal();
         self.mail.flush();

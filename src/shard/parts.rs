@@ -5,6 +5,7 @@ use super::Mail;
 use super::platform::Platform;
 use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
+use crate::cold::registry::RegistryHandle;
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::{Request, ToDriver};
@@ -67,6 +68,8 @@ pub struct Parts<P: Platform> {
     pub writer: Writer,
     /// That journal's files.
     pub files: P::Files,
+    /// Its way to the fleet's registry, which wakes the ring; none without a fleet.
+    pub registry: Option<RegistryHandle>,
 }
 
 /// What recovery found for a shard.

@@ -183,6 +183,10 @@ impl<P: Platform> Shard<P> {
         if !letter.is_offer() && self.requests.lookups >= lookups_max(&letter) {
             return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
         }
+        if letter.is_offer() && self.store.surely_lacks(request_id.hash64()) {
+            self.requests.park(request_id.clone(), letter);
+            return self.settle_unknown(&request_id);
+        }
         self.requests.park(request_id.clone(), letter);
         self.ask(Query::Request(request_id.clone()), super::Ask::Request(request_id));
     }

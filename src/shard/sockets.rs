@@ -9,7 +9,7 @@ use super::{Platform, Ring};
 use crate::fsm::driver::DriverEvent;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
-use crate::ops::metrics::{BadInput, ConnectionKind, MessageIn, MessageOut, StatusClass};
+use crate::ops::metrics::{BadInput, CloseCause, ConnectionKind, MessageIn, MessageOut, StatusClass};
 use crate::wire::http::Head;
 use crate::wire::respond::Problem;
 use crate::wire::route::{Route, route};
@@ -132,21 +132,33 @@ impl<P: Platform> Shard<P> {
     }
 
     fn establish(&mut self, conn: ConnId, handshake: Handshake) {
+        if self.draining.is_some() {
+            return self.net.abort(conn);
+        }
+        if self.net.output(conn).is_none() {
+            return;
+        }
+        if self.connections.http(conn).is_some() {
+            self.metrics().connections.of(ConnectionKind::Http).dec();
+        }
+        self.metrics().connections.of(ConnectionKind::Driver).inc();
+        if let Some(handshake) = self.claim(conn, handshake) {
+            self.seat(conn, handshake, None);
+        }
+    }
+
+    /// Answers the handshake; the connection is the driver's from now on. `session`: what the fleet's registry gave.
+    pub(super) fn seat(&mut self, conn: ConnId, handshake: Handshake, session: Option<u64>) {
         let Handshake {
             driver_id,
             key,
             mut bytes,
         } = handshake;
-        if self.draining.is_some() {
-            return self.net.abort(conn);
-        }
-        let Some(out) = self.net.output(conn) else { return };
+        let Some(out) = self.net.output(conn) else {
+            return self.count_closed(ConnectionKind::Driver, CloseCause::Peer);
+        };
         ws::write_101(out, &key);
-        if self.connections.http(conn).is_some() {
-            self.metrics().connections.of(ConnectionKind::Http).dec();
-        }
         self.metrics().http_requests.of(StatusClass::Switching).inc();
-        self.metrics().connections.of(ConnectionKind::Driver).inc();
         self.connections.set(
             conn,
             Conn::Socket(Socket {
@@ -156,7 +168,9 @@ impl<P: Platform> Shard<P> {
                 decoder: WsDecoder::new(),
             }),
         );
-        let driver = self.driver_connected(&driver_id, conn);
+        let Some(driver) = self.driver_connected(&driver_id, conn, session) else {
+            return self.close_socket(conn, close_code::DISPLACED, "displaced");
+        };
         if let Some(socket) = self.connections.socket(conn) {
             socket.driver = driver;
         }

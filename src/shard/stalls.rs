@@ -49,6 +49,7 @@ impl<P: Platform> Shard<P> {
                 return self.close_driver_socket(conn, code, reason, Linger::SlowConsumer);
             }
             Some(Conn::Http(_) | Conn::Leaving(_)) => Some(ConnectionKind::Http),
+            Some(Conn::Claiming(_)) => Some(ConnectionKind::Driver),
             Some(Conn::Lingering(_)) => None,
             // Its peer sends no more, and it was to close once its output was taken.
             Some(Conn::None) | None => return self.net.abort(conn),

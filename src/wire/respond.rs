@@ -246,6 +246,11 @@ impl Problem {
             .with_header("retry-after", retry_after_s.to_string())
     }
 
+    /// `503 no_node` with `Retry-After`: no node of the fleet takes drivers at present.
+    pub fn no_node() -> Self {
+        Self::new(503, "no_node", "no node of the fleet takes drivers at present").with_header("retry-after", "1")
+    }
+
     /// `503 draining` with `Retry-After` in seconds: this node stops; another takes the work, or the next start does.
     pub fn draining(retry_after_s: u64) -> Self {
         Self::new(503, "draining", "this node is stopping and takes no new work")

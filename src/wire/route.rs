@@ -36,6 +36,8 @@ pub enum Route {
     Events(EventsQuery),
     /// `POST /v1/events/ack`
     EventsAck,
+    /// `GET /v1/fleet/assign`
+    FleetAssign(DriverId),
     /// `GET /healthz`
     Healthz,
     /// `GET /readyz`
@@ -113,6 +115,7 @@ enum Endpoint<'a> {
     Records(&'a str),
     Events,
     EventsAck,
+    FleetAssign,
     Healthz,
     Readyz,
     Metrics,
@@ -136,6 +139,7 @@ impl<'a> Endpoint<'a> {
             (Some("v1"), Some("drivers"), Some(id), Some("records"), None) => Self::Records(id),
             (Some("v1"), Some("events"), None, _, _) => Self::Events,
             (Some("v1"), Some("events"), Some("ack"), None, _) => Self::EventsAck,
+            (Some("v1"), Some("fleet"), Some("assign"), None, _) => Self::FleetAssign,
             (Some("ws"), Some("driver"), Some(id), None, _) => Self::DriverSocket(id),
             (Some("healthz"), None, ..) => Self::Healthz,
             (Some("readyz"), None, ..) => Self::Readyz,
@@ -169,6 +173,7 @@ impl<'a> Endpoint<'a> {
             )?),
             Self::Events => Route::Events(events_query(query.unwrap_or_default())?),
             Self::EventsAck => Route::EventsAck,
+            Self::FleetAssign => Route::FleetAssign(assign_query(query.unwrap_or_default())?),
             Self::Healthz => Route::Healthz,
             Self::Readyz => Route::Readyz,
             Self::Metrics => Route::Metrics,
@@ -245,6 +250,12 @@ fn events_query(query: &str) -> Result<EventsQuery, Problem> {
         limit: number("limit", limit.as_deref(), 1, EVENTS_LIMIT_MAX.into())?.map_or(EVENTS_LIMIT_DEFAULT, cut),
         consumer: consumer.map(|name| parse_consumer(&name)).transpose()?,
     })
+}
+
+fn assign_query(query: &str) -> Result<DriverId, Problem> {
+    let [driver_id] = parameters(query, ["driver_id"])?;
+    let driver_id = driver_id.ok_or_else(|| Problem::invalid("driver_id: is required"))?;
+    DriverId::parse(&driver_id).map_err(|why| Problem::invalid(format!("driver_id: {why}")))
 }
 
 /// A consumer's name follows the rule of ids.

@@ -129,6 +129,14 @@ fn answers_about_trips() {
 #[test]
 fn answers_for_operators() {
     let document = Document::openapi();
+    let assign = "/v1/fleet/assign";
+    check(
+        &document,
+        assign,
+        "get",
+        &api::assigned(&driver(), "gw-1", "10.0.0.1:8080"),
+    );
+    check(&document, assign, "get", &Problem::no_node().into());
     for state in Readiness::ALL.into_iter().filter(|state| *state != Readiness::Ready) {
         check(&document, "/readyz", "get", &Reply::problem(503, state.as_str(), "why"));
     }

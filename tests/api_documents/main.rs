@@ -87,7 +87,7 @@ fn openapi_is_openapi() {
             );
         }
     }
-    assert_eq!(operation_ids.len(), 16);
+    assert_eq!(operation_ids.len(), 17);
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn described_as(route: &Route) -> (&'static str, &'static str) {
         Route::Records(_) => ("get", "/v1/drivers/{driver_id}/records"),
         Route::Events(_) => ("get", "/v1/events"),
         Route::EventsAck => ("post", "/v1/events/ack"),
+        Route::FleetAssign(_) => ("get", "/v1/fleet/assign"),
         Route::Healthz => ("get", "/healthz"),
         Route::Readyz => ("get", "/readyz"),
         Route::Metrics => ("get", "/metrics"),
@@ -30,7 +31,7 @@ fn described_as(route: &Route) -> (&'static str, &'static str) {
 }
 
 /// How many variants `Route` has: the arms above.
-const ROUTES: usize = 16;
+const ROUTES: usize = 17;
 
 fn target(path: &str, operation: &Value) -> Target {
     let parameters = || operation["parameters"].as_array().into_iter().flatten();

@@ -210,3 +210,39 @@ fn a_consumer_that_stays_away_keeps_nothing_beyond_the_retention_and_is_forgotte
     sweep(&world, &mut shard);
     assert_eq!(cursors_of(shard.ask(events_query(None, 0, 9, None))), [7]);
 }
+
+/// Waits until the store has read what it kept: from then on it is sure of ids that never ended.
+fn await_sure(shard: &mut Shard) {
+    while !shard.handle.surely_lacks(request("never").hash64()) {
+        shard.ask(Query::Request(request("never")));
+    }
+}
+
+#[test]
+fn the_store_is_sure_of_new_ids_and_never_of_those_that_it_keeps() {
+    let world = World::new();
+    let store = world.open();
+    let mut shard = Shard::attach(&store);
+    let kept: Vec<String> = (0..2_000).map(|number| format!("r-{number}")).collect();
+    let commits = kept.iter().zip(1..);
+    shard.store(
+        commits
+            .map(|(id, lsn)| cycle(source(1, 0), lsn, id, &driver("d"), START_MS))
+            .collect(),
+    );
+    let none_is_lacking = |shard: &Shard| kept.iter().all(|id| !shard.handle.surely_lacks(request(id).hash64()));
+    assert!(none_is_lacking(&shard));
+    await_sure(&mut shard);
+    assert!(none_is_lacking(&shard));
+    drop(shard);
+    store.shutdown().unwrap();
+
+    let store = world.open();
+    let mut shard = Shard::attach(&store);
+    assert!(none_is_lacking(&shard), "whether it has read them again or not");
+    await_sure(&mut shard);
+    assert!(none_is_lacking(&shard));
+    world.advance(60 * DAY_MS);
+    sweep(&world, &mut shard);
+    assert!(kept.iter().all(|id| shard.handle.surely_lacks(request(id).hash64())));
+}

@@ -98,6 +98,11 @@ pub fn ended(key: &mut Vec<u8>, request: &RequestId) {
     key.extend_from_slice(request.as_str().as_bytes());
 }
 
+/// The hash of the request's id in an `ended-*` key.
+pub fn ended_hash(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.first_chunk()?))
+}
+
 /// Where a row stands in its day, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowPlace {

@@ -4,7 +4,8 @@
 //! consumers, and a watermark per source that makes feeding it exactly-once. Keys are in `keys`, partitioning and tuning
 //! in `tables`, the life of a commit in `writer`, what happens before the engine opens its files in `mend`.
 //!
-//! Threads: one *writer*, one *lookup* reader, one *page* reader, and the engine's two for flushes and compactions.
+//! Threads: one *writer*, one *lookup* reader, one *page* reader, one that reads the ids of ended requests once (`warm`), and
+//! the engine's two for flushes and compactions.
 //!
 //! Must never: be called from a shard other than through a [`StoreHandle`](crate::cold::StoreHandle), report `Stored`
 //! before `fdatasync`, or write again after a write failed.
@@ -21,6 +22,7 @@ mod retention;
 mod round;
 mod status;
 mod tables;
+mod warm;
 mod writer;
 
 pub use config::{EVENTS_BYTES_MIN, IDEMPOTENCY_RETENTION_DAYS_MIN, RETENTION_DAYS_MAX, StoreConfig, Surroundings};
@@ -40,6 +42,7 @@ use events::{Chunk, Consumer, EventLog};
 use fjall::PersistMode;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tables::{Tables, broken};
@@ -61,6 +64,8 @@ struct Threads {
     writer: JoinHandle<Result<(), StoreError>>,
     lookup: JoinHandle<()>,
     pages: JoinHandle<()>,
+    warm: JoinHandle<()>,
+    stop_warming: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -90,6 +95,8 @@ impl Store {
         };
         let (lookup_tables, lookup_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
         let (pages_tables, pages_metrics) = (Arc::clone(&tables), Arc::clone(&metrics));
+        let stop_warming = Arc::new(AtomicBool::new(false));
+        let (warm_tables, stop) = (Arc::clone(&tables), Arc::clone(&stop_warming));
         let threads = Threads {
             writer: spawn(writer::THREAD, &health, move || writer.run())?,
             lookup: spawn("store-lookup", &health, move || {
@@ -98,6 +105,11 @@ impl Store {
             pages: spawn("store-pages", &health, move || {
                 readers::run_pages(&pages_tables, &pages_metrics, &paged);
             })?,
+            warm: spawn("store-warm", &health, move || {
+                lower_priority();
+                warm::run(&warm_tables, &stop);
+            })?,
+            stop_warming,
         };
         Ok(Self {
             tables,
@@ -113,7 +125,9 @@ impl Store {
     /// A handle for one shard. `waker` is called from the store's threads after something came into the inbox.
     pub fn attach(&self, shard: u16, waker: Waker) -> StoreHandle {
         tracing::debug!(shard, "attached to the store");
+        let ended_ids = Arc::clone(&self.tables.ended_ids);
         StoreHandle::new(self.writer.clone(), self.lookup.clone(), waker)
+            .with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)))
     }
 
     /// The last `lsn` of `source` that is durable in the store; 0 when none is.
@@ -182,9 +196,15 @@ impl Store {
         // A thread that is gone already does not listen; joining it tells why.
         let _ = self.writer.send(ToStore::Shutdown);
         let _ = self.lookup.send(ToLookup::Shutdown);
+        threads.stop_warming.store(true, Ordering::Relaxed);
         let panicked = |_| StoreError::broken("a thread of the store panicked");
         let written = threads.writer.join().map_err(panicked).and_then(|result| result);
-        let read = threads.lookup.join().and(threads.pages.join()).map_err(panicked);
+        let read = threads
+            .lookup
+            .join()
+            .and(threads.pages.join())
+            .and(threads.warm.join())
+            .map_err(panicked);
         written.and(read)
     }
 }

@@ -26,7 +26,7 @@ pub fn sweep(tables: &Tables, config: &StoreConfig, events: &mut EventLog, now: 
     let today = keys::day_of(now);
     let dropped = match drop_day(tables, &tables.rows, today, config.records_retention_days)? {
         Some(keyspace) => Some(keyspace),
-        None => drop_day(tables, &tables.ended, today, config.ended_retention_days())?,
+        None => drop_ended(tables, today, config.ended_retention_days())?,
     };
     if let Some(keyspace) = dropped {
         return Ok(Swept::Partition(keyspace));
@@ -50,6 +50,16 @@ fn drop_day(tables: &Tables, partitions: &Partitions, today: u64, days: u32) -> 
         Some(oldest) if oldest.last + u64::from(days) < today => partitions.remove(&tables.db, oldest.first),
         _ => Ok(None),
     }
+}
+
+/// The same of ended requests, whose ids go with them.
+fn drop_ended(tables: &Tables, today: u64, days: u32) -> Result<Option<Keyspace>, StoreError> {
+    let first = tables.ended.all().first().map(|oldest| oldest.first);
+    let dropped = drop_day(tables, &tables.ended, today, days)?;
+    if let (Some(first), Some(_)) = (first, &dropped) {
+        tables.ended_ids.forget_span(first);
+    }
+    Ok(dropped)
 }
 
 fn drop_chunk(tables: &Tables, events: &mut EventLog, now: UnixMs) -> Result<Option<Keyspace>, StoreError> {

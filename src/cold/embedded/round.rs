@@ -48,6 +48,13 @@ struct DriverChange {
     after: DriverRecord,
 }
 
+/// The partition of requests that ended on `day`, and the first day of its span.
+struct EndedOpen {
+    day: u64,
+    span: u64,
+    keyspace: Keyspace,
+}
+
 /// A batch in the making.
 pub struct Round<'a> {
     tables: &'a Tables,
@@ -65,7 +72,7 @@ pub struct Round<'a> {
     marks: BTreeMap<Source, u64>,
     /// The partitions used last: nearly always the ones that are needed next.
     rows_open: Option<(u64, Keyspace)>,
-    ended_open: Option<(u64, Keyspace)>,
+    ended_open: Option<EndedOpen>,
     events_open: Option<Keyspace>,
     /// Cursor of the first event in `tools.block`.
     block_first: u64,
@@ -214,16 +221,19 @@ impl<'a> Round<'a> {
         if day < self.ended_day_min {
             return Ok(());
         }
-        let keyspace = match &self.ended_open {
-            Some((open, keyspace)) if *open == day => keyspace,
+        let open = match &self.ended_open {
+            Some(open) if open.day == day => open,
             _ => {
                 let keyspace = self.tables.ended_of(day, self.ended_retention_days)?;
-                &self.ended_open.insert((day, keyspace)).1
+                let span = self.tables.ended.first_of(day).expect("its partition was just opened");
+                self.ended_open.insert(EndedOpen { day, span, keyspace })
             }
         };
+        // Before anybody hears that it is stored, and forgets it. A write that fails has put in an id too many.
+        self.tables.ended_ids.insert(open.span, ended.log.request_id.hash64());
         keys::ended(&mut self.tools.key, &ended.log.request_id);
         let value = self.tools.encoder.encode(ended)?;
-        self.batch.insert(keyspace, self.tools.key.as_slice(), value);
+        self.batch.insert(&open.keyspace, self.tools.key.as_slice(), value);
         self.counts.ended += 1;
         Ok(())
     }

@@ -11,6 +11,7 @@
 
 use super::config::StoreConfig;
 use super::keys;
+use crate::cold::ended_ids::EndedIds;
 use crate::cold::port::StoreError;
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
@@ -147,6 +148,13 @@ impl Partitions {
         (at <= partition.last).then(|| partition.keyspace.clone())
     }
 
+    /// First day or cursor of the one that covers `at`.
+    pub fn first_of(&self, at: u64) -> Option<u64> {
+        let list = self.all();
+        let covers = |partition: &&Partition| partition.first <= at && at <= partition.last;
+        list.iter().rfind(covers).map(|partition| partition.first)
+    }
+
     /// Adds one.
     ///
     /// # Errors
@@ -211,6 +219,8 @@ pub struct Tables {
     pub rows: Partitions,
     /// Ended requests by span of days.
     pub ended: Partitions,
+    /// Which ids are in none of them.
+    pub ended_ids: Arc<EndedIds>,
     /// Events by cursor.
     pub events: Partitions,
 }
@@ -241,6 +251,7 @@ impl Tables {
             off_shift: db.keyspace("off_shift", small).map_err(broken)?,
             rows: Partitions::open(&db, Kind::Rows)?,
             ended: Partitions::open(&db, Kind::Ended)?,
+            ended_ids: Arc::default(),
             events: Partitions::open(&db, Kind::Events)?,
             meta,
             db,

@@ -13,7 +13,7 @@ pub use instruments::{BUCKET_BOUNDS_US, Counter, Family, Gauge, Histogram};
 pub use labels::{
     BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
 };
-pub use table::{Counters, Gauges, ShardMetrics, StoreMetrics};
+pub use table::{Counters, Gauges, RegistryMetrics, ShardMetrics, StoreMetrics};
 
 use super::health::{Health, Readiness};
 use super::process::ProcessStats;
@@ -26,6 +26,18 @@ use text::Encoder;
 pub struct Registry {
     shards: Box<[CachePadded<ShardMetrics>]>,
     store: Arc<StoreMetrics>,
+    registry: CachePadded<RegistryMetrics>,
+}
+
+/// What a node says of itself to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Drivers with a socket.
+    pub drivers_connected: u64,
+    /// Requests that have not ended.
+    pub requests_open: u64,
+    /// Drivers whose entry in the fleet's registry waits to be written.
+    pub registry_backlog: u64,
 }
 
 impl Registry {
@@ -38,6 +50,22 @@ impl Registry {
         Self {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             store,
+            registry: CachePadded::default(),
+        }
+    }
+
+    /// The set of the fleet's registry; only its thread may write it.
+    pub fn registry(&self) -> &RegistryMetrics {
+        &self.registry
+    }
+
+    /// Sums over all shards.
+    pub fn totals(&self) -> Totals {
+        let sum = |of: fn(&ShardMetrics) -> &Gauge| self.shards.iter().map(|shard| of(shard).get()).sum();
+        Totals {
+            drivers_connected: sum(|shard| shard.connections.of(ConnectionKind::Driver)),
+            requests_open: sum(|shard| &shard.requests_open),
+            registry_backlog: sum(|shard| &shard.registry_backlog),
         }
     }
 
@@ -74,6 +102,7 @@ impl Registry {
         let shards: Vec<&ShardMetrics> = self.shards.iter().map(|set| &**set).collect();
         ShardMetrics::encode(&shards, &mut out);
         StoreMetrics::encode(&[&*self.store], &mut out);
+        RegistryMetrics::encode(&[&*self.registry], &mut out);
         if let Some(bytes) = super::heap::allocated_bytes() {
             let name = "dispatchd_allocated_bytes";
             out.family(

@@ -127,6 +127,8 @@ metrics! {
             "Letters sent to other shards.";
         mailbox_overflows: Counter, "dispatchd_mailbox_overflows_total",
             "Letters that found a mailbox full and waited.";
+        registry_backlog: Gauge, "dispatchd_registry_backlog_drivers",
+            "Drivers whose entry in the fleet's registry waits to be written.";
         log_lines_suppressed: Counter, "dispatchd_log_lines_suppressed_total",
             "Log lines left out by the rate limit.";
     }
@@ -175,5 +177,31 @@ metrics! {
             "Partitions that fell out of retention and were dropped whole.";
         disk_bytes: Gauge, "dispatchd_store_disk_bytes",
             "Disk space of the store, looked at once a minute.";
+    }
+}
+
+metrics! {
+    /// What the thread of the fleet's registry counts; nothing without a fleet.
+    RegistryMetrics {
+        connected: Gauge, "dispatchd_registry_connected",
+            "1 while the fleet's registry in Redis takes what this node writes, and this node holds its lease.";
+        nodes: Gauge, "dispatchd_registry_nodes",
+            "Nodes whose leases stand, as this node last saw them.";
+        refreshes: Counter, "dispatchd_registry_refreshes_total",
+            "Entries of drivers written.";
+        batches: Counter, "dispatchd_registry_batches_total",
+            "Batches in which they were written.";
+        claims: Counter, "dispatchd_registry_claims_total",
+            "Connects that got their session from the registry.";
+        claims_unanswered: Counter, "dispatchd_registry_claims_unanswered_total",
+            "Connects that were served without an answer of the registry that they had asked.";
+        taken: Counter, "dispatchd_registry_taken_total",
+            "Drivers taken from other nodes by a connect to this one.";
+        refused: Counter, "dispatchd_registry_refused_total",
+            "Entries not written, as another node has taken the driver.";
+        errors: Counter, "dispatchd_registry_errors_total",
+            "Connections to Redis lost or not made, and calls to a cluster that failed.";
+        lag: Histogram, "dispatchd_registry_lag_seconds",
+            "From the change of a driver to its entry written, of the oldest in each batch.";
     }
 }

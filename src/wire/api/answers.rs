@@ -249,6 +249,16 @@ pub fn events_acked(consumer: &str, cursor: u64) -> Reply {
     end(200, body)
 }
 
+/// 200 of `GET /v1/fleet/assign`: the node that a driver's app is to connect to, and where that is.
+pub fn assigned(driver_id: &DriverId, node_id: &str, address: &str) -> Reply {
+    let mut body = begin("driver_id", driver_id.as_str());
+    json::member_plain(&mut body, "node", node_id);
+    // Another node said so: it may hold anything.
+    json::member_text(&mut body, "address", address);
+    json::member_text(&mut body, "url", &format!("ws://{address}/ws/driver/{driver_id}"));
+    end(200, body)
+}
+
 /// `REQUEST_UNFULFILLED.reason`, also in the audit.
 pub(super) const fn unfulfilled_reason(by_deadline: bool) -> &'static str {
     if by_deadline { "deadline" } else { "attempts" }
@@ -288,7 +298,8 @@ fn append_trip(out: &mut Vec<u8>, trip: &str) {
     out.extend_from_slice(rest);
 }
 
-fn append_location(out: &mut Vec<u8>, location: &Location) {
+/// A position as JSON.
+pub(crate) fn append_location(out: &mut Vec<u8>, location: &Location) {
     out.extend_from_slice(b"{\"lat\":");
     json::float(out, location.lat);
     json::name(out, "lon");

@@ -222,6 +222,7 @@ impl Host for SimHost<'_, '_> {
                     shard: index,
                     incarnation,
                 },
+                registry: None,
             });
             shard.inherit(inheritance);
             runs.push(Run::new(shard));

@@ -5,8 +5,8 @@ use super::machine::{Event, Shared, Weather};
 use crate::plan::Pace;
 use dispatchd::cold::handle::{Ask, Inbox, ToLookup, ToStore};
 use dispatchd::cold::{
-    Answer, Commit, DriverRecord, EndedRequest, EventsPage, Query, RecordsPage, Source, StoreError, StoreHandle,
-    StoreHealth,
+    Answer, Commit, DriverRecord, EndedIds, EndedRequest, EventsPage, Query, RecordsPage, Source, StoreError,
+    StoreHandle, StoreHealth,
 };
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
 use dispatchd::fsm::types::{Published, RecordRow, UnixMs};
@@ -77,6 +77,7 @@ pub(super) struct SimStore {
     data: Data,
     ends: Ends,
     pub(super) health: Arc<StoreHealth>,
+    ended_ids: Arc<EndedIds>,
     /// Bits of shards that the store has something for.
     pub(super) woken: Arc<AtomicU32>,
     queue: Batch,
@@ -95,6 +96,7 @@ impl SimStore {
             data: Data::default(),
             ends: Ends::default(),
             health: Arc::new(StoreHealth::default()),
+            ended_ids: Arc::default(),
             woken: Arc::new(AtomicU32::new(0)),
             queue: Batch::default(),
             batch: None,
@@ -108,6 +110,14 @@ impl SimStore {
     pub(super) fn open(&mut self) {
         self.ends = Ends::default();
         self.health = Arc::new(StoreHealth::default());
+        self.ended_ids = Arc::default();
+        for id in self.data.ended.keys() {
+            self.ended_ids.insert(0, id.hash64());
+        }
+        // Reading them takes a while: else it is through with the first batch that is stored.
+        if self.machine.borrow_mut().rng.chance(500) {
+            self.ended_ids.complete();
+        }
     }
 
     /// A way to the store whose waker wakes this shard.
@@ -118,7 +128,9 @@ impl SimStore {
         let wake = move || {
             woken.fetch_or(bit, Ordering::Relaxed);
         };
+        let ended_ids = Arc::clone(&self.ended_ids);
         StoreHandle::new(writer, lookup, Box::new(wake))
+            .with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)))
     }
 
     /// As [`Self::attach`], with another waker.
@@ -266,6 +278,7 @@ impl SimStore {
     pub(super) fn stored(&mut self) {
         self.steps += 1;
         let Some(batch) = self.batch.take() else { return };
+        self.ended_ids.complete();
         self.apply(&batch);
         let mut receipts: Vec<(Arc<Inbox>, Source, u64, usize)> = Vec::new();
         for (inbox, commit) in batch.commits {
@@ -292,6 +305,9 @@ impl SimStore {
 
     fn apply(&mut self, batch: &Batch) {
         for (_, commit) in &batch.commits {
+            if let Some(ended) = &commit.ended {
+                self.ended_ids.insert(0, ended.log.request_id.hash64());
+            }
             self.data.apply(commit);
         }
         if batch.forget_before > 0 {

@@ -2,9 +2,8 @@
 
 use super::ServeError;
 use crate::cold::Store;
+use crate::cold::registry::{DriverRegistry, RegistryHandle};
 use crate::config::Config;
-use crate::fsm::ids::{DriverId, home_shard};
-use crate::fsm::request::{Request, RequestEffect, ToDriver};
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
 use crate::limits;
 use crate::net::{NetConfig, Waker};
@@ -22,6 +21,8 @@ pub(super) struct Common<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) store: &'a Arc<Store>,
+    /// When there is a fleet.
+    pub(super) registry: Option<&'a Arc<DriverRegistry>>,
     pub(super) room: Room,
 }
 
@@ -42,6 +43,7 @@ struct Begin {
     clock: Clock,
     mail: Mail,
     store: Arc<Store>,
+    registry: Option<Arc<DriverRegistry>>,
     journal_dir: PathBuf,
     orders: Orders,
     inheritance: Inheritance,
@@ -91,6 +93,7 @@ pub(super) fn spawn(
             clock: common.clock,
             mail,
             store: Arc::clone(common.store),
+            registry: common.registry.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
             inheritance,
@@ -108,36 +111,9 @@ pub(super) fn spawn(
     Ok((threads, Starts { heirs, go }))
 }
 
-/// What each of `shards` shards inherits: the requests at home there, and what its drivers have to know.
-pub(super) fn distribute(
-    live: Vec<Request>,
-    off_shift: Vec<(DriverId, u64)>,
-    shards: u16,
-    now_ms: u64,
-) -> Vec<Inheritance> {
-    let mut heirs: Vec<Inheritance> = (0..shards).map(|_| Inheritance::default()).collect();
-    for request in live {
-        let mut effects = Vec::new();
-        request.rebind(&mut effects);
-        for effect in effects {
-            let RequestEffect::Driver { driver_id, message } = effect else {
-                continue;
-            };
-            // An offer whose time ended while nobody ran is shown to nobody again: its request times it out.
-            let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= now_ms);
-            if !is_over {
-                let home = usize::from(home_shard(driver_id.hash64(), shards));
-                heirs[home].bindings.push((driver_id, request.id().clone(), message));
-            }
-        }
-        let home = usize::from(home_shard(request.id().hash64(), shards));
-        heirs[home].requests.push(request);
-    }
-    for (driver_id, since_ms) in off_shift {
-        let home = usize::from(home_shard(driver_id.hash64(), shards));
-        heirs[home].off_shift.push((driver_id, since_ms));
-    }
-    heirs
+/// The shard's way to the fleet's registry.
+fn attach(registry: &DriverRegistry, index: u16, waker: Waker) -> RegistryHandle {
+    registry.attach(index, Box::new(move || waker.wake()))
 }
 
 /// The life of a shard's thread.
@@ -194,6 +170,7 @@ fn shard_main(begin: Begin) {
         store_health,
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
+        registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

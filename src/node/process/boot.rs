@@ -1,15 +1,17 @@
 //! The start of a node on this machine.
 
-use super::host::Host;
+use super::fleet::{self, Membership};
 use super::reception::Reception;
 use super::start::{self, Room, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
+use crate::cold::registry::DriverRegistry;
 use crate::cold::{Source, Store, StoreConfig, StoreHandle, Surroundings};
 use crate::config::Config;
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
 use crate::journal::{Incarnation, RecoveredShard, recover_dir};
 use crate::net::{Waker, bind_reuseport};
+use crate::node::Host;
 use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::Registry;
 use crate::ops::notify::StartTime;
@@ -32,6 +34,10 @@ pub(super) struct Boot {
     start: StartTime,
     /// What is there since the store was opened.
     opened: Option<Opened>,
+    /// Until the registry's thread was started, when there is a fleet.
+    membership: Option<Membership>,
+    /// The registry, since the shards were started.
+    registry: Option<Arc<DriverRegistry>>,
     /// What is there since the shards were started.
     starts: Option<Starts>,
     threads: Vec<ExecutorJoinHandle<()>>,
@@ -50,6 +56,7 @@ struct Opened {
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
+    pub(super) registry: Option<Arc<DriverRegistry>>,
     pub(super) threads: Vec<ExecutorJoinHandle<()>>,
     /// Of every shard's ring.
     pub(super) wakers: Vec<Waker>,
@@ -73,6 +80,8 @@ impl Boot {
             room,
             start: StartTime::begin("reading the journal"),
             opened: None,
+            membership: None,
+            registry: None,
             starts: None,
             threads: Vec::new(),
             wakers: Vec::new(),
@@ -80,12 +89,30 @@ impl Boot {
         }
     }
 
-    /// What runs, after [`super::bring_up`].
+    /// The node is to be one of a fleet.
+    pub(super) fn in_fleet(mut self, membership: Option<Membership>) -> Self {
+        self.membership = membership;
+        self
+    }
+
+    /// Starts the registry's thread, when there is a fleet.
+    fn start_registry(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
+        let Some(membership) = self.membership.take() else {
+            return Ok(());
+        };
+        let Opened { clock, shared, .. } = self.opened();
+        let registry = membership.start(&self.config, self.address, incarnation, *clock, &self.health, shared)?;
+        self.registry = Some(Arc::new(registry));
+        Ok(())
+    }
+
+    /// What runs, after [`crate::node::bring_up`].
     pub(super) fn running(self) -> Running {
         let Opened { store, shared, .. } = self.opened.expect("the store was opened");
         Running {
             shared,
             store,
+            registry: self.registry,
             threads: self.threads,
             wakers: self.wakers,
         }
@@ -149,6 +176,7 @@ impl Host for Boot {
     }
 
     fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError> {
+        self.start_registry(incarnation)?;
         let Opened { clock, store, shared } = self.opened();
         let common = start::Common {
             incarnation,
@@ -156,6 +184,7 @@ impl Host for Boot {
             shared,
             clock: *clock,
             store,
+            registry: self.registry.as_ref(),
             room: self.room,
         };
         let (threads, starts) = start::spawn(&common, heirs)?;
@@ -204,6 +233,9 @@ impl Host for Boot {
     }
 
     fn open_doors(&mut self) -> Result<(), ServeError> {
+        if let Some(registry) = &self.registry {
+            fleet::hold_lease(registry, &self.config)?;
+        }
         let wakers = self.wakers.clone();
         self.to_wake.set(wakers).expect("doors are opened once");
         let reception = self.reception.take().expect("doors are opened once");

@@ -1,0 +1,164 @@
+//! Which node a driver's app is to connect to: rendezvous hashing with bounded loads.
+//!
+//! Every node has a weight for every driver, made of both names; a driver goes to the node of the greatest weight that
+//! is not overloaded. So all nodes say the same of the same list, a node that comes takes about 1/n of the drivers from all
+//! others alike, and one that goes gives its own to all others alike (Thaler and Ravishankar, "Using name-based mappings
+//! to increase hit rates", 1998). The bound on loads is that of Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with
+//! bounded loads", 2018.
+
+use crate::fsm::ids::DriverId;
+use compact_str::CompactString;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A node may have this many percent of the mean of drivers before new ones go elsewhere.
+pub const LOAD_PERCENT_MAX: u64 = 125;
+
+/// A node whose lease stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Its name.
+    pub node_id: CompactString,
+    /// `host:port`.
+    pub address: CompactString,
+    /// Drivers connected to it, a second ago or so.
+    pub drivers: u64,
+    /// Whether it takes drivers: not while it drains.
+    pub is_serving: bool,
+}
+
+/// The nodes whose leases stand, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeList {
+    nodes: Vec<NodeSeen>,
+}
+
+impl NodeList {
+    /// Of these nodes, in any order.
+    pub fn new(mut nodes: Vec<NodeSeen>) -> Self {
+        nodes.sort_by(|one, other| one.node_id.cmp(&other.node_id));
+        Self { nodes }
+    }
+
+    /// These and those of `known` that are not among them.
+    #[must_use]
+    pub fn with_unlisted(mut self, known: &Self) -> Self {
+        let is_listed = |node: &&NodeSeen| self.nodes.iter().any(|listed| listed.node_id == node.node_id);
+        let unlisted: Vec<NodeSeen> = known.nodes.iter().filter(|node| !is_listed(node)).cloned().collect();
+        self.nodes.extend(unlisted);
+        Self::new(self.nodes)
+    }
+
+    /// By name.
+    pub fn nodes(&self) -> &[NodeSeen] {
+        &self.nodes
+    }
+
+    /// Where this driver is to connect; `None` when no node takes drivers.
+    pub fn assign(&self, driver_id: &DriverId) -> Option<&NodeSeen> {
+        let driver = driver_id.hash64();
+        let serving = || self.nodes.iter().filter(|node| node.is_serving);
+        let total: u64 = serving().map(|node| node.drivers).sum();
+        let bound = load_bound(total, serving().count() as u64);
+        serving()
+            .filter(|node| node.drivers < bound)
+            .max_by_key(|node| (weight(&node.node_id, driver), &node.node_id))
+    }
+}
+
+/// Drivers that a node may have when one more comes to `total` on `nodes` nodes. Some node always has fewer.
+fn load_bound(total: u64, nodes: u64) -> u64 {
+    ((total + 1) * LOAD_PERCENT_MAX).div_ceil(100 * nodes.max(1))
+}
+
+/// The weight of a node for a driver.
+fn weight(node_id: &str, driver: u64) -> u64 {
+    // The finalizer of MurmurHash3: every bit of either name changes about half of the weight's.
+    let mut mixed = xxh3_64(node_id.as_bytes()) ^ driver;
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^ (mixed >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    const DRIVERS: usize = 20_000;
+
+    fn node(name: &str, drivers: u64, is_serving: bool) -> NodeSeen {
+        NodeSeen {
+            node_id: name.into(),
+            address: format!("{name}:8080").into(),
+            drivers,
+            is_serving,
+        }
+    }
+
+    fn drivers() -> impl Iterator<Item = DriverId> {
+        (0..DRIVERS).map(|number| DriverId::parse(&format!("driver-{number}")).unwrap())
+    }
+
+    fn homes(list: &NodeList) -> Vec<String> {
+        drivers()
+            .map(|id| list.assign(&id).unwrap().node_id.to_string())
+            .collect()
+    }
+
+    fn even(count: usize) -> NodeList {
+        NodeList::new(
+            (0..count)
+                .map(|number| node(&format!("gw-{number}"), 1_000, true))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_node_that_comes_takes_its_share_and_moves_nobody_else() {
+        for count in 1..8 {
+            let (before, after) = (homes(&even(count)), homes(&even(count + 1)));
+            let newcomer = format!("gw-{count}");
+            let moved = before.iter().zip(&after).filter(|(from, to)| from != to).count();
+            assert!(
+                before
+                    .iter()
+                    .zip(&after)
+                    .all(|(from, to)| from == to || *to == newcomer)
+            );
+            let (share, fair) = (moved as f64 / DRIVERS as f64, 1.0 / (count as f64 + 1.0));
+            println!(
+                "{count} to {} nodes: {:.1} % of the drivers move, 1/n is {:.1} %",
+                count + 1,
+                share * 100.0,
+                fair * 100.0
+            );
+            assert!((share - fair).abs() < 0.02, "{count}: {share} of {fair}");
+        }
+    }
+
+    #[test]
+    fn drivers_that_come_one_by_one_overload_nobody() {
+        let mut loads: HashMap<String, u64> = (0..5).map(|number| (format!("gw-{number}"), 0)).collect();
+        for (count, id) in drivers().enumerate() {
+            let list = NodeList::new(loads.iter().map(|(name, load)| node(name, *load, true)).collect());
+            let chosen = list.assign(&id).unwrap().node_id.to_string();
+            *loads.get_mut(&chosen).unwrap() += 1;
+            let bound = load_bound(count as u64, 5);
+            assert!(loads.values().all(|load| *load <= bound), "{loads:?} {bound}");
+        }
+    }
+
+    #[test]
+    fn who_is_full_or_drains_gets_nobody() {
+        let list = NodeList::new(vec![node("a", 900, true), node("b", 10, true), node("c", 0, false)]);
+        assert!(homes(&list).iter().all(|home| home == "b"));
+        assert!(NodeList::default().assign(&DriverId::parse("d").unwrap()).is_none());
+        assert_eq!(
+            NodeList::new(vec![node("a", 0, true)])
+                .assign(&DriverId::parse("d").unwrap())
+                .unwrap()
+                .node_id,
+            "a"
+        );
+    }
+}
