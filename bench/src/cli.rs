@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +19,9 @@ use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
 use crate::server::{Cores, Install, Setup};
 use crate::{crash, soak};
+
+/// Runs of a scenario that is measured, unless given.
+const RUNS: u32 = 3;
 
 const LONG_ABOUT: &str = "\
 Load generator for dispatchd: real sockets from another process, on an io_uring of its own.
@@ -51,9 +54,9 @@ pub struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Runs of each scenario; the report gives their median
-    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: u32,
+    /// Runs of each scenario, whose median the report gives; 3 unless given, and of `crash` 1
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: Option<u32>,
     /// Write all results to this file
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -177,9 +180,16 @@ impl Cli {
         }
         match &self.scenario {
             Scenario::Soak(options) => {
-                return soak::run(&self.common.install()?, options, self.common.json.as_deref());
+                self.common.refuse_runs("soak")?;
+                let (json, html) = self.common.files();
+                return soak::run(&self.common.install_of("soak")?, options, json, html);
             }
-            Scenario::Crash(options) => return crash::run(&self.common.install()?, options),
+            Scenario::Crash(options) => {
+                let (json, html) = self.common.files();
+                let runs = self.common.runs.unwrap_or(1);
+                return crash::run(&self.common.install_of("crash")?, options, runs, json, html);
+            }
+            Scenario::Million(_) => self.common.refuse_runs("million")?,
             _ => {}
         }
         let mut bench = Bench::new(
@@ -187,7 +197,7 @@ impl Cli {
             !matches!(self.scenario, Scenario::Raw(_) | Scenario::Lab(_)),
         )?;
         if let Scenario::Million(options) = &self.scenario {
-            let (json, html) = (self.common.json.as_deref(), self.common.html.as_deref());
+            let (json, html) = self.common.files();
             return million::run(&bench.context, options, json, html);
         }
         if let Scenario::Lab(options) = &self.scenario {
@@ -269,6 +279,31 @@ impl Step {
 }
 
 impl Common {
+    /// Where results go: as JSON, and as a page.
+    fn files(&self) -> (Option<&Path>, Option<&Path>) {
+        (self.json.as_deref(), self.html.as_deref())
+    }
+
+    /// Says that a scenario is played once, when it was asked for more.
+    fn refuse_runs(&self, scenario: &str) -> io::Result<()> {
+        match self.runs {
+            None | Some(1) => Ok(()),
+            Some(runs) => Err(io::Error::other(format!(
+                "{scenario} is one long run: --runs {runs} means nothing"
+            ))),
+        }
+    }
+
+    /// [`Self::install`] for a scenario with options of its own for what others take from `--set`.
+    fn install_of(&self, scenario: &str) -> io::Result<Install> {
+        match self.settings.iter().find(|setting| is_of(setting, "shards")) {
+            None => self.install(),
+            Some(setting) => Err(io::Error::other(format!(
+                "--set {setting}: {scenario} has --shards for that"
+            ))),
+        }
+    }
+
     /// The server's program and where its data go, both absolute: servers run in directories of their own.
     fn install(&self) -> io::Result<Install> {
         let program = std::env::current_exe()?;
@@ -285,6 +320,11 @@ impl Common {
             settings: self.settings.clone(),
         })
     }
+}
+
+/// Whether a `key=value` is of this key.
+fn is_of(setting: &str, key: &str) -> bool {
+    setting.split_once('=').is_some_and(|(left, _)| left.trim() == key)
 }
 
 struct Bench {
@@ -316,7 +356,7 @@ impl Bench {
         };
         Ok(Self {
             context,
-            runs: common.runs,
+            runs: common.runs.unwrap_or(RUNS),
             reports: Vec::new(),
         })
     }
@@ -409,7 +449,21 @@ mod tests {
     #[test]
     fn common_options_stand_before_or_behind_the_scenario() {
         for line in [["bench", "--runs", "1", "offers"], ["bench", "offers", "--runs", "1"]] {
-            assert_eq!(Cli::parse_from(line).common.runs, 1);
+            assert_eq!(Cli::parse_from(line).common.runs, Some(1));
+        }
+    }
+
+    #[test]
+    fn what_a_scenario_does_not_heed_is_refused() {
+        let run = |line: &[&str]| Cli::parse_from([&["bench"], line].concat()).run();
+        for (line, names) in [
+            (&["soak", "--runs", "2"][..], "--runs 2"),
+            (&["million", "--runs", "2"], "--runs 2"),
+            (&["soak", "--set", "shards=4"], "--shards"),
+            (&["crash", "--set", "shards=4"], "--shards"),
+        ] {
+            let error = run(line).expect_err("it is refused").to_string();
+            assert!(error.contains(names), "{line:?}: {error}");
         }
     }
 }

@@ -135,6 +135,18 @@ impl CrashReport {
     }
 }
 
+/// Whether a play on a disk that lies found it out: a promise was seen broken, or the node refused what was left of its data.
+///
+/// # Errors
+/// Something else stood in the way of the play, which shows nothing.
+pub fn is_lie_found(played: &Result<CrashReport, CrashError>) -> Result<bool, &CrashError> {
+    match played {
+        Ok(report) => Ok(report.violations() > 0),
+        Err(CrashError::Node(_)) => Ok(true),
+        Err(error @ CrashError::Other(_)) => Err(error),
+    }
+}
+
 /// Kills a node, `program serve`, as `options` say, with its data under `home`, which is empty or holds a mounted `data`.
 ///
 /// # Errors

@@ -2,10 +2,10 @@
 //! (`shard/rings.rs`).
 //!
 //! Owns: the ring, its private table of direct descriptors, the provided receive buffers, the pool of output buffers, the
-//! listener. Knows nothing of HTTP, WebSocket, drivers or the journal's format.
+//! listener. Must never: know of HTTP, WebSocket, drivers or the journal's format, or call back.
 //!
 //! The life of a turn: the owner calls [`Net::turn`], which submits what was queued, sleeps, and reaps every completion
-//! into [`NetEvent`]s; then the owner acts on the events. Nothing is called back, nothing is written between turns.
+//! into [`NetEvent`]s; then the owner acts on the events. Nothing is written between turns.
 //!
 //! Must hold:
 //! - A [`ConnId`] names one occupant of a slot. A stale one does nothing; it never reaches another connection.

@@ -3,7 +3,7 @@
 //! The order of a start ([`bring_up`]) is what keeps promises across crashes. (1) Every older journal is read. (2) What
 //! the store does not have of it yet is fed to it. (3) Requests that are not over are written into the new journals,
 //! durably. (4) Drivers are bound to their offers and trips. (5) Only then the old journals go. (6) Only then anybody is
-//! served. A crash anywhere in between repeats the same steps.
+//! served. A crash anywhere in between repeats the same steps. Must never: serve anybody before that.
 #![forbid(unsafe_code)]
 
 mod heirs;

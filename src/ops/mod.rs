@@ -1,6 +1,6 @@
 //! What operators see: logging, metrics, health, signals, the service manager, the API documents.
 //!
-//! Nothing here decides about offers; a node without it would work the same, unseen.
+//! Must never: decide about offers; a node without it would work the same, unseen.
 
 pub mod health;
 pub mod heap;

@@ -1,7 +1,7 @@
 //! What the kernel says of this process, and the limits that it may raise for itself.
 #![forbid(unsafe_code)]
 
-use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getpriority_process, getrlimit, nice, setpriority_process, setrlimit};
 use std::fs;
 use std::io;
 
@@ -16,6 +16,25 @@ const NICE_OF_COLD: i32 = 5;
 /// A sandbox forbids it; the thread runs on as it was.
 pub fn lower_priority() -> io::Result<()> {
     nice(NICE_OF_COLD)?;
+    Ok(())
+}
+
+/// [`lower_priority`] for the threads of this process with one of these names. Called again it lowers them further.
+///
+/// # Errors
+/// `/proc` is not mounted, or a sandbox forbids it; the threads run on as they were.
+pub fn lower_priority_of(names: &[&str]) -> io::Result<()> {
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        // A thread may have ended meanwhile.
+        let Ok(name) = fs::read_to_string(task.join("comm")) else {
+            continue;
+        };
+        let id = task.file_name().and_then(|id| id.to_str()?.parse().ok());
+        if let Some(thread) = id.and_then(Pid::from_raw).filter(|_| names.contains(&name.trim_end())) {
+            setpriority_process(Some(thread), getpriority_process(Some(thread))? + NICE_OF_COLD)?;
+        }
+    }
     Ok(())
 }
 

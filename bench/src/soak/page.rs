@@ -39,11 +39,19 @@ pub fn render(results: &Results) -> String {
         out,
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>dispatchd soak</title><style>{STYLE}</style><h1>Soak of {minutes:.0} minutes: {verdict}</h1>\
-         <p>{}</p><p>A series is flat when a straight line through its second half rises by no more than {:.0} % of its level in \
-         an hour (lower end of the slope's 95 % interval), or by no more than its grain.</p>",
+         <p>{}</p><p>A series is flat when a straight line through its second half, from minute {:.1} on, rises by no more than \
+         {:.0} % of its level in an hour (lower end of the slope's 95 % interval), or by no more than its grain.</p>",
         escape(&results.parameters.to_string()),
+        minutes / 2.0,
         GROWTH_MAX * 100.0
     );
+    if !results.prolonged_for.is_empty() {
+        let _ = write!(
+            out,
+            "<p>The run went on for half its time again, since these seemed to grow: {}.</p>",
+            results.prolonged_for.join(", ")
+        );
+    }
     faults(results, &mut out);
     table(&results.series, &mut out);
     out.push_str("<div class=plots>");
@@ -169,6 +177,7 @@ mod tests {
         let results = Results {
             parameters: json!({"minutes": 60}),
             seconds: 3595.0,
+            prolonged_for: vec!["tables"],
             faults: vec!["a < b".into()],
             counts: json!({}),
             series: Judged::all(&samples),

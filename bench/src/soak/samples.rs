@@ -232,6 +232,13 @@ pub fn value_of(sample: &Sample, name: &str) -> f64 {
     sample[index.expect("the name of a series")]
 }
 
+/// The series that grow, as far as these samples `(s, sample)` say.
+pub fn growing(samples: &[(f64, Sample)]) -> Vec<&'static str> {
+    let all = Judged::all(samples);
+    let grows = all.iter().filter(|judged| !judged.good && judged.trend.is_some());
+    grows.map(|judged| judged.series.name).collect()
+}
+
 /// A series with all its samples, and how it fared.
 pub struct Judged {
     /// Which.
@@ -311,6 +318,19 @@ mod tests {
         let judged = Judged::all(&(0..100).map(gone).collect::<Vec<_>>());
         assert_eq!(judged[0].word(), "NOT JUDGED");
         assert!(!judged[0].good);
+    }
+
+    #[test]
+    fn what_grows_is_named_and_what_cannot_be_judged_is_not() {
+        let sample = |n: u32| {
+            let mut values = vec![f64::NAN; SERIES.len()];
+            let index = SERIES.iter().position(|series| series.name == "tables").unwrap();
+            values[index] = f64::from(n);
+            (f64::from(n), values)
+        };
+        let samples: Vec<_> = (0..100).map(sample).collect();
+        assert_eq!(growing(&samples), ["tables"]);
+        assert!(growing(&samples[..20]).is_empty());
     }
 
     #[test]

@@ -20,6 +20,14 @@ const STUDENT_T: f64 = 2.052;
 /// Least share of time's variance that a cause must leave unexplained; below it the two cannot be told apart.
 const APART_MIN: f64 = 0.02;
 
+/// Samples that a stretch has at least when none is late; one may be.
+const SAMPLES_EACH_MIN: f64 = 1.5;
+
+/// Longest time between two samples, s, with which a run of so many seconds can be judged.
+pub fn sample_secs_max(seconds: f64) -> f64 {
+    seconds / 2.0 / MEANS as f64 / SAMPLES_EACH_MIN
+}
+
 /// A straight line through the second half of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Trend {
@@ -159,6 +167,17 @@ mod tests {
         check(6.0, false);
         let straight = hour(|at| at);
         assert_eq!(Trend::of(&hour(|at| at), Some(&straight)), None, "not to be told apart");
+    }
+
+    #[test]
+    fn with_the_fewest_samples_that_are_taken_there_is_a_trend() {
+        for seconds in [600.0, 3600.0] {
+            let every = sample_secs_max(seconds);
+            let samples: Vec<(f64, f64)> = (0..(seconds / every) as u32)
+                .map(|n| (f64::from(n) * every, 1.0))
+                .collect();
+            assert!(Trend::of(&samples, None).is_some(), "{seconds} s, every {every} s");
+        }
     }
 
     #[test]

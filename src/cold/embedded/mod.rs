@@ -87,7 +87,7 @@ impl Store {
     /// A setting is out of range; the directory is of a newer format, damaged, open in another process or not writable.
     pub fn open(dir: &Path, config: StoreConfig) -> Result<Self, StoreError> {
         config.check()?;
-        let tables = Arc::new(open_tables(dir, &config)?);
+        let tables = Arc::new(Tables::open(dir, &config)?);
         let watermarks = Arc::new(Mutex::new(load_watermarks(&tables)?));
         let events = load_events(&tables, &config)?;
         let health = Arc::new(StoreHealth::default());
@@ -119,10 +119,7 @@ impl Store {
         let stop_warming = Arc::new(AtomicBool::new(false));
         let (warm_tables, stop) = (Arc::clone(&tables), Arc::clone(&stop_warming));
         let threads = Threads {
-            writer: spawn("store-writer", &health, move || {
-                lower_priority();
-                writer.run()
-            })?,
+            writer: spawn(writer::THREAD, &health, move || writer.run())?,
             lookup: spawn("store-lookup", &health, move || {
                 readers::run_lookups(&lookup_tables, &lookup_metrics, lookup_fleet.as_ref(), &looked_up);
             })?,
@@ -130,7 +127,10 @@ impl Store {
                 readers::run_pages(&pages_tables, &pages_metrics, pages_fleet.as_ref(), &paged);
             })?,
             warm: spawn("store-warm", &health, move || {
-                lower_priority();
+                // A start does not wait for it.
+                if let Err(error) = process::lower_priority() {
+                    tracing::debug!(%error, "a thread of the store keeps its priority");
+                }
                 warm::run(&warm_tables, &stop);
             })?,
             stop_warming,
@@ -179,7 +179,8 @@ impl Store {
     }
 
     /// Forgets, soon, the watermarks of boots before `incarnation`. To be called when their journals are deleted: fed
-    /// again after this, they would be stored again.
+    /// again after this, they would be stored again. With the first call the start is over, in which everybody waited for the
+    /// store: from then on its writer and the engine go behind the shards, where they share a core.
     pub fn forget_sources_before(&self, incarnation: u64) {
         // Refused only by a store that has shut down; the next boot asks again.
         let _ = self.writer.send(ToStore::ForgetBefore(incarnation));
@@ -276,23 +277,6 @@ fn spawn<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(guarded)
         .map_err(|error| StoreError::unavailable(format!("no thread for the store: {error}")))
-}
-
-/// Opens the tables on a thread of low priority, which the engine's own threads inherit. Lookups keep theirs: offers wait
-/// for them.
-fn open_tables(dir: &Path, config: &StoreConfig) -> Result<Tables, StoreError> {
-    let open = || {
-        lower_priority();
-        Tables::open(dir, config)
-    };
-    std::thread::scope(|scope| scope.spawn(open).join())
-        .unwrap_or_else(|_| Err(StoreError::broken("opening the store panicked")))
-}
-
-fn lower_priority() {
-    if let Err(error) = process::lower_priority() {
-        tracing::debug!(%error, "the store's threads keep their priority");
-    }
 }
 
 fn load_watermarks(tables: &Tables) -> Result<BTreeMap<Source, u64>, StoreError> {

@@ -25,11 +25,16 @@ use crate::cold::handle::{Ask, Inbox, ToStore};
 use crate::cold::port::{Answer, Commit, EventsPage, Query, Source, StoreError};
 use crate::fsm::types::UnixMs;
 use crate::ops::metrics::StoreMetrics;
+use crate::ops::process;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Name of the writer's thread.
+pub const THREAD: &str = "store-writer";
+/// Name that the engine gives to its threads.
+const THREAD_OF_ENGINE: &str = "fjall:worker";
 /// Least time between the starts of two rounds.
 pub const ROUND_SPACING_MIN: Duration = Duration::from_millis(4);
 /// Most that rounds are held apart, whatever the disk takes: events and queries wait for a round.
@@ -89,6 +94,7 @@ struct State {
     polls: Polls,
     round_started: Option<Instant>,
     spacing: Duration,
+    is_behind: bool,
     sweep_at_ms: UnixMs,
     stalled: bool,
     failed: Option<StoreError>,
@@ -116,6 +122,7 @@ impl Writer {
             polls: Polls::default(),
             round_started: None,
             spacing: ROUND_SPACING_MIN,
+            is_behind: false,
             sweep_at_ms: 0,
             stalled: false,
             failed: None,
@@ -199,8 +206,22 @@ impl State {
             }
             ToStore::Query(ask) => self.asks.push(ask),
             ToStore::EndWait(inbox, token) => self.end_wait(&inbox, token),
-            ToStore::ForgetBefore(incarnation) => self.forget_before = self.forget_before.max(Some(incarnation)),
+            ToStore::ForgetBefore(incarnation) => {
+                self.forget_before = self.forget_before.max(Some(incarnation));
+                self.go_behind();
+            }
             ToStore::Shutdown => self.shut_down = true,
+        }
+    }
+
+    /// Lets what can wait go behind the shards, once. Not before the start is over, which waits for all of it. Lookups keep
+    /// their priority: offers wait for them.
+    fn go_behind(&mut self) {
+        if std::mem::replace(&mut self.is_behind, true) {
+            return;
+        }
+        if let Err(error) = process::lower_priority_of(&[THREAD, THREAD_OF_ENGINE]) {
+            tracing::debug!(%error, "the store's threads keep their priority");
         }
     }
 

@@ -165,7 +165,7 @@ fn print_totals(totals: &Totals, elapsed: Duration, cpu_s: f64) {
     }
 }
 
-/// Runs one seed and prints the timeline; whether it held.
+/// Runs one seed and prints its case and the timeline; whether it held.
 pub fn repeat(seed: u64, all: bool) -> bool {
     quiet_panics();
     let case = Case::draw(seed);
@@ -174,9 +174,13 @@ pub fn repeat(seed: u64, all: bool) -> bool {
         .violation
         .as_ref()
         .map_or_else(About::default, |found| found.about);
+    print_case(&case);
     print_lines(&outcome.lines, about, all);
     match &outcome.violation {
         None => {
+            if !all {
+                println!("nothing failed, so what the node did is all of the timeline; --all for what the clients did");
+            }
             let again = run::twice(&case);
             println!("seed {seed} holds; digest {:#x}", outcome.summary.digest);
             if let Some(found) = &again.violation {
@@ -216,17 +220,45 @@ fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
     let outcome = run::once(&small, true);
     let found = outcome.violation.as_ref().unwrap_or(violation);
     println!("--- timeline of seed {seed}, shrunk in {tried} steps");
-    println!(
-        "    {} shards, {} drivers, {} callers, {} requests each, {} s; faults {:?}",
-        small.plan.config.shards,
-        small.drivers,
-        small.callers,
-        small.habits.requests,
-        small.hours.close_us / 1_000_000,
-        small.plan.faults
-    );
+    print_case(&small);
     print_lines(&outcome.lines, found.about, false);
     print_violation(seed, found);
+}
+
+/// What a case is, and how its timeline is read.
+fn print_case(case: &Case) {
+    let (plan, config) = (&case.plan, &case.plan.config);
+    println!(
+        "{} shards; {} drivers; {} callers with {} requests each; {} consumers with a name, {} without; open for {} s",
+        config.shards,
+        case.drivers,
+        case.callers,
+        case.habits.requests,
+        case.consumers_named,
+        case.consumers,
+        case.hours.close_us / 1_000_000,
+    );
+    println!(
+        "settings: offer_timeout_ms {}, deadline_ms {}, heartbeat_ms {}, driver_ttl_ms {}, drain_ms {}, \
+         ingress_age_step_ms {}, ingress_queue_max {}, http_pipeline_max {}, journal_segment_bytes {}; commits of {} bytes at most",
+        config.offer_timeout_ms,
+        config.deadline_ms,
+        config.heartbeat_ms,
+        config.driver_ttl_ms,
+        config.drain_ms,
+        config.ingress_age_step_ms,
+        config.ingress_queue_max,
+        config.http_pipeline_max,
+        config.journal_segment_bytes,
+        plan.commit_bytes_max,
+    );
+    println!("{:?}\n{:?}", plan.network, plan.pace);
+    println!("{:?}\n{:?}", case.habits, case.temper);
+    println!("faults, until {}:", time(plan.faults_over_us));
+    for (at_us, fault) in &plan.faults {
+        println!("{}  {fault:?}", time(*at_us));
+    }
+    println!("timeline, in simulated seconds; d3 is a driver, r7 a request, r7#2 its second attempt:");
 }
 
 fn print_violation(seed: u64, found: &Violation) {

@@ -113,6 +113,7 @@ impl Case {
             may_drain: any(|fault| matches!(fault, Fault::Drain { .. })),
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
+            inside_margin_ms: self.inside_margin_ms(),
             age_step_ms: self.plan.config.ingress_age_step_ms,
             heartbeat_ms: self.plan.config.heartbeat_ms,
             driver_ttl_ms: self.plan.config.driver_ttl_ms,
@@ -141,6 +142,21 @@ impl Case {
             };
         }
         50 + us / 1_000
+    }
+
+    /// How long what a request has decided may be under way to a driver's shard, or back: turns, wake-ups and commits. No
+    /// connection and no store is on that way.
+    fn inside_margin_ms(&self) -> u64 {
+        let pace = &self.plan.pace;
+        let mut us = 40 * (pace.turn_us.1 + pace.wake_us.1) + 6 * pace.write_us.1 + 4 * pace.segment_us.1;
+        for (_, fault) in &self.plan.faults {
+            us += match fault {
+                Fault::ShardStall { for_us, .. } | Fault::DiskFull { for_us } => 2 * for_us,
+                Fault::SlowDisk { write_us, .. } => 6 * write_us,
+                _ => 0,
+            };
+        }
+        20 + us / 1_000
     }
 }
 

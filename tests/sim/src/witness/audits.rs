@@ -51,6 +51,8 @@ pub struct Life {
     parallel: u64,
     /// Longest wait for busy drivers.
     pub busy_wait_ms: u64,
+    /// It asked for such a wait at some time, so that it may have reserved a driver without offering anything to it.
+    pub asks_first: bool,
     candidates: Vec<Driver>,
     /// What must follow at once: the rest of an acceptance or a cancellation.
     owed: Vec<Owed>,
@@ -116,11 +118,6 @@ impl Life {
             None if self.open() > 0 => State::OfferSent,
             None => State::PendingMatch,
         }
-    }
-
-    /// Whether it may have reserved a driver that it then did not offer anything to.
-    pub(super) fn asks_unseen(&self) -> bool {
-        self.redispatched > 0 || self.parallel > 1 || self.busy_wait_ms > 0 || self.max_attempts.is_some()
     }
 
     fn open(&self) -> u64 {
@@ -254,6 +251,7 @@ impl Life {
             self.parallel = asked.parallel.unwrap_or(self.parallel);
             self.busy_wait_ms = asked.busy_wait_ms.unwrap_or(self.busy_wait_ms);
         }
+        self.asks_first |= self.busy_wait_ms > 0;
         for driver in &asked.candidates {
             if self.is_tried(*driver) || self.candidates.contains(driver) {
                 return Err(format!("d{driver} is no new candidate"));

@@ -3,6 +3,7 @@
 use super::Witness;
 use super::audits;
 use super::state::{Winner, ways};
+use super::texts::set_text;
 use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers, audit};
@@ -82,8 +83,9 @@ impl Witness {
     pub fn called(&mut self, who: &str, ask: Ask, candidates: u64) -> u32 {
         let number = self.calls.len() as u32;
         let about = self.about(ask);
-        self.note(about, || {
-            format!("{who} call {number}: {ask:?} candidates {candidates:#x}")
+        self.note(about, || match ask {
+            Ask::Offer(_) => format!("{who} call {number}: {ask:?} to {}", set_text(candidates)),
+            _ => format!("{who} call {number}: {ask:?}"),
         });
         let now_us = self.now_us;
         match ask {

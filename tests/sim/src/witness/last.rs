@@ -258,19 +258,24 @@ impl Witness {
     /// Offers and trips of a driver do not overlap. Judged by the node's time, so only where that has not fallen: across
     /// starts it may, as no promise is made from one request to another.
     fn check_intervals(&mut self, lives: &[Option<Life>]) {
-        if self.node.boots.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+        if self.node.has_time_fallen() {
             return;
         }
         let mut of_driver: BTreeMap<Driver, Vec<(u64, u64, Request, bool)>> = BTreeMap::new();
         for (request, life) in (0..).zip(lives) {
             let Some(life) = life else { continue };
             for tried in &life.tried {
-                let end_ms = if tried.way == ways::OPEN {
+                let mut end_ms = if tried.way == ways::OPEN {
                     u64::MAX
                 } else {
                     tried.ended_at_ms
                 };
                 if let Some(from_ms) = tried.delivered_at_ms {
+                    // Whose time was over when the node started again holds no driver any more, and is told to be over
+                    // when its request comes to it: later, after a start that was cut short.
+                    if self.node.is_end_near(from_ms, end_ms) {
+                        end_ms = end_ms.min(tried.expires_at_ms);
+                    }
                     of_driver
                         .entry(tried.driver)
                         .or_default()

@@ -73,6 +73,8 @@ pub struct Expect {
     pub shards: u16,
     /// How long anything may be under way between a caller and a queue, milliseconds.
     pub order_margin_ms: u64,
+    /// How long anything may be under way between a request and a driver inside the node, milliseconds.
+    pub inside_margin_ms: u64,
     /// `ingress_age_step_ms`.
     pub age_step_ms: u64,
     /// `heartbeat_ms`.
@@ -107,6 +109,11 @@ pub struct NodeSeen {
 }
 
 impl NodeSeen {
+    /// Whether a start found the clock set back: then the node's time says nothing about what came before that and what after.
+    pub(crate) fn has_time_fallen(&self) -> bool {
+        self.boots.windows(2).any(|pair| pair[1].0 < pair[0].0)
+    }
+
     /// Whether a boot ended between these, node time.
     pub(crate) fn is_end_near(&self, from_ms: u64, to_ms: u64) -> bool {
         self.ended_ms

@@ -134,7 +134,7 @@ impl Witness {
     /// At the end: nobody was refused, or shown as offline, who could have been offered.
     pub(super) fn check_presence(&mut self, lives: &[Option<Life>]) {
         // Node time says when something was only where it has not fallen.
-        if self.node.boots.windows(2).any(|pair| pair[1].0 < pair[0].0) {
+        if self.node.has_time_fallen() {
             return;
         }
         for driver in 0..self.drivers.len() as Driver {
@@ -157,8 +157,9 @@ impl Witness {
         }
     }
 
-    /// Whether another request had an offer out to the driver, or may have reserved it without anybody seeing: one that
-    /// ends meanwhile, asks several at once, counts its attempts, or waits.
+    /// Whether another request had an offer out to the driver, or may have reserved it without anybody seeing. Only one that
+    /// waits for busy drivers reserves them before it offers, and lets go of one only over what its audit tells: another
+    /// driver's offer, its own end, new candidates.
     fn may_be_held(
         &self,
         request: Request,
@@ -174,7 +175,11 @@ impl Witness {
             if self.requests[other as usize].posted & bit == 0 || !is_then(life.received_at_ms, end_ms) {
                 return false;
             }
-            let unseen = is_then(end_ms, end_ms) || life.asks_unseen();
+            let acts_then = || {
+                let audit = self.requests[other as usize].audit.as_ref();
+                audit.is_some_and(|audit| audit.entries.iter().any(|entry| is_then(entry.at_ms, entry.at_ms)))
+            };
+            let unseen = life.asks_first && acts_then();
             let holds = |tried: &Tried| {
                 let ended_ms = if tried.way == ways::OPEN {
                     u64::MAX
@@ -189,11 +194,11 @@ impl Witness {
 
     fn check_refusal(&mut self, request: Request, entry: &Entry, lives: &[Option<Life>]) {
         let Some(driver) = entry.driver else { return };
-        let (bit, late_ms) = (1 << driver, self.late_ms());
-        let (from_ms, to_ms) = (entry.at_ms.saturating_sub(late_ms), entry.at_ms + late_ms);
+        let (bit, inside_ms) = (1 << driver, self.expect.inside_margin_ms);
+        let (from_ms, to_ms) = (entry.at_ms.saturating_sub(inside_ms), entry.at_ms + inside_ms);
         let is_then = |begun_ms: u64, end_ms: u64| begun_ms <= to_ms && from_ms <= end_ms;
         let cause = match entry.why {
-            Why::Offline => !self.was_there(driver, from_ms, entry.at_ms),
+            Why::Offline => !self.was_there(driver, entry.at_ms.saturating_sub(self.late_ms()), entry.at_ms),
             Why::Offered => self.node.is_end_near(from_ms, to_ms) || self.may_be_held(request, bit, lives, &is_then),
             Why::Trip => lives.iter().flatten().filter_map(|life| life.trip).any(|trip| {
                 trip.driver == driver && is_then(trip.created_at_ms, trip.ended.map_or(u64::MAX, |ended| ended.0))

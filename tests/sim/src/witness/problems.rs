@@ -2,6 +2,7 @@
 
 use super::Witness;
 use super::calls::{Ask, Call, Next, same};
+use super::texts::set_text;
 use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers};
@@ -97,10 +98,8 @@ impl Witness {
         let excluded: u64 = problem.excluded.iter().fold(0, |set, driver| set | (1 << driver));
         let ok = call.candidates & !excluded == 0 && self.requests[request as usize].posts > 1 && call.end.is_none();
         if !self.holds(Check::SameAnswer, ok) {
-            let text = format!(
-                "r{request} excludes {excluded:#x}, and was offered {:#x}",
-                call.candidates
-            );
+            let (excluded, offered) = (set_text(excluded), set_text(call.candidates));
+            let text = format!("r{request} excludes {excluded}, and was offered to {offered}");
             self.violate(Check::SameAnswer, About::request(request), text);
         }
         self.learn_exists(request);

@@ -2,6 +2,19 @@
 
 use crate::codec::messages::{Heard, Say};
 
+/// A set of drivers, whose bits are their numbers.
+pub(super) fn set_text(drivers: u64) -> String {
+    let all: Vec<String> = (0..u64::BITS)
+        .filter(|driver| drivers & (1 << driver) != 0)
+        .map(|driver| format!("d{driver}"))
+        .collect();
+    if all.is_empty() {
+        "nobody".to_owned()
+    } else {
+        all.join(" ")
+    }
+}
+
 /// What a driver says.
 pub(super) fn said_text(say: Say) -> String {
     match say {
@@ -44,5 +57,16 @@ pub(super) fn heard_text(heard: Heard) -> String {
         Heard::TripCancelled { trip, request } => format!("TRIP_CANCELLED trip{trip} of r{request}"),
         Heard::Pong { .. } => "PONG".to_owned(),
         Heard::Error { code, request } => format!("ERROR {} {request:?}", code.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::set_text;
+
+    #[test]
+    fn sets_of_drivers_are_named() {
+        assert_eq!(set_text(0), "nobody");
+        assert_eq!(set_text(1 | 1 << 5 | 1 << 63), "d0 d5 d63");
     }
 }

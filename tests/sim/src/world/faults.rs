@@ -125,8 +125,7 @@ impl World<'_> {
                 self.machine.borrow_mut().weather.slow_network = (now_us + for_us, delay_us);
             }
             Fault::Drain { down_us } => {
-                self.faults.drained_down_us = down_us;
-                if self.drain() {
+                if self.drain(down_us) {
                     self.faults.count(name(fault));
                 }
             }

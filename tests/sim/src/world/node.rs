@@ -207,8 +207,14 @@ impl World<'_> {
         self.plan_event(at, Event::Start);
     }
 
-    /// SIGTERM; whether there is anybody who begins to drain.
-    pub(super) fn drain(&mut self) -> bool {
+    /// SIGTERM, after which the node is started again in `down_us`; whether there is anybody who begins to drain, or ends. As
+    /// in `ops/signals.rs`, a process that does not serve yet ends at once.
+    pub(super) fn drain(&mut self, down_us: u64) -> bool {
+        if self.starting {
+            self.end(End::Drained, down_us);
+            return true;
+        }
+        self.faults.drained_down_us = down_us;
         let Some(node) = &self.node else { return false };
         let begins = node.shared.health.advance(Phase::Draining);
         if begins {

@@ -1,11 +1,11 @@
 //! Who is there, who may be closed, and whom nobody may refuse.
 
-use super::story::{CANCELLED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, audit, shown};
+use super::story::{CANCELLED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown};
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::witness::Ask;
-use dispatchd_sim::words::DriverState;
+use dispatchd_sim::words::{Class, DriverState};
 
 /// Driver 0 is shown like this.
 fn looks(story: &mut Story, state: &str) {
@@ -156,6 +156,42 @@ fn a_free_driver_is_refused() {
         let (at_ms, rest) = (1_003_400, refused.2);
         let record = record.replace("1000500", "1003400");
         ends(&mut story, &[("OFFER_REFUSED", at_ms, rest), CANCELLED], &record);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
+        }
+    }
+}
+
+#[test]
+fn refused_as_offered_beside_another_request() {
+    // Request 1 wants the same driver, waits for busy ones, and does something at this time: until then it may have reserved
+    // the driver, and let go of it.
+    for (at_ms, is_good) in [(1_000_490, true), (1_000_530, false), (1_000_200, false)] {
+        let mut story = Story::new();
+        let call = story.post(Class::Standard, 0b1);
+        story.answer(
+            call,
+            202,
+            "{\"request_id\":\"r1\",\"state\":\"PENDING_MATCH\",\"attempt\":0,\"driver_id\":null,\"duplicate\":false}",
+        );
+        story.asked(Ask::Cancel(1), 200, "{\"request_id\":\"r1\",\"state\":\"CANCELLED\"}");
+        story.now_us = 2_000_000;
+        let other = audit_of(1, 1_000_006, "\"d0\"", "CANCELLED", &[("REQUEST_CANCELLED", at_ms, "")]);
+        story.asked(Ask::Audit(1), 200, &other);
+        let detail = ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{\"reason\":\"offered\"}";
+        let record = RECORD
+            .replace("TIMEOUT", "REFUSED")
+            .replace("1000005", "1000500")
+            .replace("1009000", "1000500");
+        let event = EVENT
+            .replace("r0", "r1")
+            .replace("\"cursor\":1", "\"cursor\":2")
+            .replace("1009001", &at_ms.to_string());
+        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        let told = audit("CANCELLED", &[("OFFER_REFUSED", 1_000_500, detail), CANCELLED]);
+        story.last(&told, &record, &(EVENT.to_owned() + &event));
         if is_good {
             story.is_good();
         } else {

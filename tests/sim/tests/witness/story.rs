@@ -29,6 +29,7 @@ impl Story {
             may_drain: false,
             shards: 2,
             order_margin_ms: 10,
+            inside_margin_ms: 10,
             age_step_ms: 1_000,
             heartbeat_ms: 1_000,
             driver_ttl_ms: 3_000,
