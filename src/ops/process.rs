@@ -1,7 +1,7 @@
 //! What the kernel says of this process, and the limits that it may raise for itself.
 #![forbid(unsafe_code)]
 
-use rustix::process::{Pid, Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getpriority_process, getrlimit, nice, setpriority_process, setrlimit};
 use std::fs;
 use std::io;
 
@@ -9,13 +9,21 @@ use std::io;
 /// an ordinary one's, so it still gets on when shards take all there is.
 const NICE_OF_COLD: i32 = 5;
 
-/// Lets the threads of this process with one of these names go behind the others where they share a core: a shard that wakes
-/// runs at once and does not wait for a time slice to end. Linux keeps this per thread, and what they start inherits it.
-/// Called again it lowers them further.
+/// Lets the calling thread, and those that it starts from now on, go behind the shards where they share a core: a shard
+/// that wakes runs at once and does not wait for a time slice to end. Linux keeps this per thread.
+///
+/// # Errors
+/// A sandbox forbids it; the thread runs on as it was.
+pub fn lower_priority() -> io::Result<()> {
+    nice(NICE_OF_COLD)?;
+    Ok(())
+}
+
+/// [`lower_priority`] for the threads of this process with one of these names. Called again it lowers them further.
 ///
 /// # Errors
 /// `/proc` is not mounted, or a sandbox forbids it; the threads run on as they were.
-pub fn lower_priority(names: &[&str]) -> io::Result<()> {
+pub fn lower_priority_of(names: &[&str]) -> io::Result<()> {
     for task in fs::read_dir("/proc/self/task")? {
         let task = task?.path();
         // A thread may have ended meanwhile.

@@ -37,6 +37,7 @@ use super::port::{Source, StoreError};
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
 use crate::ops::metrics::StoreMetrics;
+use crate::ops::process;
 use crossbeam::channel::{Sender, unbounded};
 use events::{Chunk, Consumer, EventLog};
 use fjall::PersistMode;
@@ -106,7 +107,10 @@ impl Store {
                 readers::run_pages(&pages_tables, &pages_metrics, &paged);
             })?,
             warm: spawn("store-warm", &health, move || {
-                lower_priority();
+                // A start does not wait for it.
+                if let Err(error) = process::lower_priority() {
+                    tracing::debug!(%error, "a thread of the store keeps its priority");
+                }
                 warm::run(&warm_tables, &stop);
             })?,
             stop_warming,

@@ -217,7 +217,7 @@ impl State {
         if std::mem::replace(&mut self.is_behind, true) {
             return;
         }
-        if let Err(error) = process::lower_priority(&[THREAD, THREAD_OF_ENGINE]) {
+        if let Err(error) = process::lower_priority_of(&[THREAD, THREAD_OF_ENGINE]) {
             tracing::debug!(%error, "the store's threads keep their priority");
         }
     }
