@@ -60,6 +60,7 @@ fn canonical(route: &Route, query: Option<&str>) -> (Method, String) {
         Route::Records(records) => (Method::Get, format!("/v1/drivers/{}/records", records.driver_id)),
         Route::Events(_) => (Method::Get, "/v1/events".to_owned()),
         Route::EventsAck => (Method::Post, "/v1/events/ack".to_owned()),
+        Route::FleetAssign(_) => (Method::Get, "/v1/fleet/assign".to_owned()),
         Route::Healthz => (Method::Get, "/healthz".to_owned()),
         Route::Readyz => (Method::Get, "/readyz".to_owned()),
         Route::Metrics => (Method::Get, "/metrics".to_owned()),

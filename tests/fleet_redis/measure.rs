@@ -119,7 +119,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./test --long"]
 fn refreshes_per_second() {
     let redis = Redis::start();
     let mut figures = (Vec::new(), Vec::new());

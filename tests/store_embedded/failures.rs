@@ -17,7 +17,7 @@ fn a_full_disk_stalls_and_loses_nothing() {
         .store(world.config.disk_reserve_bytes - 1, Ordering::SeqCst);
     shard.commit(vec![event_commit(source(1, 0), 2, 1, START_MS)]);
     let poll = reader.send(events_query(Some(2), 30_000, 9, None));
-    // What must be written, or rests on what is not, is refused for now; what is durable is served.
+    // What must be written, or rests on what is not, is refused until the disk has room; what is durable is served.
     for query in [ack_query("engine", 1), records_query(&driver("d"), START_MS, 1, None)] {
         assert!(error_of(shard.ask(query)).retry);
     }

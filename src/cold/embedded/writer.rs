@@ -39,8 +39,8 @@ const THREAD_OF_ENGINE: &str = "fjall:worker";
 pub const ROUND_SPACING_MIN: Duration = Duration::from_millis(4);
 /// Most that rounds are held apart, whatever the disk takes: events and queries wait for a round.
 pub const ROUND_SPACING_MAX: Duration = Duration::from_millis(40);
-/// The store is on the disk at most one part in this many of the time: a journal's write that comes while it is waits
-/// for it, and offers wait for the journal.
+/// The store is on the disk one part in this many of the time at most, as far as [`ROUND_SPACING_MAX`] lets it: a journal's
+/// write that comes meanwhile waits for it, and offers wait for the journal.
 pub const SYNC_SHARE: u32 = 8;
 /// Most commits in one round.
 pub const ROUND_COMMITS_MAX: usize = 4_096;

@@ -105,7 +105,7 @@ pub(super) struct Agenda {
     events: Vec<Option<Event>>,
     vacant: Vec<u32>,
     planned: u64,
-    /// What comes before all that the heap has; it is planned for now.
+    /// What comes before all that the heap has; it is due at once.
     at_once: Option<Event>,
     /// When each shard turns next, or `NEVER`: these move so often that a heap would be full of what is void.
     turns: [u64; SHARDS],
