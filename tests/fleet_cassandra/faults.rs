@@ -74,6 +74,9 @@ async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
     eventually("the node to serve without Cassandra", serves).await;
     let waits = async || (node.metric("dispatchd_cassandra_backlog_commits", "").await >= 50).then_some(());
     eventually("the backlog to be there again", waits).await;
+    // Its age too, though there is no connection yet.
+    let is_old = async || (node.metric("dispatchd_cassandra_backlog_age_seconds", "").await >= 1).then_some(());
+    eventually("the backlog to show its age", is_old).await;
     node.get(&format!("/v1/dispatch/audit/{}", open[0])).await.ok(200);
 
     alone.go_on();

@@ -129,7 +129,11 @@ impl Cassandra {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("cassandra".to_owned())
-            .spawn(move || runtime.block_on(run(core, asks, outbox, stopped)))
+            .spawn(move || {
+                runtime.block_on(run(core, asks, outbox, stopped));
+                // A name that is being looked up is not waited for.
+                runtime.shutdown_background();
+            })
             .map_err(cannot)?;
         Ok(Self { stop, thread })
     }
@@ -288,5 +292,7 @@ async fn keep_gauges(core: Arc<Core>) {
 pub fn block_on<F: Future>(work: F) -> Result<F::Output, CassandraError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CassandraError::new("no runtime", error))?;
-    Ok(runtime.block_on(work))
+    let output = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(output)
 }

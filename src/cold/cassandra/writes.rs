@@ -36,11 +36,7 @@ enum Write {
 /// Carries the outbox away until the node ends and it is empty.
 pub(super) async fn feed(core: Arc<Core>, mut outbox: OutboxReader, mut ready: watch::Receiver<Option<Arc<Ready>>>) {
     let mut ending = core.ending.subscribe();
-    let sink = match ready.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(ready)) => Sink::over(Arc::clone(ready), &core),
-        // Nobody will connect any more: the thread ends.
-        Ok(None) | Err(_) => return,
-    };
+    let mut sink = None;
     loop {
         let page = match outbox.read(ENTRIES_MAX, PAGE_BYTES_MAX) {
             Ok(page) => page,
@@ -60,13 +56,30 @@ pub(super) async fn feed(core: Arc<Core>, mut outbox: OutboxReader, mut ready: w
             }
             continue;
         };
+        // Before there is a connection too: what waits since the last start is told.
         core.oldest_ms.store(oldest.at_ms, Ordering::Relaxed);
+        let Some(sink) = connected(&mut sink, &mut ready, &core).await else {
+            return;
+        };
         if let Err(error) = sink.store(&page.entries, &core.config.node_id).await {
             core.health.fail(&error);
             return;
         }
         outbox.carried(&page);
     }
+}
+
+/// The sink, which is made when there is a connection. `None`: nobody will connect any more, the thread ends.
+async fn connected<'s>(
+    sink: &'s mut Option<Sink>,
+    ready: &mut watch::Receiver<Option<Arc<Ready>>>,
+    core: &Arc<Core>,
+) -> Option<&'s Sink> {
+    if sink.is_none() {
+        let ready = ready.wait_for(Option::is_some).await.ok()?.clone()?;
+        *sink = Some(Sink::over(ready, core));
+    }
+    sink.as_ref()
 }
 
 /// Where entries go. Repeats until they are there.

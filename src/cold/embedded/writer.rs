@@ -286,15 +286,9 @@ impl State {
     fn round(&mut self) -> Result<(), StoreError> {
         let (now, round_began) = (self.now(), Instant::now());
         self.round_started = (!self.queue.is_empty()).then_some(round_began).or(self.round_started);
-        let Writer {
-            tables,
-            config,
-            events,
-            outbox,
-            ..
-        } = &mut self.writer;
-        let (tools, outbox) = (&mut self.tools, outbox.as_mut());
-        let mut round = Round::begin(tables, config, tools, &mut self.watermarks, events, outbox, now);
+        let (it, tools) = (&mut self.writer, &mut self.tools);
+        let (events, outbox) = (&mut it.events, it.outbox.as_mut());
+        let mut round = Round::begin(&it.tables, &it.config, tools, &mut self.watermarks, events, outbox, now);
         let mut receipts: Vec<Receipt> = Vec::new();
         let (mut commits, mut bytes) = (0, 0);
         while commits < ROUND_COMMITS_MAX && bytes < ROUND_BYTES_MAX {
@@ -434,14 +428,8 @@ impl State {
         if now < self.sweep_at_ms || self.failed.is_some() {
             return;
         }
-        let Writer {
-            tables,
-            config,
-            events,
-            outbox,
-            ..
-        } = &mut self.writer;
-        match sweep(tables, config, events, outbox.as_mut(), now) {
+        let it = &mut self.writer;
+        match sweep(&it.tables, &it.config, &mut it.events, it.outbox.as_mut(), now) {
             Ok(Swept::Nothing) => {
                 self.sweep_at_ms = now + SWEEP_PERIOD_MS;
                 // Files that are being replaced at this moment make it fail; the next sweep asks again.
@@ -450,7 +438,7 @@ impl State {
                 }
             }
             Ok(Swept::Partition(keyspace)) => {
-                tracing::info!(partition = %keyspace.name(), "a partition is out of retention and dropped");
+                tracing::info!(partition = %keyspace.name(), "a partition is needed no more and dropped");
                 self.writer.metrics.partitions_dropped.inc();
                 self.send_page(ToPages::Discard(keyspace));
             }

@@ -144,7 +144,7 @@ metrics! {
         backlog_bytes: Gauge, "dispatchd_cassandra_backlog_bytes",
             "Size of these commits.";
         backlog_age_seconds: Gauge, "dispatchd_cassandra_backlog_age_seconds",
-            "Age of the oldest of these commits, when it is on its way.";
+            "Age of the oldest of these commits.";
         records: Counter, "dispatchd_cassandra_records_total",
             "Dispatch records written to Cassandra.";
         requests: Counter, "dispatchd_cassandra_requests_total",
