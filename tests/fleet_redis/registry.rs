@@ -221,3 +221,59 @@ async fn connects_that_race_leave_one_socket() {
         .until("driver:d-1", "the newest", |entry| entry["session"] == newest)
         .await;
 }
+
+/// What somebody else has put under a driver's key costs that driver its entry, and nobody else anything.
+#[tokio::test]
+async fn a_key_of_something_else_costs_its_driver_alone() {
+    let redis = Redis::start();
+    let mut client = redis.client().await;
+    let mut put = redis::cmd("SET");
+    put.arg("driver:d-bad").arg("what no node writes");
+    put.query_async::<()>(&mut client.0).await.expect("SET");
+    let node = redis.setup("gw-a", 1).start().await;
+    let mut bad = node.driver("d-bad").await;
+    let mut good = node.driver("d-good").await;
+    client
+        .until("driver:d-good", "there", |entry| entry.contains_key("state"))
+        .await;
+    // The connect and the first line of that driver at least.
+    eventually("its key to be counted", || async {
+        (node.metric("dispatchd_registry_unusable_total", "").await >= 2).then_some(())
+    })
+    .await;
+    // Both change, side by side.
+    for (number, state) in ["offered", "available", "offered"].into_iter().enumerate() {
+        let request_id = format!("r-{number}");
+        for driver in [&mut bad, &mut good] {
+            let request_id = format!("{request_id}-{}", driver.id);
+            if state == "offered" {
+                node.offer(&request_id, &[&driver.id], &json!({"offer_timeout_ms": 600_000}))
+                    .await;
+                driver.expect("OFFER").await;
+            } else {
+                node.cancel(&format!("r-{}-{}", number - 1, driver.id)).await.ok(200);
+                driver.expect("REVOKED").await;
+            }
+        }
+        client
+            .until("driver:d-good", state, |entry| entry["state"] == state)
+            .await;
+    }
+    assert_eq!(node.metric("dispatchd_registry_errors_total", "").await, 0);
+    assert_eq!(node.metric("dispatchd_registry_connected", "").await, 1);
+    // Once the key is free, the driver's next change is written.
+    let removed = redis::cmd("DEL")
+        .arg("driver:d-bad")
+        .query_async::<i64>(&mut client.0)
+        .await;
+    assert_eq!(removed.expect("DEL"), 1);
+    bad.send(&json!({"type": "LOCATION", "lat": 40.7, "lon": -73.9})).await;
+    bad.fence().await;
+    let request_id = format!("r-2-{}", bad.id);
+    node.cancel(&request_id).await.ok(200);
+    client
+        .until("driver:d-bad", "there", |entry| {
+            entry.get("state").map(String::as_str) == Some("available")
+        })
+        .await;
+}

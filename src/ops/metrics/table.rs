@@ -229,6 +229,8 @@ metrics! {
             "Drivers taken from other nodes by a connect to this one.";
         refused: Counter, "dispatchd_registry_refused_total",
             "Entries not written, as another node has taken the driver.";
+        unusable: Counter, "dispatchd_registry_unusable_total",
+            "Calls that Redis refused, as something that no node writes stands under their key; the driver is served without an entry.";
         errors: Counter, "dispatchd_registry_errors_total",
             "Connections to Redis lost or not made, and calls to a cluster that failed.";
         lag: Histogram, "dispatchd_registry_lag_seconds",

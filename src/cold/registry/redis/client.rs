@@ -167,3 +167,14 @@ pub(super) fn describe(error: &RedisError) -> String {
         (false, code) => format!("{} ({code})", error.category()),
     }
 }
+
+/// Whether Redis refused a call for what stands under its key, and is well otherwise. Before version 7 an error inside a script is
+/// told in the text of another one.
+pub(super) fn is_of_key(error: &RedisError) -> bool {
+    const WRONG_TYPE: &str = "WRONGTYPE";
+    let errors = error.clone().into_server_errors().unwrap_or_default();
+    let is_wrong_type = |error: &redis::ServerError| {
+        error.code() == WRONG_TYPE || error.details().is_some_and(|details| details.contains(WRONG_TYPE))
+    };
+    !errors.is_empty() && errors.iter().all(|(_, error)| is_wrong_type(error))
+}

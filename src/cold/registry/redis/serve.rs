@@ -1,6 +1,6 @@
 //! One connection to Redis, from its first lease to its loss: connects, lines, leases and notices, side by side.
 
-use super::client::{Link, describe};
+use super::client::{Link, describe, is_of_key};
 use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
 use super::scripts::{self, Claimed, Scripts, Written};
 use super::writer::{LeaseAtStart, Writer};
@@ -23,7 +23,7 @@ const BATCHES_WINDOW: usize = 4;
 const BATCHES_WINDOW_CLUSTER: usize = 1;
 /// How often other nodes are told of drivers that were taken from them.
 const NOTICE_EVERY: Duration = Duration::from_millis(50);
-/// How often a lease that another process has is logged.
+/// How often a lease that another process has is logged, and a key that holds something else.
 const LOG_AGAIN: Duration = Duration::from_secs(30);
 
 /// The connection is of no use any more; why.
@@ -83,7 +83,7 @@ pub(super) struct Connection<'w> {
     claims: Calls<ClaimDone>,
     batches: Calls<BatchDone>,
     signs: Calls<RedisResult<Heard>>,
-    notices_sent: Calls<RedisResult<()>>,
+    notices_sent: Calls<(String, RedisResult<()>)>,
     tick: Interval,
     notice_tick: Interval,
     /// Drivers taken from other nodes, which are to be told.
@@ -99,6 +99,7 @@ pub(super) struct Connection<'w> {
     /// Until when another holder of this node's lease may be dead.
     refused_until: Option<Instant>,
     refused_logged: Option<Instant>,
+    unusable_logged: Option<Instant>,
 }
 
 impl<'w> Connection<'w> {
@@ -136,6 +137,7 @@ impl<'w> Connection<'w> {
             lost_for: 0,
             refused_until: None,
             refused_logged: None,
+            unusable_logged: None,
         }
     }
 
@@ -151,7 +153,7 @@ impl<'w> Connection<'w> {
                 Some(done) = self.claims.next() => self.claimed(done)?,
                 Some(done) = self.batches.next() => self.wrote(done)?,
                 Some(heard) = self.signs.next() => self.heard(heard)?,
-                Some(sent) = self.notices_sent.next() => sent.or_else(|error| self.failed(&error))?,
+                Some((node_id, sent)) = self.notices_sent.next() => self.told(&node_id, sent)?,
                 claim = self.writer.claims.recv(), if self.claims_open && self.claims.len() < CLAIMS_WINDOW => {
                     match claim {
                         Some((reply, claim)) => self.claim(reply, claim),
@@ -178,8 +180,12 @@ impl<'w> Connection<'w> {
         self.writer.shared.presence.generation() != 0
     }
 
-    /// An error costs the connection, unless it is a cluster's, of which a part may well answer.
-    fn failed(&mut self, error: &RedisError) -> Result<(), Lost> {
+    /// An error costs the connection, unless it is that of one key, or a cluster's, of which a part may well answer.
+    fn failed(&mut self, error: &RedisError, key: &str) -> Result<(), Lost> {
+        if is_of_key(error) {
+            self.unusable(key);
+            return Ok(());
+        }
         if self.cx.is_cluster && error.code() != Some("NOSCRIPT") {
             self.writer.shared.metrics().errors.inc();
             // After a sign of life in a time without losses.
@@ -187,6 +193,16 @@ impl<'w> Connection<'w> {
             return Ok(());
         }
         Err(Lost::by(error))
+    }
+
+    /// Something that no node writes stands under a key. To write everything again would change nothing.
+    fn unusable(&mut self, key: &str) {
+        self.writer.shared.metrics().unusable.inc();
+        let now = Instant::now();
+        if self.unusable_logged.is_none_or(|at| now - at >= LOG_AGAIN) {
+            self.unusable_logged = Some(now);
+            tracing::error!(key, "registry: a key holds what no node writes, and is passed over");
+        }
     }
 
     // ---- connects ------------------------------------------------------------------------------------------------
@@ -228,7 +244,10 @@ impl<'w> Connection<'w> {
                 metrics.claims_unanswered.inc();
                 drop(done.reply);
                 match why {
-                    Some(error) => self.failed(&error),
+                    Some(error) => {
+                        let key = self.cx.keys.driver(done.driver_id.as_str());
+                        self.failed(&error, &key)
+                    }
                     None if self.cx.is_cluster => Ok(()),
                     None => Err(Lost("no answer in time".to_owned())),
                 }
@@ -253,9 +272,15 @@ impl<'w> Connection<'w> {
         for (node_id, moved) in self.notices.drain() {
             let cx = Arc::clone(&self.cx);
             self.notices_sent.push(Box::pin(async move {
-                lease::tell_moved(&cx.link, &cx.keys, &node_id, &moved).await
+                let sent = lease::tell_moved(&cx.link, &cx.keys, &node_id, &moved).await;
+                (node_id, sent)
             }));
         }
+    }
+
+    fn told(&mut self, node_id: &str, sent: RedisResult<()>) -> Result<(), Lost> {
+        let key = self.cx.keys.moved(node_id);
+        sent.or_else(|error| self.failed(&error, &key))
     }
 
     // ---- lines ---------------------------------------------------------------------------------------------------
@@ -294,7 +319,10 @@ impl<'w> Connection<'w> {
                     });
                 }
                 Ok(None) => return Err(Lost("Redis answers something else than its script".to_owned())),
-                Err(error) => self.failed(&error)?,
+                Err(error) => {
+                    let key = self.cx.keys.driver(line.driver_id.as_str());
+                    self.failed(&error, &key)?;
+                }
             }
         }
         let shared = &mut self.writer.shared;
@@ -422,15 +450,20 @@ impl<'w> Connection<'w> {
     }
 }
 
-/// One pipeline.
+/// One pipeline, of which each line succeeds or fails by itself.
 async fn write_piped(cx: &Context, lines: &[Line]) -> RedisResult<Vec<RedisResult<Option<Written>>>> {
     let mut pipe = redis::Pipeline::with_capacity(lines.len());
+    pipe.ignore_errors();
     for line in lines {
         let key = cx.keys.driver(line.driver_id.as_str());
         pipe.add_command(cx.scripts.line(&key, &cx.node_id, line, cx.ttl_ms));
     }
     let answers: Vec<redis::Value> = cx.link.pipe(&pipe).await?;
-    Ok(answers.iter().map(|answer| Ok(scripts::written(answer))).collect())
+    let result = |answer| match answer {
+        redis::Value::ServerError(error) => Err(RedisError::from(error)),
+        answer => Ok(scripts::written(&answer)),
+    };
+    Ok(answers.into_iter().map(result).collect())
 }
 
 /// Each line by itself, to whichever master has it.

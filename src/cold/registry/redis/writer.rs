@@ -162,9 +162,11 @@ impl DriverRegistry {
             losses: Losses::default(),
             nodes: Arc::default(),
         };
-        let thread = std::thread::Builder::new()
-            .name("registry".to_owned())
-            .spawn(move || runtime.block_on(writer.run()))?;
+        let thread = std::thread::Builder::new().name("registry".to_owned()).spawn(move || {
+            runtime.block_on(writer.run());
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
+        })?;
         Ok(Self {
             presence,
             claims,
