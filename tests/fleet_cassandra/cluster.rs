@@ -128,6 +128,19 @@ impl Cluster {
         rows.single_row::<(i64,)>().expect("a count").0
     }
 
+    /// Waits until Cassandra has these requests, cancelled, and as many records of the driver. A node stores what it
+    /// committed in its own time and its gauges follow later, so that a backlog of 0 says nothing of what came just now.
+    pub async fn until_there(&self, driver_id: &str, request_ids: &[String]) {
+        let session = self.session().await;
+        for id in request_ids {
+            let there = async || self.request(&session, id).await;
+            let (state, _) = eventually("a request in Cassandra", there).await;
+            assert_eq!(state, "CANCELLED", "{id}");
+        }
+        let all = async || (self.records_of(&session, driver_id).await >= request_ids.len() as i64).then_some(());
+        eventually("the records in Cassandra", all).await;
+    }
+
     /// State and owner of a request; `None`: it is not there.
     pub async fn request(&self, session: &Session, request_id: &str) -> Option<(String, String)> {
         let text = format!(
@@ -211,7 +224,7 @@ impl Node {
         self.cancel(request_id).await.ok(200);
     }
 
-    /// Waits until Cassandra has everything that this node has.
+    /// Waits until nothing that the node's store has waits for Cassandra.
     pub async fn until_carried(&self) {
         let done = async || (self.metric("dispatchd_cassandra_backlog_commits", "").await == 0).then_some(());
         eventually("Cassandra to have everything", done).await;

@@ -37,6 +37,7 @@ async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
     for id in &open {
         node.offer(id, &[&driver], &json!({})).await;
     }
+    alone.cluster.until_there(&driver, std::slice::from_ref(&known)).await;
     node.until_carried().await;
     alone.pause();
 
@@ -81,10 +82,10 @@ async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
 
     alone.go_on();
     until_ready(&node).await;
-    node.until_carried().await;
     let session = alone.cluster.session().await;
     let mut all = open;
     all.push(known);
+    alone.cluster.until_there(&driver, &all).await;
     has_all(&alone, &session, &driver, &all, &name).await;
     assert_eq!(shape(&node.records_today(&driver).await).len(), all.len());
 }
@@ -129,7 +130,7 @@ async fn kills_under_load_lose_nothing() {
         node.ended_request(&id, &driver).await;
         taken.push(id);
     }
-    node.until_carried().await;
+    alone.cluster.until_there(&driver, &taken).await;
     let session = alone.cluster.session().await;
     has_all(&alone, &session, &driver, &taken, &name).await;
 }

@@ -14,8 +14,8 @@ async fn every_node_answers_for_every_ended_request() {
     let (driver, first, second) = (unique("d"), unique("r"), unique("r"));
     a.ended_request(&first, &driver).await;
     b.ended_request(&second, &driver).await;
-    a.until_carried().await;
-    b.until_carried().await;
+    let all = [first.clone(), second.clone()];
+    shared.cluster.until_there(&driver, &all).await;
 
     // Records of both, the same from both, newest first.
     let expect = [(second.clone(), two.clone()), (first.clone(), one.clone())];
@@ -60,12 +60,12 @@ async fn pages_join_across_nodes() {
         shared.cluster.node(&two).start().await,
     );
     let driver = unique("d");
-    for number in 0..20 {
+    let ids: Vec<String> = (0..20).map(|_| unique("p")).collect();
+    for (number, id) in ids.iter().enumerate() {
         let node = if number % 3 == 0 { &a } else { &b };
-        node.ended_request(&unique("p"), &driver).await;
+        node.ended_request(id, &driver).await;
     }
-    b.until_carried().await;
-    a.until_carried().await;
+    shared.cluster.until_there(&driver, &ids).await;
     let whole = shape(&a.records_today(&driver).await);
     assert_eq!(whole.len(), 20);
     let today = jiff::Timestamp::now().strftime("%F");
