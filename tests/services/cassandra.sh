@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Cassandra node on loopback, of the jars that Maven resolves.
-#   tests/services/cassandra.sh start | stop | kill | status | wipe
+#   tests/services/cassandra.sh get | start | stop | kill | status | wipe
+# `get` only installs what `start` needs.
 # `start` returns when CQL is answered, and brings a node that was killed (`kill` is kill -9) back with its data. `wipe` stops
 # it and deletes its data. Ports are not the usual ones, so that another Cassandra of the machine is left alone. Settings
 # are environment variables; give the other commands the same ones as `start`:
@@ -23,6 +24,10 @@ JARS="$SERVICES_CACHE/cassandra-$CASSANDRA_VERSION"
 
 main() {
     case "${1:-}" in
+        get)
+            get_java
+            get_jars
+            ;;
         start) start ;;
         stop) end_service "$DIRECTORY" ;;
         kill) end_service "$DIRECTORY" KILL ;;
@@ -31,7 +36,7 @@ main() {
             end_service "$DIRECTORY" KILL
             rm -rf "$DIRECTORY"
             ;;
-        *) fail "usage: $0 start|stop|kill|status|wipe" ;;
+        *) fail "usage: $0 get|start|stop|kill|status|wipe" ;;
     esac
 }
 
