@@ -308,11 +308,14 @@ impl<'a> Play<'a> {
             self.kills.1 += 1;
             begin = self.spawn()?;
         }
-        self.node.ready(&self.http).await.map_err(|error| match self.node.pid() {
-            // Slow, which it may be on a sound disk as well.
-            Some(_) => CrashError::Other(format!("{error}\n{}", self.node.log_tail())),
-            None => CrashError::Node(error),
-        })?;
+        self.node
+            .ready(&self.http)
+            .await
+            .map_err(|error| match self.node.pid() {
+                // Slow, which it may be on a sound disk as well.
+                Some(_) => CrashError::Other(format!("{error}\n{}", self.node.log_tail())),
+                None => CrashError::Node(error),
+            })?;
         self.recovery_ms.saturating_record(begin.elapsed().as_millis() as u64);
         self.world.observer.note(Seen::NodeReady);
         Ok(())
