@@ -62,7 +62,7 @@ settings:
 
 # Check the unit and the kernel settings
 systemd:
-    systemd-analyze verify systemd/dispatchd.service
+    systemd-analyze verify systemd/*.service
     systemd-analyze security --offline=true systemd/dispatchd.service
 
 # Print the drop-in and the table of tuning/ from the program's table

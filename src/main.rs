@@ -30,6 +30,11 @@ fn main() -> ExitCode {
             dry_run,
             &mut Stdout,
         )),
+        Command::Tune(TuneCommand::KeepAwake { latency_us_max }) => status(tune::awake::keep_awake_command(
+            &tune::host::Host::this(),
+            latency_us_max,
+            &mut Stdout,
+        )),
         Command::Tune(TuneCommand::Show { format }) => print(&tune::show::show(format)),
         Command::Fleet(FleetCommand::Status { settings, json }) => fleet_status(settings, json),
         Command::Demo(options) => dispatchd::demo::run(options.into()),
@@ -110,6 +115,12 @@ enum TuneCommand {
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Keep the cores out of deep sleep states until SIGTERM: a shard's messages do not wait for its core to wake up
+    KeepAwake {
+        /// Longest time that a core may take to wake up, µs; 0: idle cores spin. On bare metal 2 is the lightest sleep, and spares power
+        #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        latency_us_max: u32,
     },
     /// Print what is asked of a host
     Show {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dispatchd::ops::tune::apply::apply_command;
+use dispatchd::ops::tune::awake::keep_awake;
 use dispatchd::ops::tune::host::Host;
 use dispatchd::ops::tune::show::{Format, show};
 use dispatchd::ops::tune::table::{LINES, Probe, Remedy};
@@ -68,6 +69,26 @@ fn a_host_that_has_everything_is_good() {
         verdict(&host, "limit: locked memory"),
         Verdict::Good(format!("unlimited{OWN}"))
     );
+}
+
+#[test]
+fn cores_are_kept_awake_by_a_request_that_the_check_finds() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    let name = "wake-up of a core, µs";
+    assert_eq!(verdict(&host, name), Verdict::Absent);
+    assert!(keep_awake(&host, 0).is_err(), "there is no device");
+
+    let device = root.path().join("dev/cpu_dma_latency");
+    fs::create_dir_all(device.parent().unwrap()).unwrap();
+    fs::write(&device, 2_000_000_000_i32.to_ne_bytes()).unwrap();
+    assert_eq!(verdict(&host, name), Verdict::Off("2000000000".into()));
+
+    for latency_us_max in [2, 0] {
+        drop(keep_awake(&host, latency_us_max).unwrap());
+        assert_eq!(fs::read(&device).unwrap(), latency_us_max.to_ne_bytes());
+        assert_eq!(verdict(&host, name), Verdict::Good(latency_us_max.to_string()));
+    }
 }
 
 #[test]
@@ -235,7 +256,9 @@ fn the_files_of_tuning_say_what_the_table_says() {
     for line in LINES {
         match line.remedy {
             Remedy::Unit(setting) => assert!(unit.contains(setting), "the unit lacks {setting}"),
-            Remedy::Script(path) => assert!(tuning.join("..").join(path).exists(), "{path} is missing"),
+            Remedy::Script(path) | Remedy::Service(path) => {
+                assert!(tuning.join("..").join(path).exists(), "{path} is missing")
+            }
             Remedy::Sysctl | Remedy::File => {}
         }
         assert!(!line.why.is_empty() && !line.effect.is_empty(), "{}", line.name);

@@ -1,11 +1,13 @@
 //! The command line: which scenarios, how often, where results go.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dispatchd::ops::tune::{awake, host::Host};
 use serde_json::{Value, json};
 
 use crate::compare;
@@ -40,7 +42,8 @@ and nothing else, on the same core, from the same client, in the same run. The r
 A run is invalid, and the exit status 1, when anything was lost, doubled, out of order or answered with an error. A goal that
 is missed prints MISS; it is an error with --strict only. A `*_client_core` near 100 means that the load generator, not the
 server, was the bottleneck: then rates are lower bounds, while CPU per operation still holds. Two cores that others use too
-make every latency worse; run on a quiet machine.";
+make every latency worse; run on a quiet machine. Cores are kept awake meanwhile, where this process may do so (`dispatchd tune
+keep-awake` says why); the report's first line says whether they were.";
 
 /// Load generator for dispatchd
 #[derive(Debug, Parser)]
@@ -75,6 +78,10 @@ struct Common {
     /// Where data directories are made, on the disk whose commits count; by default beside this program
     #[arg(long, global = true, value_name = "DIR")]
     data_root: Option<PathBuf>,
+    /// Leave the cores their sleep states. Otherwise they are kept awake where this process may do so, as `dispatchd tune
+    /// keep-awake` does: how long a core takes to wake up is the machine's time, not the server's
+    #[arg(long, global = true)]
+    cores_may_sleep: bool,
     #[command(flatten)]
     raw: RawOptions,
 }
@@ -329,6 +336,8 @@ fn is_of(setting: &str, key: &str) -> bool {
 
 struct Bench {
     context: Context,
+    /// The request that the cores stay awake, which holds as long as it is open.
+    awake: Option<File>,
     runs: u32,
     reports: Vec<ScenarioReport>,
 }
@@ -340,6 +349,7 @@ impl Bench {
         let (server, data_root) = install.map_or_else(Default::default, |install| (install.program, install.data_root));
         let cores = Cores::choose()?;
         cores.pin_client()?;
+        let awake = if common.cores_may_sleep { None } else { keep_awake() };
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
         let setup = Setup {
             program: server,
@@ -356,6 +366,7 @@ impl Bench {
         };
         Ok(Self {
             context,
+            awake,
             runs: common.runs.unwrap_or(RUNS),
             reports: Vec::new(),
         })
@@ -425,10 +436,19 @@ impl Bench {
             "cores": cores.allowed,
             "server_core": cores.server,
             "client_core": cores.client,
+            "cores_awake": self.awake.is_some(),
             "load_average": read("/proc/loadavg"),
             "raw": self.context.raw,
         })
     }
+}
+
+/// Asks the kernel to keep the cores awake. Where it may not, runs are as the machine is, and the report says so.
+fn keep_awake() -> Option<File> {
+    let request = awake::keep_awake(&Host::this(), 0);
+    request
+        .inspect_err(|error| eprintln!("dispatchd-bench: the cores may sleep, which adds to every latency: {error}"))
+        .ok()
 }
 
 #[cfg(test)]

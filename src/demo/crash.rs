@@ -72,9 +72,9 @@ pub trait Power: Send {
 /// Why there is no verdict.
 #[derive(Debug)]
 pub enum CrashError {
-    /// The node ended by itself or did not become ready: it refused what a crash had left, or worse.
+    /// The node ended by itself after a crash: it refused what that had left, or worse.
     Node(String),
-    /// Something else stood in the way.
+    /// Something else stood in the way, a node that is slow to become ready among it.
     Other(String),
 }
 
@@ -198,7 +198,7 @@ impl<'a> Play<'a> {
         let http = http_client().map_err(CrashError::Other)?;
         node.ready(&http)
             .await
-            .map_err(|error| CrashError::Node(format!("{error}\n{}", node.log_tail())))?;
+            .map_err(|error| CrashError::Other(format!("{error}\n{}", node.log_tail())))?;
         let observer = Arc::new(Observer::default());
         let world = World {
             address: node.address(),
@@ -308,7 +308,14 @@ impl<'a> Play<'a> {
             self.kills.1 += 1;
             begin = self.spawn()?;
         }
-        self.node.ready(&self.http).await.map_err(CrashError::Node)?;
+        self.node
+            .ready(&self.http)
+            .await
+            .map_err(|error| match self.node.pid() {
+                // Slow, which it may be on a sound disk as well.
+                Some(_) => CrashError::Other(format!("{error}\n{}", self.node.log_tail())),
+                None => CrashError::Node(error),
+            })?;
         self.recovery_ms.saturating_record(begin.elapsed().as_millis() as u64);
         self.world.observer.note(Seen::NodeReady);
         Ok(())

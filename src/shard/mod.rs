@@ -128,7 +128,7 @@ pub struct Shard<P: Platform> {
     durable: Durable<<P::Ring as Ring>::File>,
     /// Requests of an earlier incarnation, to be gone on with when the node serves.
     adopted: Vec<u32>,
-    /// What waits until their images are durable.
+    /// What this shard's drivers have to know before any letter is read; it waits until the images are durable.
     bindings: Option<Vec<(DriverId, RequestId, ToDriver)>>,
     segment_retry_at_ms: u64,
     connections: Connections,
@@ -275,11 +275,7 @@ impl<P: Platform> Shard<P> {
     /// Goes on with what was inherited, and serves from now on.
     pub fn open(&mut self, listener: <P::Ring as Ring>::Listener) {
         for key in std::mem::take(&mut self.adopted) {
-            // One whose time was over may have ended meanwhile, when a driver's home that was ready earlier was heard, and
-            // with the store's word for it be gone. Nobody else can have its key yet: nobody is served before this.
-            if self.requests.slab.contains(key as usize) {
-                self.resume(key);
-            }
+            self.resume(key);
         }
         self.net.listen(listener);
         // What was resumed is submitted, and its receivers are woken, before the first sleep.
@@ -399,11 +395,7 @@ impl<P: Platform> Shard<P> {
         self.resume_drivers();
         self.hear_store();
         self.hear_registry();
-        let mut inbox = std::mem::take(&mut self.inbox);
-        for letter in inbox.drain(..) {
-            self.open_letter(*letter);
-        }
-        self.inbox = inbox;
+        self.read_letters();
         self.read_own_letters();
         self.take_in();
         self.read_own_letters();
@@ -419,6 +411,19 @@ impl<P: Platform> Shard<P> {
         }
         self.metrics().timers_armed.set(self.wheel.len() as u64);
         self.account_memory();
+    }
+
+    /// Reads what has arrived from other shards. Not before this shard is an heir: a request that decided now could tell a
+    /// driver's home that an offer is over before that home has bound its driver to it, which would then hold it for ever.
+    fn read_letters(&mut self) {
+        if self.bindings.is_some() {
+            return;
+        }
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for letter in inbox.drain(..) {
+            self.open_letter(*letter);
+        }
+        self.inbox = inbox;
     }
 
     fn hear_store(&mut self) {

@@ -180,6 +180,42 @@ impl Fleet {
         self.rebuild_from = (until < self.marks.len() * PAGE_LEN).then_some(until);
     }
 
+    /// What a turn does for the registry: nothing before there is one.
+    fn keep(&mut self, drivers: &Drivers, now_ms: u64) {
+        self.bound_dirty();
+        let generation = self.handle.generation();
+        if generation == 0 {
+            return;
+        }
+        if generation != self.generation {
+            self.generation = generation;
+            self.rebuild_from = Some(0);
+        }
+        self.rebuild(now_ms);
+        if self.flush_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.flush_at_ms = self.flush(drivers, now_ms);
+        }
+        if self.flush_at_ms.is_none() && self.has_more() {
+            self.flush_at_ms = Some(now_ms + FLUSH_MS);
+        }
+    }
+
+    /// Writes a batch. Answers when the next one is due, if there is more to write.
+    fn flush(&mut self, drivers: &Drivers, now_ms: u64) -> Option<u64> {
+        let (lines, since_ms) = self.lines(drivers, now_ms);
+        if !lines.is_empty()
+            && let Err(lines) = self.handle.write(lines, since_ms)
+        {
+            self.take_back(lines, drivers, since_ms);
+            return Some(now_ms + FLUSH_MS);
+        }
+        self.has_more().then_some(now_ms + PACE_MS)
+    }
+
+    fn has_more(&self) -> bool {
+        self.backlog() > 0 || self.rebuild_from.is_some()
+    }
+
     /// The lines of a batch, and since when the oldest of them waits.
     fn lines(&mut self, drivers: &Drivers, now_ms: u64) -> (Vec<Line>, u64) {
         let mut lines = Vec::with_capacity(LINES_MAX.min(self.backlog()));
@@ -364,35 +400,12 @@ impl<P: Platform> Shard<P> {
     pub(super) fn keep_registry(&mut self) {
         let now_ms = self.now_ms;
         let Some(fleet) = &mut self.fleet else { return };
-        let generation = fleet.handle.generation();
-        fleet.bound_dirty();
-        if generation != 0 {
-            if generation != fleet.generation {
-                fleet.generation = generation;
-                fleet.rebuild_from = Some(0);
-            }
-            fleet.rebuild(now_ms);
-            if fleet.flush_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-                fleet.flush_at_ms = None;
-                let (lines, since_ms) = fleet.lines(&self.drivers, now_ms);
-                if !lines.is_empty()
-                    && let Err(lines) = fleet.handle.write(lines, since_ms)
-                {
-                    fleet.take_back(lines, &self.drivers, since_ms);
-                    fleet.flush_at_ms = Some(now_ms + FLUSH_MS);
-                } else if fleet.backlog() > 0 || fleet.rebuild_from.is_some() {
-                    fleet.flush_at_ms = Some(now_ms + PACE_MS);
-                }
-                if let Some(at_ms) = fleet.flush_at_ms {
-                    self.wake_at(at_ms);
-                }
-            }
-        }
-        let Some(fleet) = &mut self.fleet else { return };
-        let backlog = fleet.backlog();
-        if generation != 0 && fleet.flush_at_ms.is_none() && (backlog > 0 || fleet.rebuild_from.is_some()) {
-            let at_ms = now_ms + FLUSH_MS;
-            fleet.flush_at_ms = Some(at_ms);
+        let planned = fleet.flush_at_ms;
+        fleet.keep(&self.drivers, now_ms);
+        let (flush_at_ms, backlog) = (fleet.flush_at_ms, fleet.backlog());
+        if flush_at_ms != planned
+            && let Some(at_ms) = flush_at_ms
+        {
             self.wake_at(at_ms);
         }
         self.metrics().registry_backlog.set(backlog as u64);

@@ -160,8 +160,8 @@ impl Request {
         }
     }
 
-    /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on. A driver
-    /// on another shard may have been heard before.
+    /// After a restart, second: what time has ended meanwhile ends, and a search that stood still goes on. Drivers may
+    /// have been heard before, if only after all of them were told what they are bound to.
     pub fn resume(&mut self, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
         if self.pending.is_some() || self.is_asking() {
             return self.step(RequestEvent::Timer, now_ms, effects);

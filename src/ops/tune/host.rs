@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Verdict;
+use super::awake;
 use super::table::{Line, Probe, Want};
 use super::unit::{self, UnitLimit};
 
@@ -40,7 +41,7 @@ impl Host {
             Probe::Sysctl => vec![self.sysctl_path(line.name)],
             Probe::Word(path) => vec![self.path(path)],
             Probe::EachCpu(file) => self.cpus().iter().map(|cpu| cpu.join(file)).collect(),
-            Probe::Limit { .. } | Probe::Conntrack | Probe::NicIrqs => Vec::new(),
+            Probe::Limit { .. } | Probe::WakeUp | Probe::Conntrack | Probe::NicIrqs => Vec::new(),
         }
     }
 
@@ -69,6 +70,7 @@ impl Host {
                 Ok(hard_limit(&limits, own).map(str::to_owned))
             }
             Probe::EachCpu(file) => self.each_cpu(file),
+            Probe::WakeUp => self.wake_up(),
             Probe::Conntrack => read(&self.path("/proc/sys/net/netfilter/nf_conntrack_count")),
             Probe::NicIrqs => self.wandering_irqs(),
         }
@@ -129,6 +131,15 @@ impl Host {
             }
         }
         Ok(all)
+    }
+
+    /// The bound that the kernel was asked for; nothing where no core has a choice of sleep states.
+    fn wake_up(&self) -> Result<Option<String>, String> {
+        match awake::latency_us_max(self) {
+            Ok(latency) => Ok(Some(latency.to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", awake::DEVICE)),
+        }
     }
 
     /// How many interrupts of network cards may run on more than one core; nothing when there are none of their own.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod awake;
 pub mod host;
 pub mod show;
 pub mod table;

@@ -45,6 +45,7 @@ impl Remedy {
             Self::File => "`dispatchd tune apply`, until the next boot".into(),
             Self::Unit(setting) => format!("`{setting}` in the unit, as `systemd/dispatchd.service` has it"),
             Self::Script(path) => format!("`{path}`"),
+            Self::Service(path) => format!("`{path}`, or `dispatchd tune keep-awake`"),
         }
     }
 }

@@ -54,17 +54,20 @@ impl Witness {
         }
     }
 
-    /// Displaced is a socket by another one of its driver that reached the node later: opened later, or not heard of yet.
+    /// Displaced is a socket by another one of its driver that reached the node later: opened later, or welcomed with a
+    /// higher session (it may be gone by now), or not heard of yet.
     fn may_be_displaced(&mut self, driver: Driver, conn: u32) -> bool {
         let late_us = 3 * self.expect.order_margin_ms * 1_000;
         let now_us = self.now_us;
-        let Some(own) = self.socket(driver, conn).map(|own| (own.number, own.session)) else {
+        let Some(own) = self.socket(driver, conn) else {
             return true;
         };
+        // The session of one that was closed before its welcome is above what there was when it was opened.
+        let (number, session) = (own.number, own.session.unwrap_or(own.session_floor));
         let seen = &self.drivers[driver as usize];
-        let later = |socket: &Socket| socket.conn != conn && socket.session.is_none_or(|its| Some(its) > own.1);
-        let unheard = seen.unheard_us > 0 && now_us < seen.unheard_us + late_us;
-        seen.opened > own.0 || seen.sockets.iter().any(later) || unheard
+        let unheard = |socket: &Socket| socket.conn != conn && socket.session.is_none();
+        let lately = seen.unheard_us > 0 && now_us < seen.unheard_us + late_us;
+        seen.opened > number || seen.session_max > session || seen.sockets.iter().any(unheard) || lately
     }
 
     /// Silent is a socket on which nothing was said for two heartbeats.

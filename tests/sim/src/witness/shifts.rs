@@ -1,9 +1,11 @@
 //! Shifts: a driver that was told that it is off shift stays so until it says otherwise.
 //!
-//! Judged on a driver's newest socket alone, and only where nothing that it said may still be on its way: what it says on
-//! an older one is no longer heard once the newer one is welcomed. A shift lasts longer than any run.
+//! Judged on the socket that a driver opened last alone, and only where nothing that it said may still be on its way: what
+//! it says on an older one is no longer heard once the newer one is welcomed. Which of two is the newer one, the sessions
+//! say: of sockets that were opened at once, the first may come last. A shift lasts longer than any run.
 
 use super::Witness;
+use super::state::Socket;
 use crate::checks::{About, Check};
 use crate::ids::Driver;
 use crate::words::DriverState;
@@ -17,33 +19,29 @@ impl Witness {
         seen.first_off_ms.get_or_insert(now_ms);
     }
 
-    /// The driver says that it is available: from here on nothing is known of its shift.
+    /// The driver says that it is available: from here on nothing is known of its shift until a socket that came later is told.
     pub(super) fn on_said(&mut self, driver: Driver, conn: u32) {
-        self.drivers[driver as usize].off_told = false;
-        if let Some(socket) = self.socket(driver, conn) {
-            socket.on_said = true;
-        }
+        let session = self.socket(driver, conn).and_then(|socket| socket.session);
+        let seen = &mut self.drivers[driver as usize];
+        seen.off_told = false;
+        seen.on_session = seen.on_session.max(session.unwrap_or(0));
     }
 
-    /// Whether the driver was told that it is off shift, and has not said otherwise since; as far as its newest socket can
-    /// say.
+    /// Whether the driver was told that it is off shift, and has not said otherwise since; as far as the socket that it
+    /// opened last can say.
     pub(super) fn is_off_shift(&mut self, driver: Driver, conn: u32) -> bool {
-        let seen = &self.drivers[driver as usize];
-        let (opened, off) = (seen.opened, seen.off_told);
-        let newest = self.socket(driver, conn).filter(|socket| socket.number == opened);
-        off && newest.is_some_and(|socket| !socket.on_said)
+        self.last_opened(driver, conn).is_some() && self.drivers[driver as usize].off_told
     }
 
     /// The driver is told this state, by a `WELCOME` or a `STATE`.
     pub(super) fn shift_told(&mut self, driver: Driver, conn: u32, state: DriverState) {
-        let opened = self.drivers[driver as usize].opened;
-        let newest = self.socket(driver, conn).filter(|socket| socket.number == opened);
-        let Some(on_said) = newest.map(|socket| socket.on_said) else {
+        let Some(session) = self.last_opened(driver, conn).and_then(|socket| socket.session) else {
             return;
         };
         let seen = &mut self.drivers[driver as usize];
         match state {
-            DriverState::Offline if !on_said => seen.off_told = true,
+            // Told before it said the opposite, if that was on this socket or on one that came later.
+            DriverState::Offline if session > seen.on_session => seen.off_told = true,
             DriverState::Available => {
                 let off = seen.off_told;
                 if !self.holds(Check::ConfirmedKept, !off) {
@@ -53,5 +51,12 @@ impl Witness {
             }
             _ => {}
         }
+    }
+
+    /// This socket, if it is the one that its driver opened last.
+    fn last_opened(&mut self, driver: Driver, conn: u32) -> Option<&Socket> {
+        let opened = self.drivers[driver as usize].opened;
+        let socket = self.socket(driver, conn)?;
+        (socket.number == opened).then_some(&*socket)
     }
 }

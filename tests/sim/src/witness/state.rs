@@ -239,6 +239,8 @@ pub struct Driver {
     pub off_said: bool,
     /// It was told that it is off shift, and has not said `available` since.
     pub off_told: bool,
+    /// The highest session on whose socket it said `available`; 0: none.
+    pub on_session: u64,
     /// It was welcomed, long enough before the node ended that this was stored.
     pub known: bool,
     /// It was shown to somebody.
@@ -314,8 +316,6 @@ pub struct Socket {
     pub conn: u32,
     /// Which of its driver's, counted from 1.
     pub number: u32,
-    /// `available` was said on it.
-    pub on_said: bool,
     /// When it was opened, simulated microseconds.
     pub opened_us: u64,
     /// The session must be above this.

@@ -207,6 +207,27 @@ fn a_shift_that_is_lost() {
     story.is_good();
 }
 
+/// Of two sockets opened at once the sessions say which came last. What is said on that one counts, also when the other
+/// one's welcome arrives later; what is said on the older one was not heard, or the newer one's welcome would say so.
+#[test]
+fn a_shift_that_is_lost_between_two_sockets() {
+    for (session, is_good) in [(51, true), (49, false)] {
+        let mut story = Story::new();
+        story.say(0, Say::Shift(false));
+        story.go().socket_opened(0, 1);
+        story.go().socket_opened(0, 2);
+        story.welcome(0, 1, session, DriverState::Offline, None);
+        story.go().said(0, 1, Say::Shift(true));
+        story.welcome(0, 2, 50, DriverState::Offline, None);
+        story.connect(0, 3, 60, DriverState::Available, None);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::ConfirmedKept);
+        }
+    }
+}
+
 #[test]
 fn what_drivers_say_in_vain() {
     let delivered = ("OFFER_DELIVERED", 1_000_006, TIMED_OUT.2);

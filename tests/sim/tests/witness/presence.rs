@@ -39,6 +39,40 @@ fn displaced_by_nobody() {
     story.connect(0, 2, 50, DriverState::Available, None);
     story.go().socket_closing(0, 2, 4001);
     story.is_good();
+
+    // One that was opened earlier, and is gone already, came later if its session says so.
+    for (session, is_good) in [(51, true), (49, false)] {
+        let mut story = Story::new();
+        story.go().socket_opened(0, 1);
+        story.connect(0, 2, 50, DriverState::Available, None);
+        story.welcome(0, 1, session, DriverState::Available, None);
+        story.go().socket_over(0, 1, "vanishes");
+        story.go().socket_closing(0, 2, 4001);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
+        }
+    }
+
+    // The same of one that was closed before its welcome.
+    for (session, is_good) in [(50, true), (0, false)] {
+        let mut story = Story::new();
+        story.go().socket_opened(0, 1);
+        story.go().socket_opened(0, 2);
+        if session > 0 {
+            story.welcome(0, 1, session, DriverState::Available, None);
+        }
+        story.go().socket_over(0, 1, "vanishes");
+        // An unheard one may have come later for a while.
+        story.now_us += 1_000_000;
+        story.go().socket_closing(0, 2, 4001);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
+        }
+    }
 }
 
 #[test]

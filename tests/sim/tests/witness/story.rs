@@ -70,6 +70,11 @@ impl Story {
 
     pub fn connect(&mut self, driver: u32, conn: u32, session: u64, state: DriverState, trip: Option<u32>) {
         self.go().socket_opened(driver, conn);
+        self.welcome(driver, conn, session, state, trip);
+    }
+
+    /// A socket that was opened is welcomed.
+    pub fn welcome(&mut self, driver: u32, conn: u32, session: u64, state: DriverState, trip: Option<u32>) {
         let welcome = Heard::Welcome {
             driver,
             session,
