@@ -3,8 +3,8 @@
 //! A shard sleeps thousands of times a second, for fractions of a millisecond. How long its core then takes to wake up is
 //! added to every message and every commit: 1 µs from the lightest state of a processor, 100 µs and more from a deep one,
 //! and from a halt in a virtual machine as long as the host needs to find a core for it. The kernel's way to bound it is a
-//! request for quality of service (Documentation/power/pm_qos_interface.rst, "PM QoS framework"), which holds as long as the
-//! file is open.
+//! request for quality of service (`Documentation/power/pm_qos_interface.rst`, "PM `QoS` framework"), which holds as long as
+//! the file is open.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
