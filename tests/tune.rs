@@ -257,7 +257,7 @@ fn the_files_of_tuning_say_what_the_table_says() {
         match line.remedy {
             Remedy::Unit(setting) => assert!(unit.contains(setting), "the unit lacks {setting}"),
             Remedy::Script(path) | Remedy::Service(path) => {
-                assert!(tuning.join("..").join(path).exists(), "{path} is missing")
+                assert!(tuning.join("..").join(path).exists(), "{path} is missing");
             }
             Remedy::Sysctl | Remedy::File => {}
         }
