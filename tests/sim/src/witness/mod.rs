@@ -287,6 +287,15 @@ impl Witness {
         (self.now_us + offset_us) / 1_000
     }
 
+    /// The least that the node's time may have been at a simulated time, over all boots, Unix milliseconds.
+    pub(crate) fn earliest_ms_at(&self, at_us: u64) -> u64 {
+        if !self.node.up {
+            return 0;
+        }
+        let offset_us = self.node.boots.iter().map(|boot| boot.0).min().unwrap_or(0);
+        (at_us + offset_us) / 1_000
+    }
+
     /// The node's time at a simulated time, for its last boot, Unix milliseconds.
     pub(crate) fn node_ms_at(&self, at_us: u64) -> u64 {
         self.node.boots.last().map_or(0, |boot| (at_us + boot.0) / 1_000)

@@ -137,6 +137,10 @@ impl Witness {
         socket.state = Some(state);
         socket.server_ms = server_ms;
         seen.session_max = seen.session_max.max(session);
+        if !self.holds(Check::Protocol, server_ms >= self.earliest_ms_at(opened_us)) {
+            let text = format!("d{driver} connected, and the WELCOME is of a time before: {server_ms}");
+            return self.violate(Check::Protocol, About::driver(driver), text);
+        }
         if !self.holds(Check::SessionGrows, session > floor) {
             let text = format!("d{driver} got session {session} after {floor}");
             self.violate(Check::SessionGrows, About::driver(driver), text);
@@ -199,7 +203,7 @@ impl Witness {
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
-        let (held, trip) = (socket.offer, socket.trip);
+        let (held, trip, heard_ms) = (socket.offer, socket.trip, socket.server_ms);
         socket.offer = Some((offer, expires_at_ms));
         let off_shift = self.is_off_shift(driver, conn);
         if !self.holds(Check::Caused, !off_shift) {
@@ -220,7 +224,9 @@ impl Witness {
             && seen.posted & (1 << driver) != 0
             && seen.deadline_at_ms.is_none_or(|deadline| expires_at_ms <= deadline)
             && ttl_ms <= 600_000
-            && expires_at_ms - ttl_ms.min(expires_at_ms) <= self.node_ms_max();
+            && expires_at_ms - ttl_ms.min(expires_at_ms) <= self.node_ms_max()
+            // What was said on a socket before is older: not more time is left than there was then.
+            && (ttl_ms == 0 || expires_at_ms >= heard_ms + ttl_ms);
         if !self.holds(Check::Protocol, ok) {
             return self.violate(
                 Check::Protocol,

@@ -1,7 +1,7 @@
 //! Offers, trips and outcomes: what drivers and callers must never see.
 
 use super::story::{
-    CANCELLED, EVENT, EXPIRES_MS, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, shown, taken,
+    CANCELLED, EVENT, EXPIRES_MS, LEFT_MS, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, shown, taken,
 };
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
@@ -123,10 +123,10 @@ fn an_offer_that_ends_late_or_moves() {
         offer: R0,
         class: Class::Standard,
         expires_at_ms: EXPIRES_MS + 1,
-        ttl_ms: 9_000,
+        ttl_ms: LEFT_MS,
         trip_intact: true,
     };
-    story.go().heard(0, 1, moved);
+    story.hear_on(0, 1, moved);
     story.finds(Check::OfferInTime);
 }
 

@@ -1,6 +1,8 @@
 //! Audits, errors, repeats, records and views: what the node says about itself.
 
-use super::story::{CANCELLED, EVENT, EXPIRES_MS, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown, taken};
+use super::story::{
+    CANCELLED, EVENT, EXPIRES_MS, LEFT_MS, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, shown, taken,
+};
 use dispatchd_sim::checks::{Check, Counts};
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
@@ -123,6 +125,30 @@ fn messages_and_bodies_that_are_wrong() {
     story.go().heard(0, 1, shown(R0));
     story.finds(Check::Protocol);
 
+    // More time is left than there can be, and a welcome of a time long ago.
+    let mut story = Story::new();
+    let more = Heard::Offer {
+        offer: R0,
+        class: Class::Standard,
+        expires_at_ms: EXPIRES_MS,
+        ttl_ms: EXPIRES_MS - WALL_MS,
+        trip_intact: true,
+    };
+    story.go().heard(0, 0, more);
+    story.finds(Check::Protocol);
+
+    let mut story = Story::new();
+    story.go().socket_opened(0, 1);
+    let welcome = Heard::Welcome {
+        driver: 0,
+        session: 9,
+        state: DriverState::Available,
+        trip: None,
+        server_ms: WALL_MS,
+    };
+    story.go().heard(0, 1, welcome);
+    story.finds(Check::Protocol);
+
     let mut story = Story::new();
     let (offer, trip_intact) = (R0, trips::is_of(0, "{}"));
     story.hear(
@@ -131,7 +157,7 @@ fn messages_and_bodies_that_are_wrong() {
             offer,
             class: Class::Standard,
             expires_at_ms: EXPIRES_MS,
-            ttl_ms: 9_000,
+            ttl_ms: LEFT_MS,
             trip_intact,
         },
     );

@@ -12,6 +12,8 @@ use std::fmt::Write as _;
 pub const WALL_MS: u64 = 1_000_000;
 /// `expires_at_ms` of the offers here.
 pub const EXPIRES_MS: u64 = WALL_MS + 9_000;
+/// `ttl_ms` of an offer for which [`Story::hear`] puts what is left when it is heard.
+pub const LEFT_MS: u64 = 9_000;
 
 pub struct Story {
     pub witness: Witness,
@@ -80,7 +82,7 @@ impl Story {
             session,
             state,
             trip,
-            server_ms: WALL_MS,
+            server_ms: self.next_ms(),
         };
         self.go().heard(driver, conn, welcome);
     }
@@ -128,7 +130,23 @@ impl Story {
     }
 
     pub fn hear(&mut self, driver: u32, heard: Heard) {
-        self.go().heard(driver, 0, heard);
+        self.hear_on(driver, 0, heard);
+    }
+
+    pub fn hear_on(&mut self, driver: u32, conn: u32, mut heard: Heard) {
+        if let Heard::Offer {
+            expires_at_ms, ttl_ms, ..
+        } = &mut heard
+            && *ttl_ms == LEFT_MS
+        {
+            *ttl_ms = expires_at_ms.saturating_sub(self.next_ms());
+        }
+        self.go().heard(driver, conn, heard);
+    }
+
+    /// The node's time at the next step, Unix milliseconds.
+    fn next_ms(&self) -> u64 {
+        WALL_MS + self.now_us / 1_000 + 1
     }
 
     pub fn say(&mut self, driver: u32, say: Say) {
@@ -180,7 +198,7 @@ pub fn shown(offer: Offer) -> Heard {
         offer,
         class: Class::Standard,
         expires_at_ms: EXPIRES_MS,
-        ttl_ms: 9_000,
+        ttl_ms: LEFT_MS,
         trip_intact: true,
     }
 }
