@@ -90,6 +90,9 @@ impl Case {
         case
     }
 
+    /// How long the auditor may read before it counts as not answered: pages of a slow store take it minutes.
+    const AUDIT_US_MAX: u64 = 600 * SECOND_US;
+
     /// Derives what follows from the rest: when faults are over, when the auditor reads, when the run ends.
     pub fn settle(&mut self) {
         let close_us = self.hours.close_us;
@@ -99,7 +102,7 @@ impl Case {
         self.hours.give_up_us = close_us + 3 * SECOND_US;
         self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000;
         self.hours.audit_us = self.hours.rest_us + 5 * SECOND_US;
-        self.plan.end_us = self.hours.audit_us + 90 * SECOND_US;
+        self.plan.end_us = self.hours.audit_us + Self::AUDIT_US_MAX;
     }
 
     /// What the witness has to know.

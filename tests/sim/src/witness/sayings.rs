@@ -65,7 +65,13 @@ impl Witness {
         match say {
             // Who speaks of an offer that is being made, and could not be held to it, hears nothing: it has not seen it.
             Say::Accept(_) | Say::Decline(_) if guessed => {}
-            Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(Awaited { offer, at_us: now_us }),
+            Say::Accept(offer) | Say::Decline(offer) => {
+                socket.awaited.push(Awaited {
+                    offer,
+                    at_us: now_us,
+                    shown,
+                });
+            }
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
             Say::Ack(offer) if shown && calm => socket.receipt_said(offer),

@@ -417,14 +417,13 @@ impl Witness {
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
-        let is_it =
-            |awaited: &Awaited| awaited.offer.request == request && unshown.is_none_or(|it| it.0 == awaited.offer);
-        let index = socket.awaited.iter().position(is_it).or_else(|| {
-            socket
-                .awaited
-                .iter()
-                .position(|awaited| awaited.offer.request == request)
-        });
+        // It answers what the driver said of an offer that it had not been shown, if there is such a thing.
+        let of_request = |awaited: &Awaited| awaited.offer.request == request;
+        let guess = |awaited: &Awaited| of_request(awaited) && !awaited.shown;
+        let mut awaited = socket.awaited.iter();
+        let index = awaited
+            .position(guess)
+            .or_else(|| socket.awaited.iter().position(of_request));
         if let Some(index) = index {
             socket.awaited.remove(index);
         }

@@ -285,6 +285,8 @@ pub struct Awaited {
     pub offer: Offer,
     /// When.
     pub at_us: u64,
+    /// The driver had been shown it.
+    pub shown: bool,
 }
 
 /// A receipt of an offer.
