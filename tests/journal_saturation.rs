@@ -375,7 +375,7 @@ fn thread_cpu() -> Duration {
 }
 
 #[test]
-#[ignore = "prints figures, checks nothing but that all of it became durable"]
+#[ignore = "prints figures, checks nothing but that all of it became durable: ./test --long"]
 fn saturation() {
     for life in [Life::Offered, Life::Accepted] {
         let root = tempfile::tempdir().unwrap();

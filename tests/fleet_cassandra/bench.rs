@@ -63,7 +63,7 @@ fn entries(partitions: usize, rows: usize) -> Vec<OutboxEntry> {
 }
 
 #[tokio::test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./test --long"]
 async fn rows_per_second_single_and_batched() {
     let Some(alone) = alone().await else { return };
     let keyspace = &alone.cluster.keyspace;
@@ -97,7 +97,7 @@ async fn post_times(node: &Node, count: usize) -> Vec<Duration> {
 
 /// What asking Cassandra for a new id adds to its POST.
 #[tokio::test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./test --long"]
 async fn posts_with_and_without_cassandra() {
     let Some(alone) = alone().await else { return };
     let with = alone.cluster.node(&unique("n")).start().await;
