@@ -250,7 +250,7 @@ impl<P: Platform> Shard<P> {
             (Ask::Request(request_id), From::Request(ended)) => self.request_looked_up(&request_id, ended),
             (Ask::Request(request_id), From::RequestElsewhere(ended, node)) => {
                 let letters = self.requests.unpark(&request_id);
-                self.answer_from_store(*ended, letters, &node);
+                self.answer_from_elsewhere(*ended, letters, &node);
             }
             (Ask::Request(request_id), From::Failed(error)) => {
                 self.request_lookup_failed(&request_id, &problem_of(error));

@@ -27,6 +27,7 @@ mod platform;
 mod registry;
 mod requests;
 mod rings;
+mod routing;
 mod runtime;
 mod sockets;
 mod spsc;
@@ -135,6 +136,8 @@ pub struct Shard<P: Platform> {
     drivers: Drivers,
     /// What there is of the fleet's registry, when there is a fleet.
     fleet: Option<registry::Fleet>,
+    /// What there is of its links.
+    routing: Option<routing::Routing>,
     requests: Requests,
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
@@ -185,6 +188,7 @@ impl<P: Platform> Shard<P> {
             writer,
             files,
             registry,
+            links,
         } = parts;
         let mail = mail.into_mailbox();
         let now_us = clock.now_us();
@@ -202,6 +206,7 @@ impl<P: Platform> Shard<P> {
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
             fleet: registry.map(|handle| registry::Fleet::new(handle, &config)),
+            routing: links.map(|links| routing::Routing::new(links, incarnation)),
             config,
             shared,
             clock,
@@ -395,6 +400,7 @@ impl<P: Platform> Shard<P> {
         self.resume_drivers();
         self.hear_store();
         self.hear_registry();
+        self.hear_links();
         self.read_letters();
         self.read_own_letters();
         self.take_in();
@@ -402,6 +408,8 @@ impl<P: Platform> Shard<P> {
         self.http_go_on();
         self.read_own_letters();
         self.drain();
+        self.keep_routing();
+        self.read_own_letters();
         self.keep_registry();
         self.keep_durable();
         self.keep_journal();

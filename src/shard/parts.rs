@@ -5,6 +5,7 @@ use super::Mail;
 use super::platform::Platform;
 use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
+use crate::cold::links::LinksHandle;
 use crate::cold::registry::RegistryHandle;
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, RequestId};
@@ -70,6 +71,8 @@ pub struct Parts<P: Platform> {
     pub files: P::Files,
     /// Its way to the fleet's registry, which wakes the ring; none without a fleet.
     pub registry: Option<RegistryHandle>,
+    /// Its way to the fleet's other nodes, which wakes the ring; none without links. Only with a registry.
+    pub links: Option<LinksHandle>,
 }
 
 /// What recovery found for a shard.

@@ -163,8 +163,14 @@ fn lookups_max(letter: &Letter) -> usize {
 impl<P: Platform> Shard<P> {
     /// A letter for a request, known or not.
     pub(super) fn request_letter(&mut self, request_id: RequestId, letter: Letter) {
+        if let Letter::Request { event, .. } = &letter {
+            self.note_answer(&request_id, event);
+        }
         if let Some(key) = self.requests.find(&request_id) {
             return self.deliver_to_request(key, letter);
+        }
+        if let Some(peer) = self.owner_of(&request_id) {
+            return self.pass_to_owner(peer, letter);
         }
         let has_place = self.requests.has_place(&request_id);
         if has_place != Some(true)
@@ -307,6 +313,9 @@ impl<P: Platform> Shard<P> {
         if let Some(key) = self.requests.trips.get(&trip_id) {
             return self.deliver_to_request(*key, letter);
         }
+        if let Some(peer) = self.owner_of_trip(&trip_id) {
+            return self.pass_to_owner(peer, letter);
+        }
         if let Some(parked) = self.requests.parked_trips.get_mut(&trip_id) {
             return parked.push_back(letter);
         }
@@ -366,19 +375,15 @@ impl<P: Platform> Shard<P> {
             }
             Letter::View { audit, reply, .. } => {
                 let answer = view(&self.requests.slab[key as usize].request, audit, &self.config.node_id);
-                let call = reply.call;
-                self.post_durably(
-                    reply.shard,
-                    Letter::Reply {
-                        call,
-                        reply: Box::new(answer),
-                    },
-                );
+                self.answer_durably(reply, answer);
             }
             Letter::Driver { .. }
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
+            | Letter::Owned { .. }
+            | Letter::SeekOffer { .. }
             | Letter::Reply { .. }
+            | Letter::FarReply { .. }
             | Letter::HandOver { .. }
             | Letter::HandOverFailed { .. } => unreachable!("not a request's letter"),
         }

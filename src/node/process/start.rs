@@ -2,6 +2,7 @@
 
 use super::ServeError;
 use crate::cold::Store;
+use crate::cold::links::{Links, LinksHandle};
 use crate::cold::registry::{DriverRegistry, RegistryHandle};
 use crate::config::Config;
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
@@ -23,6 +24,8 @@ pub(super) struct Common<'a> {
     pub(super) store: &'a Arc<Store>,
     /// When there is a fleet.
     pub(super) registry: Option<&'a Arc<DriverRegistry>>,
+    /// When that has links.
+    pub(super) links: Option<&'a Arc<Links>>,
     pub(super) room: Room,
 }
 
@@ -44,6 +47,7 @@ struct Begin {
     mail: Mail,
     store: Arc<Store>,
     registry: Option<Arc<DriverRegistry>>,
+    links: Option<Arc<Links>>,
     journal_dir: PathBuf,
     orders: Orders,
     inheritance: Inheritance,
@@ -94,6 +98,7 @@ pub(super) fn spawn(
             mail,
             store: Arc::clone(common.store),
             registry: common.registry.map(Arc::clone),
+            links: common.links.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
             inheritance,
@@ -114,6 +119,11 @@ pub(super) fn spawn(
 /// The shard's way to the fleet's registry.
 fn attach(registry: &DriverRegistry, index: u16, waker: Waker) -> RegistryHandle {
     registry.attach(index, Box::new(move || waker.wake()))
+}
+
+/// The shard's way to other nodes.
+fn attach_links(links: &Links, index: u16, waker: Waker) -> LinksHandle {
+    links.attach(index, Box::new(move || waker.wake()))
 }
 
 /// The life of a shard's thread.
@@ -171,6 +181,7 @@ fn shard_main(begin: Begin) {
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
         registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
+        links: begin.links.map(|links| attach_links(&links, index, waker.clone())),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

@@ -192,6 +192,7 @@ fn to_request(event: &RequestEvent) -> String {
         RequestEvent::Busy { .. } => "busy".to_owned(),
         RequestEvent::Unavailable { reason, .. } => format!("unavailable: {}", reason.as_str()),
         RequestEvent::TripMoved { what, .. } => format!("trip: {}", trip_move(*what)),
+        RequestEvent::DriverHere { held, .. } => format!("driver here, holds {held:?}"),
         RequestEvent::Timer => "timer".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use super::client::{Link, describe, is_of_key};
 use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
 use super::scripts::{self, Claimed, Scripts, Written};
 use super::writer::{LeaseAtStart, Writer};
-use crate::cold::registry::port::{Batch, Claim, FromRegistry, Line, Reply};
+use crate::cold::registry::port::{Batch, Claim, Found, FromRegistry, Line, Lookup, LookupReply, Previous, Reply};
 use crate::fsm::ids::{DriverId, home_shard};
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
@@ -17,6 +17,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 /// Connects whose answers are awaited at once.
 const CLAIMS_WINDOW: usize = 512;
+/// Look-ups whose answers are awaited at once.
+const LOOKUPS_WINDOW: usize = 512;
 /// Batches under way at once on one server: while one is written, the next is on its way.
 const BATCHES_WINDOW: usize = 4;
 /// In a cluster lines of one batch take different ways: the next batch may speak of the same drivers, so it waits.
@@ -54,6 +56,13 @@ struct ClaimDone {
     result: Result<Claimed, Option<RedisError>>,
 }
 
+/// A look-up that was answered, or not.
+struct LookupDone {
+    reply: LookupReply,
+    driver_id: DriverId,
+    result: Result<Option<Found>, Option<RedisError>>,
+}
+
 /// A batch that was written, or not.
 struct BatchDone {
     batch: Batch,
@@ -81,6 +90,7 @@ pub(super) struct Connection<'w> {
     writer: &'w mut Writer,
     cx: Arc<Context>,
     claims: Calls<ClaimDone>,
+    lookups: Calls<LookupDone>,
     batches: Calls<BatchDone>,
     signs: Calls<RedisResult<Heard>>,
     notices_sent: Calls<(String, RedisResult<()>)>,
@@ -124,6 +134,7 @@ impl<'w> Connection<'w> {
             writer,
             cx,
             claims: Calls::new(),
+            lookups: Calls::new(),
             batches: Calls::new(),
             signs: Calls::new(),
             notices_sent: Calls::new(),
@@ -151,6 +162,7 @@ impl<'w> Connection<'w> {
         while self.claims_open || self.batches_open || !self.batches.is_empty() {
             tokio::select! {
                 Some(done) = self.claims.next() => self.claimed(done)?,
+                Some(done) = self.lookups.next() => self.looked_up(done)?,
                 Some(done) = self.batches.next() => self.wrote(done)?,
                 Some(heard) = self.signs.next() => self.heard(heard)?,
                 Some((node_id, sent)) = self.notices_sent.next() => self.told(&node_id, sent)?,
@@ -165,6 +177,9 @@ impl<'w> Connection<'w> {
                         Some(batch) => self.write(batch),
                         None => self.batches_open = false,
                     }
+                }
+                Some((reply, lookup)) = self.writer.lookups.recv(), if self.lookups.len() < LOOKUPS_WINDOW => {
+                    self.look_up(reply, lookup);
                 }
                 _ = self.tick.tick(), if self.signs.is_empty() => self.sign(),
                 _ = self.notice_tick.tick(), if !self.notices.is_empty() => self.tell(),
@@ -232,10 +247,11 @@ impl<'w> Connection<'w> {
     fn claimed(&mut self, done: ClaimDone) -> Result<(), Lost> {
         let metrics = self.writer.shared.metrics();
         match done.result {
-            Ok(Claimed { session, from }) => {
+            Ok(Claimed { session, previous }) => {
                 metrics.claims.inc();
-                done.reply.give(session);
-                if let Some(from) = from {
+                let from = previous.as_ref().map(|previous: &Previous| previous.node_id.to_string());
+                done.reply.give(session, previous);
+                if let Some(from) = from.filter(|from| *from != self.cx.node_id) {
                     self.notice(from, session, &done.driver_id);
                 }
                 Ok(())
@@ -281,6 +297,52 @@ impl<'w> Connection<'w> {
     fn told(&mut self, node_id: &str, sent: RedisResult<()>) -> Result<(), Lost> {
         let key = self.cx.keys.moved(node_id);
         sent.or_else(|error| self.failed(&error, &key))
+    }
+
+    // ---- look-ups ------------------------------------------------------------------------------------------------
+
+    fn look_up(&mut self, reply: LookupReply, lookup: Lookup) {
+        if !self.is_present() {
+            return; // Dropped: that is the answer.
+        }
+        let cx = Arc::clone(&self.cx);
+        self.lookups.push(Box::pin(async move {
+            let driver_id = lookup.driver_id;
+            let cmd = scripts::whereabouts(&cx.keys.driver(driver_id.as_str()));
+            let result = match tokio::time::timeout(cx.timeout, cx.link.query(&cmd)).await {
+                Ok(Ok(answer)) => Ok(scripts::found(answer)),
+                Ok(Err(error)) => Err(Some(error)),
+                Err(_) => Err(None),
+            };
+            LookupDone {
+                reply,
+                driver_id,
+                result,
+            }
+        }));
+    }
+
+    fn looked_up(&mut self, done: LookupDone) -> Result<(), Lost> {
+        let metrics = self.writer.shared.metrics();
+        match done.result {
+            Ok(at) => {
+                metrics.lookups.inc();
+                done.reply.give(at);
+                Ok(())
+            }
+            Err(why) => {
+                metrics.lookups_unanswered.inc();
+                drop(done.reply);
+                match why {
+                    Some(error) => {
+                        let key = self.cx.keys.driver(done.driver_id.as_str());
+                        self.failed(&error, &key)
+                    }
+                    None if self.cx.is_cluster => Ok(()),
+                    None => Err(Lost("no answer in time".to_owned())),
+                }
+            }
+        }
     }
 
     // ---- lines ---------------------------------------------------------------------------------------------------
@@ -433,6 +495,9 @@ impl<'w> Connection<'w> {
         self.writer.shared.metrics().nodes.set(nodes.nodes().len() as u64);
         self.writer.nodes = Arc::new(nodes);
         self.writer.shared.inboxes.show(&self.writer.nodes);
+        if let Some(on_nodes) = &self.writer.shared.around.on_nodes {
+            on_nodes(&self.writer.nodes);
+        }
     }
 
     /// Another node says that it has taken a driver: `session id`.
