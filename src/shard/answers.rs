@@ -117,7 +117,7 @@ impl<P: Platform> Shard<P> {
                 RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
                 RequestEvent::Misposted { unfit, reply } => self.refuse_call(reply, unfit_problem(unfit)),
                 // Whatever the driver holds, there is nothing of it.
-                RequestEvent::DriverHere { driver_id, held } => {
+                RequestEvent::DriverHere { driver_id, held, .. } => {
                     let message = held.map_or(ToDriver::Release, |attempt| ToDriver::Outcome {
                         attempt,
                         outcome: Outcome::Revoked(RevokeReason::Superseded),

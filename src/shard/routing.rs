@@ -28,9 +28,9 @@ use crate::cold::links::{FromLinks, LinksHandle};
 use crate::cold::registry::AtHand;
 use crate::fsm::driver::{Driver, DriverEvent};
 use crate::fsm::ids::{DriverId, RequestId};
-use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
+use crate::fsm::request::{ReplyTo, ToDriver};
 use crate::wire::link::LinkLetter;
-use arrivals::Arriving;
+use arrivals::{Arriving, Late};
 use slab::Slab;
 use std::collections::HashMap;
 use tables::{Memory, Owners, Passed, Places};
@@ -113,6 +113,7 @@ pub(super) struct Routing {
     owners: Owners,
     passed: Passed,
     arriving: HashMap<DriverId, Arriving>,
+    late: HashMap<DriverId, Late>,
     /// Drivers here who are bound to a request of another node, by their keys.
     far: HashMap<u32, Far>,
     /// Drivers whom a request asked and who have not answered: until when, and the number of the ask.
@@ -136,6 +137,7 @@ impl Routing {
             owners: Owners::new(),
             passed: Passed::new(incarnation),
             arriving: HashMap::new(),
+            late: HashMap::new(),
             far: HashMap::new(),
             asks: HashMap::new(),
             unsure: Vec::new(),
@@ -256,7 +258,8 @@ impl<P: Platform> Shard<P> {
             && routing.passed.is_empty()
             && routing.far.is_empty()
             && routing.asks.is_empty()
-            && routing.unsure.is_empty();
+            && routing.unsure.is_empty()
+            && routing.late.is_empty();
         if is_idle {
             return;
         }
@@ -265,6 +268,7 @@ impl<P: Platform> Shard<P> {
         self.seek_again();
         self.give_up_calls();
         self.give_up_asks();
+        self.give_up_late();
         self.sweep_far();
     }
 
@@ -305,8 +309,7 @@ impl<P: Platform> Shard<P> {
     /// A node has begun anew, or does not know what it was told last: requests here say again how they stand.
     fn tell_drivers_at(&mut self, peer: u16) {
         for (driver_id, request_id, _) in self.given_at(peer) {
-            let held = None;
-            self.post_to_request(request_id, RequestEvent::DriverHere { driver_id, held });
+            self.post_to_request(request_id, drivers::here(&driver_id, None));
         }
     }
 

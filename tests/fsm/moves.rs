@@ -82,7 +82,13 @@ fn to_requests(effects: &[DriverEffect]) -> Vec<(String, RequestEvent)> {
 
 fn here(request: &str, held: Option<u32>) -> (String, RequestEvent) {
     let driver_id = driver_id();
-    (request.to_owned(), RequestEvent::DriverHere { driver_id, held })
+    let answer = None;
+    let event = RequestEvent::DriverHere {
+        driver_id,
+        held,
+        answer,
+    };
+    (request.to_owned(), event)
 }
 
 #[test]
@@ -192,15 +198,13 @@ fn in_doubt_a_driver_repeats_what_it_said() {
     tell(&mut driver, "r1", offer(Resumed::No));
     assert_eq!(to_requests(&step(&mut driver, DriverEvent::Doubt)), [here("r1", Some(1))]);
     answer(&mut driver, Answer::Accept);
-    let said = RequestEvent::Answered {
+    let said = RequestEvent::DriverHere {
         driver_id: driver_id(),
-        attempt: Some(1),
-        answer: Answer::AcceptHeld,
-        reason: None,
-        asker: Asker::Driver,
+        held: Some(1),
+        answer: Some(Answer::AcceptHeld),
     };
     let effects = step(&mut driver, DriverEvent::Doubt);
-    assert_eq!(to_requests(&effects), [("r1".to_owned(), said), here("r1", Some(1))]);
+    assert_eq!(to_requests(&effects), [("r1".to_owned(), said)]);
     tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
     assert_eq!(to_requests(&step(&mut driver, DriverEvent::Doubt)), [here("r1", None)]);
 }
@@ -275,7 +279,12 @@ impl Asked {
     fn tells(&mut self, held: Option<u32>) -> Vec<ToDriver> {
         self.effects.clear();
         let driver_id = driver_id();
-        self.step(RequestEvent::DriverHere { driver_id, held });
+        let answer = None;
+        self.step(RequestEvent::DriverHere {
+            driver_id,
+            held,
+            answer,
+        });
         self.told()
     }
 
@@ -322,6 +331,36 @@ fn a_request_says_how_it_stands() {
     assert_eq!(asked.tells(None), [ToDriver::Release]);
     // An attempt that never was.
     assert_eq!(asked.tells(Some(7)).len(), 1);
+}
+
+/// An answer that was lost comes with the question, and decides once.
+#[test]
+fn an_answer_that_was_lost_counts_once() {
+    let mut asked = Asked::new();
+    for _ in 0..2 {
+        asked.step(RequestEvent::DriverHere {
+            driver_id: driver_id(),
+            held: Some(1),
+            answer: Some(Answer::AcceptHeld),
+        });
+    }
+    asked.commit();
+    let told = asked.told();
+    assert!(
+        matches!(
+            told[..],
+            [
+                ToDriver::Outcome {
+                    outcome: Outcome::Accepted,
+                    again: false,
+                    ..
+                },
+                ToDriver::Bound { .. }
+            ]
+        ),
+        "{told:?}"
+    );
+    assert_eq!(asked.request.log().len(), 4);
 }
 
 #[test]

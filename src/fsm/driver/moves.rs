@@ -4,7 +4,7 @@
 use super::{Bound, Driver, DriverEffect, Held, ToSocket, without_offer};
 use crate::fsm::fold::{Outcome, TripPhase};
 use crate::fsm::ids::{RequestId, TripId};
-use crate::fsm::request::{Answer, Asker, RequestEvent};
+use crate::fsm::request::{Answer, RequestEvent};
 use crate::fsm::types::{RefuseReason, RevokeReason};
 
 impl Driver {
@@ -110,7 +110,7 @@ impl Driver {
                 event,
             });
         }
-        self.ask_request(None, effects);
+        self.ask_request(None, None, effects);
         self.held = None;
         self.bound = None;
         self.told = without_offer(self.state());
@@ -118,16 +118,10 @@ impl Driver {
         self.go(effects);
     }
 
-    /// Words may have been lost: what the driver has said of its offer is said again, and the request asked how it stands.
-    pub(super) fn doubt(&mut self, effects: &mut Vec<DriverEffect>) {
+    /// Words may have been lost: the request is asked how it stands, and told what the driver has said of its offer.
+    pub(super) fn doubt(&self, effects: &mut Vec<DriverEffect>) {
         let held = self.held.as_ref().filter(|held| held.attempt > 0);
-        let attempt = held.map(|held| held.attempt);
-        if let Some((request_id, attempt, answer)) =
-            held.and_then(|held| Some((held.request_id.clone(), held.attempt, held.answer?)))
-        {
-            self.answer(request_id, attempt, answer, None, Asker::Driver, effects);
-        }
-        self.ask_request(attempt, effects);
+        self.ask_request(held.map(|held| held.attempt), held.and_then(|held| held.answer), effects);
     }
 
     /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver that takes it, it
@@ -145,10 +139,14 @@ impl Driver {
         }
     }
 
-    fn ask_request(&self, held: Option<u32>, effects: &mut Vec<DriverEffect>) {
+    fn ask_request(&self, held: Option<u32>, answer: Option<Answer>, effects: &mut Vec<DriverEffect>) {
         if let Some(request_id) = self.at_hand().cloned() {
             let driver_id = self.id.clone();
-            let event = RequestEvent::DriverHere { driver_id, held };
+            let event = RequestEvent::DriverHere {
+                driver_id,
+                held,
+                answer,
+            };
             effects.push(DriverEffect::Request { request_id, event });
         }
     }

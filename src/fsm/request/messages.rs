@@ -115,9 +115,14 @@ pub enum RequestEvent {
     /// The caller ends the trip.
     TripCancelled { reason: Option<Box<str>>, reply: ReplyTo },
     /// The driver's home asks how it stands between the two: the driver has come to it from another node, or words may
-    /// have been lost on the way. `held`: the attempt that the driver holds there, if it holds one of this request.
-    /// Answered with the trip or the offer, or with the end of what the driver holds; in any case with something.
-    DriverHere { driver_id: DriverId, held: Option<u32> },
+    /// have been lost on the way. `held`: the attempt that the driver holds there, if it holds one of this request; `answer`: what
+    /// it has said to that, if the attempt is still open. Answered with the trip or the offer, or with the end of what the
+    /// driver holds; in any case with something.
+    DriverHere {
+        driver_id: DriverId,
+        held: Option<u32>,
+        answer: Option<Answer>,
+    },
     /// The time that was armed has come.
     Timer,
 }

@@ -319,7 +319,17 @@ impl Request {
                 self.trip_moved(driver_id, trip_id, what, now_ms, effects);
             }
             RequestEvent::TripCancelled { reason, reply } => self.trip_cancelled(reason, reply, now_ms, effects),
-            RequestEvent::DriverHere { driver_id, held } => self.driver_here(driver_id, held, effects),
+            RequestEvent::DriverHere {
+                driver_id,
+                held,
+                answer,
+            } => match (held, answer) {
+                (Some(attempt), Some(answer)) if self.is_open(attempt, &driver_id) => {
+                    let attempt = Some(attempt);
+                    self.answered(&driver_id, attempt, answer, None, Asker::Driver, now_ms, effects);
+                }
+                _ => self.driver_here(driver_id, held, effects),
+            },
             RequestEvent::Timer => {}
         }
         self.advance(now_ms, effects);

@@ -3,15 +3,18 @@
 
 use crate::cold::registry::Previous;
 use crate::fsm::ids::{DriverId, RequestId};
-use crate::fsm::request::{RequestEvent, Resumed, ToDriver};
+use crate::fsm::request::{Resumed, ToDriver};
 use crate::net::ConnId;
 use crate::shard::connections::Conn;
-use crate::shard::{Platform, Shard};
+use crate::shard::routing::drivers::here;
+use crate::shard::{Letter, Platform, Shard, home_of_request};
 use crate::wire::link::LinkLetter;
 use compact_str::CompactString;
 
 /// Longest wait of a `WELCOME` for what binds its driver.
 const WELCOME_MAX_MS: u64 = 300;
+/// How long after it a driver may speak of a request of which nobody here knows yet.
+const LATE_MAX_MS: u64 = 3_000;
 
 /// A driver who is about to be here.
 #[derive(Default)]
@@ -39,6 +42,14 @@ impl Waiting {
     fn is_over(&self) -> bool {
         !self.awaits_left && self.awaits_request.is_none()
     }
+}
+
+/// A driver who got its `WELCOME` before all was said that may bind it.
+pub(super) struct Late {
+    session: u64,
+    until_ms: u64,
+    /// What it said of requests that are not known here.
+    words: Vec<Letter>,
 }
 
 /// What a request said, and the number of its node.
@@ -135,7 +146,7 @@ impl<P: Platform> Shard<P> {
         };
         let arriving = (self.routing.as_ref()).and_then(|routing| routing.arriving.get(driver_id));
         let Some(arriving) = arriving.filter(|arriving| arriving.waiting.iter().any(|one| one.session == session)) else {
-            return;
+            return self.left_late(driver_id, session, bound);
         };
         let unasked = bound.filter(|(request_id, _)| !is_said(arriving, request_id));
         self.learn_off_shift(driver_id, off_shift_since_ms);
@@ -162,8 +173,7 @@ impl<P: Platform> Shard<P> {
             return false;
         };
         if peer == 0 {
-            let held = None;
-            self.post_to_request(request_id, RequestEvent::DriverHere { driver_id, held });
+            self.post_to_request(request_id, here(&driver_id, None));
             return true;
         }
         let is_up = peers.is_some_and(|peers| peers.is_up(peer));
@@ -211,7 +221,9 @@ impl<P: Platform> Shard<P> {
             self.tell_driver_here(peer, driver_id, request_id, message, None);
         }
         waiting.sort_by_key(|waiting| waiting.session);
-        for Waiting { conn, session, .. } in waiting {
+        for waiting in waiting {
+            self.note_late(driver_id, &waiting);
+            let Waiting { conn, session, .. } = waiting;
             match self.connections.take(conn) {
                 Conn::Claiming(claiming) if claiming.id == conn => self.seat(conn, claiming.handshake, Some(session)),
                 // The socket is gone.
@@ -219,6 +231,65 @@ impl<P: Platform> Shard<P> {
             }
         }
         self.arrival_settles(driver_id);
+    }
+
+    /// A connect that waited long enough gets its seat.
+    fn note_late(&mut self, driver_id: &DriverId, waiting: &Waiting) {
+        let until_ms = self.now_ms + LATE_MAX_MS;
+        let Some(routing) = self.routing.as_mut().filter(|_| !waiting.is_over()) else {
+            return;
+        };
+        let session = waiting.session;
+        let late = Late {
+            session,
+            until_ms,
+            words: Vec::new(),
+        };
+        routing.late.insert(driver_id.clone(), late);
+    }
+
+    /// What bound a driver at its last node is said when the driver has its seat.
+    fn left_late(&mut self, driver_id: &DriverId, session: u64, bound: Option<(RequestId, CompactString)>) {
+        let late = self.routing.as_ref().and_then(|routing| routing.late.get(driver_id));
+        if let (Some(_), Some((request_id, owner))) = (late.filter(|late| late.session == session), bound) {
+            self.ask_owner(driver_id, session, &request_id, &owner);
+        }
+    }
+
+    /// A driver here speaks of a request of which nobody knows: when it came just now, that may be said soon. Gives the
+    /// words back if not.
+    pub(super) fn keep_late_words(&mut self, driver_id: &DriverId, words: Letter) -> Option<Letter> {
+        match self.routing.as_mut().and_then(|routing| routing.late.get_mut(driver_id)) {
+            Some(late) => {
+                late.words.push(words);
+                None
+            }
+            None => Some(words),
+        }
+    }
+
+    /// Something was said to a driver: what it said itself may be understood now.
+    pub(super) fn say_late_words(&mut self, driver_id: &DriverId) {
+        let late = self.routing.as_mut().and_then(|routing| routing.late.get_mut(driver_id));
+        for words in late.map(|late| std::mem::take(&mut late.words)).unwrap_or_default() {
+            if let Letter::Request { request_id, .. } = &words {
+                self.post(home_of_request(request_id, self.shards), words);
+            }
+        }
+    }
+
+    /// What was not said by now is not.
+    pub(super) fn give_up_late(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(routing) = &mut self.routing else { return };
+        let over: Vec<Late> = (routing.late.extract_if(|_, late| late.until_ms <= now_ms))
+            .map(|(_, late)| late)
+            .collect();
+        for words in over.into_iter().flat_map(|late| late.words) {
+            if let Letter::Request { request_id, .. } = &words {
+                self.post(home_of_request(request_id, self.shards), words);
+            }
+        }
     }
 
     /// A connect has its seat, or is gone.

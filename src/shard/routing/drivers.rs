@@ -370,6 +370,7 @@ impl<P: Platform> Shard<P> {
         self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, begun);
         if let Some(request_id) = spoke {
             self.note_far(peer, driver_id, &request_id);
+            self.say_late_words(driver_id);
         }
     }
 
@@ -691,10 +692,11 @@ fn binds(sought: &Sought) -> Option<RequestId> {
     }
 }
 
-fn here(driver_id: &DriverId, held: Option<u32>) -> RequestEvent {
+pub(super) fn here(driver_id: &DriverId, held: Option<u32>) -> RequestEvent {
     RequestEvent::DriverHere {
         driver_id: driver_id.clone(),
         held,
+        answer: None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::tables::Passed;
 use super::Sought;
 use crate::cold::registry::Found;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::request::{Asker, ReplyTo, RequestEvent, ToDriver};
+use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
 use crate::limits;
 use crate::shard::{Letter, Platform, Shard, home_of_driver};
 use crate::wire::link::{LinkLetter, LinkReply};
@@ -195,17 +195,12 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// A driver's answer over HTTP to an offer of which nobody here knows: the registry may know which request binds the
-    /// driver. Gives the letter back when it is none.
+    /// A driver's word on an offer of which nobody here knows: at the driver's home more may be known, and the registry may
+    /// know which request binds the driver. Gives the letter back when it is none.
     pub(in crate::shard) fn seek_offer(&mut self, letter: Letter) -> Option<Letter> {
         let can_ask = self.routing.as_ref().is_some_and(|routing| !routing.is_from_link);
         let Letter::Request {
-            event:
-                RequestEvent::Answered {
-                    driver_id,
-                    asker: Asker::Api(_),
-                    ..
-                },
+            event: RequestEvent::Answered { driver_id, .. } | RequestEvent::Acked { driver_id, .. },
             ..
         } = &letter
         else {
@@ -224,8 +219,7 @@ impl<P: Platform> Shard<P> {
     /// At the driver's home: see [`Self::seek_offer`].
     pub(in crate::shard) fn seek_offer_of(&mut self, driver_id: DriverId, letter: Box<Letter>) {
         let is_here = self.is_driver_here(&driver_id);
-        let far = self.drivers.find(&driver_id).filter(|_| is_here);
-        let Some(key) = far else {
+        let Some(key) = self.drivers.find(&driver_id).filter(|_| is_here) else {
             return self.look_for_offer(driver_id, letter);
         };
         let at_hand = self.drivers.slab[key as usize].driver.at_hand();
@@ -233,7 +227,11 @@ impl<P: Platform> Shard<P> {
         let peer = self.routing.as_ref().and_then(|routing| routing.far.get(&key)).map(|far| far.peer);
         match peer.filter(|_| is_its) {
             Some(peer) => self.pass_to_owner(peer, *letter),
-            None => self.unknown_to_all(*letter),
+            None => {
+                if let Some(letter) = self.keep_late_words(&driver_id, *letter) {
+                    self.unknown_to_all(letter);
+                }
+            }
         }
     }
 
