@@ -24,9 +24,7 @@ impl<P: Platform> Shard<P> {
     pub(super) fn answer_from_elsewhere(&mut self, known: EndedRequest, letters: VecDeque<Letter>, node: &str) {
         let is_over = Fold::of(&known.log.log).is_ok_and(|fold| fold.is_closed());
         match self.reachable(node).filter(|_| !is_over) {
-            Some(peer) => letters
-                .into_iter()
-                .for_each(|letter| self.pass_to_owner(peer, letter)),
+            Some(peer) => letters.into_iter().for_each(|letter| self.pass_to_owner(peer, letter)),
             None => self.answer_from_store(known, letters, node),
         }
     }

@@ -424,7 +424,11 @@ impl<P: Platform> Shard<P> {
             .is_some_and(|entry| entry.conn.is_none())
         {
             self.disarm_driver(key);
-            let over = if has_links { DriverEvent::Moved } else { DriverEvent::Timer };
+            let over = if has_links {
+                DriverEvent::Moved
+            } else {
+                DriverEvent::Timer
+            };
             self.step_driver(key, over);
         }
     }

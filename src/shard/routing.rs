@@ -10,8 +10,8 @@
 //! numbers of this shard on the way ([`tables::Passed`]), so that every call is answered once, if only by 503 after
 //! [`tables::PASSED_MAX_MS`].
 //!
-//! One shard decides what of this is here: `drivers.rs` at the driver's home, `requests.rs` at the request's; `arrivals.rs` is the
-//! connect of a driver who may come from another node.
+//! `seek.rs` and `drivers.rs` are at the driver's home, `requests.rs` at the request's; `arrivals.rs` is the connect of a driver who
+//! may come from another node.
 //!
 //! Must never: decide anything about an offer, keep a driver's word from its request, or pass on a letter that came over a
 //! link (two nodes that are mistaken about each other would do it for ever).
@@ -20,6 +20,7 @@
 mod arrivals;
 mod drivers;
 mod requests;
+mod seek;
 mod tables;
 
 use super::latency::Begun;
@@ -28,8 +29,10 @@ use crate::cold::links::{FromLinks, LinksHandle};
 use crate::cold::registry::AtHand;
 use crate::fsm::driver::{Driver, DriverEvent};
 use crate::fsm::ids::{DriverId, RequestId};
-use crate::fsm::request::{ReplyTo, ToDriver};
+use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
+use crate::limits;
 use crate::wire::link::LinkLetter;
+use crate::wire::respond::Problem;
 use arrivals::{Arriving, Late};
 use slab::Slab;
 use std::collections::HashMap;
@@ -309,7 +312,7 @@ impl<P: Platform> Shard<P> {
     /// A node has begun anew, or does not know what it was told last: requests here say again how they stand.
     fn tell_drivers_at(&mut self, peer: u16) {
         for (driver_id, request_id, _) in self.given_at(peer) {
-            self.post_to_request(request_id, drivers::here(&driver_id, None));
+            self.post_to_request(request_id, here(&driver_id, None));
         }
     }
 
@@ -324,4 +327,18 @@ impl<P: Platform> Shard<P> {
             self.step_driver(key, DriverEvent::Doubt);
         }
     }
+}
+
+fn here(driver_id: &DriverId, held: Option<u32>) -> RequestEvent {
+    RequestEvent::DriverHere {
+        driver_id: driver_id.clone(),
+        held,
+        answer: None,
+    }
+}
+
+/// What a caller hears whose call is for a node that cannot be reached.
+fn unreachable() -> Problem {
+    let detail = "the node that has this cannot be reached now";
+    Problem::new(503, "not_durable", detail).with_header("retry-after", limits::RETRY_AFTER_S.to_string())
 }

@@ -10,7 +10,9 @@ const LONG: u64 = 120_000;
 async fn an_answer_waits_for_the_link(mode: Mode) {
     let fleet = Fleet::start(2).await;
     let mut driver = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG}))
+        .await;
     let offer = driver.expect("OFFER").await;
     fleet.until_audited(0, "r-1", "OFFER_DELIVERED").await;
     fleet.set_links_of(1, mode);
@@ -23,7 +25,9 @@ async fn an_answer_waits_for_the_link(mode: Mode) {
     assert_eq!(fleet.state(0, "r-1").await, "OFFER_SENT");
     // Who asks meanwhile hears that it cannot be said.
     fleet.nodes[0].get("/v1/drivers/d-1").await.problem(503, "not_durable");
-    let taken = fleet.nodes[1].post("/v1/dispatch/response", &response("d-1", "r-1", "ACCEPT")).await;
+    let taken = fleet.nodes[1]
+        .post("/v1/dispatch/response", &response("d-1", "r-1", "ACCEPT"))
+        .await;
     taken.problem(503, "not_durable");
     fleet.set_links_of(1, Mode::Pass);
     let trip_id = driver.expect_confirmed(&offer).await;
@@ -52,7 +56,9 @@ async fn an_offer_waits_for_the_link() {
     let mut driver = fleet.driver(1, "d-1").await;
     fleet.set_links_of(1, Mode::Cut);
     until_metric(&fleet.nodes[0], "dispatchd_links_up", |up| up == 0).await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG}))
+        .await;
     assert_eq!(fleet.state(0, "r-1").await, "OFFER_SENT");
     driver.fence().await;
     fleet.set_links_of(1, Mode::Pass);
@@ -66,7 +72,9 @@ async fn an_offer_ends_while_the_link_is_away() {
     let fleet = Fleet::start(2).await;
     let mut driver = fleet.driver(1, "d-1").await;
     let mut other = fleet.driver(0, "d-2").await;
-    fleet.offer(0, "r-1", &["d-1", "d-2"], &json!({"offer_timeout_ms": 1_500})).await;
+    fleet
+        .offer(0, "r-1", &["d-1", "d-2"], &json!({"offer_timeout_ms": 1_500}))
+        .await;
     let offer = driver.expect("OFFER").await;
     fleet.set_links_of(1, Mode::Stall);
     let next = other.expect("OFFER").await;
@@ -88,7 +96,9 @@ async fn damage_is_seen_and_sent_again() {
     for round in 0..5 {
         let request_id = format!("r-{round}");
         fleet.proxies.iter().for_each(crate::proxy::Proxy::harm_once);
-        fleet.offer(0, &request_id, &["d-1"], &json!({"offer_timeout_ms": LONG})).await;
+        fleet
+            .offer(0, &request_id, &["d-1"], &json!({"offer_timeout_ms": LONG}))
+            .await;
         let offer = driver.expect("OFFER").await;
         fleet.proxies.iter().for_each(crate::proxy::Proxy::harm_once);
         let trip_id = driver.accept(&offer).await;
@@ -99,7 +109,10 @@ async fn damage_is_seen_and_sent_again() {
     for node in &fleet.nodes {
         bad += metric(node, "dispatchd_links_bad_frames_total").await;
     }
-    assert!(bad > 0 && fleet.proxies.iter().all(crate::proxy::Proxy::has_harmed), "{bad}");
+    assert!(
+        bad > 0 && fleet.proxies.iter().all(crate::proxy::Proxy::has_harmed),
+        "{bad}"
+    );
 }
 
 /// A driver cut off with its node connects to another: the offer and the answer are one.
@@ -107,7 +120,9 @@ async fn damage_is_seen_and_sent_again() {
 async fn a_driver_leaves_a_node_that_is_cut_off() {
     let fleet = Fleet::start(3).await;
     let mut old = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG}))
+        .await;
     let offer = old.expect("OFFER").await;
     fleet.until_bound("d-1", "r-1").await;
     fleet.proxies.iter().for_each(|proxy| proxy.set(Mode::Cut));
@@ -119,7 +134,10 @@ async fn a_driver_leaves_a_node_that_is_cut_off() {
     assert_eq!(old.closed().await.0, 4001);
     fleet.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
     let again = new.expect("OFFER").await;
-    assert_eq!((&again["request_id"], &again["attempt"]), (&offer["request_id"], &offer["attempt"]));
+    assert_eq!(
+        (&again["request_id"], &again["attempt"]),
+        (&offer["request_id"], &offer["attempt"])
+    );
     new.accept(&again).await;
     assert_eq!(fleet.state(0, "r-1").await, "ACCEPTED");
 }

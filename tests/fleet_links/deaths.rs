@@ -11,7 +11,9 @@ async fn the_drivers_of_a_dead_node_find_what_binds_them() {
     let mut fleet = Fleet::start(3).await;
     let mut offered = fleet.driver(1, "d-1").await;
     let mut riding = fleet.driver(1, "d-2").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG}))
+        .await;
     offered.expect("OFFER").await;
     fleet.offer(0, "r-2", &["d-2"], &json!({})).await;
     let offer = riding.expect("OFFER").await;
@@ -34,7 +36,9 @@ async fn the_drivers_of_a_dead_node_find_what_binds_them() {
 async fn a_restart_of_the_drivers_node_loses_nothing() {
     let mut fleet = Fleet::start(2).await;
     let mut driver = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG}))
+        .await;
     driver.expect("OFFER").await;
     fleet.until_bound("d-1", "r-1").await;
     fleet.nodes[1].crash_and_restart().await;
@@ -50,7 +54,9 @@ async fn a_restart_of_the_drivers_node_loses_nothing() {
 async fn a_restart_of_the_requests_node_loses_no_answer() {
     let mut fleet = Fleet::start(2).await;
     let mut driver = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG}))
+        .await;
     let offer = driver.expect("OFFER").await;
     fleet.until_audited(0, "r-1", "OFFER_DELIVERED").await;
     fleet.nodes[0].kill_9();
@@ -79,7 +85,9 @@ async fn a_restart_of_the_requests_node_loses_no_answer() {
 async fn a_dead_node_binds_no_driver_for_ever() {
     let mut fleet = Fleet::start(2).await;
     let mut driver = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 2_000})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 2_000}))
+        .await;
     let offer = driver.expect("OFFER").await;
     fleet.nodes[0].kill_9();
     driver.expect_revoked(&offer, "timeout").await;

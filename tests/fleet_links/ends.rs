@@ -245,5 +245,10 @@ async fn only_nodes_of_the_fleet_are_let_in() {
     let mut ping = Vec::new();
     encode(&LinkFrame::Ping, &mut ping).expect("short");
     assert_eq!(greeted(at, &ping).await, None);
-    assert_eq!(greeted(at, &[0; 64]).await.map(|frame| matches!(frame, LinkFrame::Refused { .. })), Some(true));
+    assert_eq!(
+        greeted(at, &[0; 64])
+            .await
+            .map(|frame| matches!(frame, LinkFrame::Refused { .. })),
+        Some(true)
+    );
 }

@@ -86,7 +86,9 @@ impl Fleet {
 
     /// The request's state at a node.
     pub async fn state(&self, number: usize, request_id: &str) -> String {
-        let view = self.nodes[number].get(&format!("/v1/dispatch/request/{request_id}")).await;
+        let view = self.nodes[number]
+            .get(&format!("/v1/dispatch/request/{request_id}"))
+            .await;
         view.ok(200)["state"].as_str().expect("a state").to_owned()
     }
 
@@ -99,10 +101,14 @@ impl Fleet {
 
     /// The events of a request's audit at a node.
     pub async fn audit(&self, number: usize, request_id: &str) -> Vec<String> {
-        let audit = self.nodes[number].get(&format!("/v1/dispatch/audit/{request_id}")).await;
+        let audit = self.nodes[number]
+            .get(&format!("/v1/dispatch/audit/{request_id}"))
+            .await;
         let audit = audit.ok(200);
         let events = audit["events"].as_array().expect("events").iter();
-        events.map(|event| event["event"].as_str().expect("a name").to_owned()).collect()
+        events
+            .map(|event| event["event"].as_str().expect("a name").to_owned())
+            .collect()
     }
 
     pub async fn until_audited(&self, number: usize, request_id: &str, event: &str) {

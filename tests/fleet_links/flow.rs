@@ -55,7 +55,9 @@ async fn the_search_goes_on_over_all_nodes() {
     let mut silent = fleet.driver(2, "d-2").await;
     let mut last = fleet.driver(0, "d-3").await;
     let candidates = ["nobody", "d-1", "d-2", "d-3"];
-    fleet.offer(0, "r-1", &candidates, &json!({"offer_timeout_ms": 400})).await;
+    fleet
+        .offer(0, "r-1", &candidates, &json!({"offer_timeout_ms": 400}))
+        .await;
     let offer = first.expect("OFFER").await;
     assert_eq!(offer["attempt"], 2);
     first.decline(&offer).await;
@@ -65,7 +67,11 @@ async fn the_search_goes_on_over_all_nodes() {
     last.accept(&offer).await;
     let audit = fleet.audit(0, "r-1").await;
     for event in ["OFFER_REFUSED", "OFFER_DECLINED", "OFFER_TIMED_OUT", "OFFER_ACCEPTED"] {
-        assert_eq!(audit.iter().filter(|found| *found == event).count(), 1, "{event}: {audit:?}");
+        assert_eq!(
+            audit.iter().filter(|found| *found == event).count(),
+            1,
+            "{event}: {audit:?}"
+        );
     }
     // An answer that comes too late hears the attempt's end, over the link too.
     silent.answer("ACCEPT", &offer_of("r-1", 3)).await;
@@ -88,7 +94,9 @@ async fn a_cancel_and_the_end_of_a_trip_reach_the_driver() {
     let mut driver = fleet.driver(1, "d-1").await;
     fleet.offer(0, "r-1", &["d-1"], &json!({})).await;
     let offer = driver.expect("OFFER").await;
-    let cancel = fleet.nodes[0].post("/v1/dispatch/cancel", &json!({"request_id": "r-1"})).await;
+    let cancel = fleet.nodes[0]
+        .post("/v1/dispatch/cancel", &json!({"request_id": "r-1"}))
+        .await;
     cancel.ok(200);
     driver.expect_revoked(&offer, "cancelled").await;
     fleet.offer(0, "r-2", &["d-1"], &json!({})).await;
@@ -97,7 +105,10 @@ async fn a_cancel_and_the_end_of_a_trip_reach_the_driver() {
     let path = format!("/v1/trips/{trip_id}/cancel");
     fleet.nodes[0].post(&path, &json!({"reason": "rain"})).await.ok(200);
     let cancelled = driver.expect("TRIP_CANCELLED").await;
-    assert_eq!((text(&cancelled, "trip_id"), text(&cancelled, "reason")), (trip_id.as_str(), "rain"));
+    assert_eq!(
+        (text(&cancelled, "trip_id"), text(&cancelled, "reason")),
+        (trip_id.as_str(), "rain")
+    );
     driver.expect_state("available").await;
 }
 
@@ -109,7 +120,9 @@ async fn one_of_parallel_offers_wins() {
     for number in 0..3 {
         drivers.push(fleet.driver(number, &format!("d-{number}")).await);
     }
-    fleet.offer(0, "r-1", &["d-0", "d-1", "d-2"], &json!({"parallel": 3})).await;
+    fleet
+        .offer(0, "r-1", &["d-0", "d-1", "d-2"], &json!({"parallel": 3}))
+        .await;
     let mut offers = Vec::new();
     for driver in &mut drivers {
         offers.push(driver.expect("OFFER").await);

@@ -28,7 +28,9 @@ async fn an_offer_over_a_link_and_a_local_one() {
             let confirmed = driver.expect("CONFIRMED").await;
             confirm_us.record(begun.elapsed().as_micros() as u64).expect("in range");
             driver.expect_state("en_route_to_pickup").await;
-            driver.trip(confirmed["trip_id"].as_str().expect("a trip"), "complete").await;
+            driver
+                .trip(confirmed["trip_id"].as_str().expect("a trip"), "complete")
+                .await;
             driver.expect_state("available").await;
         }
         let way = if at == 1 { "local" } else { "over a link" };

@@ -13,7 +13,9 @@ async fn displaced(mut old: Driver) {
 async fn an_open_offer_follows_its_driver() {
     let fleet = Fleet::start(3).await;
     let mut at = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 60_000})).await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 60_000}))
+        .await;
     let offer = at.expect("OFFER").await;
     fleet.until_bound("d-1", "r-1").await;
     for number in [2, 0, 1] {
@@ -35,7 +37,11 @@ async fn an_open_offer_follows_its_driver() {
     at.trip(&trip_id, "complete").await;
     at.expect_state("available").await;
     let audit = fleet.audit(0, "r-1").await;
-    assert_eq!(audit.iter().filter(|event| *event == "OFFER_SENT").count(), 1, "{audit:?}");
+    assert_eq!(
+        audit.iter().filter(|event| *event == "OFFER_SENT").count(),
+        1,
+        "{audit:?}"
+    );
 }
 
 /// With a trip.
@@ -121,11 +127,20 @@ async fn a_queue_follows_its_driver() {
     let fleet = Fleet::start(3).await;
     let at = {
         let mut at = fleet.driver(1, "d-1").await;
-        fleet.offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 60_000})).await;
+        fleet
+            .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 60_000}))
+            .await;
         at.expect("OFFER").await;
         at
     };
-    fleet.offer(2, "r-2", &["d-1"], &json!({"busy_wait_ms": 60_000, "offer_timeout_ms": 60_000})).await;
+    fleet
+        .offer(
+            2,
+            "r-2",
+            &["d-1"],
+            &json!({"busy_wait_ms": 60_000, "offer_timeout_ms": 60_000}),
+        )
+        .await;
     fleet.until_state(2, "r-2", "PENDING_MATCH").await;
     fleet.until_bound("d-1", "r-1").await;
     let mut new = fleet.nodes[2].driver("d-1").await;

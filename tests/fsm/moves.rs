@@ -154,7 +154,10 @@ fn what_comes_late_does_not_take_the_place_of_what_is_shown() {
     let mut driver = connected(1);
     tell(&mut driver, "r1", offer(Resumed::No));
     let effects = tell(&mut driver, "r2", offer(Resumed::Delivered));
-    assert_eq!(to_requests(&effects), [("r2".to_owned(), refused(1, RefuseReason::Offered))]);
+    assert_eq!(
+        to_requests(&effects),
+        [("r2".to_owned(), refused(1, RefuseReason::Offered))]
+    );
     assert_eq!(driver.at_hand(), Some(&request_id("r1")));
     let effects = tell(&mut driver, "r3", bound("r3", TripPhase::EnRoute));
     let revoked = ToSocket::Revoked {
@@ -163,8 +166,14 @@ fn what_comes_late_does_not_take_the_place_of_what_is_shown() {
         reason: RevokeReason::Superseded,
     };
     assert_eq!(to_socket(&effects).last(), Some(&revoked));
-    assert_eq!(to_requests(&effects), [("r1".to_owned(), refused(1, RefuseReason::EnRoute))]);
-    assert!(tell(&mut driver, "r4", bound("r4", TripPhase::OnTrip)).is_empty(), "one trip");
+    assert_eq!(
+        to_requests(&effects),
+        [("r1".to_owned(), refused(1, RefuseReason::EnRoute))]
+    );
+    assert!(
+        tell(&mut driver, "r4", bound("r4", TripPhase::OnTrip)).is_empty(),
+        "one trip"
+    );
     assert_eq!(driver.trip_id(), Some(&trip_of("r3")));
 }
 
@@ -177,7 +186,10 @@ fn an_offer_from_elsewhere_is_shown_and_takes_the_place_of_its_reservation() {
     };
     tell(&mut driver, "r1", ask);
     let effects = tell(&mut driver, "r1", offer(Resumed::Sent));
-    assert!(matches!(to_socket(&effects)[..], [ToSocket::Offer { attempt: 1, .. }]), "{effects:?}");
+    assert!(
+        matches!(to_socket(&effects)[..], [ToSocket::Offer { attempt: 1, .. }]),
+        "{effects:?}"
+    );
     assert!(driver.awaits_delivery());
 }
 
@@ -196,7 +208,10 @@ fn in_doubt_a_driver_repeats_what_it_said() {
     let mut driver = connected(1);
     assert!(step(&mut driver, DriverEvent::Doubt).is_empty());
     tell(&mut driver, "r1", offer(Resumed::No));
-    assert_eq!(to_requests(&step(&mut driver, DriverEvent::Doubt)), [here("r1", Some(1))]);
+    assert_eq!(
+        to_requests(&step(&mut driver, DriverEvent::Doubt)),
+        [here("r1", Some(1))]
+    );
     answer(&mut driver, Answer::Accept);
     let said = RequestEvent::DriverHere {
         driver_id: driver_id(),
@@ -316,13 +331,29 @@ fn a_request_says_how_it_stands() {
         again: false,
     };
     let mut asked = Asked::new();
-    assert!(matches!(asked.tells(None)[..], [ToDriver::Offer { attempt: 1, resumed: Resumed::Sent, .. }]));
+    assert!(matches!(
+        asked.tells(None)[..],
+        [ToDriver::Offer {
+            attempt: 1,
+            resumed: Resumed::Sent,
+            ..
+        }]
+    ));
     asked.step(RequestEvent::Delivered {
         attempt: 1,
         driver_id: driver_id(),
     });
     let told = asked.tells(Some(1));
-    assert!(matches!(told[..], [ToDriver::Offer { resumed: Resumed::Delivered, .. }]), "{told:?}");
+    assert!(
+        matches!(
+            told[..],
+            [ToDriver::Offer {
+                resumed: Resumed::Delivered,
+                ..
+            }]
+        ),
+        "{told:?}"
+    );
     // While it decides, the answer waits for that.
     asked.answered(Answer::DeclineHeld);
     assert!(asked.tells(Some(1)).is_empty());
@@ -337,6 +368,7 @@ fn a_request_says_how_it_stands() {
 #[test]
 fn an_answer_that_was_lost_counts_once() {
     let mut asked = Asked::new();
+    asked.effects.clear();
     for _ in 0..2 {
         asked.step(RequestEvent::DriverHere {
             driver_id: driver_id(),

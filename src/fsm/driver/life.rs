@@ -118,14 +118,7 @@ impl Driver {
         };
         let reason = Some("off shift".into());
         let request_id = request_id.clone();
-        self.answer(
-            request_id,
-            attempt,
-            Answer::DeclineHeld,
-            reason,
-            Asker::Driver,
-            effects,
-        );
+        self.answer(request_id, attempt, Answer::DeclineHeld, reason, Asker::Driver, effects);
         true
     }
 }

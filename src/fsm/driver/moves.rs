@@ -121,7 +121,11 @@ impl Driver {
     /// Words may have been lost: the request is asked how it stands, and told what the driver has said of its offer.
     pub(super) fn doubt(&self, effects: &mut Vec<DriverEffect>) {
         let held = self.held.as_ref().filter(|held| held.attempt > 0);
-        self.ask_request(held.map(|held| held.attempt), held.and_then(|held| held.answer), effects);
+        self.ask_request(
+            held.map(|held| held.attempt),
+            held.and_then(|held| held.answer),
+            effects,
+        );
     }
 
     /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver that takes it, it

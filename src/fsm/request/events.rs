@@ -337,7 +337,11 @@ impl Request {
                 },
             },
             (None, Some((number, attempt))) if attempt.outcome == Outcome::Open => {
-                let resumed = if attempt.delivered { Resumed::Delivered } else { Resumed::Sent };
+                let resumed = if attempt.delivered {
+                    Resumed::Delivered
+                } else {
+                    Resumed::Sent
+                };
                 return self.send_offer(number, resumed, effects);
             }
             (None, made) => match held {

@@ -137,7 +137,9 @@ fn link_listen(config: &Config) -> Result<Option<SocketAddr>, String> {
     if text.is_empty() {
         return match told.as_str() {
             "" => Ok(None),
-            told => Err(format!("fleet_link_advertise is {told} and fleet_link_listen is empty: there are no links")),
+            told => Err(format!(
+                "fleet_link_advertise is {told} and fleet_link_listen is empty: there are no links"
+            )),
         };
     }
     let listen: SocketAddr = text
@@ -148,7 +150,9 @@ fn link_listen(config: &Config) -> Result<Option<SocketAddr>, String> {
             "fleet_link_advertise is empty and fleet_link_listen is {listen}: other nodes cannot reach that"
         ));
     }
-    let is_endpoint = |told: &str| (told.rsplit_once(':')).is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let is_endpoint = |told: &str| {
+        (told.rsplit_once(':')).is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
     if !told.is_empty() && !is_endpoint(told) {
         return Err(format!("fleet_link_advertise is {told}: host:port is needed"));
     }

@@ -1,12 +1,12 @@
 //! The connect of a driver who may come from another node. What it is bound to is asked for before its `WELCOME`, which shows
 //! it; for a moment, since the driver waits.
 
+use super::here;
 use crate::cold::registry::Previous;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::{Resumed, ToDriver};
 use crate::net::ConnId;
 use crate::shard::connections::Conn;
-use crate::shard::routing::drivers::here;
 use crate::shard::{Letter, Platform, Shard, home_of_request};
 use crate::wire::link::LinkLetter;
 use compact_str::CompactString;
@@ -112,8 +112,7 @@ impl<P: Platform> Shard<P> {
         let known = self.drivers.find(driver_id);
         let known = known.and_then(|key| self.drivers.slab[key as usize].driver.at_hand().cloned());
         let unknown = at_hand.filter(|(request_id, _)| known.as_ref() != Some(request_id));
-        let asked =
-            unknown.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
+        let asked = unknown.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
         let waiting = Waiting {
             conn,
             session,
@@ -145,14 +144,16 @@ impl<P: Platform> Shard<P> {
             arriving.letters.iter().any(|said| said.request_id == *request_id) || arriving.waiting.iter().any(is_asked)
         };
         let arriving = (self.routing.as_ref()).and_then(|routing| routing.arriving.get(driver_id));
-        let Some(arriving) = arriving.filter(|arriving| arriving.waiting.iter().any(|one| one.session == session)) else {
+        let Some(arriving) = arriving.filter(|arriving| arriving.waiting.iter().any(|one| one.session == session))
+        else {
             return self.left_late(driver_id, session, bound);
         };
         let unasked = bound.filter(|(request_id, _)| !is_said(arriving, request_id));
         self.learn_off_shift(driver_id, off_shift_since_ms);
         let asked = unasked.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
         let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
-        let Some(waiting) = arriving.and_then(|arriving| arriving.waiting.iter_mut().find(|one| one.session == session))
+        let Some(waiting) =
+            arriving.and_then(|arriving| arriving.waiting.iter_mut().find(|one| one.session == session))
         else {
             return;
         };
@@ -259,7 +260,11 @@ impl<P: Platform> Shard<P> {
     /// A driver here speaks of a request of which nobody knows: when it came just now, that may be said soon. Gives the
     /// words back if not.
     pub(super) fn keep_late_words(&mut self, driver_id: &DriverId, words: Letter) -> Option<Letter> {
-        match self.routing.as_mut().and_then(|routing| routing.late.get_mut(driver_id)) {
+        match self
+            .routing
+            .as_mut()
+            .and_then(|routing| routing.late.get_mut(driver_id))
+        {
             Some(late) => {
                 late.words.push(words);
                 None
@@ -270,7 +275,10 @@ impl<P: Platform> Shard<P> {
 
     /// Something was said to a driver: what it said itself may be understood now.
     pub(super) fn say_late_words(&mut self, driver_id: &DriverId) {
-        let late = self.routing.as_mut().and_then(|routing| routing.late.get_mut(driver_id));
+        let late = self
+            .routing
+            .as_mut()
+            .and_then(|routing| routing.late.get_mut(driver_id));
         for words in late.map(|late| std::mem::take(&mut late.words)).unwrap_or_default() {
             if let Letter::Request { request_id, .. } = &words {
                 self.post(home_of_request(request_id, self.shards), words);

@@ -1,9 +1,8 @@
 //! At a request's home: letters for requests of other nodes, and from other nodes for requests here. And the calls that are
 //! passed on.
 
-use super::drivers::unreachable;
 use super::tables::Passed;
-use super::Sought;
+use super::{Sought, unreachable};
 use crate::cold::registry::Found;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
@@ -133,7 +132,10 @@ impl<P: Platform> Shard<P> {
 
     /// Passes a call on; whoever waits for it hears at once when that cannot be.
     pub(super) fn send_call(&mut self, peer: u16, letter: LinkLetter, passed: ReplyTo) {
-        let is_up = self.routing.as_ref().is_some_and(|routing| routing.links.peers().is_up(peer));
+        let is_up = self
+            .routing
+            .as_ref()
+            .is_some_and(|routing| routing.links.peers().is_up(peer));
         if !is_up || self.send_far(peer, letter).is_err() {
             self.reply_arrived(passed.call, Box::new(unreachable().into_reply()));
         }
@@ -224,7 +226,11 @@ impl<P: Platform> Shard<P> {
         };
         let at_hand = self.drivers.slab[key as usize].driver.at_hand();
         let is_its = matches!(&*letter, Letter::Request { request_id, .. } if Some(request_id) == at_hand);
-        let peer = self.routing.as_ref().and_then(|routing| routing.far.get(&key)).map(|far| far.peer);
+        let peer = self
+            .routing
+            .as_ref()
+            .and_then(|routing| routing.far.get(&key))
+            .map(|far| far.peer);
         match peer.filter(|_| is_its) {
             Some(peer) => self.pass_to_owner(peer, *letter),
             None => {

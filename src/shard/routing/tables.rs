@@ -79,9 +79,8 @@ impl Places {
 
     /// Somebody says where a driver is.
     pub(super) fn learn(&mut self, driver_id: &DriverId, place: Place) {
-        let is_older = |known: Place| {
-            known.session > place.session || (known.session == place.session && place.peer.is_none())
-        };
+        let is_older =
+            |known: Place| known.session > place.session || (known.session == place.session && place.peer.is_none());
         if !self.0.get(driver_id).is_some_and(is_older) {
             self.0.insert(driver_id.clone(), place);
         }
@@ -236,6 +235,10 @@ mod tests {
         assert_eq!(passed.overdue(PASSED_MAX_MS + 9), None);
         assert_eq!(passed.overdue(PASSED_MAX_MS + 10), Some(reply(2)));
         assert_eq!(passed.overdue(u64::MAX), None);
-        assert_ne!(Passed::new(4).begin(reply(1), 0), first, "another life has other numbers");
+        assert_ne!(
+            Passed::new(4).begin(reply(1), 0),
+            first,
+            "another life has other numbers"
+        );
     }
 }

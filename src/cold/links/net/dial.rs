@@ -1,9 +1,7 @@
 //! A connection that this node makes: letters out, acknowledgements in.
 
 use super::{Core, GREETING_MAX};
-use crate::cold::links::port::{
-    FromLinks, NewPeer, PATIENCE, QUEUE_LETTERS_MAX, SILENCE_MAX, UNACKED_BYTES_MAX,
-};
+use crate::cold::links::port::{FromLinks, NewPeer, PATIENCE, QUEUE_LETTERS_MAX, SILENCE_MAX, UNACKED_BYTES_MAX};
 use crate::wire::link::{LinkFrame, LinkLetter, decode, encode};
 use compact_str::CompactString;
 use std::collections::VecDeque;

@@ -98,7 +98,11 @@ async fn greeted(
     };
     let config = &core.config;
     if fleet != config.fleet {
-        return refuse(&mut stream, format!("this node is of the fleet '{}', not '{fleet}'", config.fleet)).await;
+        return refuse(
+            &mut stream,
+            format!("this node is of the fleet '{}', not '{fleet}'", config.fleet),
+        )
+        .await;
     }
     if to != config.node_id || node_id == config.node_id {
         return refuse(&mut stream, format!("this is {}", config.node_id)).await;

@@ -2,12 +2,14 @@
 
 use super::client::{Link, describe, is_of_key};
 use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
+use super::lines::{write_piped, write_scattered};
+use super::lookups::{LOOKUPS_WINDOW, LookupDone};
 use super::scripts::{self, Claimed, Scripts, Written};
 use super::writer::{LeaseAtStart, Writer};
-use crate::cold::registry::port::{Batch, Claim, Found, FromRegistry, Line, Lookup, LookupReply, Previous, Reply};
+use crate::cold::registry::port::{Batch, Claim, FromRegistry, Previous, Reply};
 use crate::fsm::ids::{DriverId, home_shard};
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use redis::{RedisError, RedisResult};
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -17,8 +19,6 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 /// Connects whose answers are awaited at once.
 const CLAIMS_WINDOW: usize = 512;
-/// Look-ups whose answers are awaited at once.
-const LOOKUPS_WINDOW: usize = 512;
 /// Batches under way at once on one server: while one is written, the next is on its way.
 const BATCHES_WINDOW: usize = 4;
 /// In a cluster lines of one batch take different ways: the next batch may speak of the same drivers, so it waits.
@@ -38,15 +38,15 @@ impl Lost {
 }
 
 /// What calls need, without borrowing from anybody.
-struct Context {
-    link: Link,
-    scripts: Scripts,
-    keys: Keys,
-    node_id: String,
-    ttl_ms: u64,
+pub(super) struct Context {
+    pub(super) link: Link,
+    pub(super) scripts: Scripts,
+    pub(super) keys: Keys,
+    pub(super) node_id: String,
+    pub(super) ttl_ms: u64,
     lease_ms: u64,
-    timeout: Duration,
-    is_cluster: bool,
+    pub(super) timeout: Duration,
+    pub(super) is_cluster: bool,
 }
 
 /// A connect that was asked for.
@@ -54,13 +54,6 @@ struct ClaimDone {
     reply: Reply,
     driver_id: DriverId,
     result: Result<Claimed, Option<RedisError>>,
-}
-
-/// A look-up that was answered, or not.
-struct LookupDone {
-    reply: LookupReply,
-    driver_id: DriverId,
-    result: Result<Option<Found>, Option<RedisError>>,
 }
 
 /// A batch that was written, or not.
@@ -87,10 +80,10 @@ type Calls<T> = FuturesUnordered<Pin<Box<dyn Future<Output = T>>>>;
 
 /// A connection in use.
 pub(super) struct Connection<'w> {
-    writer: &'w mut Writer,
-    cx: Arc<Context>,
+    pub(super) writer: &'w mut Writer,
+    pub(super) cx: Arc<Context>,
     claims: Calls<ClaimDone>,
-    lookups: Calls<LookupDone>,
+    pub(super) lookups: Calls<LookupDone>,
     batches: Calls<BatchDone>,
     signs: Calls<RedisResult<Heard>>,
     notices_sent: Calls<(String, RedisResult<()>)>,
@@ -191,12 +184,12 @@ impl<'w> Connection<'w> {
         Ok(())
     }
 
-    fn is_present(&self) -> bool {
+    pub(super) fn is_present(&self) -> bool {
         self.writer.shared.presence.generation() != 0
     }
 
     /// An error costs the connection, unless it is that of one key, or a cluster's, of which a part may well answer.
-    fn failed(&mut self, error: &RedisError, key: &str) -> Result<(), Lost> {
+    pub(super) fn failed(&mut self, error: &RedisError, key: &str) -> Result<(), Lost> {
         if is_of_key(error) {
             self.unusable(key);
             return Ok(());
@@ -249,7 +242,9 @@ impl<'w> Connection<'w> {
         match done.result {
             Ok(Claimed { session, previous }) => {
                 metrics.claims.inc();
-                let from = previous.as_ref().map(|previous: &Previous| previous.node_id.to_string());
+                let from = previous
+                    .as_ref()
+                    .map(|previous: &Previous| previous.node_id.to_string());
                 done.reply.give(session, previous);
                 if let Some(from) = from.filter(|from| *from != self.cx.node_id) {
                     self.notice(from, session, &done.driver_id);
@@ -297,52 +292,6 @@ impl<'w> Connection<'w> {
     fn told(&mut self, node_id: &str, sent: RedisResult<()>) -> Result<(), Lost> {
         let key = self.cx.keys.moved(node_id);
         sent.or_else(|error| self.failed(&error, &key))
-    }
-
-    // ---- look-ups ------------------------------------------------------------------------------------------------
-
-    fn look_up(&mut self, reply: LookupReply, lookup: Lookup) {
-        if !self.is_present() {
-            return; // Dropped: that is the answer.
-        }
-        let cx = Arc::clone(&self.cx);
-        self.lookups.push(Box::pin(async move {
-            let driver_id = lookup.driver_id;
-            let cmd = scripts::whereabouts(&cx.keys.driver(driver_id.as_str()));
-            let result = match tokio::time::timeout(cx.timeout, cx.link.query(&cmd)).await {
-                Ok(Ok(answer)) => Ok(scripts::found(answer)),
-                Ok(Err(error)) => Err(Some(error)),
-                Err(_) => Err(None),
-            };
-            LookupDone {
-                reply,
-                driver_id,
-                result,
-            }
-        }));
-    }
-
-    fn looked_up(&mut self, done: LookupDone) -> Result<(), Lost> {
-        let metrics = self.writer.shared.metrics();
-        match done.result {
-            Ok(at) => {
-                metrics.lookups.inc();
-                done.reply.give(at);
-                Ok(())
-            }
-            Err(why) => {
-                metrics.lookups_unanswered.inc();
-                drop(done.reply);
-                match why {
-                    Some(error) => {
-                        let key = self.cx.keys.driver(done.driver_id.as_str());
-                        self.failed(&error, &key)
-                    }
-                    None if self.cx.is_cluster => Ok(()),
-                    None => Err(Lost("no answer in time".to_owned())),
-                }
-            }
-        }
     }
 
     // ---- lines ---------------------------------------------------------------------------------------------------
@@ -513,34 +462,6 @@ impl<'w> Connection<'w> {
         let moved = FromRegistry::Moved { driver_id, session };
         self.writer.shared.inboxes.send(home, moved);
     }
-}
-
-/// One pipeline, of which each line succeeds or fails by itself.
-async fn write_piped(cx: &Context, lines: &[Line]) -> RedisResult<Vec<RedisResult<Option<Written>>>> {
-    let mut pipe = redis::Pipeline::with_capacity(lines.len());
-    pipe.ignore_errors();
-    for line in lines {
-        let key = cx.keys.driver(line.driver_id.as_str());
-        pipe.add_command(cx.scripts.line(&key, &cx.node_id, line, cx.ttl_ms));
-    }
-    let answers: Vec<redis::Value> = cx.link.pipe(&pipe).await?;
-    let result = |answer| match answer {
-        redis::Value::ServerError(error) => Err(RedisError::from(error)),
-        answer => Ok(scripts::written(&answer)),
-    };
-    Ok(answers.into_iter().map(result).collect())
-}
-
-/// Each line by itself, to whichever master has it.
-async fn write_scattered(cx: &Context, lines: &[Line]) -> RedisResult<Vec<RedisResult<Option<Written>>>> {
-    let calls = lines.iter().map(|line| async {
-        let key = cx.keys.driver(line.driver_id.as_str());
-        let cmd = cx.scripts.line(&key, &cx.node_id, line, cx.ttl_ms);
-        let answer = cx.link.query::<redis::Value>(&cmd).await;
-        answer.map(|answer| scripts::written(&answer))
-    });
-    // In their order: the results are those of the lines.
-    Ok(stream::iter(calls).buffered(lines.len().max(1)).collect().await)
 }
 
 /// Renews the lease, and asks what there is to know.

@@ -6,8 +6,8 @@ use super::scripts::Scripts;
 use super::serve::{Connection, Lost};
 use crate::cold::registry::assign::NodeList;
 use crate::cold::registry::port::{
-    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, LOOKUPS_MAX, Lookup, LookupReply, Presence, RegistryHandle,
-    Reply, Waker,
+    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, LOOKUPS_MAX, Lookup, LookupReply, Presence,
+    RegistryHandle, Reply, Waker,
 };
 use crate::config::Config;
 use crate::fsm::types::UnixMs;
