@@ -424,6 +424,7 @@ impl<P: Platform> Shard<P> {
             .is_some_and(|entry| entry.conn.is_none())
         {
             self.disarm_driver(key);
+            self.note_left(key);
             let over = if has_links {
                 DriverEvent::Moved
             } else {

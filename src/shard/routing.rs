@@ -111,6 +111,8 @@ pub(super) struct Routing {
     places: Places,
     /// Which request here has an offer or a trip of a driver elsewhere, as was said last; it may be over.
     given: Memory<DriverId, RequestId>,
+    /// What bound drivers when they left, and the number of the node that has it.
+    left: Memory<DriverId, (RequestId, u16)>,
     seeking: HashMap<DriverId, Seeking>,
     lookups: Slab<DriverId>,
     owners: Owners,
@@ -135,6 +137,7 @@ impl Routing {
             heard: Vec::new(),
             places: Places::new(),
             given: Memory::new(),
+            left: Memory::new(),
             seeking: HashMap::new(),
             lookups: Slab::new(),
             owners: Owners::new(),
@@ -167,6 +170,7 @@ impl Routing {
     /// A driver connected here.
     pub(super) fn is_here(&mut self, driver_id: &DriverId) {
         self.places.forget(driver_id);
+        self.left.remove(driver_id);
     }
 
     /// A restart has bound a driver here, who may have gone elsewhere since.
@@ -226,7 +230,7 @@ impl<P: Platform> Shard<P> {
                 driver_id,
                 session,
                 request_id,
-            } => self.driver_is_there(from, driver_id, session, request_id),
+            } => self.driver_is_there(from, &driver_id, session, request_id),
             LinkLetter::Moved { driver_id, session } => self.driver_taken(from, driver_id, session),
             LinkLetter::Left {
                 driver_id,

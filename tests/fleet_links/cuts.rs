@@ -141,3 +141,38 @@ async fn a_driver_leaves_a_node_that_is_cut_off() {
     new.accept(&again).await;
     assert_eq!(fleet.state(0, "r-1").await, "ACCEPTED");
 }
+
+/// A driver comes over a cut and speaks at once of what its new node does not know yet: it is not told that there is none.
+#[tokio::test]
+async fn words_of_a_driver_who_came_over_a_cut_wait() {
+    let fleet = Fleet::start(3).await;
+    let mut old = fleet.driver(1, "d-1").await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": LONG}))
+        .await;
+    let offer = old.expect("OFFER").await;
+    fleet.until_bound("d-1", "r-1").await;
+    fleet.forget_bound("d-1").await;
+    fleet.proxies.iter().for_each(|proxy| proxy.set(Mode::Cut));
+    for node in &fleet.nodes {
+        until_metric(node, "dispatchd_links_up", |up| up == 0).await;
+    }
+    let mut new = fleet.nodes[2].driver("d-1").await;
+    assert_eq!(new.welcome["state"], "available", "{}", new.welcome);
+    new.answer("ACCEPT", &offer).await;
+    new.fence().await;
+    fleet.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+    let again = new.expect("OFFER").await;
+    assert_eq!(again["attempt"], offer["attempt"]);
+    new.expect_confirmed(&again).await;
+}
+
+/// A call that is under way when the link stalls is answered all the same.
+#[tokio::test]
+async fn a_call_under_way_in_a_stall_is_answered() {
+    let fleet = Fleet::start(2).await;
+    let _driver = fleet.driver(1, "d-1").await;
+    fleet.view(0, "d-1").await;
+    fleet.set_links_of(1, Mode::Stall);
+    fleet.nodes[0].get("/v1/drivers/d-1").await.problem(503, "not_durable");
+}

@@ -1,7 +1,8 @@
 //! Nodes that are killed, for good or not.
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, until_metric};
 use crate::support::json;
+use dispatchd::cold::links::port::PATIENCE;
 
 const LONG: u64 = 120_000;
 
@@ -94,4 +95,55 @@ async fn a_dead_node_binds_no_driver_for_ever() {
     fleet.offer(1, "r-2", &["d-1"], &json!({})).await;
     let offer = driver.expect("OFFER").await;
     driver.accept(&offer).await;
+}
+
+/// The driver's node dies before the registry knows what binds the driver: the request's node looks for it.
+#[tokio::test]
+async fn a_request_looks_for_the_driver_of_a_dead_node() {
+    let mut fleet = Fleet::start(3).await;
+    for id in ["d-1", "d-2"] {
+        let mut driver = fleet.driver(1, id).await;
+        let request_id = format!("r-{id}");
+        fleet
+            .offer(0, &request_id, &[id], &json!({"offer_timeout_ms": LONG}))
+            .await;
+        driver.expect("OFFER").await;
+        fleet.until_bound(id, &request_id).await;
+        fleet.forget_bound(id).await;
+    }
+    fleet.nodes[1].kill_9();
+    // At a third node it comes in a second or so, at the request's own it is there at once.
+    let mut far = fleet.nodes[2].driver("d-1").await;
+    let mut near = fleet.nodes[0].driver("d-2").await;
+    assert_eq!(near.welcome["state"], "offered", "{}", near.welcome);
+    let offer = near.expect("OFFER").await;
+    near.accept(&offer).await;
+    let offer = far.expect("OFFER").await;
+    far.accept(&offer).await;
+}
+
+/// What was said to a node that was away for so long that it was given up is said again when the node is back.
+#[tokio::test]
+async fn a_word_given_up_is_said_again() {
+    let mut fleet = Fleet::start(2).await;
+    let mut driver = fleet.driver(1, "d-1").await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 300_000}))
+        .await;
+    let offer = driver.expect("OFFER").await;
+    fleet.until_audited(0, "r-1", "OFFER_DELIVERED").await;
+    fleet.nodes[0].kill_9();
+    driver.answer("ACCEPT", &offer).await;
+    driver.fence().await;
+    // It takes longer than a test waits for one thing.
+    until_metric(&fleet.nodes[1], "dispatchd_links_up", |up| up == 0).await;
+    let begun = std::time::Instant::now();
+    until_metric(&fleet.nodes[1], "process_cpu_seconds_total", |_| {
+        begun.elapsed() > PATIENCE / 2
+    })
+    .await;
+    until_metric(&fleet.nodes[1], "dispatchd_links_lost_total", |lost| lost > 0).await;
+    fleet.nodes[0].spawn();
+    fleet.nodes[0].until_ready().await;
+    driver.expect_confirmed(&offer).await;
 }

@@ -252,3 +252,53 @@ async fn only_nodes_of_the_fleet_are_let_in() {
         Some(true)
     );
 }
+
+/// A peer that says a letter twice, leaves one out, or goes on over an older connection.
+#[tokio::test]
+async fn a_letter_counts_once() {
+    let at = ports::free_address();
+    let b = end("b", "f", 1, at);
+    let numbered = |seq: u64| {
+        let mut bytes = Vec::new();
+        let letter = *letter(seq);
+        encode(&LinkFrame::Letter { seq, letter }, &mut bytes).expect("short");
+        bytes
+    };
+    let connect = async || {
+        let mut stream = TcpStream::connect(at).await.expect("a listener");
+        stream.write_all(&hello("f", "a", "b", 1)).await.expect("written");
+        let mut input = vec![0; 1 << 10];
+        let count = within("a welcome", stream.read(&mut input)).await.expect("bytes");
+        assert!(matches!(
+            decode(&input[..count]),
+            Ok(Some((LinkFrame::Welcome { .. }, _)))
+        ));
+        stream
+    };
+    let mut got = Vec::new();
+    let mut older = connect().await;
+    for seq in [1, 1, 2, 1, 2, 3] {
+        older.write_all(&numbered(seq)).await.expect("written");
+    }
+    let until = async |seq: u64, got: &mut Vec<u64>| {
+        let cell = std::cell::RefCell::new(got);
+        eventually("a letter", || async {
+            let mut got = cell.borrow_mut();
+            take(&b, &mut got);
+            got.contains(&seq).then_some(())
+        })
+        .await;
+    };
+    until(3, &mut got).await;
+    let mut newer = connect().await;
+    newer.write_all(&numbered(4)).await.expect("written");
+    until(4, &mut got).await;
+    // Both are closed: the older is no longer that of the node, the newer leaves one out.
+    let mut input = Vec::new();
+    for (stream, seq) in [(&mut older, 5), (&mut newer, 7)] {
+        stream.write_all(&numbered(seq)).await.expect("written");
+        within("the end", stream.read_to_end(&mut input)).await.ok();
+    }
+    take(&b, &mut got);
+    assert_eq!(got, [1, 2, 3, 4]);
+}

@@ -80,6 +80,14 @@ impl Fleet {
             .await;
     }
 
+    /// Takes away what the registry knows of what binds a driver, as if that had not been written yet.
+    pub async fn forget_bound(&self, id: &str) {
+        let mut client = self.redis.client().await;
+        let mut forget = redis::cmd("HDEL");
+        forget.arg(format!("driver:{id}")).arg("request").arg("owner");
+        forget.query_async::<i64>(&mut client.0).await.expect("HDEL");
+    }
+
     pub async fn offer(&self, number: usize, request_id: &str, drivers: &[&str], more: &Value) {
         self.nodes[number].offer(request_id, drivers, more).await;
     }

@@ -174,3 +174,33 @@ async fn offers_during_moves_reach_the_driver() {
     }
     assert_eq!(fleet.view(1, "d-1").await["node"], name(0).as_str());
 }
+
+/// The registry is a moment late, always: what it does not know yet the last node says.
+#[tokio::test]
+async fn what_the_registry_does_not_know_the_last_node_says() {
+    let fleet = Fleet::start(3).await;
+    let mut at = fleet.driver(1, "d-1").await;
+    fleet
+        .offer(0, "r-1", &["d-1"], &json!({"offer_timeout_ms": 60_000}))
+        .await;
+    let offer = at.expect("OFFER").await;
+    for number in [2, 0, 1] {
+        fleet.until_bound("d-1", "r-1").await;
+        fleet.forget_bound("d-1").await;
+        let mut new = fleet.nodes[number].driver("d-1").await;
+        assert_eq!(new.welcome["state"], "offered", "{number}: {}", new.welcome);
+        displaced(at).await;
+        new.expect("OFFER").await;
+        fleet.until_registered(number, "d-1").await;
+        at = new;
+    }
+    at.send(&json!({"type": "STATE", "state": "offline"})).await;
+    at.expect_declined(&offer).await;
+    at.expect_state("offline").await;
+    let new = fleet.nodes[0].driver("d-1").await;
+    assert_eq!(
+        new.welcome["state"], "offline",
+        "who is off shift stays so: {}",
+        new.welcome
+    );
+}

@@ -114,7 +114,9 @@ impl Peers {
             letters: sender,
             is_up: AtomicBool::new(false),
         };
-        place.set(peer).expect("a place is filled once, under the lock");
+        if place.set(peer).is_err() {
+            return None; // A place is filled once, under the lock.
+        }
         names.push(name.into());
         let (number, name) = (names.len() as u16, CompactString::from(name));
         // The thread may have ended with the node.

@@ -29,4 +29,4 @@ mod redis;
 #[cfg(feature = "fleet")]
 pub use self::redis::{DriverRegistry, Identity, LeaseAtStart, Surroundings, Target, status};
 pub use assign::{NodeList, NodeSeen};
-pub use port::{AtHand, Claim, Found, FromRegistry, Here, Line, Lookup, Previous, RegistryHandle, What};
+pub use port::{AtHand, Claim, Found, FromRegistry, Here, Line, Lookup, OnNodes, Previous, RegistryHandle, What};

@@ -28,6 +28,9 @@ pub const LOOKUPS_MAX: usize = 8_192;
 /// Called after something was put into the shard's inbox; must not block.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
 
+/// Hears which nodes are alive, when that has changed.
+pub type OnNodes = Box<dyn Fn(&Arc<NodeList>) + Send>;
+
 /// A driver connects to this node.
 #[derive(Debug)]
 pub struct Claim {

@@ -13,7 +13,7 @@ impl Driver {
     /// first. The other stays with its request: it can be ended there, by the driver too, and binds nobody.
     pub(super) fn rebound(
         &mut self,
-        request_id: RequestId,
+        request_id: &RequestId,
         attempt: u32,
         trip_id: TripId,
         phase: TripPhase,
@@ -46,7 +46,7 @@ impl Driver {
             self.told = self.state();
         }
         // An offer that was about to be refused, when no journal said so yet; or that was made where nobody knew of the trip.
-        if let (Some(offer), Some(reason)) = (offer.filter(|offer| offer.request_id != request_id), self.refusal()) {
+        if let (Some(offer), Some(reason)) = (offer.filter(|offer| offer.request_id != *request_id), self.refusal()) {
             self.take_back(*offer, reason, effects);
         }
     }

@@ -69,7 +69,7 @@ impl Driver {
                 attempt,
                 trip_id,
                 phase,
-            } => self.rebound(request_id, attempt, trip_id, phase, effects),
+            } => self.rebound(&request_id, attempt, trip_id, phase, effects),
         }
     }
 

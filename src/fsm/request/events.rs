@@ -314,9 +314,27 @@ impl Request {
         }
     }
 
+    /// A driver's home asks how it stands, and says what the driver has said of the offer: that may have been lost.
+    pub(super) fn driver_is_here(
+        &mut self,
+        driver_id: DriverId,
+        held: Option<u32>,
+        answer: Option<Answer>,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        match (held, answer) {
+            (Some(attempt), Some(answer)) if self.is_open(attempt, &driver_id) => {
+                let attempt = Some(attempt);
+                self.answered(&driver_id, attempt, answer, None, Asker::Driver, now_ms, effects);
+            }
+            _ => self.driver_here(driver_id, held, effects),
+        }
+    }
+
     /// Tells a driver's home how it stands between the two: the trip, the offer, or that what the driver holds there is
     /// over. With nothing of it, that a reservation is void.
-    pub(super) fn driver_here(&self, driver_id: DriverId, held: Option<u32>, effects: &mut Vec<RequestEffect>) {
+    fn driver_here(&self, driver_id: DriverId, held: Option<u32>, effects: &mut Vec<RequestEffect>) {
         let trip = self.fold.trip.as_ref().filter(|trip| trip.driver_id == driver_id);
         let made = self.fold.attempt_of(&driver_id);
         let message = match (trip, made) {

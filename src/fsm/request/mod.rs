@@ -323,13 +323,7 @@ impl Request {
                 driver_id,
                 held,
                 answer,
-            } => match (held, answer) {
-                (Some(attempt), Some(answer)) if self.is_open(attempt, &driver_id) => {
-                    let attempt = Some(attempt);
-                    self.answered(&driver_id, attempt, answer, None, Asker::Driver, now_ms, effects);
-                }
-                _ => self.driver_here(driver_id, held, effects),
-            },
+            } => self.driver_is_here(driver_id, held, answer, now_ms, effects),
             RequestEvent::Timer => {}
         }
         self.advance(now_ms, effects);

@@ -72,6 +72,7 @@ impl Membership {
     ///
     /// # Errors
     /// The system has no thread for it.
+    #[expect(clippy::too_many_arguments, reason = "what the registry's thread sees of its node")]
     pub(super) fn start(
         self,
         config: &Config,

@@ -14,7 +14,7 @@ use compact_str::CompactString;
 /// Longest wait of a `WELCOME` for what binds its driver.
 const WELCOME_MAX_MS: u64 = 300;
 /// How long after it a driver may speak of a request of which nobody here knows yet.
-const LATE_MAX_MS: u64 = 3_000;
+const LATE_MAX_MS: u64 = 10_000;
 
 /// A driver who is about to be here.
 #[derive(Default)]
@@ -112,7 +112,12 @@ impl<P: Platform> Shard<P> {
         let known = self.drivers.find(driver_id);
         let known = known.and_then(|key| self.drivers.slab[key as usize].driver.at_hand().cloned());
         let unknown = at_hand.filter(|(request_id, _)| known.as_ref() != Some(request_id));
+        let is_unknown = unknown.is_some();
         let asked = unknown.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
+        let is_cut = (peer.is_some_and(|peer| peer != 0) && !awaits_left) || (is_unknown && asked.is_none());
+        if is_cut {
+            self.note_late(driver_id, session);
+        }
         let waiting = Waiting {
             conn,
             session,
@@ -223,7 +228,9 @@ impl<P: Platform> Shard<P> {
         }
         waiting.sort_by_key(|waiting| waiting.session);
         for waiting in waiting {
-            self.note_late(driver_id, &waiting);
+            if !waiting.is_over() {
+                self.note_late(driver_id, waiting.session);
+            }
             let Waiting { conn, session, .. } = waiting;
             match self.connections.take(conn) {
                 Conn::Claiming(claiming) if claiming.id == conn => self.seat(conn, claiming.handshake, Some(session)),
@@ -234,19 +241,18 @@ impl<P: Platform> Shard<P> {
         self.arrival_settles(driver_id);
     }
 
-    /// A connect that waited long enough gets its seat.
-    fn note_late(&mut self, driver_id: &DriverId, waiting: &Waiting) {
+    /// A connect gets its seat before all is known that may bind its driver.
+    fn note_late(&mut self, driver_id: &DriverId, session: u64) {
         let until_ms = self.now_ms + LATE_MAX_MS;
-        let Some(routing) = self.routing.as_mut().filter(|_| !waiting.is_over()) else {
-            return;
-        };
-        let session = waiting.session;
-        let late = Late {
-            session,
-            until_ms,
-            words: Vec::new(),
-        };
-        routing.late.insert(driver_id.clone(), late);
+        if let Some(routing) = &mut self.routing {
+            let late = Late {
+                session,
+                until_ms,
+                words: Vec::new(),
+            };
+            routing.late.insert(driver_id.clone(), late);
+            routing.sweep_at_ms = 0;
+        }
     }
 
     /// What bound a driver at its last node is said when the driver has its seat.

@@ -71,7 +71,7 @@ impl<P: Platform> Shard<P> {
         request_id: RequestId,
         message: ToDriver,
     ) {
-        if let Some(trip_id) = learns(&message) {
+        if let Some(Learned { trip_id }) = learns(&message) {
             let home = home_of_request(&request_id, self.shards);
             let request_id = request_id.clone();
             self.post(
@@ -131,11 +131,12 @@ impl<P: Platform> Shard<P> {
         routing.places.learn(&driver_id, place);
         self.metrics().link_bounces.inc();
         let event = match message {
-            ToDriver::Offer { .. } | ToDriver::Bound { .. } => here(&driver_id, None),
+            ToDriver::Offer { .. } | ToDriver::Bound { .. } | ToDriver::Trip { again: false, .. } => {
+                here(&driver_id, None)
+            }
             ToDriver::Outcome {
                 attempt, again: false, ..
             } => here(&driver_id, Some(attempt)),
-            ToDriver::Trip { again: false, .. } => here(&driver_id, None),
             ToDriver::Accept { attempt, asker } => RequestEvent::Answered {
                 driver_id,
                 attempt: Some(attempt),
@@ -187,20 +188,32 @@ impl<P: Platform> Shard<P> {
         self.seek_at_place(driver_id);
     }
 
+    /// A driver is about to leave.
+    pub(in crate::shard) fn note_left(&mut self, key: u32) {
+        let driver = &self.drivers.slab[key as usize].driver;
+        if let (Some(routing), Some(request_id)) = (&mut self.routing, driver.at_hand()) {
+            let peer = routing.far.get(&key).map_or(0, |far| far.peer);
+            routing.left.insert(driver.id().clone(), (request_id.clone(), peer));
+        }
+    }
+
     /// Another node has taken a driver from this one, and hears what bound it here.
     pub(super) fn driver_taken(&mut self, from: u16, driver_id: DriverId, session: u64) {
-        let (mut bound, mut off_shift_since_ms) = (None, self.drivers.off_shift_since_ms(&driver_id));
-        if let (Some(key), Some(routing)) = (self.drivers.find(&driver_id), &self.routing) {
-            let driver = &self.drivers.slab[key as usize].driver;
-            off_shift_since_ms = driver.off_shift_since_ms();
-            let peer = routing.far.get(&key).map_or(0, |far| far.peer);
-            bound = driver.at_hand().cloned().zip(routing.links.peers().name_of(peer));
-        }
+        let known = self.drivers.find(&driver_id);
+        let off_shift_since_ms = match known {
+            Some(key) => self.drivers.slab[key as usize].driver.off_shift_since_ms(),
+            None => self.drivers.off_shift_since_ms(&driver_id),
+        };
         self.driver_left(&driver_id, session, Some(from));
+        // The registry may have said that it left before that node did.
+        let left = self.routing.as_mut().and_then(|routing| {
+            let (request_id, peer) = routing.left.get(&driver_id)?;
+            Some((request_id, routing.links.peers().name_of(peer)?))
+        });
         let left = LinkLetter::Left {
             driver_id,
             session,
-            bound,
+            bound: left,
             off_shift_since_ms,
         };
         // If it is not taken, that node goes on without.
@@ -208,9 +221,9 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Another node has a driver for whom a request here has an offer or a trip, perhaps.
-    pub(super) fn driver_is_there(&mut self, from: u16, driver_id: DriverId, session: u64, request_id: RequestId) {
-        self.driver_left(&driver_id, session, Some(from));
-        let event = here(&driver_id, None);
+    pub(super) fn driver_is_there(&mut self, from: u16, driver_id: &DriverId, session: u64, request_id: RequestId) {
+        self.driver_left(driver_id, session, Some(from));
+        let event = here(driver_id, None);
         self.post_to_request(request_id, event);
     }
 
@@ -294,18 +307,24 @@ impl<P: Platform> Shard<P> {
     }
 }
 
+/// What a message says of its request.
+struct Learned {
+    trip_id: Option<TripId>,
+}
+
 /// Whether a message says that its sender has the request (and which trip that made): the driver, or who speaks for it,
 /// will have something to say to it.
-fn learns(message: &ToDriver) -> Option<Option<TripId>> {
-    match message {
-        ToDriver::Bound { trip_id, .. } => Some(Some(trip_id.clone())),
-        ToDriver::Outcome { trip_id, .. } => Some(trip_id.clone()),
-        ToDriver::Ask { .. } | ToDriver::Wait { .. } | ToDriver::Offer { .. } => Some(None),
+fn learns(message: &ToDriver) -> Option<Learned> {
+    let trip_id = match message {
+        ToDriver::Bound { trip_id, .. } => Some(trip_id.clone()),
+        ToDriver::Outcome { trip_id, .. } => trip_id.clone(),
+        ToDriver::Ask { .. } | ToDriver::Wait { .. } | ToDriver::Offer { .. } => None,
         ToDriver::Accept { .. }
         | ToDriver::Decline { .. }
         | ToDriver::Release
         | ToDriver::NoSuchOffer
         | ToDriver::Trip { .. }
-        | ToDriver::NoSuchTrip { .. } => None,
-    }
+        | ToDriver::NoSuchTrip { .. } => return None,
+    };
+    Some(Learned { trip_id })
 }

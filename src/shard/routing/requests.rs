@@ -3,6 +3,7 @@
 
 use super::tables::Passed;
 use super::{Sought, unreachable};
+use crate::cold::links::Refused;
 use crate::cold::registry::Found;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
@@ -67,9 +68,8 @@ impl<P: Platform> Shard<P> {
         // An answer that a driver's home gives for a call of that very node goes back as it came.
         let waits = letter.reply().filter(|reply| reply.node != peer);
         let Some(reply) = waits else {
-            if self.send_far(peer, letter).is_err() {
-                self.metrics().link_refused.inc();
-            }
+            // A driver asks again when it hears nothing, and its node does when its offer's time is over.
+            drop(self.send_far(peer, letter));
             return;
         };
         let Some(passed) = self.pass_on(reply) else { return };
@@ -120,13 +120,14 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Sends a letter to another node; gives it back when that has too much already.
-    pub(super) fn send_far(&mut self, peer: u16, letter: LinkLetter) -> Result<(), LinkLetter> {
+    pub(super) fn send_far(&mut self, peer: u16, letter: LinkLetter) -> Result<(), Box<LinkLetter>> {
+        let letter = Box::new(letter);
         let Some(routing) = &self.routing else {
             return Err(letter);
         };
-        routing.links.send(peer, Box::new(letter)).map_err(|refused| {
+        routing.links.send(peer, letter).map_err(|Refused(letter)| {
             self.metrics().link_refused.inc();
-            *refused.0
+            letter
         })
     }
 

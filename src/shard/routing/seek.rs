@@ -128,12 +128,12 @@ impl<P: Platform> Shard<P> {
             _ if self.is_driver_here(&driver_id) => self.settle_here(&driver_id),
             Ok(None) => self.settle_here(&driver_id),
             Err(()) if is_known => self.settle_here(&driver_id),
-            Ok(Some(found)) => self.found_at(&driver_id, found),
+            Ok(Some(found)) => self.found_at(&driver_id, &found),
             Err(()) => self.wait_for(&driver_id, SEEK_EVERY_MS),
         }
     }
 
-    fn found_at(&mut self, driver_id: &DriverId, found: Found) {
+    fn found_at(&mut self, driver_id: &DriverId, found: &Found) {
         let Some(routing) = &mut self.routing else { return };
         let peer = match routing.links.peers().number_of(&found.node_id) {
             Some(0) => return self.settle_here(driver_id),
@@ -297,11 +297,7 @@ impl<P: Platform> Shard<P> {
             | ToDriver::Trip {
                 phase: TripPhase::Ended(_),
                 ..
-            } => {
-                if routing.given.get(driver_id).as_ref() == Some(request_id) {
-                    routing.given.remove(driver_id);
-                }
-            }
+            } if routing.given.get(driver_id).as_ref() == Some(request_id) => routing.given.remove(driver_id),
             _ => {}
         }
     }
@@ -326,12 +322,15 @@ impl<P: Platform> Shard<P> {
                     request_id,
                     message,
                 };
-                if let Err(LinkLetter::ToDriver {
+                let Err(refused) = self.send_far(peer, letter) else {
+                    return;
+                };
+                if let LinkLetter::ToDriver {
                     driver_id,
                     request_id,
                     message,
                     ..
-                }) = self.send_far(peer, letter)
+                } = *refused
                 {
                     let sought = Sought::Message {
                         request_id,
@@ -339,7 +338,7 @@ impl<P: Platform> Shard<P> {
                         begun,
                         until_ms,
                     };
-                    self.seek(driver_id.clone(), sought, SEEK_EVERY_MS);
+                    self.seek(driver_id, sought, SEEK_EVERY_MS);
                 }
             }
             Sought::Watch {

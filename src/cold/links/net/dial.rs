@@ -111,15 +111,15 @@ impl Dial {
             let room = self.room();
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Some(()),
-                letter = self.letters.recv(), if room => self.keep(letter?),
+                letter = self.letters.recv(), if room => self.keep(*letter?),
             }
         }
     }
 
     /// A letter under its number, as bytes.
-    fn keep(&mut self, letter: Box<LinkLetter>) {
+    fn keep(&mut self, letter: LinkLetter) {
         let seq = self.first + self.unacked.len() as u64;
-        let frame = LinkFrame::Letter { seq, letter: *letter };
+        let frame = LinkFrame::Letter { seq, letter };
         let mut bytes = Vec::new();
         if let Err(error) = encode(&frame, &mut bytes) {
             // An answer that is too long for a link. Whoever asked hears so when its time is over.
@@ -258,7 +258,7 @@ impl Dial {
             let pending = connection.taken < connection.out.len();
             tokio::select! {
                 letter = self.letters.recv(), if room => match letter {
-                    Some(letter) => self.keep(letter),
+                    Some(letter) => self.keep(*letter),
                     None => return Ok(()),
                 },
                 written = connection.write.write(&connection.out[connection.taken..]), if pending => {

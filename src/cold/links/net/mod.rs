@@ -4,7 +4,7 @@ mod dial;
 mod serve;
 
 use super::port::{FromLinks, Inbox, LinksHandle, NewPeer, Peers, Waker};
-use crate::cold::registry::NodeList;
+use crate::cold::registry::{NodeList, OnNodes};
 use crate::fsm::ids::home_shard;
 use crate::ops::metrics::{self, LinksMetrics};
 use crate::wire::link::LinkLetter;
@@ -159,7 +159,7 @@ impl Links {
     }
 
     /// What tells the links which nodes are alive, and where.
-    pub fn watcher(&self) -> Box<dyn Fn(&Arc<NodeList>) + Send> {
+    pub fn watcher(&self) -> OnNodes {
         let (nodes, peers) = (self.nodes.clone(), Arc::clone(&self.core.peers));
         Box::new(move |list| {
             for node in list.nodes().iter().filter(|node| !node.link_address.is_empty()) {

@@ -6,7 +6,7 @@ use super::scripts::Scripts;
 use super::serve::{Connection, Lost};
 use crate::cold::registry::assign::NodeList;
 use crate::cold::registry::port::{
-    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, LOOKUPS_MAX, Lookup, LookupReply, Presence,
+    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, LOOKUPS_MAX, Lookup, LookupReply, OnNodes, Presence,
     RegistryHandle, Reply, Waker,
 };
 use crate::config::Config;
@@ -55,7 +55,7 @@ pub struct Surroundings {
     /// The node's clock, Unix milliseconds.
     pub now_ms: Box<dyn Fn() -> UnixMs + Send>,
     /// Hears who is alive, when that has changed.
-    pub on_nodes: Option<Box<dyn Fn(&Arc<NodeList>) + Send>>,
+    pub on_nodes: Option<OnNodes>,
 }
 
 /// What is known of this node's lease before it serves anybody.
