@@ -10,6 +10,7 @@
 mod account;
 mod answers;
 mod calls;
+mod claims;
 mod clock;
 mod commit;
 mod connections;
@@ -85,10 +86,17 @@ pub(crate) fn home_of_request(id: &RequestId, shards: u16) -> u16 {
     home_shard(id.hash64(), shards)
 }
 
+/// Whether a message offers what time has ended: it is shown to nobody, its request times it out.
+pub(crate) fn is_over(message: &ToDriver, now_ms: u64) -> bool {
+    matches!(message, ToDriver::Offer { expires_at_ms, .. } if *expires_at_ms <= now_ms)
+}
+
 /// What a question to the store is for.
 #[derive(Debug)]
 pub(crate) enum Ask {
     Request(RequestId),
+    /// The audit of a request of this node that another one had before.
+    Audit(ReplyTo),
     Trip(TripId),
     /// Whether a driver that connected was ever seen.
     Known(DriverId),
@@ -135,6 +143,8 @@ pub struct Shard<P: Platform> {
     drivers: Drivers,
     /// What there is of the fleet's registry, when there is a fleet.
     fleet: Option<registry::Fleet>,
+    /// How requests are owned, when nodes share their store.
+    claims: Option<claims::Claims>,
     requests: Requests,
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
@@ -185,6 +195,7 @@ impl<P: Platform> Shard<P> {
             writer,
             files,
             registry,
+            claims,
         } = parts;
         let mail = mail.into_mailbox();
         let now_us = clock.now_us();
@@ -202,6 +213,7 @@ impl<P: Platform> Shard<P> {
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
             fleet: registry.map(|handle| registry::Fleet::new(handle, &config)),
+            claims: claims.map(claims::Claims::new),
             config,
             shared,
             clock,
@@ -255,7 +267,11 @@ impl<P: Platform> Shard<P> {
         for index in 0..self.adopted.len() {
             self.image(self.adopted[index]);
         }
-        self.bindings = Some(bindings);
+        // In a fleet it is not known yet whose these requests are: drivers are told when they are this node's again.
+        self.bindings = Some(if self.claims.is_some() { Vec::new() } else { bindings });
+        for key in &self.adopted {
+            self.requests.slab[*key as usize].is_dormant = self.claims.is_some();
+        }
         // The first segment is asked for before the first sleep.
         self.step();
     }
@@ -274,9 +290,12 @@ impl<P: Platform> Shard<P> {
 
     /// Goes on with what was inherited, and serves from now on.
     pub fn open(&mut self, listener: <P::Ring as Ring>::Listener) {
-        for key in std::mem::take(&mut self.adopted) {
-            self.resume(key);
+        let adopted = std::mem::take(&mut self.adopted);
+        match &mut self.claims {
+            Some(claims) => claims.dormant = adopted,
+            None => adopted.into_iter().for_each(|key| self.resume(key)),
         }
+        self.hear_claims();
         self.net.listen(listener);
         // What was resumed is submitted, and its receivers are woken, before the first sleep.
         self.step();
@@ -395,6 +414,9 @@ impl<P: Platform> Shard<P> {
         self.resume_drivers();
         self.hear_store();
         self.hear_registry();
+        if self.bindings.is_none() {
+            self.hear_claims();
+        }
         self.read_letters();
         self.read_own_letters();
         self.take_in();
@@ -453,7 +475,7 @@ impl<P: Platform> Shard<P> {
 
     /// Whether the journal takes more at its present pace.
     fn journal_keeps_up(&self) -> bool {
-        self.durable.writer.backlog_bytes() < self.config.journal_backlog_bytes_max
+        self.durable.writer.backlog_bytes() < self.config.journal_backlog_bytes_max && self.claims_keep_up()
     }
 
     fn keep_durable(&self) {
