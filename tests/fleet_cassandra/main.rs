@@ -11,5 +11,9 @@ mod archive;
 mod bench;
 mod cluster;
 mod faults;
+mod owners;
 mod records;
+#[path = "../fleet_redis/redis.rs"]
+mod redis;
 mod schema;
+mod takeover;
