@@ -12,7 +12,7 @@ use crate::cold::claims::{Adopted, CLAIMS_WAITING_MAX, Decision, FromClaims, Hea
 use crate::cold::{ClaimsHandle, EndedRequest, FarRequest};
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent};
+use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, Step};
 use crate::wire::respond::Problem;
 use std::collections::{HashMap, VecDeque};
@@ -47,6 +47,36 @@ impl Claims {
 }
 
 impl<P: Platform> Shard<P> {
+    /// Stores `log[from..to]` of a request: with the fleet first, when somebody waits and there is one.
+    pub(super) fn persist(&mut self, key: u32, from: usize, to: usize, wait: bool) {
+        if wait && self.claims.is_some() {
+            self.decide_in_fleet(key, from, to);
+        } else {
+            self.journal_steps(key, from, to, wait);
+        }
+    }
+
+    /// Appends steps to the journal.
+    pub(super) fn journal_steps(&mut self, key: u32, from: usize, to: usize, wait: bool) {
+        let request = &self.requests.slab[key as usize].request;
+        let record = Record::Steps {
+            request_id: request.id().clone(),
+            first_seq: from as u32 + 1,
+            entries: request.log()[from..to].to_vec(),
+        };
+        if let Some(trip) = &request.fold().trip
+            && request.log()[from..to]
+                .iter()
+                .any(|entry| matches!(entry.step, Step::TripCreated { .. }))
+        {
+            self.requests.trips.insert(trip.trip_id.clone(), key);
+        }
+        let lsn = self.append(&record, After::Steps { key, from, to, wait });
+        let entry = &mut self.requests.slab[key as usize];
+        entry.first_lsn = entry.first_lsn.min(lsn);
+        entry.journaled = to;
+    }
+
     /// Whether decisions are stored at the pace at which new requests come.
     pub(super) fn claims_keep_up(&self) -> bool {
         let waiting = self.claims.as_ref().map_or(0, |claims| claims.handle.waiting());
@@ -313,7 +343,7 @@ impl<P: Platform> Shard<P> {
             let RequestEffect::Driver { driver_id, message } = effect else {
                 continue;
             };
-            if !super::is_over(&message, self.now_ms) {
+            if !is_over(&message, self.now_ms) {
                 self.post_to_driver(driver_id, request_id.clone(), message, None);
             }
         }
@@ -353,7 +383,12 @@ impl<P: Platform> Shard<P> {
             trip_id,
             ended_at_ms,
         } = far;
-        if let Some(ended_at_ms) = ended_at_ms {
+        let Some(request) = self.restored(&log) else {
+            return letters
+                .into_iter()
+                .for_each(|letter| self.refuse_letter(&letter, &Problem::not_durable()));
+        };
+        if let Some(ended_at_ms) = ended_at_ms.filter(|_| request.is_closed()) {
             let ended = EndedRequest {
                 log,
                 trip_id,
@@ -361,11 +396,6 @@ impl<P: Platform> Shard<P> {
             };
             return self.answer_from_store(ended, letters, &nodes);
         }
-        let Some(request) = self.restored(&log) else {
-            return letters
-                .into_iter()
-                .for_each(|letter| self.refuse_letter(&letter, &Problem::not_durable()));
-        };
         for letter in letters {
             if let Letter::View { audit, reply, .. } = letter {
                 let answer = super::answers::view(&request, log.log.len(), audit, &nodes);
@@ -412,6 +442,11 @@ impl<P: Platform> Shard<P> {
         let why = format!("the request is at node {owner}: ask there, or again in a moment");
         self.refuse_letter(letter, &Problem::new(503, "not_durable", why));
     }
+}
+
+/// Whether a message offers what time has ended: it is shown to nobody, its request times it out.
+pub(crate) fn is_over(message: &ToDriver, now_ms: u64) -> bool {
+    matches!(message, ToDriver::Offer { expires_at_ms, .. } if *expires_at_ms <= now_ms)
 }
 
 /// The driver whom a step gives a trip.

@@ -35,6 +35,7 @@ mod stalls;
 mod throttle;
 mod timer;
 
+pub(crate) use claims::is_over;
 pub use clock::Clock;
 use letter::Letter;
 pub use letter::{Mail, mail};
@@ -84,11 +85,6 @@ pub(crate) fn home_of_driver(id: &DriverId, shards: u16) -> u16 {
 /// The home shard of a request (and of its trip).
 pub(crate) fn home_of_request(id: &RequestId, shards: u16) -> u16 {
     home_shard(id.hash64(), shards)
-}
-
-/// Whether a message offers what time has ended: it is shown to nobody, its request times it out.
-pub(crate) fn is_over(message: &ToDriver, now_ms: u64) -> bool {
-    matches!(message, ToDriver::Offer { expires_at_ms, .. } if *expires_at_ms <= now_ms)
 }
 
 /// What a question to the store is for.

@@ -3,7 +3,6 @@
 
 use super::Platform;
 use super::answers::view;
-use super::commit::After;
 use super::index::KeyIndex;
 use super::latency::{self, Begun};
 use super::{Letter, Shard, Timer};
@@ -11,7 +10,7 @@ use crate::cold::port::{EndedRequest, Query};
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::queue::ClassQueue;
 use crate::fsm::request::{Defaults, ReplyTo, Request, RequestEffect, RequestEvent};
-use crate::fsm::types::{OfferRequest, Priority, Record};
+use crate::fsm::types::{OfferRequest, Priority};
 use crate::fsm::wheel::TimerId;
 use crate::journal::Lsn;
 use crate::limits;
@@ -468,34 +467,6 @@ impl<P: Platform> Shard<P> {
         let entry = &mut self.requests.slab[key as usize];
         let decided = &entry.request.log()[from..to];
         entry.begun = latency::begun(decided, entry.posted_us, event_us, entry.begun);
-    }
-
-    fn persist(&mut self, key: u32, from: usize, to: usize, wait: bool) {
-        if wait && self.claims.is_some() {
-            self.decide_in_fleet(key, from, to);
-        } else {
-            self.journal_steps(key, from, to, wait);
-        }
-    }
-
-    pub(super) fn journal_steps(&mut self, key: u32, from: usize, to: usize, wait: bool) {
-        let request = &self.requests.slab[key as usize].request;
-        let record = Record::Steps {
-            request_id: request.id().clone(),
-            first_seq: from as u32 + 1,
-            entries: request.log()[from..to].to_vec(),
-        };
-        if let Some(trip) = &request.fold().trip
-            && request.log()[from..to]
-                .iter()
-                .any(|entry| matches!(entry.step, crate::fsm::types::Step::TripCreated { .. }))
-        {
-            self.requests.trips.insert(trip.trip_id.clone(), key);
-        }
-        let lsn = self.append(&record, After::Steps { key, from, to, wait });
-        let entry = &mut self.requests.slab[key as usize];
-        entry.first_lsn = entry.first_lsn.min(lsn);
-        entry.journaled = to;
     }
 
     fn arm_request(&mut self, key: u32, at_ms: Option<u64>) {

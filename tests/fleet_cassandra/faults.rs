@@ -199,32 +199,3 @@ async fn until_serving(node: &Node) {
     };
     eventually("the node to take work again", ready).await;
 }
-
-/// A backlog at its bound stops new requests, and only these; when it is carried away they are taken again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_backlog_stops_new_requests() {
-    let Some(alone) = alone().await else { return };
-    let setup = alone
-        .cluster
-        .node(&unique("n"))
-        .set("fleet_cassandra_backlog_bytes_max", 1 << 20);
-    let node = setup.start().await;
-    let driver = unique("d");
-    let trip = "x".repeat(12 << 10);
-    let open: Vec<String> = (0..120).map(|_| unique("r")).collect();
-    for id in &open {
-        node.offer(id, &[&driver], &json!({"trip": {"note": trip}})).await;
-    }
-    alone.pause();
-    for id in &open {
-        node.cancel(id).await.ok(200);
-    }
-    let full = async || (node.metric("dispatchd_cassandra_backlog_bytes", "").await >= 1 << 20).then_some(());
-    eventually("the backlog to be full", full).await;
-    let refused = async || (node.get("/readyz").await.status == 503).then_some(());
-    eventually("no new requests to be taken", refused).await;
-    alone.go_on();
-    until_ready(&node).await;
-    node.until_carried().await;
-    node.ended_request(&unique("r"), &driver).await;
-}

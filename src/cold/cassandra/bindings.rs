@@ -10,6 +10,7 @@ use super::reads::unread;
 use super::session::Ready;
 use crate::fsm::fold::{Fold, Outcome, TripPhase};
 use crate::fsm::ids::{DriverId, RequestId, TripId};
+use crate::fsm::types::UnixMs;
 use crate::ops::metrics::LwtKind;
 
 /// Whether a driver can have a trip.
@@ -37,12 +38,12 @@ impl Owner {
     pub(super) async fn bind(
         &self,
         ready: &Ready,
-        request_id: &RequestId,
+        (request_id, received_at_ms): (&RequestId, UnixMs),
         driver_id: &DriverId,
         trip_id: &TripId,
     ) -> Result<Bound, Failed> {
         let (request, driver, trip) = (request_id.as_str(), driver_id.as_str(), trip_id.as_str());
-        let ttl_s = request_ttl_s(&self.core.config);
+        let ttl_s = request_ttl_s(&self.core.config, received_at_ms);
         let told = ready.write(&ready.claims.insert_trip, (trip, request, ttl_s));
         let bound = self.lwt(ready, LwtKind::Bind, &ready.claims.bind, (driver, request, trip, ttl_s));
         let (told, bound) = tokio::join!(told, bound);
@@ -70,7 +71,7 @@ impl Owner {
     }
 
     async fn binding_of(&self, ready: &Ready, driver: &str) -> Result<Option<RequestId>, Failed> {
-        self.core.metrics.lwts.of(LwtKind::Read).inc();
+        let _permit = self.permit(LwtKind::Read).await;
         let asked = ready.session.execute_unpaged(&ready.claims.select_binding, (driver,));
         let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
         let found = rows.maybe_first_row::<(Option<String>,)>().map_err(unread)?;
@@ -82,8 +83,7 @@ impl Owner {
 
     /// What the binding of this driver to that request means, as the request says.
     async fn standing(&self, ready: &Ready, holder: &RequestId, driver_id: &DriverId) -> Result<Standing, Failed> {
-        self.core.metrics.lwts.of(LwtKind::Read).inc();
-        let Some(found) = ready.find_decided(holder).await? else {
+        let Some(found) = self.find_decided(ready, holder).await? else {
             return Ok(Standing::Void);
         };
         let fold = Fold::of(&found.decided).map_err(|_| Failed::broken("a request does not fold"))?;

@@ -6,7 +6,7 @@ use super::{CassandraConfig, now_ms};
 use crate::cold::claims::Head;
 use crate::cold::embedded::Encoder;
 use crate::cold::port::StoreError;
-use crate::fsm::types::LogEntry;
+use crate::fsm::types::{LogEntry, UnixMs};
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
@@ -155,18 +155,31 @@ impl ClaimStatements {
     }
 }
 
+/// A request may be open for so long and is remembered for its retention after its end all the same.
+const OPEN_DAYS: u64 = 7;
+const DAY_MS: u64 = 86_400_000;
+
 /// Who is to own a request, and what stands of it then.
 pub(super) struct Ownership<'a> {
     pub(super) request_id: &'a str,
     pub(super) incarnation: u64,
     pub(super) epoch: u32,
     pub(super) length: u32,
+    pub(super) received_at_ms: UnixMs,
     pub(super) head: &'a Head,
 }
 
-/// Seconds that a row of a request lives from now on.
-pub(super) fn request_ttl_s(config: &CassandraConfig) -> i32 {
-    ttl_s(now_ms(), config.ended_retention_days).expect("now is within every retention")
+/// Seconds that what is written of a request lives from now on. All of it expires at one time, which follows from when the
+/// request was received: what is left of a request would be one that nobody can read and nobody can claim. One that is
+/// open for longer lives a day from its last decision.
+pub(super) fn request_ttl_s(config: &CassandraConfig, received_at_ms: UnixMs) -> i32 {
+    let now_ms = now_ms();
+    let ends_from_ms = (received_at_ms + OPEN_DAYS * DAY_MS).max(now_ms.saturating_sub(kept_ms(config)));
+    ttl_s(ends_from_ms, config.ended_retention_days).unwrap_or((DAY_MS / 1_000) as i32)
+}
+
+fn kept_ms(config: &CassandraConfig) -> u64 {
+    u64::from(config.ended_retention_days) * DAY_MS
 }
 
 pub(super) fn claim_values(config: &CassandraConfig, own: &Ownership<'_>) -> ClaimValues {
@@ -182,7 +195,7 @@ pub(super) fn claim_values(config: &CassandraConfig, own: &Ownership<'_>) -> Cla
         driver_id,
         trip_id,
         ended_at,
-        request_ttl_s(config),
+        request_ttl_s(config, own.received_at_ms),
     )
 }
 
@@ -194,7 +207,7 @@ pub(super) fn change_values(
 ) -> ChangeValues {
     let (driver_id, trip_id, ended_at) = head_values(own.head);
     (
-        request_ttl_s(config),
+        request_ttl_s(config, own.received_at_ms),
         config.node_id.clone(),
         own.incarnation as i64,
         number(own.epoch),
@@ -227,8 +240,8 @@ pub(super) fn steps_values(
     config: &CassandraConfig,
     request_id: &str,
     epoch: u32,
-    seq: u32,
-    steps: &Vec<LogEntry>,
+    (seq, steps): (u32, &Vec<LogEntry>),
+    received_at_ms: UnixMs,
 ) -> Result<StepsValues, StoreError> {
     let mut encoder = Encoder::default();
     let encoded = encoder.encode(steps)?;
@@ -241,6 +254,6 @@ pub(super) fn steps_values(
         number(seq),
         bytes,
         config.node_id.clone(),
-        request_ttl_s(config),
+        request_ttl_s(config, received_at_ms),
     ))
 }

@@ -11,6 +11,7 @@ use super::claim_statements::{Ownership, StepsValues, change_values, claim_value
 use super::index::{Index, bucket_of};
 use super::reads::unread;
 use super::session::{CassandraError, Ready};
+use super::statements::Found;
 use super::takeover;
 use super::{Core, PAUSE_MAX, PAUSE_MIN};
 use crate::cold::claims::{Decision, FromClaims, Inbox, Inboxes, ToClaims};
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// Between two lines in the log about one thing that does not succeed.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
@@ -97,7 +98,10 @@ pub(super) struct Owner {
     /// This boot; 0 until the shards are there.
     incarnation: AtomicU64,
     pub(super) nodes: watch::Sender<Arc<NodeList>>,
+    /// Rounds of Paxos that are on their way.
     permits: Semaphore,
+    /// Work that nobody waits for takes a part of them, so that decisions do not stand behind it.
+    background: Semaphore,
     /// Tasks that are under way.
     busy: watch::Sender<usize>,
 }
@@ -134,6 +138,7 @@ impl Owner {
             incarnation: AtomicU64::new(0),
             nodes: watch::Sender::new(Arc::default()),
             permits: Semaphore::new(core.config.writes_max.max(1)),
+            background: Semaphore::new(core.config.background_max()),
             busy: watch::Sender::new(0),
         })
     }
@@ -221,7 +226,7 @@ impl Owner {
     /// Stores a decision and says what became of it.
     async fn decide(&self, inbox: &Inbox, decision: &Decision) {
         let began = Instant::now();
-        let settling = self.settle(decision);
+        let settling = self.until_done("store a decision", async |ready| self.attempt(ready, decision).await);
         tokio::pin!(settling);
         let answer = tokio::select! {
             answer = &mut settling => answer,
@@ -250,12 +255,22 @@ impl Owner {
         }
     }
 
-    async fn settle(&self, decision: &Decision) -> FromClaims {
-        let permit = self.permits.acquire().await;
-        let settled = self.until_done("store a decision", async |ready| self.attempt(ready, decision).await);
-        let settled = settled.await;
-        drop(permit);
-        settled
+    /// Leave for one round of Paxos.
+    ///
+    /// # Panics
+    /// Never: the semaphore is not closed.
+    pub(super) async fn permit(&self, kind: LwtKind) -> SemaphorePermit<'_> {
+        let permit = self.permits.acquire().await.expect("nobody closes it");
+        self.core.metrics.lwts.of(kind).inc();
+        permit
+    }
+
+    /// Leave for work that nobody waits for.
+    ///
+    /// # Panics
+    /// Never: the semaphore is not closed.
+    pub(super) async fn background(&self) -> SemaphorePermit<'_> {
+        self.background.acquire().await.expect("nobody closes it")
     }
 
     async fn attempt(&self, ready: &Ready, decision: &Decision) -> Result<FromClaims, Failed> {
@@ -275,23 +290,32 @@ impl Owner {
             incarnation: self.incarnation(),
             epoch: *epoch,
             length: stored + steps.len() as u32,
+            received_at_ms: *received_at_ms,
             head,
         };
-        let row = steps_values(&self.core.config, own.request_id, *epoch, stored + 1, steps)?;
+        let row = steps_values(
+            &self.core.config,
+            own.request_id,
+            *epoch,
+            (stored + 1, steps),
+            *received_at_ms,
+        )?;
         if *stored == 0 {
             self.add_open(ready, bucket_of(*received_at_ms), request_id).await?;
             return Ok(match self.claim(ready, &own, row).await? {
                 Change::Done => FromClaims::Stored(*token),
                 Change::Refused(_) => {
-                    self.core.metrics.lwts.of(LwtKind::Read).inc();
-                    let found = ready.find_decided(request_id).await?;
+                    let found = self.find_decided(ready, request_id).await?;
                     let found = found.ok_or_else(|| Failed::again("a request that was there has expired"))?;
                     FromClaims::Lost(*token, Box::new(found.far))
                 }
             });
         }
         if let Some((driver_id, trip_id)) = bind
-            && self.bind(ready, request_id, driver_id, trip_id).await? == Bound::Elsewhere
+            && self
+                .bind(ready, (request_id, *received_at_ms), driver_id, trip_id)
+                .await?
+                == Bound::Elsewhere
         {
             return Ok(FromClaims::DriverBound(*token));
         }
@@ -357,7 +381,7 @@ impl Owner {
             Option<i32>,
             Option<CqlTimestamp>,
         );
-        self.core.metrics.lwts.of(LwtKind::Read).inc();
+        let _permit = self.permit(LwtKind::Read).await;
         let asked = ready.session.execute_unpaged(&ready.claims.select_owner, (request_id,));
         let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
         let found = rows.maybe_first_row::<Columns>().map_err(unread)?;
@@ -367,6 +391,12 @@ impl Owner {
             epoch: epoch.unwrap_or(0) as u32,
             length: length.unwrap_or(0) as u32,
         }))
+    }
+
+    /// A whole request, as the last condition left it.
+    pub(super) async fn find_decided(&self, ready: &Ready, request_id: &RequestId) -> Result<Option<Found>, Failed> {
+        let _permit = self.permit(LwtKind::Read).await;
+        Ok(ready.find_decided(request_id).await?)
     }
 
     /// A conditional write; says whether its condition held.
@@ -380,7 +410,7 @@ impl Owner {
         statement: &PreparedStatement,
         values: impl SerializeRow,
     ) -> Result<bool, Failed> {
-        self.core.metrics.lwts.of(kind).inc();
+        let _permit = self.permit(kind).await;
         let done = ready.session.execute_unpaged(statement, values).await;
         self.applied(done.map_err(|error| Failed(format!("a conditional write failed: {error}"))))
     }
@@ -392,7 +422,7 @@ impl Owner {
         (condition, steps): (&PreparedStatement, &PreparedStatement),
         values: (impl SerializeRow, impl SerializeRow),
     ) -> Result<bool, Failed> {
-        self.core.metrics.lwts.of(kind).inc();
+        let _permit = self.permit(kind).await;
         let mut batch = Batch::new(BatchType::Unlogged);
         batch.set_is_idempotent(true);
         batch.append_statement(condition.clone());
@@ -435,7 +465,8 @@ impl Owner {
         seq: u32,
         steps: Vec<crate::fsm::types::LogEntry>,
     ) {
-        let Ok(values) = steps_values(&self.core.config, request_id.as_str(), epoch, seq, &steps) else {
+        let at_ms = steps.first().map_or(0, |first| first.at_ms);
+        let Ok(values) = steps_values(&self.core.config, request_id.as_str(), epoch, (seq, &steps), at_ms) else {
             return;
         };
         self.until_done("keep receipts", async |ready| {
@@ -446,6 +477,7 @@ impl Owner {
 
     /// Says so when a request is not this node's any more.
     async fn check(&self, inbox: &Inbox, request_id: &RequestId) {
+        let _slot = self.background().await;
         let row = self.until_done("look for an owner", async |ready| {
             self.read_owner(ready, request_id.as_str()).await
         });

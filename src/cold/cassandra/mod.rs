@@ -99,6 +99,14 @@ impl CassandraConfig {
     }
 }
 
+impl CassandraConfig {
+    /// Of what nobody waits for so much is on its way at once.
+    const fn background_max(&self) -> usize {
+        let half = self.writes_max / 2;
+        if half == 0 { 1 } else { half }
+    }
+}
+
 /// The first line of the file; no password without one.
 fn read_password(path: &str) -> Result<String, String> {
     if path.is_empty() {
@@ -264,7 +272,7 @@ async fn run(
     let link = tokio::spawn(keep_link(Arc::clone(&core), found));
     let gauges = tokio::spawn(keep_gauges(Arc::clone(&core)));
     let owner = Owner::new(&core, ready.clone(), claims.inboxes);
-    let owning = tokio::task::spawn_local(claims::serve(Arc::clone(&owner), claims.asked));
+    let mut owning = tokio::task::spawn_local(claims::serve(Arc::clone(&owner), claims.asked));
     let mut feed = tokio::spawn(writes::feed(Arc::clone(&core), outbox, ready));
     tokio::select! {
         // It ends by itself only when the embedded store cannot be read, and that has ended the process already.
@@ -272,6 +280,8 @@ async fn run(
         patience = stopped => {
             core.ending.send_replace(true);
             let rest = async {
+                // It has heard everything when the shards are gone.
+                let _ = (&mut owning).await;
                 owner.settled().await;
                 let _ = (&mut feed).await;
             };

@@ -34,7 +34,7 @@ pub(super) async fn run(owner: Arc<Owner>, done: std_mpsc::Sender<()>) {
     let taken = owner.until_done("take over this node's requests", async |_| {
         owner.take_from(owner.node_id(), |_| true).await
     });
-    let taken = taken.await;
+    let (taken, _) = taken.await;
     if taken > 0 {
         tracing::info!(requests = taken, "requests of the last boot are taken over");
     }
@@ -61,8 +61,9 @@ impl Owner {
     /// A pass over the requests of all nodes that are not alive.
     async fn look_for_dead(&self, nodes: &NodeList, passes: &mut HashMap<String, u32>) -> Result<(), Failed> {
         let is_alive = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name);
-        // Without a lease of its own this node may be the one that is cut off.
-        if !is_alive(self.node_id()) || !self.core.is_up() {
+        let is_serving = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name && node.is_serving);
+        // Without a lease of its own this node may be the one that is cut off; and one that ends takes nothing any more.
+        if !is_serving(self.node_id()) || !self.core.is_up() {
             return Ok(());
         }
         let ready = self.connected().await;
@@ -75,7 +76,7 @@ impl Owner {
             let pass = passes.get(&name).copied().unwrap_or(0);
             let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());
             let began = std::time::Instant::now();
-            let taken = self.take_from(&name, is_mine).await?;
+            let (taken, listed) = self.take_from(&name, is_mine).await?;
             if taken > 0 {
                 let took_ms = began.elapsed().as_millis() as u64;
                 tracing::info!(
@@ -85,7 +86,7 @@ impl Owner {
                     "took over requests of a node that died"
                 );
             }
-            if self.count_open(&ready, &name).await? == 0 {
+            if listed == taken {
                 passes.remove(&name);
             } else {
                 passes.insert(name, pass + 1);
@@ -94,37 +95,15 @@ impl Owner {
         Ok(())
     }
 
-    /// Takes over those requests of a node that `wanted` says; answers how many.
-    async fn take_from(&self, from: &str, wanted: impl Fn(&RequestId) -> bool) -> Result<usize, Failed> {
+    /// Takes over those requests of a node that `wanted` says; answers how many it took and how many were there.
+    async fn take_from(&self, from: &str, wanted: impl Fn(&RequestId) -> bool) -> Result<(usize, usize), Failed> {
         let ready = self.connected().await;
-        let mut taken = 0;
-        for bucket in buckets(&ready, from).await? {
-            let ids = open_in(&ready, from, bucket).await?;
-            if ids.is_empty() {
-                if is_quiet(bucket) {
-                    let values = (write_time_us(), from, bucket);
-                    ready.write(&ready.claims.delete_bucket, values).await?;
-                }
-                continue;
-            }
-            let takes = ids
-                .iter()
-                .filter(|id| wanted(id))
-                .map(|id| self.take_one(from, bucket, id));
-            let mut results = stream::iter(takes).buffer_unordered(self.core.config.writes_max.max(1));
-            while let Some(is_taken) = results.next().await {
-                taken += usize::from(is_taken);
-            }
-        }
-        Ok(taken)
-    }
-
-    async fn count_open(&self, ready: &Ready, from: &str) -> Result<usize, Failed> {
-        let mut count = 0;
-        for bucket in buckets(ready, from).await? {
-            count += open_in(ready, from, bucket).await?.len();
-        }
-        Ok(count)
+        let listed = list_open(&ready, from, self.core.config.background_max()).await?;
+        let wanted = listed.iter().filter(|(_, id)| wanted(id));
+        let takes = wanted.map(|(bucket, id)| self.take_one(from, *bucket, id));
+        let taking = stream::iter(takes).buffer_unordered(self.core.config.background_max());
+        let taken = taking.filter(|is_taken| std::future::ready(*is_taken)).count().await;
+        Ok((taken, listed.len()))
     }
 
     /// Takes over one request that stands on a node's list; says whether it did.
@@ -175,6 +154,7 @@ impl Owner {
             incarnation: self.incarnation(),
             epoch: found.epoch + 1,
             length: found.length.unwrap_or(0),
+            received_at_ms: fold.received_at_ms,
             head: &head,
         };
         let before = (found.far.owner.as_str(), found.incarnation, own.length);
@@ -216,11 +196,11 @@ impl Owner {
             return;
         };
         let bucket = bucket_of(received_at_ms);
+        let _slot = self.background().await;
         loop {
             let found = self
                 .until_done("read a request of the last boot", async |ready| {
-                    self.core.metrics.lwts.of(LwtKind::Read).inc();
-                    Ok(ready.find_decided(&id).await?)
+                    self.find_decided(ready, &id).await
                 })
                 .await;
             let Some(found) = found else {
@@ -249,12 +229,13 @@ impl Owner {
             incarnation: self.incarnation(),
             epoch: 0,
             length: log.log.len() as u32,
+            received_at_ms: fold.received_at_ms,
             head: &head,
         };
         let change = self
             .until_done("claim a request of the last boot", async |ready| {
                 self.add_open(ready, bucket, id).await?;
-                let row = steps_values(&self.core.config, id.as_str(), 0, 1, &log.log)?;
+                let row = steps_values(&self.core.config, id.as_str(), 0, (1, &log.log), own.received_at_ms)?;
                 self.claim(ready, &own, row).await
             })
             .await;
@@ -297,6 +278,25 @@ async fn owners(ready: &Ready) -> Result<Vec<String>, Failed> {
     let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
     let rows: Result<Vec<(String,)>, _> = rows.rows().map_err(unread)?.collect();
     Ok(rows.map_err(unread)?.into_iter().map(|(name,)| name).collect())
+}
+
+/// Everything on a node's list of open requests. Minutes in which there is nothing any more leave it.
+async fn list_open(ready: &Ready, from: &str, at_once: usize) -> Result<Vec<(i64, RequestId)>, Failed> {
+    let minutes = buckets(ready, from).await?.into_iter();
+    let reads = minutes.map(|bucket| async move {
+        let ids = open_in(ready, from, bucket).await?;
+        if ids.is_empty() && is_quiet(bucket) {
+            let values = (write_time_us(), from, bucket);
+            ready.write(&ready.claims.delete_bucket, values).await?;
+        }
+        Ok::<_, Failed>(ids.into_iter().map(move |id| (bucket, id)).collect::<Vec<_>>())
+    });
+    let mut reads = stream::iter(reads).buffered(at_once);
+    let mut listed = Vec::new();
+    while let Some(ids) = reads.next().await {
+        listed.extend(ids?);
+    }
+    Ok(listed)
 }
 
 async fn buckets(ready: &Ready, from: &str) -> Result<Vec<i64>, Failed> {
