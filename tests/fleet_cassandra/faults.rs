@@ -32,6 +32,8 @@ async fn decisions_whose_answers_are_lost_stand_once() {
     // Somewhere between the acceptance and its answer, again and again.
     for _ in 0..4 {
         alone.pause();
+        // Somebody has to ask, for the case that everything was stored already.
+        node.get(&format!("/v1/dispatch/request/{}", unique("nobody"))).await;
         until_away(&node).await;
         alone.go_on();
         until_ready(&node).await;

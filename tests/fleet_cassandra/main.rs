@@ -14,6 +14,7 @@ mod faults;
 mod owners;
 mod records;
 #[path = "../fleet_redis/redis.rs"]
+#[allow(dead_code, reason = "these tests need a server, and look at no keys")]
 mod redis;
 mod schema;
 mod takeover;

@@ -225,6 +225,10 @@ async fn steps_cost_one_round_each_and_an_acceptance_two() {
     second.trip(&trip_id, "complete").await;
     second.expect_state("available").await;
     cost("end of the trip", &[("transition", 1), ("release", 1)]).await;
+    // The outbox carries records alone: no cell of a request is written without a condition.
+    node.until_carried().await;
+    assert!(node.metric("dispatchd_cassandra_records_total", "").await >= 2);
+    assert_eq!(node.metric("dispatchd_cassandra_requests_total", "").await, 0);
     assert_eq!(
         events_of(&audit(&node, &id).await).last().map(String::as_str),
         Some("TRIP_ENDED")

@@ -120,6 +120,31 @@ async fn a_killed_node_s_requests_go_on_at_the_survivor() {
     let taken = b.post_offer(&ids[2], &["nobody-2"], &json!({})).await.ok(202);
     assert_eq!(taken["attempt"], 2);
     returns_and_agrees(&mut fleet, &ids).await;
+    goes_back(&mut fleet, &ids, &names[0]).await;
+}
+
+/// The second node dies too: all of it goes back to the first, whose journal has an older story of it.
+async fn goes_back(fleet: &mut Fleet, ids: &[String], name: &str) {
+    let trip_id = text(&fleet.b.view(&ids[0]).await, "trip_id").to_owned();
+    let views = [fleet.b.view(&ids[0]).await, fleet.b.view(&ids[2]).await];
+    fleet.b.kill_9();
+    let taken = async || (fleet.a.metric("dispatchd_requests_adopted_total", "").await >= 2).then_some(());
+    eventually("the requests to be back", taken).await;
+    for _ in 0..2 {
+        for (id, view) in [&ids[0], &ids[2]].into_iter().zip(&views) {
+            let same =
+                async || (fleet.a.get(&format!("/v1/dispatch/request/{id}")).await.json() == *view).then_some(());
+            eventually("the request as it was", same).await;
+        }
+        fleet.a.crash_and_restart().await;
+    }
+    let mut driver = fleet.a.driver(name).await;
+    if driver.welcome["state"] != "en_route_to_pickup" {
+        driver.expect_state("en_route_to_pickup").await;
+    }
+    driver.trip(&trip_id, "complete").await;
+    driver.expect_state("available").await;
+    assert_eq!(fleet.a.cancel(&ids[2]).await.ok(200)["state"], "CANCELLED");
 }
 
 /// The killed node comes back: it has nothing any more of what was taken over, and says of it what the other says.

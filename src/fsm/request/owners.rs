@@ -1,7 +1,7 @@
 //! In a fleet a request may turn out to be another owner's, its winner to have another trip, and a decision to take long.
 
 use super::announce::{answer_fenced, turn_away};
-use super::{Asker, Pending, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver};
+use super::{Asker, Pending, ReplyTo, Request, RequestEffect, RequestEvent};
 use crate::fsm::fold::Fold;
 use crate::fsm::types::{RevokeReason, Step, UnixMs};
 use std::collections::VecDeque;
@@ -62,13 +62,6 @@ impl Request {
         });
         let replies = replies.collect();
         let events = std::mem::take(&mut self.deferred);
-        for entry in &self.log {
-            // Reserved perhaps, but never offered.
-            if let Step::OfferSent { driver_id, .. } = &entry.step {
-                let (driver_id, message) = (driver_id.clone(), ToDriver::Release);
-                effects.push(RequestEffect::Driver { driver_id, message });
-            }
-        }
         self.give_up(Pending::default(), effects);
         (replies, events)
     }
