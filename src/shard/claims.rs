@@ -287,9 +287,7 @@ impl<P: Platform> Shard<P> {
             return Some(key);
         }
         let (goes_on, from) = (stored.starts_with(own), own.len());
-        let Some(request) = self.restored(&adopted.log) else {
-            return None;
-        };
+        let request = self.restored(&adopted.log)?;
         let trip_id = request.fold().trip.as_ref().map(|trip| trip.trip_id.clone());
         if request.is_closed() {
             self.metrics().requests_open.dec();

@@ -90,7 +90,7 @@ pub(super) struct Durable<File> {
 }
 
 impl<File> Durable<File> {
-    pub(super) fn new(writer: Writer, source: Source) -> Self {
+    pub(super) fn new(writer: Writer, incarnation: u64, shard: u16) -> Self {
         Self {
             writer,
             files: HashMap::new(),
@@ -108,7 +108,7 @@ impl<File> Durable<File> {
             imaging_bytes: 0,
             imaging_from_bytes: 0,
             imaged: 0,
-            source,
+            source: Source { incarnation, shard },
         }
     }
 

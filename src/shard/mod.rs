@@ -197,10 +197,6 @@ impl<P: Platform> Shard<P> {
         let now_us = clock.now_us();
         let now_ms = now_us / 1_000;
         mail.open(ring.ring_fd());
-        let source = crate::cold::port::Source {
-            incarnation,
-            shard: index,
-        };
         Self {
             index,
             shards,
@@ -221,7 +217,7 @@ impl<P: Platform> Shard<P> {
             store,
             store_health,
             housekeeper: files,
-            durable: Durable::new(writer, source),
+            durable: Durable::new(writer, incarnation, index),
             adopted: Vec::new(),
             bindings: None,
             segment_retry_at_ms: 0,

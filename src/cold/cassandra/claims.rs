@@ -446,15 +446,13 @@ impl Owner {
                 .as_ref()
                 .and_then(CqlValue::as_boolean))
         };
-        match read()? {
-            Some(applied) => Ok(applied),
-            None => {
-                self.core.metrics.lwts_unknown.inc();
-                Err(answer
-                    .err()
-                    .unwrap_or_else(|| Failed::broken("an answer without [applied]")))
-            }
+        if let Some(applied) = read()? {
+            return Ok(applied);
         }
+        self.core.metrics.lwts_unknown.inc();
+        Err(answer
+            .err()
+            .unwrap_or_else(|| Failed::broken("an answer without [applied]")))
     }
 
     /// Keeps receipts of a request that another node has.

@@ -87,7 +87,7 @@ impl FarAsk {
     pub fn fail(self, error: StoreError) {
         match self {
             Self::Request { inbox, token, .. } | Self::Trip { inbox, token, .. } => {
-                inbox.answer(token, Answer::Failed(error))
+                inbox.answer(token, Answer::Failed(error));
             }
             Self::Records { ask, .. } => ask.inbox.answer(ask.token, Answer::Failed(error)),
         }

@@ -79,10 +79,10 @@ impl Driver {
         }
         self.bound = Some(Box::new(Bound { trip_id, on_trip }));
         // An offer that was about to be refused, when no journal said so yet.
-        if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal()) {
-            if offer.attempt > 0 {
-                self.refuse(*offer, reason, effects);
-            }
+        if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal())
+            && offer.attempt > 0
+        {
+            self.refuse(*offer, reason, effects);
         }
         if self.session == 0 {
             self.told = self.state();
