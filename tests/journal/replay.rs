@@ -235,6 +235,44 @@ fn a_tail_waits_until_the_parts_of_an_image_reach_it() {
     assert_eq!(headless.cause, "the rest of an image without its beginning");
 }
 
+/// A crash cut an image short, and the journal before still has the rest as a tail: nothing may lie between the two.
+#[test]
+fn a_tail_right_after_an_image_belongs_to_it() {
+    let mut whole = log(4);
+    // All in one millisecond, as a driver's home that refuses at once makes it.
+    let at_ms = whole.log[0].at_ms;
+    for entry in &mut whole.log {
+        entry.at_ms = at_ms;
+    }
+    let request_id = whole.request_id.clone();
+    let image = |len: usize| {
+        Record::Image(RequestLog {
+            request_id: request_id.clone(),
+            log: whole.log[..len].to_vec(),
+        })
+    };
+    let check = |image_len: usize, tail_from: usize| {
+        let tail = Record::Steps {
+            request_id: request_id.clone(),
+            first_seq: tail_from as u32 + 1,
+            entries: whole.log[tail_from..].to_vec(),
+        };
+        let journals = vec![
+            left(owner(1, 0), 40, vec![tail]),
+            left(owner(2, 0), 1, vec![image(image_len)]),
+        ];
+        let replay = Replay::merge(journals).unwrap();
+        assert!(replay.tails.is_empty());
+        assert_eq!(
+            replay.requests[&request_id], whole,
+            "image of {image_len}, tail from {tail_from}"
+        );
+    };
+    check(2, 2);
+    check(3, 2);
+    check(1, 1);
+}
+
 fn first_seq(record: &Record) -> u32 {
     match record {
         Record::ImageRest { first_seq, .. } => *first_seq,
