@@ -340,7 +340,7 @@ impl<P: Platform> Shard<P> {
     /// Sends an answer to the call, wherever its connection is.
     pub(super) fn answer(&mut self, to: ReplyTo, reply: Reply) {
         if to.node != 0 {
-            return self.answer_far(to, reply);
+            return self.reply_far(to, reply);
         }
         self.post(
             to.shard,

@@ -104,6 +104,15 @@ impl Letter {
         matches!(self, Self::Offer { .. })
     }
 
+    /// Whether a driver says this to a request, which waits for no answer of its own.
+    pub(super) fn is_of_driver(&self) -> bool {
+        match self {
+            Self::Request { event, .. } => event.reply().is_none() && !self.is_echo(),
+            Self::TripMoved { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether this is a driver's home's answer to what a request told it: nobody waits for an answer to that.
     pub(super) fn is_echo(&self) -> bool {
         match self {
@@ -212,7 +221,7 @@ impl<P: Platform> Shard<P> {
                 peer,
             } => self.owned(request_id, trip_id, peer),
             Letter::SeekOffer { driver_id, letter } => self.seek_offer_of(driver_id, letter),
-            Letter::FarReply { to, reply } => self.answer_far(to, *reply),
+            Letter::FarReply { to, reply } => self.reply_far(to, *reply),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
             Letter::Reply { call, reply } => self.reply_arrived(call, reply),
             Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),

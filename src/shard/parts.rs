@@ -3,10 +3,10 @@
 
 use super::Mail;
 use super::platform::Platform;
-use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
 use crate::cold::links::LinksHandle;
 use crate::cold::registry::RegistryHandle;
+use crate::cold::{ClaimsHandle, StoreHealth};
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::{Request, ToDriver};
@@ -73,6 +73,8 @@ pub struct Parts<P: Platform> {
     pub registry: Option<RegistryHandle>,
     /// Its way to the fleet's other nodes, which wakes the ring; none without links. Only with a registry.
     pub links: Option<LinksHandle>,
+    /// Its way to who owns requests, which wakes the ring; none without a store that nodes share.
+    pub claims: Option<ClaimsHandle>,
 }
 
 /// What recovery found for a shard.

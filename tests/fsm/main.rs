@@ -7,6 +7,7 @@
 
 mod fold;
 mod moves;
+mod owners;
 mod random;
 mod script;
 mod transcripts;

@@ -49,6 +49,9 @@ impl Driver {
         if let (Some(offer), Some(reason)) = (offer.filter(|offer| offer.request_id != *request_id), self.refusal()) {
             self.take_back(*offer, reason, effects);
         }
+        if let Some(reason) = self.refusal() {
+            self.refuse_queue(reason, effects);
+        }
     }
 
     /// An offer from before the restart waits for the reconnect. Of several, the driver held one: the others were

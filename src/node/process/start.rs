@@ -1,9 +1,9 @@
 //! The start of the shards' threads: what each gets, and what it does before it serves.
 
 use super::ServeError;
-use crate::cold::Store;
 use crate::cold::links::{Links, LinksHandle};
 use crate::cold::registry::{DriverRegistry, RegistryHandle};
+use crate::cold::{Claims, Store};
 use crate::config::Config;
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
 use crate::limits;
@@ -26,6 +26,8 @@ pub(super) struct Common<'a> {
     pub(super) registry: Option<&'a Arc<DriverRegistry>>,
     /// When that has links.
     pub(super) links: Option<&'a Arc<Links>>,
+    /// When requests are owned by nodes.
+    pub(super) claims: Option<&'a Arc<Claims>>,
     pub(super) room: Room,
 }
 
@@ -48,6 +50,7 @@ struct Begin {
     store: Arc<Store>,
     registry: Option<Arc<DriverRegistry>>,
     links: Option<Arc<Links>>,
+    claims: Option<Arc<Claims>>,
     journal_dir: PathBuf,
     orders: Orders,
     inheritance: Inheritance,
@@ -99,6 +102,7 @@ pub(super) fn spawn(
             store: Arc::clone(common.store),
             registry: common.registry.map(Arc::clone),
             links: common.links.map(Arc::clone),
+            claims: common.claims.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
             inheritance,
@@ -182,6 +186,10 @@ fn shard_main(begin: Begin) {
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
         registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
         links: begin.links.map(|links| attach_links(&links, index, waker.clone())),
+        claims: begin.claims.map(|claims| {
+            let waker = waker.clone();
+            claims.attach(index, Box::new(move || waker.wake()))
+        }),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

@@ -57,7 +57,11 @@ impl<P: Platform> Shard<P> {
             Some(at_hand) if at_hand != request_id => {}
             Some(_) if peer == 0 => drop(routing.far.remove(&key)),
             Some(_) => {
-                routing.far.insert(key, Far { peer, asked_ms: 0 });
+                let known = routing.far.insert(key, Far { peer, asked_ms: 0 });
+                if known.is_some_and(|known| known.peer != peer) {
+                    // Another node has taken the request over: it may not know what the driver has said.
+                    self.step_driver(key, DriverEvent::Doubt);
+                }
             }
         }
     }

@@ -184,7 +184,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Answers a call of another node.
-    pub(in crate::shard) fn answer_far(&mut self, to: ReplyTo, reply: Reply) {
+    pub(in crate::shard) fn reply_far(&mut self, to: ReplyTo, reply: Reply) {
         let answer = LinkReply::from(reply);
         // Who asked is answered by its own node when its time is over.
         drop(self.send_far(to.node, LinkLetter::Reply { to, answer }));

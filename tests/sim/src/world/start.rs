@@ -224,6 +224,7 @@ impl Host for SimHost<'_, '_> {
                 },
                 registry: None,
                 links: None,
+                claims: None,
             });
             shard.inherit(inheritance);
             runs.push(Run::new(shard));
