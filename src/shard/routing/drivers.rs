@@ -55,9 +55,11 @@ impl<P: Platform> Shard<P> {
         match self.drivers.slab[key as usize].driver.at_hand() {
             None => drop(routing.far.remove(&key)),
             Some(at_hand) if at_hand != request_id => {}
-            Some(_) if peer == 0 => drop(routing.far.remove(&key)),
             Some(_) => {
-                let known = routing.far.insert(key, Far { peer, asked_ms: 0 });
+                let known = match peer {
+                    0 => routing.far.remove(&key),
+                    _ => routing.far.insert(key, Far { peer, asked_ms: 0 }),
+                };
                 if known.is_some_and(|known| known.peer != peer) {
                     // Another node has taken the request over: it may not know what the driver has said.
                     self.step_driver(key, DriverEvent::Doubt);

@@ -25,6 +25,13 @@ impl<P: Platform> Shard<P> {
         routing.owners.of_trip(trip_id)
     }
 
+    /// Whether letters to this node go out.
+    pub(in crate::shard) fn is_linked(&self, peer: u16) -> bool {
+        self.routing
+            .as_ref()
+            .is_some_and(|routing| routing.links.peers().is_up(peer))
+    }
+
     /// A node by its name, if letters go out to it.
     pub(in crate::shard) fn reachable(&self, node: &str) -> Option<u16> {
         let routing = self.routing.as_ref().filter(|routing| !routing.is_from_link)?;
