@@ -83,12 +83,12 @@ pub struct Wish {
 }
 
 /// What a `POST` asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// Its members.
     pub wish: Wish,
-    /// Its candidates, as a set.
-    pub candidates: u64,
+    /// Its candidates, the best one first.
+    pub candidates: Vec<DriverNo>,
     /// Nobody knew that the request exists: it may be the one that began it.
     pub may_begin: bool,
 }

@@ -196,6 +196,7 @@ fn dispatched_as_nobody_asked() {
         ("\"parallel\":1", "\"parallel\":1,\"max_attempts\":3"),
         ("\"priority\":\"standard\"", "\"priority\":\"premium\""),
         ("\"d2\",\"d3\"", "\"d2\""),
+        ("\"d2\",\"d3\"", "\"d3\",\"d2\""),
     ] {
         let good = audit("PENDING_MATCH", &[]);
         let mut story = Story::new();
@@ -219,7 +220,7 @@ fn new_candidates_that_nobody_sent() {
         story.answer(call, 202, &taken(1));
         let mut wish = story.witness.request(1).wish;
         (wish.offer_timeout_ms, wish.parallel, wish.busy_wait_ms) = (None, parallel, None);
-        story.go().posted("caller", 1, wish, 0b11);
+        story.go().posted("caller", 1, wish, &[0, 1]);
         let again = ("REDISPATCHED", 1_009_001, detail);
         let told = audit_of(
             1,

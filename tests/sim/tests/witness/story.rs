@@ -97,7 +97,8 @@ impl Story {
             busy_wait_ms: Some(5_000),
         };
         let request = self.go().new_request(0, wish);
-        self.go().posted("caller", request, wish, candidates)
+        let best_first: Vec<u32> = (0..64).filter(|driver| candidates & (1 << driver) != 0).collect();
+        self.go().posted("caller", request, wish, &best_first)
     }
 
     /// The node is killed and started again.
