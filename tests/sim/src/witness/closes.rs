@@ -16,7 +16,7 @@ impl Socket {
     }
 
     /// Whether it lives as far as anybody knows: welcomed, read, and closed by nobody.
-    fn is_well(&self) -> bool {
+    pub(super) fn is_well(&self) -> bool {
         self.session.is_some() && !self.stalled && !self.closing
     }
 }
@@ -49,6 +49,7 @@ impl Witness {
 
     fn socket_ends(&mut self, driver: Driver, conn: u32) {
         self.span_ends(driver, conn);
+        self.deliveries_noted(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.closing = true;
         }

@@ -10,6 +10,7 @@ mod asked;
 pub mod audits;
 mod calls;
 mod closes;
+mod deliveries;
 mod effects;
 mod events;
 mod knowledge;

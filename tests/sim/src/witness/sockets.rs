@@ -30,6 +30,7 @@ impl Witness {
     pub fn socket_over(&mut self, driver: Driver, conn: u32, why: &str) {
         self.note(About::driver(driver), || format!("d{driver} socket {conn} over: {why}"));
         self.span_ends(driver, conn);
+        self.deliveries_noted(driver, conn);
         let unheard = self.socket(driver, conn).is_some_and(|socket| socket.session.is_none());
         let (now_us, seen) = (self.now_us, &mut self.drivers[driver as usize]);
         seen.sockets.retain(|socket| socket.conn != conn);
@@ -45,6 +46,7 @@ impl Witness {
             format!("d{driver} socket {conn} stalls or reads again")
         });
         self.span_ends(driver, conn);
+        self.deliveries_noted(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.stalled = true;
         }
@@ -246,6 +248,7 @@ impl Witness {
             let text = format!("{offer} expires at {expires_at_ms} and before at {before}");
             self.violate(Check::OfferInTime, about, text);
         }
+        self.delivered(driver, conn, offer);
         self.board.push_shown(offer);
     }
 

@@ -36,6 +36,10 @@ pub struct Attempt {
     pub driver: Option<DriverNo>,
     /// Its driver's socket had the `OFFER`.
     pub shown: bool,
+    /// When that was first so, node time; 0: never.
+    pub heard_ms: u64,
+    /// By then the node had noted it, on a socket that was well all the time since `heard_ms`; 0: nobody can say.
+    pub noted_by_ms: u64,
     /// `expires_at_ms` of the `OFFER`, 0: not seen.
     pub expires_at_ms: u64,
     /// How it can have ended ([`ways`]).
@@ -51,6 +55,8 @@ impl Default for Attempt {
         Self {
             driver: None,
             shown: false,
+            heard_ms: 0,
+            noted_by_ms: 0,
             expires_at_ms: 0,
             ways: ways::ANY,
             accept_said: 0,
@@ -300,6 +306,17 @@ pub struct Receipt {
     pub taken_ms: Option<u64>,
 }
 
+/// An offer that a socket had, from when on.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// Which offer.
+    pub offer: Offer,
+    /// When, simulated microseconds.
+    pub at_us: u64,
+    /// When, node time.
+    pub at_ms: u64,
+}
+
 /// What a driver said of its own trip.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
@@ -336,6 +353,8 @@ pub struct Socket {
     pub awaited: Vec<Awaited>,
     /// Receipts said on it while nothing ailed the node, of offers that it had been shown.
     pub receipts: Vec<Receipt>,
+    /// Offers that it had while it was well.
+    pub deliveries: Vec<Delivery>,
     /// What was said on it of own trips.
     pub moved: Vec<Moved>,
     /// Things said that are no messages, less the errors heard.
