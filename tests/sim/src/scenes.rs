@@ -17,6 +17,7 @@ impl Case {
             300..350 => self.returners(rng),
             350..380 => self.elders(),
             380..420 => self.dozers(),
+            420..450 => self.boors(),
             _ => {}
         }
     }
@@ -45,6 +46,13 @@ impl Case {
         self.plan.config.driver_ttl_ms = 3_000;
         self.habits.views = self.habits.views.max(300);
         self.hours.close_us = self.hours.close_us.max(25 * SECOND_US);
+    }
+
+    /// Drivers that break the protocol of their sockets, and are closed with the code for it.
+    fn boors(&mut self) {
+        self.temper.violate = 250;
+        self.temper.mischief_ms = self.temper.mischief_ms.min(2_000);
+        self.temper.reconnect_ms = self.temper.reconnect_ms.min(800);
     }
 
     /// Few drivers for whom many wait: what shows the order of a queue, where nothing else disturbs it.

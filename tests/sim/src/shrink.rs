@@ -99,7 +99,7 @@ type With<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Case));
 /// Without one kind of mischief each.
 fn calm_clients(case: &Case, with: With<'_>) {
     type Knob = fn(&mut Case) -> &mut u32;
-    let knobs: [Knob; 23] = [
+    let knobs: [Knob; 24] = [
         |case| &mut case.temper.by_http,
         |case| &mut case.temper.vanish,
         |case| &mut case.temper.double,
@@ -110,6 +110,7 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.temper.drop,
         |case| &mut case.temper.garbage,
         |case| &mut case.temper.silent,
+        |case| &mut case.temper.violate,
         |case| &mut case.temper.give_up,
         |case| &mut case.habits.twins,
         |case| &mut case.habits.repeats,

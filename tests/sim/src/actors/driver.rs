@@ -196,10 +196,11 @@ impl Driver {
                             .payload
                             .first_chunk()
                             .map_or(1005, |code| u16::from_be_bytes(*code));
+                        let reason = String::from_utf8_lossy(frame.payload.get(2..).unwrap_or_default());
                         self.witness
                             .borrow_mut()
                             .at(self.now_us)
-                            .socket_closing(self.me, conn.0, code);
+                            .socket_closing(self.me, conn.0, code, &reason);
                         let mut bytes = Vec::new();
                         ws::close(&mut bytes, code, self.rng.next() as u32);
                         out.push(Action::Send(conn, bytes));

@@ -55,6 +55,8 @@ pub struct Temper {
     pub garbage: u32,
     /// The driver says nothing for some heartbeats, in each round of mischief.
     pub silent: u32,
+    /// The driver breaks the protocol of WebSocket, in each round of mischief.
+    pub violate: u32,
     /// A trip is given up instead of completed.
     pub give_up: u32,
     /// Longest thinking about an offer, ms.

@@ -22,20 +22,22 @@ impl Socket {
 }
 
 impl Witness {
-    /// The node closes a socket with this code.
-    pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16) {
+    /// The node closes a socket with this code and reason.
+    pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16, reason: &str) {
         self.note(About::driver(driver), || {
-            format!("d{driver} socket {conn} closed by the node: {code}")
+            format!("d{driver} socket {conn} closed by the node: {code} {reason}")
         });
         let ok = match code {
             4001 => self.may_be_displaced(driver, conn),
             4004 => self.may_be_silent(driver, conn),
-            1012 => self.expect.may_drain,
-            1000 | 1001 | 1002 | 1003 | 1007 | 1009 | 4008 => true,
-            _ => false,
+            4008 => self.may_be_slow(driver, conn),
+            1012 => self.node.drains > 0 && is_retry_after(reason),
+            // The answer to the driver's own close.
+            1000 => self.socket(driver, conn).is_none_or(|socket| socket.closing),
+            _ => self.socket(driver, conn).is_none_or(|socket| socket.earned == Some(code)),
         };
         if !self.holds(Check::Caused, ok) {
-            let text = format!("d{driver} was closed with {code} for no reason");
+            let text = format!("d{driver} was closed with {code} {reason:?} for no reason");
             self.violate(Check::Caused, About::driver(driver), text);
         }
         self.socket_ends(driver, conn);
@@ -45,6 +47,40 @@ impl Witness {
     pub fn socket_quits(&mut self, driver: Driver, conn: u32) {
         self.note(About::driver(driver), || format!("d{driver} leaves socket {conn}"));
         self.socket_ends(driver, conn);
+    }
+
+    /// The driver breaks the protocol on this socket, which is to be closed with this code for it.
+    pub fn socket_violates(&mut self, driver: Driver, conn: u32, code: u16) {
+        self.note(About::driver(driver), || {
+            format!("d{driver} socket {conn} breaks the protocol: {code}")
+        });
+        self.socket_ends(driver, conn);
+        let now_us = self.now_us;
+        if let Some(socket) = self.socket(driver, conn) {
+            (socket.earned, socket.earned_us) = (Some(code), now_us);
+        }
+    }
+
+    /// At the end: who broke the protocol was closed for it.
+    pub(super) fn check_violators(&mut self, driver: Driver) {
+        let Some(over_us) = self.calm_since_us() else { return };
+        let late_us = 3 * self.expect.order_margin_ms * 1_000 + SLACK_US;
+        let now_us = self.now_us;
+        let sockets = self.drivers[driver as usize].sockets.iter();
+        let lives = |socket: &&Socket| {
+            socket.earned.is_some() && !socket.stalled && socket.earned_us.max(over_us) + late_us < now_us
+        };
+        let alive = sockets.filter(lives).map(|socket| (socket.conn, socket.earned)).next();
+        if !self.holds(Check::Caused, alive.is_none()) {
+            let text = format!("d{driver} broke the protocol, and its socket is still open: {alive:?}");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
+    /// Slow is who does not read, or whose network is slower than the node's patience.
+    fn may_be_slow(&mut self, driver: Driver, conn: u32) -> bool {
+        let impatient = self.expect.output_stall_ms <= 2 * self.expect.order_margin_ms;
+        impatient || self.socket(driver, conn).is_none_or(|socket| socket.stalled)
     }
 
     fn socket_ends(&mut self, driver: Driver, conn: u32) {
@@ -115,4 +151,10 @@ impl Witness {
             self.violate(Check::Caused, About::driver(driver), text);
         }
     }
+}
+
+/// Whether this is the reason of a close by a node that drains: when to come again, within the contract's seconds.
+fn is_retry_after(reason: &str) -> bool {
+    let after_ms = reason.strip_prefix("retry_after_ms=").map(str::parse::<u64>);
+    after_ms.is_some_and(|after_ms| after_ms.is_ok_and(|after_ms| (1..=60_000).contains(&after_ms)))
 }

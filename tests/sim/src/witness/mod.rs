@@ -80,6 +80,8 @@ pub struct Expect {
     pub age_step_ms: u64,
     /// `heartbeat_ms`.
     pub heartbeat_ms: u64,
+    /// `output_stall_ms`.
+    pub output_stall_ms: u64,
     /// `driver_ttl_ms`.
     pub driver_ttl_ms: u64,
     /// `offer_timeout_ms`, of requests that do not say.
@@ -107,6 +109,8 @@ pub struct NodeSeen {
     pub up: bool,
     /// Whether it was told to drain.
     pub draining: bool,
+    /// How often it was.
+    pub drains: u32,
 }
 
 impl NodeSeen {
@@ -344,7 +348,10 @@ impl Witness {
                 }
             }
             NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(),
-            NodeEvent::Draining => self.node.draining = true,
+            NodeEvent::Draining => {
+                self.node.draining = true;
+                self.node.drains += 1;
+            }
             NodeEvent::Fault(_) => {}
             NodeEvent::FaultsOver => {
                 self.node.faults_over_us.get_or_insert(self.now_us);

@@ -467,6 +467,7 @@ impl Witness {
             }
             self.drivers[driver].sockets = sockets;
             self.check_displaced(driver as Driver);
+            self.check_violators(driver as Driver);
         }
     }
 }

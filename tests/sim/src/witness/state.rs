@@ -371,6 +371,10 @@ pub struct Socket {
     pub said_us: [u64; 8],
     /// The node or the driver has begun to close it.
     pub closing: bool,
+    /// The code that it must be closed with for what the driver sent on it.
+    pub earned: Option<u16>,
+    /// Since when, simulated microseconds.
+    pub earned_us: u64,
 }
 
 impl Socket {

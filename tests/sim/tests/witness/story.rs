@@ -34,6 +34,7 @@ impl Story {
             inside_margin_ms: 10,
             age_step_ms: 1_000,
             heartbeat_ms: 1_000,
+            output_stall_ms: 10_000,
             driver_ttl_ms: 3_000,
             offer_timeout_ms: 8_000,
             deadline_ms: 120_000,

@@ -44,6 +44,9 @@ impl Driver {
             out.push(Action::Stall(conn, true));
             self.later(temper.mischief_ms, Deed::ReadAgain(conn), out);
         }
+        if temper.violate > 0 && self.rng.chance(temper.violate) {
+            return self.violate(conn, out);
+        }
         if temper.silent > 0 && self.rng.chance(temper.silent) {
             self.silent = Some(conn);
             let heartbeat_us = temper.heartbeat_ms * 1_000;
@@ -70,6 +73,21 @@ impl Driver {
                 }
                 _ => self.abort(conn, "drops the connection", out),
             }
+        }
+    }
+
+    /// Breaks the protocol, one way or another, and says no more: this socket has to be closed.
+    fn violate(&mut self, conn: Conn, out: &mut Vec<Action>) {
+        let code = *self.rng.pick(&[1002, 1003, 1007, 1009]);
+        let mut bytes = Vec::new();
+        ws::violation(&mut bytes, code, self.rng.next() as u32);
+        self.witness
+            .borrow_mut()
+            .at(self.now_us)
+            .socket_violates(self.me, conn.0, code);
+        out.push(Action::Send(conn, bytes));
+        if let Some(socket) = self.sockets.iter_mut().find(|socket| socket.conn == conn) {
+            socket.closing = true;
         }
     }
 
