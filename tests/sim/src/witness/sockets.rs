@@ -99,13 +99,17 @@ impl Witness {
             session,
             state,
             trip,
+            heartbeat_ms,
             server_ms,
         } = heard
         else {
             return;
         };
         let has_trip = matches!(state, DriverState::EnRoute | DriverState::OnTrip);
-        let ok = named == driver && has_trip == trip.is_some() && server_ms <= self.node_ms_max();
+        let ok = named == driver
+            && has_trip == trip.is_some()
+            && heartbeat_ms == self.expect.heartbeat_ms
+            && server_ms <= self.node_ms_max();
         if !self.holds(Check::Protocol, ok) {
             return self.violate(
                 Check::Protocol,

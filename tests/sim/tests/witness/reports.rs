@@ -144,7 +144,21 @@ fn messages_and_bodies_that_are_wrong() {
         session: 9,
         state: DriverState::Available,
         trip: None,
+        heartbeat_ms: 1_000,
         server_ms: WALL_MS,
+    };
+    story.go().heard(0, 1, welcome);
+    story.finds(Check::Protocol);
+
+    let mut story = Story::new();
+    story.go().socket_opened(0, 1);
+    let welcome = Heard::Welcome {
+        driver: 0,
+        session: 9,
+        state: DriverState::Available,
+        trip: None,
+        heartbeat_ms: 1_001,
+        server_ms: WALL_MS + 100,
     };
     story.go().heard(0, 1, welcome);
     story.finds(Check::Protocol);

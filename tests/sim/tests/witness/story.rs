@@ -83,6 +83,7 @@ impl Story {
             session,
             state,
             trip,
+            heartbeat_ms: 1_000,
             server_ms: self.next_ms(),
         };
         self.go().heard(driver, conn, welcome);
