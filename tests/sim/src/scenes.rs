@@ -18,6 +18,7 @@ impl Case {
             350..380 => self.elders(),
             380..420 => self.dozers(),
             420..450 => self.boors(),
+            450..490 => self.leavers(rng),
             _ => {}
         }
     }
@@ -46,6 +47,27 @@ impl Case {
         self.plan.config.driver_ttl_ms = 3_000;
         self.habits.views = self.habits.views.max(300);
         self.hours.close_us = self.hours.close_us.max(25 * SECOND_US);
+    }
+
+    /// A node that is told to drain and takes its time for it, while everybody goes on: no new work, and all are told when to
+    /// come again.
+    fn leavers(&mut self, rng: &mut Rng) {
+        self.hours.close_us = self.hours.close_us.max(16 * SECOND_US);
+        self.plan.config.drain_ms = 3_000;
+        self.plan.network.delay_us = (20, 200);
+        self.plan.pace.write_us = (80, 400);
+        self.habits.requests = 120;
+        self.habits.pause_ms = 150;
+        self.habits.probes = 500;
+        self.temper.reconnect_ms = self.temper.reconnect_ms.min(800);
+        let close_us = self.hours.close_us;
+        self.plan.faults = (0..rng.between(1, 3))
+            .map(|_| {
+                let at_us = rng.between(SECOND_US, close_us - close_us / 5);
+                (at_us, Fault::Drain { down_us: rng.between(1_000, 1_000_000) })
+            })
+            .collect();
+        self.plan.faults.sort_by_key(|fault| fault.0);
     }
 
     /// Drivers that break the protocol of their sockets, and are closed with the code for it.

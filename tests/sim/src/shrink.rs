@@ -99,7 +99,7 @@ type With<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Case));
 /// Without one kind of mischief each.
 fn calm_clients(case: &Case, with: With<'_>) {
     type Knob = fn(&mut Case) -> &mut u32;
-    let knobs: [Knob; 24] = [
+    let knobs: [Knob; 25] = [
         |case| &mut case.temper.by_http,
         |case| &mut case.temper.vanish,
         |case| &mut case.temper.double,
@@ -118,6 +118,7 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.habits.trip_cancels,
         |case| &mut case.habits.responses,
         |case| &mut case.habits.views,
+        |case| &mut case.habits.probes,
         |case| &mut case.habits.welcomes,
         |case| &mut case.habits.resyncs,
         |case| &mut case.habits.busy_wait,

@@ -224,6 +224,7 @@ fn draw_habits(rng: &mut Rng) -> Habits {
         trip_cancels,
         responses,
         views,
+        probes: 0,
         greets: 0,
         welcomes: 0,
         resyncs: 0,

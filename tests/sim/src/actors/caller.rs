@@ -204,6 +204,11 @@ impl Caller {
         if self.rng.chance(habits.views) {
             self.look(out);
         }
+        if habits.probes > 0 && self.rng.chance(habits.probes) {
+            for ask in [Ask::Alive, Ask::Ready] {
+                self.start(Job::Other(ask), REPEATS_MAX, out);
+            }
+        }
         if self.rng.chance(habits.rude) {
             let mut fates = Vec::new();
             self.lines.be_rude(&mut self.rng, &mut fates, out);

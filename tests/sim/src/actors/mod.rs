@@ -96,6 +96,8 @@ pub struct Habits {
     pub responses: u32,
     /// Of a thousand deeds: a view or an audit.
     pub views: u32,
+    /// Of a thousand deeds: a look at whether the node is alive, and whether it takes work.
+    pub probes: u32,
     /// Of a thousand drivers that come for the first time: looked at, and again and again.
     pub greets: u32,
     /// Of a thousand drivers that come for the first time: offered a request of their own at once, for a few seconds.

@@ -1,5 +1,6 @@
 //! Sockets that the node closes: not without a cause, and not none when there is one.
 
+use super::drains::is_retry_after;
 use super::state::Socket;
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
@@ -151,10 +152,4 @@ impl Witness {
             self.violate(Check::Caused, About::driver(driver), text);
         }
     }
-}
-
-/// Whether this is the reason of a close by a node that drains: when to come again, within the contract's seconds.
-fn is_retry_after(reason: &str) -> bool {
-    let after_ms = reason.strip_prefix("retry_after_ms=").map(str::parse::<u64>);
-    after_ms.is_some_and(|after_ms| after_ms.is_ok_and(|after_ms| (1..=60_000).contains(&after_ms)))
 }

@@ -11,6 +11,7 @@ pub mod audits;
 mod calls;
 mod closes;
 mod deliveries;
+mod drains;
 mod effects;
 mod events;
 mod knowledge;
@@ -109,6 +110,8 @@ pub struct NodeSeen {
     pub up: bool,
     /// Whether it was told to drain.
     pub draining: bool,
+    /// When it was last told so.
+    pub drained_us: u64,
     /// How often it was.
     pub drains: u32,
 }
@@ -349,7 +352,7 @@ impl Witness {
             }
             NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(),
             NodeEvent::Draining => {
-                self.node.draining = true;
+                (self.node.draining, self.node.drained_us) = (true, self.now_us);
                 self.node.drains += 1;
             }
             NodeEvent::Fault(_) => {}
