@@ -2,7 +2,7 @@
 
 use crate::checks::{About, Check, Counts, Violation};
 use crate::run::{self, Outcome};
-use crate::shrink;
+use crate::shrink::{self, Path, Shrunk};
 use crate::swarm::Case;
 use crate::witness::{Line, VIOLATION};
 use crate::world::outside;
@@ -165,10 +165,13 @@ fn print_totals(totals: &Totals, elapsed: Duration, cpu_s: f64) {
     }
 }
 
-/// Runs one seed and prints its case and the timeline; whether it held.
-pub fn repeat(seed: u64, all: bool) -> bool {
+/// Runs one seed, or what a path makes of it, and prints its case and the timeline; whether it held.
+pub fn repeat(seed: u64, shrunk: &Path, all: bool) -> bool {
     quiet_panics();
-    let case = Case::draw(seed);
+    let Some(case) = shrunk.follow(&Case::draw(seed)) else {
+        println!("seed {seed} cannot be shrunk by {shrunk}: that was found by another version of the simulator");
+        return false;
+    };
     let outcome = run::once(&case, true);
     let about = outcome
         .violation
@@ -189,7 +192,7 @@ pub fn repeat(seed: u64, all: bool) -> bool {
             again.violation.is_none()
         }
         Some(found) => {
-            print_violation(seed, found);
+            print_violation(seed, shrunk, found);
             false
         }
     }
@@ -212,8 +215,16 @@ pub fn shrink(seed: u64, seconds: u64) -> bool {
 
 fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
     let case = Case::draw(seed);
-    let (small, tried) = if violation.check == Check::Repeats || most.is_zero() {
-        (case, 0)
+    let Shrunk {
+        case: small,
+        path,
+        tried,
+    } = if violation.check == Check::Repeats || most.is_zero() {
+        Shrunk {
+            case,
+            path: Path::default(),
+            tried: 0,
+        }
     } else {
         shrink::shrink(&case, violation.check, most)
     };
@@ -222,7 +233,7 @@ fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
     println!("--- timeline of seed {seed}, shrunk in {tried} steps");
     print_case(&small);
     print_lines(&outcome.lines, found.about, false);
-    print_violation(seed, found);
+    print_violation(seed, &path, found);
 }
 
 /// What a case is, and how its timeline is read.
@@ -261,15 +272,21 @@ fn print_case(case: &Case) {
     println!("timeline, in simulated seconds; d3 is a driver, r7 a request, r7#2 its second attempt:");
 }
 
-fn print_violation(seed: u64, found: &Violation) {
+fn print_violation(seed: u64, shrunk: &Path, found: &Violation) {
     println!("seed {seed} fails at {}: {}", time(found.at_us), found.check.as_str());
     println!("  {}", found.text);
-    println!("  again: cargo run --profile sim -p dispatchd-sim -- repeat {seed}");
+    let by = if shrunk.is_empty() {
+        String::new()
+    } else {
+        format!(" --shrunk {shrunk}")
+    };
+    println!("  again: cargo run --profile sim -p dispatchd-sim -- repeat {seed}{by}");
 }
 
 fn print_lines(lines: &[Line], about: About, all: bool) {
     let of_interest = |line: &&Line| {
-        let node = line.about == About::default();
+        // What is about nobody, such as reading events, belongs here when the failure is about nobody either.
+        let node = line.of_node || (line.about == About::default() && about == About::default());
         let request = line.about.request.is_some() && [about.request, about.other].contains(&line.about.request);
         let driver = line.about.driver.is_some() && line.about.driver == about.driver && line.about.request.is_none();
         all || node || request || driver

@@ -55,6 +55,8 @@ pub struct Line {
     pub about: About,
     /// What was seen.
     pub text: String,
+    /// What happened to the node, or what is wrong.
+    pub of_node: bool,
 }
 
 /// What the run says about itself before it begins.
@@ -263,7 +265,7 @@ impl Witness {
 
     pub(crate) fn violate(&mut self, check: Check, about: About, text: impl Into<String>) {
         let text = text.into();
-        self.note(about, || format!("{VIOLATION} {}: {text}", check.as_str()));
+        self.note_of(about, true, || format!("{VIOLATION} {}: {text}", check.as_str()));
         if self.violation.is_none() {
             self.violation = Some(Violation {
                 check,
@@ -275,12 +277,17 @@ impl Witness {
     }
 
     pub(crate) fn note(&mut self, about: About, text: impl FnOnce() -> String) {
+        self.note_of(about, false, text);
+    }
+
+    fn note_of(&mut self, about: About, of_node: bool, text: impl FnOnce() -> String) {
         if self.expect.trace {
             let at_us = self.now_us;
             self.lines.push(Line {
                 at_us,
                 about,
                 text: text(),
+                of_node,
             });
         }
     }
@@ -329,7 +336,7 @@ impl Witness {
 
     /// What happens to the node.
     pub fn node_event(&mut self, event: NodeEvent<'_>) {
-        self.note(About::default(), || format!("node: {event:?}"));
+        self.note_of(About::default(), true, || format!("node: {event:?}"));
         match event {
             NodeEvent::Started { wall_offset_us, .. } => {
                 self.node.boots.push((wall_offset_us, self.now_us));
