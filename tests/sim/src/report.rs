@@ -41,6 +41,7 @@ struct Totals {
     messages: u64,
     steps: u64,
     faults: BTreeMap<&'static str, u64>,
+    reached: BTreeMap<&'static str, u64>,
     counts: Counts,
     failures: Vec<(u64, Violation)>,
 }
@@ -130,6 +131,10 @@ fn add(totals: &mut Totals, seed: u64, runs: u64, outcome: Outcome) {
     for (name, count) in outcome.summary.faults {
         *totals.faults.entry(name).or_default() += count;
     }
+    let shifts_over = ("shifts off whose memory ended", outcome.shifts_over);
+    for (name, count) in outcome.summary.reached.into_iter().chain([shifts_over]) {
+        *totals.reached.entry(name).or_default() += count;
+    }
     totals.counts.add_all(&outcome.counts);
     if let Some(violation) = outcome.violation {
         totals.failures.push((seed, violation));
@@ -157,6 +162,10 @@ fn print_totals(totals: &Totals, elapsed: Duration, cpu_s: f64) {
     );
     println!("faults:");
     for (name, count) in &totals.faults {
+        println!("  {count:>9}  {name}");
+    }
+    println!("limits met:");
+    for (name, count) in &totals.reached {
         println!("  {count:>9}  {name}");
     }
     println!("checks:");

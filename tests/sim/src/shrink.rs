@@ -150,7 +150,7 @@ type With<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Case));
 /// Without one kind of mischief each.
 fn calm_clients(case: &Case, with: With<'_>) {
     type Knob = fn(&mut Case) -> &mut u32;
-    let knobs: [Knob; 25] = [
+    let knobs: [Knob; 27] = [
         |case| &mut case.temper.by_http,
         |case| &mut case.temper.vanish,
         |case| &mut case.temper.double,
@@ -162,6 +162,8 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.temper.garbage,
         |case| &mut case.temper.silent,
         |case| &mut case.temper.violate,
+        |case| &mut case.temper.clog,
+        |case| &mut case.temper.babble,
         |case| &mut case.temper.give_up,
         |case| &mut case.habits.twins,
         |case| &mut case.habits.repeats,

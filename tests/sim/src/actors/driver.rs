@@ -45,6 +45,9 @@ pub struct Driver {
     hours: Hours,
     temper: Temper,
     sockets: Vec<Socket>,
+    /// The offer that it last had.
+    last_offer: Option<Offer>,
+    babbled: bool,
     /// Says nothing on this one.
     silent: Option<Conn>,
     next_conn: u32,
@@ -64,6 +67,8 @@ impl Driver {
             hours,
             temper,
             sockets: Vec::new(),
+            last_offer: None,
+            babbled: false,
             silent: None,
             next_conn: 0,
             todo: Todo::new(),
@@ -277,6 +282,7 @@ impl Driver {
         if self.silent == Some(conn) {
             return;
         }
+        self.last_offer = Some(offer);
         if self.rng.chance(self.temper.vanish) {
             return self.abort(conn, "vanishes with an offer in hand", out);
         }
@@ -360,7 +366,11 @@ impl Driver {
             }
             Deed::Drive { trip, stage } => self.drive_on(trip, stage, out),
             Deed::Mischief => self.mischief(out),
-            Deed::ReadAgain(conn) => out.push(Action::Stall(conn, false)),
+            Deed::ReadAgain(conn) => {
+                let mut witness = self.witness.borrow_mut();
+                witness.at(self.now_us).socket_reads_again(self.me, conn.0);
+                out.push(Action::Stall(conn, false));
+            }
             Deed::OnShift => match self.socket() {
                 Some(conn) => self.say(conn, Say::Shift(true), out),
                 None => self.later(1_000, Deed::OnShift, out),

@@ -57,6 +57,12 @@ pub struct Temper {
     pub silent: u32,
     /// The driver breaks the protocol of WebSocket, in each round of mischief.
     pub violate: u32,
+    /// The driver asks for more than its connection holds and reads nothing, in each round of mischief.
+    pub clog: u32,
+    /// For so long, ms.
+    pub clog_ms: u64,
+    /// The driver says that it has an offer, more often than it may, once, in each round of mischief.
+    pub babble: u32,
     /// A trip is given up instead of completed.
     pub give_up: u32,
     /// Longest thinking about an offer, ms.

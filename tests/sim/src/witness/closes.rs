@@ -35,7 +35,9 @@ impl Witness {
             1012 => self.node.drains > 0 && is_retry_after(reason),
             // The answer to the driver's own close.
             1000 => self.socket(driver, conn).is_none_or(|socket| socket.closing),
-            _ => self.socket(driver, conn).is_none_or(|socket| socket.earned == Some(code)),
+            _ => self
+                .socket(driver, conn)
+                .is_none_or(|socket| socket.earned == Some(code)),
         };
         if !self.holds(Check::Caused, ok) {
             let text = format!("d{driver} was closed with {code} {reason:?} for no reason");
@@ -74,6 +76,43 @@ impl Witness {
         let alive = sockets.filter(lives).map(|socket| (socket.conn, socket.earned)).next();
         if !self.holds(Check::Caused, alive.is_none()) {
             let text = format!("d{driver} broke the protocol, and its socket is still open: {alive:?}");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
+    /// The driver has asked for more than its connection holds, and reads nothing from now on.
+    pub fn socket_clogged(&mut self, driver: Driver, conn: u32) {
+        let now_us = self.now_us;
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.clogged_us = now_us;
+        }
+    }
+
+    /// It reads again: after so long the node has given it up.
+    pub fn socket_reads_again(&mut self, driver: Driver, conn: u32) {
+        // Four sweeps make a stall, and the first may come at once.
+        let patience_ms = 2 * self.expect.output_stall_ms + 3 * self.expect.order_margin_ms;
+        let (now_us, booted_us) = (self.now_us, self.node.boots.last().map_or(0, |boot| boot.1));
+        if let Some(socket) = self.socket(driver, conn) {
+            let clogged_us = std::mem::take(&mut socket.clogged_us);
+            let long = clogged_us > booted_us && clogged_us + patience_ms * 1_000 < now_us;
+            if long && !socket.closing {
+                socket.given_up_us = now_us;
+            }
+        }
+    }
+
+    /// A socket that took nothing for too long is not there any more.
+    pub(super) fn check_given_up(&mut self, driver: Driver, conn: u32) {
+        let late_us = 3 * self.expect.order_margin_ms * 1_000 + SLACK_US;
+        let now_us = self.now_us;
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let since_us = socket.given_up_us;
+        let alive = since_us > 0 && !socket.closing && since_us + late_us < now_us;
+        if !self.holds(Check::Caused, !alive) {
+            let text = format!("d{driver} read nothing for too long until {since_us}, and its socket {conn} is open");
             self.violate(Check::Caused, About::driver(driver), text);
         }
     }

@@ -77,7 +77,10 @@ impl Witness {
         }
         let lasted = tried.way == ways::OPEN || tried.ended_at_ms > by_ms;
         if !self.holds(Check::AuditComplete, !lasted || tried.delivered_at_ms.is_some()) {
-            let text = format!("d{} had {offer} at {heard_ms}, and the audit lacks it: {tried:?}", tried.driver);
+            let text = format!(
+                "d{} had {offer} at {heard_ms}, and the audit lacks it: {tried:?}",
+                tried.driver
+            );
             self.violate(Check::AuditComplete, About::both(offer.request, tried.driver), text);
         }
     }

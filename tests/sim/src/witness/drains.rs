@@ -13,7 +13,10 @@ impl Witness {
     /// A call is answered as if the node took work: not by one that drains.
     pub(super) fn check_not_draining(&mut self, call: &Call) {
         if !self.holds(Check::Drains, !self.is_draining_at(call.sent_us)) {
-            let text = format!("{:?}, sent at {}, is answered well by a node that drains", call.ask, call.sent_us);
+            let text = format!(
+                "{:?}, sent at {}, is answered well by a node that drains",
+                call.ask, call.sent_us
+            );
             self.violate(Check::Drains, self.about(call.ask), text);
         }
     }

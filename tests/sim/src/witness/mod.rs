@@ -83,6 +83,8 @@ pub struct Expect {
     pub age_step_ms: u64,
     /// `heartbeat_ms`.
     pub heartbeat_ms: u64,
+    /// `off_shift_memory_ms`.
+    pub off_shift_memory_ms: u64,
     /// `output_stall_ms`.
     pub output_stall_ms: u64,
     /// `driver_ttl_ms`.
@@ -153,6 +155,7 @@ pub struct Witness {
     lines: Vec<Line>,
     now_us: u64,
     messages: u64,
+    shifts_over: u64,
     audited: bool,
 }
 
@@ -178,6 +181,7 @@ impl Witness {
             lines: Vec::new(),
             now_us: 0,
             messages: 0,
+            shifts_over: 0,
             audited: false,
             expect,
         }
@@ -223,6 +227,11 @@ impl Witness {
     /// How many messages drivers sent.
     pub fn messages(&self) -> u64 {
         self.messages
+    }
+
+    /// How many drivers came back available, since they had been off shift for longer than that is remembered.
+    pub fn shifts_over(&self) -> u64 {
+        self.shifts_over
     }
 
     /// At the end, when the auditor has not come through: who was not answered.

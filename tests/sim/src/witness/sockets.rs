@@ -159,6 +159,9 @@ impl Witness {
                 format!("d{driver} is offline, and never said so"),
             );
         }
+        if state == DriverState::Offline {
+            self.welcomed_off_shift(driver, opened_us);
+        }
         self.shift_told(driver, conn, state);
         self.check_trip_kept(driver, live, trip, state, opened_us);
     }

@@ -259,6 +259,8 @@ pub struct Driver {
     pub trips_spoken: Vec<Trip>,
     /// When it was there.
     pub spans: Vec<Span>,
+    /// When it said `offline` for the first time since it was last available, and for the last time, node time.
+    pub off_said_ms: Option<(u64, u64)>,
     /// When it first said `offline`, node time.
     pub first_off_ms: Option<u64>,
     /// When a socket of it was last over, simulated microseconds.
@@ -375,6 +377,10 @@ pub struct Socket {
     pub earned: Option<u16>,
     /// Since when, simulated microseconds.
     pub earned_us: u64,
+    /// Since when more waits for it than its connection holds, and it reads nothing, simulated microseconds; 0: never.
+    pub clogged_us: u64,
+    /// When it read again after a time that no node waits; 0: never.
+    pub given_up_us: u64,
 }
 
 impl Socket {

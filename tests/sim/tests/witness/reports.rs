@@ -286,6 +286,7 @@ fn a_seed_that_does_not_repeat_itself() {
         requests: 1,
         calls,
         messages: 0,
+        shifts_over: 0,
         summary: Summary {
             digest,
             ..Summary::default()

@@ -34,6 +34,7 @@ impl Story {
             inside_margin_ms: 10,
             age_step_ms: 1_000,
             heartbeat_ms: 1_000,
+            off_shift_memory_ms: 43_200_000,
             output_stall_ms: 10_000,
             driver_ttl_ms: 3_000,
             offer_timeout_ms: 8_000,
