@@ -343,6 +343,32 @@ fn an_id_that_is_used_again_begins_anew() {
     check(&[first, third, second], "seq 1 was told differently before");
 }
 
+/// What another node took over is nobody's here, whatever was recorded of it, until an image begins it anew; that may tell
+/// another story from where the other node went on.
+#[test]
+fn what_was_given_up_is_void() {
+    let id = every_step().request_id;
+    let given_up = || Record::GivenUp { request_id: id.clone() };
+    let other = RequestLog {
+        request_id: id.clone(),
+        log: [&log(2).log[..], &every_step().log[6..8]].concat(),
+    };
+    assert!(other.log[2] != log(3).log[2]);
+    let image = || Record::Image(other.clone());
+    assert_eq!(merge(&[&[steps(1, 4), given_up()]]).unwrap().requests.len(), 0);
+    for journals in [
+        &[&[steps(1, 4), given_up(), image()][..]][..],
+        &[&[steps(1, 4)], &[given_up(), image()]],
+    ] {
+        let replay = merge(journals).unwrap();
+        assert_eq!(replay.requests[&id], other);
+    }
+    assert!(merge(&[&[steps(1, 4), image()]]).is_err(), "a contradiction");
+    // Its beginning may be gone from the journal.
+    let dropped = Replay::merge(vec![left(owner(1, 0), 40, vec![steps(3, 4), given_up()])]).unwrap();
+    assert!(dropped.requests.is_empty() && dropped.tails.is_empty());
+}
+
 #[test]
 fn drivers_and_order() {
     let seen = |at_ms| Record::DriverSeen {
