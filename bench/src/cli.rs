@@ -20,7 +20,7 @@ use crate::plan;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
 use crate::server::{Cores, Install, Setup};
-use crate::{crash, soak};
+use crate::{crash, fleet, soak};
 
 /// Runs of a scenario that is measured, unless given.
 const RUNS: u32 = 3;
@@ -124,6 +124,8 @@ enum Scenario {
     Crash(crash::Options),
     /// Mixed load for an hour: memory, descriptors, slots and timers must stay flat
     Soak(soak::Options),
+    /// Three nodes with Redis and Cassandra, hurt in every way and audited; takeover, offers and records timed
+    Fleet(fleet::Options),
     /// The raw ring's server (what the scenarios start as their child)
     #[command(hide = true)]
     RawServer(lab::server::Arguments),
@@ -196,6 +198,11 @@ impl Cli {
                 let runs = self.common.runs.unwrap_or(1);
                 return crash::run(&self.common.install_of("crash")?, options, runs, json, html);
             }
+            Scenario::Fleet(options) => {
+                let runs = self.common.runs.unwrap_or(RUNS);
+                let install = self.common.install_of("fleet")?;
+                return fleet::run(&install, options, runs, self.common.strict, self.common.files());
+            }
             Scenario::Million(_) => self.common.refuse_runs("million")?,
             _ => {}
         }
@@ -258,6 +265,7 @@ impl Scenario {
             | Self::Million(_)
             | Self::Lab(_)
             | Self::Crash(_)
+            | Self::Fleet(_)
             | Self::Soak(_) => Vec::new(),
         }
     }

@@ -44,7 +44,8 @@ pub async fn run(world: &World, name: &str) -> Vec<ClassRound> {
 }
 
 async fn round(world: &World, driver: &Id) -> Option<ClassRound> {
-    let mut socket = Socket::connect(world.address, driver, &world.observer).await.ok()?;
+    let address = world.api.place_of(driver, 0).await?;
+    let mut socket = Socket::connect(address, driver, &world.observer).await.ok()?;
     let blocker = Id::from(format!("{driver}-first"));
     post(&world.api, driver, &blocker, "standard").await?;
     let (held, attempt) = next_offer(&mut socket).await?;
