@@ -287,6 +287,7 @@ impl Driver {
 
     fn welcomed(&mut self, state: &str, trip_id: Option<String>, heartbeat_ms: u64) {
         self.due.clear();
+        let heartbeat_ms = heartbeat_ms.min(self.world.tempo.silence_ms_max);
         self.heartbeat = Duration::from_millis(heartbeat_ms);
         let half_ms = (heartbeat_ms / 2).max(2);
         let first = self.jitter(half_ms / 2, half_ms);

@@ -110,7 +110,22 @@ impl Options {
     }
 
     fn rows(&self) -> impl Iterator<Item = &'static Row> {
-        ROWS.iter().filter(|row| self.is_asked(row.name, false))
+        let suits = |row: &&Row| row.suits(self.nodes, self.cassandra_nodes);
+        ROWS.iter().filter(|row| self.is_asked(row.name, false)).filter(suits)
+    }
+
+    /// # Errors
+    /// A row is asked for by name that takes more nodes.
+    fn check(&self) -> io::Result<()> {
+        let played: Vec<&str> = self.rows().map(|row| row.name).collect();
+        let is_speed = |name: &str| SPEED.iter().any(|(speed, _)| *speed == name);
+        let left_out = self.only.iter().find(|name| !is_speed(name) && !played.contains(&name.as_str()));
+        match left_out {
+            None => Ok(()),
+            Some(name) => Err(io::Error::other(format!(
+                "{name} takes more nodes: --nodes 3 --cassandra-nodes 3"
+            ))),
+        }
     }
 
     fn load(&self) -> Load {
@@ -138,6 +153,7 @@ pub fn run(
         list();
         return Ok(ExitCode::SUCCESS);
     }
+    options.check()?;
     node::kill_child_on_panic();
     node::allow_open_files(u64::from(options.drivers) * 2 + DESCRIPTORS).map_err(io::Error::other)?;
     let abilities = Abilities::of(install)?;
@@ -240,8 +256,7 @@ impl Stage<'_> {
 
     /// One row of the fault table, whatever becomes of it.
     async fn row(&mut self, services: &Services, row: &'static Row) -> io::Result<()> {
-        let size = usize::from(self.options.nodes);
-        let lacks = row.lacks(self.abilities, size, self.options.cassandra_nodes);
+        let lacks = row.lacks(self.abilities);
         let run = match lacks {
             Some(what) => table::missing(what),
             None => {
@@ -343,6 +358,7 @@ mod tests {
         assert_eq!(asked(&["--speed"]).unwrap(), ["offers", "takeover", "records"]);
         assert_eq!(asked(&["--faults"]).unwrap().len(), ROWS.len());
         assert_eq!(asked(&["--only", "steady,takeover"]).unwrap(), ["steady", "takeover"]);
+        assert_eq!(asked(&["--cassandra-nodes", "1", "--faults"]).unwrap().len(), ROWS.len() - 4);
         for bad in [&["--only", "nothing"][..], &["--cassandra-nodes", "2"], &["--faults", "--speed"]] {
             assert!(asked(bad).is_err(), "{bad:?}");
         }

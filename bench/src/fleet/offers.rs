@@ -31,8 +31,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(30);
 const REST_MAX: Duration = Duration::from_secs(20);
 /// Between two heartbeats of a driver.
 const PING_EVERY: Duration = Duration::from_secs(1);
-/// What stands in the names of counters of decisions by Cassandra (lightweight transactions).
-const LWT: &str = "lwt";
+/// The nodes' counter of decisions by Cassandra (lightweight transactions), by what was decided.
+const DECISIONS: &str = "dispatchd_cassandra_lwt_total";
 
 /// What issue and README promise.
 pub const GOALS: &[Goal] = &[Goal {
@@ -170,8 +170,7 @@ async fn decisions(town: &Town) -> BTreeMap<String, f64> {
     for index in 0..town.size() {
         let text = town.metrics(index).await.unwrap_or_default();
         for (name, value) in metrics::samples(&text) {
-            let is_counter = name.split('{').next().is_some_and(|family| family.ends_with("_total"));
-            if is_counter && name.contains(LWT) {
+            if name.split('{').next() == Some(DECISIONS) {
                 *found.entry(name.to_owned()).or_default() += value;
             }
         }

@@ -30,6 +30,7 @@ pub const TEMPO: Tempo = Tempo {
     deadline_ms: 12_000,
     busy_wait_ms: 1000,
     haste: 5,
+    silence_ms_max: 2000,
 };
 /// Over which drivers connect at the start, and how long most of them may take.
 const RAMP: Duration = Duration::from_secs(1);
@@ -41,6 +42,9 @@ const AFTER: Duration = Duration::from_secs(6);
 const END_MAX: Duration = Duration::from_millis(TEMPO.deadline_ms + 8000);
 /// Until what ended is in Cassandra.
 const CARRIED_MAX: Duration = Duration::from_secs(15);
+/// Gauges are this old at most, and nothing waits when they say so that often.
+const GAUGES_EVERY: Duration = Duration::from_millis(300);
+const CALM_LOOKS: u32 = 3;
 /// Longest load that is prepared for.
 const LOAD_MAX: Duration = Duration::from_secs(300);
 /// Audits of so many of the newest requests are read all the time, with this pause.
@@ -259,18 +263,16 @@ fn merge(by_node: &[BTreeMap<Id, FinalView>]) -> BTreeMap<Id, FinalView> {
 
 /// Waits until what the nodes have stored is in Cassandra, for a while.
 pub async fn until_carried(town: &Town) {
-    let since = Instant::now();
-    while since.elapsed() < CARRIED_MAX {
+    let (since, mut calm) = (Instant::now(), 0);
+    while since.elapsed() < CARRIED_MAX && calm < CALM_LOOKS {
         let mut waiting = 0.0;
         for index in 0..town.size() {
             let text = town.metrics(index).await.unwrap_or_default();
             waiting += super::metrics::sum(&text, "dispatchd_cassandra_backlog_commits").unwrap_or(1.0);
             waiting += super::metrics::sum(&text, "dispatchd_store_backlog_records").unwrap_or(1.0);
         }
-        if waiting == 0.0 {
-            return;
-        }
-        sleep(POLL).await;
+        calm = if waiting == 0.0 { calm + 1 } else { 0 };
+        sleep(GAUGES_EVERY).await;
     }
 }
 

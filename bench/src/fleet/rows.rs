@@ -129,22 +129,22 @@ pub const ROWS: &[Row] = &[
 ];
 
 impl Row {
-    /// What is not there of what this row is about; `None`: it can be played.
-    pub fn lacks(&self, abilities: Abilities, town_size: usize, cassandra_nodes: u8) -> Option<&'static str> {
-        let of_link = matches!(self.fault, Fault::Wire(Wire::Link, _));
-        if of_link && !abilities.links {
-            return Some("the nodes have no links: the program has no setting fleet_link_listen");
-        }
-        if of_link && town_size < 2 {
-            return Some("a link takes two nodes");
-        }
-        let of_one = matches!(
-            self.fault,
+    /// What the program does not have and this row is about; `None`: it can be played.
+    pub fn lacks(&self, abilities: Abilities) -> Option<&'static str> {
+        let is_of_link = matches!(self.fault, Fault::Wire(Wire::Link, _));
+        (is_of_link && !abilities.links).then_some("nodes have no links: the program has no setting fleet_link_listen")
+    }
+
+    /// Whether so many nodes of dispatchd and of Cassandra are enough for it.
+    pub fn suits(&self, nodes: u8, cassandra_nodes: u8) -> bool {
+        let (takes, takes_cassandra) = match self.fault {
+            Fault::Wire(Wire::Link, _) => (2, 1),
             Fault::Kill(Service::CassandraNode)
-                | Fault::Pause(Service::CassandraNode)
-                | Fault::Wire(Wire::CassandraNode, _)
-        );
-        (of_one && cassandra_nodes < 3).then_some("one Cassandra node of several takes --cassandra-nodes 3")
+            | Fault::Pause(Service::CassandraNode)
+            | Fault::Wire(Wire::CassandraNode, _) => (1, 3),
+            _ => (1, 1),
+        };
+        nodes >= takes && cassandra_nodes >= takes_cassandra
     }
 
     /// Longest time for which a dispatchd node is stopped, ms.
@@ -221,13 +221,13 @@ mod tests {
     fn names_are_unique_and_rows_say_what_they_lack() {
         let names: BTreeSet<&str> = ROWS.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), ROWS.len());
-        let lacking = |links, size, cassandra| -> Vec<&str> {
-            let abilities = Abilities { links };
-            let rows = ROWS.iter().filter(|row| row.lacks(abilities, size, cassandra).is_some());
+        let lacking = |links| -> Vec<&str> {
+            let rows = ROWS.iter().filter(|row| row.lacks(Abilities { links }).is_some());
             rows.map(|row| row.name).collect()
         };
-        assert_eq!(lacking(true, 3, 3), [""; 0]);
-        assert_eq!(lacking(false, 3, 3), ["link-stalled", "link-cut"]);
-        assert_eq!(lacking(true, 3, 1).len(), 4);
+        assert_eq!(lacking(true), [""; 0]);
+        assert_eq!(lacking(false), ["link-stalled", "link-cut"]);
+        let suiting = |nodes, cassandra| ROWS.iter().filter(|row| row.suits(nodes, cassandra)).count();
+        assert_eq!((suiting(3, 3), suiting(3, 1), suiting(1, 3)), (ROWS.len(), ROWS.len() - 4, ROWS.len() - 2));
     }
 }

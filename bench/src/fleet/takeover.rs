@@ -35,6 +35,8 @@ pub const KILL_MAX: Duration = Duration::from_secs(120);
 /// Time for an answer of the driver, ms, and for the search.
 const OFFER_TIMEOUT_MS: u64 = 60_000;
 const DEADLINE_MS: u64 = 90_000;
+/// After so long without an outcome the driver answers once more.
+const ANSWER_AGAIN: Duration = Duration::from_secs(1);
 /// Pause between two tries to connect.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -150,7 +152,6 @@ async fn offer_all(town: &Town, world: &World, victim: usize, kill: u32, run: &m
             timeout(OFFER_MAX, api?.offer(&post)).await.ok()??;
             let heard = timeout(OFFER_MAX, offer_of(&mut socket, &request)).await;
             heard.ok().flatten()?;
-            let (driver, request) = (driver, request);
             Some(Held {
                 driver,
                 request,
@@ -229,8 +230,7 @@ async fn take(world: &World, held: Held, killed: Instant) -> Told {
                 };
                 told.again.get_or_insert(killed.elapsed());
             }
-            session.answer(&request, 1, true).await;
-            if let Some(trip) = confirmed(&mut session, &request).await {
+            if let Some(trip) = accept(&mut session, &request).await {
                 told.confirmed = Some(killed.elapsed());
                 session.trip(&trip, "cancel").await;
                 until_free(&mut session).await;
@@ -258,6 +258,16 @@ async fn offer_of(socket: &mut Socket, request: &Id) -> Option<u32> {
             && *request_id == **request
         {
             return Some(attempt);
+        }
+    }
+}
+
+/// Accepts until the driver has the trip; `None`: the session is over.
+async fn accept(socket: &mut Socket, request: &Id) -> Option<Id> {
+    loop {
+        socket.answer(request, 1, true).await;
+        if let Ok(heard) = timeout(ANSWER_AGAIN, confirmed(socket, request)).await {
+            return heard;
         }
     }
 }

@@ -17,8 +17,6 @@ use super::proxy::{Flow, Pids, Proxy, Whose};
 use super::services::Services;
 use crate::server::Install;
 
-/// Between two heartbeats of a driver, ms: an app knows within two of them that its node is gone without a word.
-const HEARTBEAT_MS: u64 = 2000;
 /// How long a node that drains takes to send its drivers away, ms.
 const DRAIN_MS: u64 = 1000;
 /// How long a node may take to end after SIGTERM: `drain_ms` and the contract's 10 s, and a little.
@@ -108,7 +106,6 @@ impl Town {
         let points: Vec<String> = cassandra.iter().map(|proxy| proxy.address().to_string()).collect();
         let mut settings = vec![
             "shards=1".to_owned(),
-            format!("heartbeat_ms={HEARTBEAT_MS}"),
             format!("drain_ms={DRAIN_MS}"),
             format!("fleet_redis_url=redis://{}", redis.address()),
             format!("fleet_redis_prefix={name}:"),
