@@ -63,6 +63,9 @@ impl Api {
 
     /// A client of the nodes at `addresses`, at least one: calls go to each in turn, and to the next one when a node does
     /// not answer or cannot serve.
+    ///
+    /// # Panics
+    /// When there is none.
     pub fn of_fleet(http: Client, addresses: &[SocketAddr], observer: Arc<Observer>) -> Self {
         assert!(!addresses.is_empty(), "a fleet has nodes");
         Self {

@@ -187,7 +187,13 @@ impl EventLine {
     /// What it says, by which a consumer tells a repetition from news.
     pub fn saying(&self) -> Saying {
         let (kind, request) = (self.kind.clone(), self.request_id.clone());
-        (kind, request, self.trip_id.clone(), self.outcome.clone(), self.excluded.clone())
+        (
+            kind,
+            request,
+            self.trip_id.clone(),
+            self.outcome.clone(),
+            self.excluded.clone(),
+        )
     }
 }
 

@@ -3,7 +3,9 @@
 
 /// The sum of a family's samples over all labels; `None`: there is none.
 pub fn sum(text: &str, family: &str) -> Option<f64> {
-    let mut samples = samples(text).filter(|(name, _)| name.split('{').next() == Some(family)).peekable();
+    let mut samples = samples(text)
+        .filter(|(name, _)| name.split('{').next() == Some(family))
+        .peekable();
     samples.peek()?;
     Some(samples.map(|(_, value)| value).sum())
 }

@@ -47,9 +47,15 @@ const SERVICES_MAX: Duration = Duration::from_secs(600);
 const DESCRIPTORS: u64 = 2048;
 /// Names of the rows of speed, and what each is.
 const SPEED: [(&str, &str); 3] = [
-    ("offers", "POST → OFFER at 100/s, and how often Cassandra decides for it"),
+    (
+        "offers",
+        "POST → OFFER at 100/s, and how often Cassandra decides for it",
+    ),
     ("takeover", "from kill -9 of a node to its offers re-sent by others"),
-    ("records", "rows per second into Cassandra: batches beside single inserts"),
+    (
+        "records",
+        "rows per second into Cassandra: batches beside single inserts",
+    ),
 ];
 
 /// The stage.
@@ -90,7 +96,9 @@ pub struct Options {
 fn known_row(text: &str) -> Result<String, String> {
     let mut names = ROWS.iter().map(|row| row.name).chain(SPEED.map(|(name, _)| name));
     let known = names.any(|name| name == text);
-    known.then(|| text.to_owned()).ok_or_else(|| "no such row; --list names them".to_owned())
+    known
+        .then(|| text.to_owned())
+        .ok_or_else(|| "no such row; --list names them".to_owned())
 }
 
 fn parse_cassandra_nodes(text: &str) -> Result<u8, String> {
@@ -119,7 +127,10 @@ impl Options {
     fn check(&self) -> io::Result<()> {
         let played: Vec<&str> = self.rows().map(|row| row.name).collect();
         let is_speed = |name: &str| SPEED.iter().any(|(speed, _)| *speed == name);
-        let left_out = self.only.iter().find(|name| !is_speed(name) && !played.contains(&name.as_str()));
+        let left_out = self
+            .only
+            .iter()
+            .find(|name| !is_speed(name) && !played.contains(&name.as_str()));
         match left_out {
             None => Ok(()),
             Some(name) => Err(io::Error::other(format!(
@@ -257,13 +268,12 @@ impl Stage<'_> {
     /// One row of the fault table, whatever becomes of it.
     async fn row(&mut self, services: &Services, row: &'static Row) -> io::Result<()> {
         let lacks = row.lacks(self.abilities);
-        let run = match lacks {
-            Some(what) => table::missing(what),
-            None => {
-                let played = timeout(ROW_MAX + row.lasts, self.act(services, row)).await;
-                let played = played.unwrap_or_else(|_| Err(io::Error::other("it hangs")));
-                table::run_of(row, played)
-            }
+        let run = if let Some(what) = lacks {
+            table::missing(what)
+        } else {
+            let played = timeout(ROW_MAX + row.lasts, self.act(services, row)).await;
+            let played = played.unwrap_or_else(|_| Err(io::Error::other("it hangs")));
+            table::run_of(row, played)
         };
         eprintln!("{:<22} {}", row.name, table::word(&run));
         self.add(row.kept_as, run, &[]);
@@ -358,8 +368,15 @@ mod tests {
         assert_eq!(asked(&["--speed"]).unwrap(), ["offers", "takeover", "records"]);
         assert_eq!(asked(&["--faults"]).unwrap().len(), ROWS.len());
         assert_eq!(asked(&["--only", "steady,takeover"]).unwrap(), ["steady", "takeover"]);
-        assert_eq!(asked(&["--cassandra-nodes", "1", "--faults"]).unwrap().len(), ROWS.len() - 4);
-        for bad in [&["--only", "nothing"][..], &["--cassandra-nodes", "2"], &["--faults", "--speed"]] {
+        assert_eq!(
+            asked(&["--cassandra-nodes", "1", "--faults"]).unwrap().len(),
+            ROWS.len() - 4
+        );
+        for bad in [
+            &["--only", "nothing"][..],
+            &["--cassandra-nodes", "2"],
+            &["--faults", "--speed"],
+        ] {
             assert!(asked(bad).is_err(), "{bad:?}");
         }
     }

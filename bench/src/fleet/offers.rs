@@ -95,7 +95,9 @@ async fn drive(api: Api, observer: Arc<Observer>, driver: Id, freed: UnboundedSe
                 Ok(ToDriver::Welcome { state, .. }) if state == "available" => {
                     let _ = freed.send(Id::clone(&driver));
                 }
-                Ok(ToDriver::Offer { request_id, attempt, .. }) => {
+                Ok(ToDriver::Offer {
+                    request_id, attempt, ..
+                }) => {
                     socket.answer(&request_id.into(), attempt, true).await;
                 }
                 Ok(ToDriver::State {
@@ -213,12 +215,18 @@ fn figures(
     let mut run = Run::default();
     run.add("requests", "", due.len() as f64);
     run.add("unserved_calls", "", unserved);
-    for (name, seen) in [("post_to_202", &answered), ("post_to_offer", &offered), ("post_to_confirmed", &confirmed)] {
+    for (name, seen) in [
+        ("post_to_202", &answered),
+        ("post_to_offer", &offered),
+        ("post_to_confirmed", &confirmed),
+    ] {
         let mut latencies = Latencies::new();
         for (request, due) in due {
             match seen.get(&**request) {
                 Some(at) => latencies.record(at.saturating_sub(*due).as_nanos() as u64),
-                None => run.faults.add("not answered, offered or confirmed", || format!("{request}: no {name}")),
+                None => run
+                    .faults
+                    .add("not answered, offered or confirmed", || format!("{request}: no {name}")),
             }
         }
         run.add(format!("{name}_p50"), "ms", latencies.quantile_ms(0.5));

@@ -12,7 +12,7 @@ use dispatchd::demo::audit::{self, Verdict};
 use dispatchd::demo::city::City;
 use dispatchd::demo::drivers::{self, World};
 use dispatchd::demo::engine::Engine;
-use dispatchd::demo::messages::{AuditView, Id};
+use dispatchd::demo::messages::{AuditView, Id, is_end};
 use dispatchd::demo::observe::{Allowance, ClassRound, Evidence, FinalView, Observer, Seen, total};
 use dispatchd::demo::{Tempo, classes, readback};
 use tokio::task::JoinSet;
@@ -35,9 +35,10 @@ pub const TEMPO: Tempo = Tempo {
 /// Over which drivers connect at the start, and how long most of them may take.
 const RAMP: Duration = Duration::from_secs(1);
 const CONNECT_MAX: Duration = Duration::from_secs(20);
-/// Load before the fault, and after it was mended.
+/// Load before the fault, and after it was mended: until all is well, or so long.
 const BEFORE: Duration = Duration::from_secs(4);
-const AFTER: Duration = Duration::from_secs(6);
+const AFTER: std::ops::Range<Duration> = Duration::from_secs(4)..Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What everything open may take to end after the last POST.
 const END_MAX: Duration = Duration::from_millis(TEMPO.deadline_ms + 8000);
 /// Until what ended is in Cassandra.
@@ -94,10 +95,8 @@ pub async fn play(town: &mut Town, services: &Services, row: &Row, load: Load) -
     sleep(row.lasts).await;
     row.mend(town, services).await?;
     let mended = crowd.observer.elapsed();
-    sleep(AFTER).await;
+    let times = crowd.until_well(fault, mended).await;
     crowd.engine.stop();
-    let end = crowd.observer.elapsed();
-    let times = Times { fault, mended, end };
     crowd.until_over().await;
     let class_rounds = crowd.class_rounds().await;
     let ended = town.ended();
@@ -183,6 +182,20 @@ impl Crowd {
         })
     }
 
+    /// Goes on with the load until clients see that all is well, or for as long as they may wait for that.
+    async fn until_well(&self, fault: Duration, mended: Duration) -> Times {
+        loop {
+            sleep(LOOK_EVERY).await;
+            let end = self.observer.elapsed();
+            let times = Times { fault, mended, end };
+            let after = end.saturating_sub(mended);
+            let is_well = || Figures::of(&self.observer.snapshot(), times).well_after.is_some();
+            if after >= AFTER.end || (after >= AFTER.start && is_well()) {
+                return times;
+            }
+        }
+    }
+
     /// Waits until every request and trip has ended; what has not in time is the auditor's to say.
     async fn until_over(&self) {
         let over = async {
@@ -224,12 +237,24 @@ pub async fn evidence(
     class_rounds: Vec<ClassRound>,
     pause_ms: u64,
 ) -> io::Result<(Evidence, Vec<BTreeMap<Id, FinalView>>)> {
-    let posted = readback::posted(&world.observer.snapshot());
-    let reading = world.api.each().map(|api| {
-        let posted = posted.clone();
-        async move { readback::finals(&api, posted).await }
-    });
-    let by_node = futures_util::future::join_all(reading).await;
+    let mut open = readback::posted(&world.observer.snapshot());
+    let mut by_node: Vec<BTreeMap<Id, FinalView>> = world.api.each().map(|_| BTreeMap::new()).collect();
+    let since = Instant::now();
+    // Nothing is late before its deadline.
+    while !open.is_empty() {
+        let reading = world.api.each().map(|api| {
+            let open = open.clone();
+            async move { readback::finals(&api, open).await }
+        });
+        for (known, read) in by_node.iter_mut().zip(futures_util::future::join_all(reading).await) {
+            known.extend(read);
+        }
+        if since.elapsed() > Duration::from_millis(world.tempo.deadline_ms) {
+            break;
+        }
+        open.retain(|request| by_node.iter().any(|finals| is_open(finals.get(request))));
+        sleep(POLL).await;
+    }
     let streams = readback::streams_again(&world.api).await;
     let events_again =
         streams.map_err(|error| io::Error::other(format!("an event stream cannot be read again: {error}")))?;
@@ -243,6 +268,12 @@ pub async fn evidence(
         fleet: Some(Allowance { pause_ms }),
     };
     Ok((evidence, by_node))
+}
+
+/// Whether a node shows it as not ended.
+fn is_open(view: Option<&FinalView>) -> bool {
+    let view = view.and_then(|view| view.view.as_ref());
+    view.is_some_and(|view| !is_end(&view.state))
 }
 
 /// Of each request what the first node says that knows it, and what another node says as the second reading.

@@ -59,7 +59,8 @@ pub fn judge(evidence: &Evidence, by_node: &[BTreeMap<Id, FinalView>], times: Ti
     for (request, known) in &evidence.finals {
         for step in known.audit.iter().flat_map(|audit| &audit.events) {
             let reason = step.detail.as_ref().and_then(|detail| detail.get("reason")?.as_str());
-            let (Some(driver), "OFFER_REFUSED", Some("offline")) = (&step.driver_id, step.event.as_str(), reason) else {
+            let (Some(driver), "OFFER_REFUSED", Some("offline")) = (&step.driver_id, step.event.as_str(), reason)
+            else {
                 continue;
             };
             let Some(at) = Duration::from_millis(step.at_ms).checked_sub(evidence.started_unix) else {
@@ -69,7 +70,9 @@ pub fn judge(evidence: &Evidence, by_node: &[BTreeMap<Id, FinalView>], times: Ti
                 continue;
             }
             let of_driver = sessions.get(driver.as_str()).map_or(&[][..], Vec::as_slice);
-            let connected = of_driver.iter().any(|(from, to)| *from + SURE <= at && at + SURE <= *to);
+            let connected = of_driver
+                .iter()
+                .any(|(from, to)| *from + SURE <= at && at + SURE <= *to);
             reach.check(!connected, || {
                 let node = step.node.as_deref().unwrap_or("?");
                 format!("{request}: {driver} was refused as offline by {node} while it was connected")

@@ -56,10 +56,30 @@ const LONG_S: u64 = 10;
 /// All rows.
 pub const ROWS: &[Row] = &[
     row!("steady", "nothing", SHORT_S, Fault::Nothing),
-    row!("redis-killed", "Redis: kill -9, started again empty", SHORT_S, Fault::Kill(Service::Redis)),
-    row!("redis-stopped", "Redis: SIGSTOP, SIGCONT", SHORT_S, Fault::Pause(Service::Redis)),
-    row!("redis-stalled", "nodes and Redis: nothing passes", SHORT_S, Fault::Wire(Wire::Redis, Flow::Stall)),
-    row!("redis-cut", "nodes and Redis: connections reset", SHORT_S, Fault::Wire(Wire::Redis, Flow::Cut)),
+    row!(
+        "redis-killed",
+        "Redis: kill -9, started again empty",
+        SHORT_S,
+        Fault::Kill(Service::Redis)
+    ),
+    row!(
+        "redis-stopped",
+        "Redis: SIGSTOP, SIGCONT",
+        SHORT_S,
+        Fault::Pause(Service::Redis)
+    ),
+    row!(
+        "redis-stalled",
+        "nodes and Redis: nothing passes",
+        SHORT_S,
+        Fault::Wire(Wire::Redis, Flow::Stall)
+    ),
+    row!(
+        "redis-cut",
+        "nodes and Redis: connections reset",
+        SHORT_S,
+        Fault::Wire(Wire::Redis, Flow::Cut)
+    ),
     row!(
         "lease-lost",
         "one node and Redis: nothing passes, until its lease is over",
@@ -114,9 +134,24 @@ pub const ROWS: &[Row] = &[
         SHORT_S,
         Fault::Wire(Wire::Cassandra, Flow::Cut),
     ),
-    row!("link-stalled", "two nodes: nothing passes between them", SHORT_S, Fault::Wire(Wire::Link, Flow::Stall)),
-    row!("link-cut", "two nodes: connections between them reset", SHORT_S, Fault::Wire(Wire::Link, Flow::Cut)),
-    row!("node-killed", "one node: kill -9, started again", LONG_S, Fault::NodeKilled),
+    row!(
+        "link-stalled",
+        "two nodes: nothing passes between them",
+        SHORT_S,
+        Fault::Wire(Wire::Link, Flow::Stall)
+    ),
+    row!(
+        "link-cut",
+        "two nodes: connections between them reset",
+        SHORT_S,
+        Fault::Wire(Wire::Link, Flow::Cut)
+    ),
+    row!(
+        "node-killed",
+        "one node: kill -9, started again",
+        LONG_S,
+        Fault::NodeKilled
+    ),
     row!("node-stopped", "one node: SIGSTOP, SIGCONT", LONG_S, Fault::NodePaused),
     row!(
         "node-alone",
@@ -124,8 +159,18 @@ pub const ROWS: &[Row] = &[
         LONG_S,
         Fault::Wire(Wire::NodeAlone, Flow::Stall),
     ),
-    row!("node-restarted", "one node: SIGTERM, started again", 0, Fault::NodeRestarted),
-    row!("rolling-restart", "all nodes, one after the other: SIGTERM, started again", 0, Fault::AllRestarted),
+    row!(
+        "node-restarted",
+        "one node: SIGTERM, started again",
+        0,
+        Fault::NodeRestarted
+    ),
+    row!(
+        "rolling-restart",
+        "all nodes, one after the other: SIGTERM, started again",
+        0,
+        Fault::AllRestarted
+    ),
 ];
 
 impl Row {
@@ -228,6 +273,9 @@ mod tests {
         assert_eq!(lacking(true), [""; 0]);
         assert_eq!(lacking(false), ["link-stalled", "link-cut"]);
         let suiting = |nodes, cassandra| ROWS.iter().filter(|row| row.suits(nodes, cassandra)).count();
-        assert_eq!((suiting(3, 3), suiting(3, 1), suiting(1, 3)), (ROWS.len(), ROWS.len() - 4, ROWS.len() - 2));
+        assert_eq!(
+            (suiting(3, 3), suiting(3, 1), suiting(1, 3)),
+            (ROWS.len(), ROWS.len() - 4, ROWS.len() - 2)
+        );
     }
 }

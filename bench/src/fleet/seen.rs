@@ -28,7 +28,8 @@ pub struct Times {
 pub struct Figures {
     /// Calls and connects that were not served at once, by what the client got.
     pub errors: BTreeMap<String, u64>,
-    /// Requests whose first offer was on a driver's socket more than [`LATE`] after the first POST, or never.
+    /// Requests whose first offer was on a driver's socket more than [`LATE`] after the first POST, or never (and
+    /// which had not ended by then).
     pub late: u64,
     /// Of these, never.
     pub never: u64,
@@ -47,6 +48,8 @@ pub struct Figures {
 struct Wait {
     posted: Duration,
     offered: Option<Duration>,
+    /// It ended without an offer that anybody heard.
+    over: Option<Duration>,
     patient: bool,
 }
 
@@ -72,7 +75,7 @@ impl Figures {
                 continue;
             }
             figures.requests += 1;
-            let until = wait.offered.unwrap_or(times.end);
+            let until = wait.offered.or(wait.over).unwrap_or(times.end);
             if until > wait.posted + LATE {
                 figures.late += 1;
                 figures.never += u64::from(wait.offered.is_none());
@@ -105,12 +108,18 @@ fn waits(observations: &[Observation]) -> BTreeMap<&str, Wait> {
                 waits.entry(request).or_insert(Wait {
                     posted: observation.at,
                     offered: None,
+                    over: None,
                     patient: *patient,
                 });
             }
             Seen::Socket(_, OnSocket::Offer { request, .. }) => {
                 if let Some(wait) = waits.get_mut(&**request) {
                     wait.offered.get_or_insert(observation.at);
+                }
+            }
+            Seen::Api(OnApi::Event(event)) if matches!(&*event.kind, "REQUEST_CANCELLED" | "REQUEST_UNFULFILLED") => {
+                if let Some(wait) = waits.get_mut(&*event.request_id) {
+                    wait.over.get_or_insert(observation.at);
                 }
             }
             _ => {}
@@ -134,7 +143,7 @@ fn calm_from(bad: &[(Duration, Duration)], from: Duration, until: Duration) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dispatchd::demo::messages::Id;
+    use dispatchd::demo::messages::{EventLine, Id};
 
     const TIMES: Times = Times {
         fault: Duration::from_secs(10),
@@ -167,6 +176,15 @@ mod tests {
             expires_at_ms: 0,
         };
         at(ms, Seen::Socket("d".into(), what))
+    }
+
+    fn ended(ms: u64, request: &str) -> Observation {
+        let event = EventLine {
+            kind: "REQUEST_CANCELLED".into(),
+            request_id: request.into(),
+            ..EventLine::default()
+        };
+        at(ms, Seen::Api(OnApi::Event(event)))
     }
 
     fn unserved(ms: u64) -> Observation {
@@ -203,7 +221,10 @@ mod tests {
     #[test]
     fn errors_are_counted_and_the_time_until_calm_is_measured() {
         // Before the fault: not its doing.
-        let found = figures(vec![unserved(9000), unserved(10_500), unserved(12_000), unserved(21_000)], 0..0);
+        let found = figures(
+            vec![unserved(9000), unserved(10_500), unserved(12_000), unserved(21_000)],
+            0..0,
+        );
         assert_eq!(found.errors, [("refused".to_owned(), 3)].into());
         assert_eq!(found.well_despite, Some(Duration::from_secs(2)));
         assert_eq!(found.well_after, Some(Duration::from_secs(1)));
@@ -214,15 +235,36 @@ mod tests {
 
     #[test]
     fn late_offers_and_silence_are_found() {
-        let more = vec![posted(12_000, "slow", false), offer(21_500, "slow"), posted(13_000, "lost", false)];
+        let more = vec![
+            posted(12_000, "slow", false),
+            offer(21_500, "slow"),
+            posted(13_000, "lost", false),
+        ];
         let found = figures(more, 12..21);
         assert_eq!((found.late, found.never), (2, 1));
         assert_eq!(found.gap, Duration::from_millis(9995));
         // The one that is never offered is late to the end.
         assert_eq!((found.well_despite, found.well_after), (None, None));
-        let more = vec![posted(12_000, "slow", false), offer(21_500, "slow"), posted(12_000, "waits", true)];
+        let more = vec![
+            posted(12_000, "slow", false),
+            offer(21_500, "slow"),
+            posted(12_000, "waits", true),
+        ];
         let found = figures(more, 12..21);
         assert_eq!((found.late, found.never), (1, 0));
-        assert_eq!((found.well_despite, found.well_after), (None, Some(Duration::from_millis(1500))));
+        assert_eq!(
+            (found.well_despite, found.well_after),
+            (None, Some(Duration::from_millis(1500)))
+        );
+        // Cancelled before it was late; given up while it was.
+        let more = vec![
+            posted(12_000, "a", false),
+            ended(12_500, "a"),
+            posted(12_000, "b", false),
+            ended(15_000, "b"),
+        ];
+        let found = figures(more, 12..13);
+        assert_eq!((found.late, found.never), (1, 1));
+        assert_eq!(found.well_despite, Some(Duration::from_secs(5)));
     }
 }

@@ -173,7 +173,10 @@ impl Drop for Services {
         for script in ["redis.sh", "cassandra.sh"] {
             let wiped = self.command(script).arg("wipe").status();
             if !wiped.is_ok_and(|status| status.success()) {
-                eprintln!("dispatchd-bench: {script} wipe failed; look into {}", self.data.display());
+                eprintln!(
+                    "dispatchd-bench: {script} wipe failed; look into {}",
+                    self.data.display()
+                );
             }
         }
     }

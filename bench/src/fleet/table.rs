@@ -61,7 +61,11 @@ pub fn run_of(row: &Row, played: io::Result<Played>) -> Run {
         run.add(format!("checks_{}", verdict.number), "", verdict.checks as f64);
         run.add(format!("violations_{}", verdict.number), "", verdict.violations as f64);
         let example = match verdict {
-            Verdict { violations: 1.., examples, .. } => examples.join("; "),
+            Verdict {
+                violations: 1..,
+                examples,
+                ..
+            } => examples.join("; "),
             Verdict { checks: 0, .. } => "could not be checked".to_owned(),
             _ => continue,
         };
@@ -71,14 +75,19 @@ pub fn run_of(row: &Row, played: io::Result<Played>) -> Run {
     run.add("violations_reach", "", played.reach.violations as f64);
     if played.reach.violations > 0 {
         let (count, examples) = (played.reach.violations, played.reach.examples.join("; "));
-        run.faults.merge("any node answers for any driver and request".to_owned(), count, examples);
+        run.faults.merge(
+            "any node answers for any driver and request".to_owned(),
+            count,
+            examples,
+        );
     }
     if played.figures.well_after.is_none() {
         let example = || "errors or late offers until shortly before the end of the load".to_owned();
         run.faults.add("not well again", example);
     }
     if row.may_fail_nothing() && not_taken > 0 {
-        run.faults.merge("requests that no node took".to_owned(), not_taken, String::new());
+        run.faults
+            .merge("requests that no node took".to_owned(), not_taken, String::new());
     }
     for end in played.ended {
         run.faults.add("a node ended by itself", || end);
@@ -102,7 +111,10 @@ fn figures(seen: &Figures, run: &mut Run) {
 
 /// Prints everything and gives the goals beside what was measured.
 pub fn print(reports: &[ScenarioReport]) -> Vec<report::Verdict> {
-    let rows: Vec<&ScenarioReport> = reports.iter().filter(|report| report.name.starts_with(ROW_PREFIX)).collect();
+    let rows: Vec<&ScenarioReport> = reports
+        .iter()
+        .filter(|report| report.name.starts_with(ROW_PREFIX))
+        .collect();
     if !rows.is_empty() {
         print_faults(&rows);
     }
@@ -119,8 +131,23 @@ pub fn print(reports: &[ScenarioReport]) -> Vec<report::Verdict> {
 fn print_faults(rows: &[&ScenarioReport]) {
     let mut table = report::table();
     table.set_header([
-        "fault", "posted", "accepted", "errors seen", "no offer, s", "over 1 s", "well in fault, s", "well after, s",
-        "1", "2", "3", "4", "5", "6", "7", "any node", "",
+        "fault",
+        "posted",
+        "accepted",
+        "errors seen",
+        "no offer, s",
+        "over 1 s",
+        "well in fault, s",
+        "well after, s",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "any node",
+        "",
     ]);
     for report in rows {
         for run in &report.runs {

@@ -101,7 +101,9 @@ pub async fn run(town: &mut Town, kills: u32) -> io::Result<Run> {
         for told in kill_and_hear(town, &world, victim, held).await {
             match told.again {
                 Some(after) => again.record(after.as_nanos() as u64),
-                None if told.is_near => run.faults.add("offers not heard again", || format!("kill {}", kill + 1)),
+                None if told.is_near => run
+                    .faults
+                    .add("offers not heard again", || format!("kill {}", kill + 1)),
                 None => {}
             }
             match told.confirmed {
@@ -120,7 +122,11 @@ pub async fn run(town: &mut Town, kills: u32) -> io::Result<Run> {
     }
     run.add("lost", "", lost);
     if lost > 0.0 {
-        run.faults.merge("offers that could not be taken after the kill".to_owned(), lost as u64, String::new());
+        run.faults.merge(
+            "offers that could not be taken after the kill".to_owned(),
+            lost as u64,
+            String::new(),
+        );
     }
     judge(town, &world, &mut run).await?;
     Ok(run)
@@ -132,7 +138,11 @@ async fn offer_all(town: &Town, world: &World, victim: usize, kill: u32, run: &m
     let mut offering = JoinSet::new();
     for number in 0..NEAR + FAR {
         let is_near = number < NEAR;
-        let at = if is_near { victim } else { (victim + 1) % addresses.len() };
+        let at = if is_near {
+            victim
+        } else {
+            (victim + 1) % addresses.len()
+        };
         let (world, address) = (world.clone(), addresses[at]);
         let api = world.api.each().nth(victim);
         offering.spawn(async move {
@@ -149,9 +159,15 @@ async fn offer_all(town: &Town, world: &World, victim: usize, kill: u32, run: &m
                 first,
                 body,
             };
-            timeout(OFFER_MAX, api?.offer(&post)).await.ok()??;
-            let heard = timeout(OFFER_MAX, offer_of(&mut socket, &request)).await;
-            heard.ok().flatten()?;
+            let offering = async {
+                api?.offer(&post).await?;
+                offer_of(&mut socket, &request).await
+            };
+            if timeout(OFFER_MAX, offering).await.ok().flatten().is_none() {
+                socket.vanish();
+                world.api.cancel(&request).await;
+                return None;
+            }
             Some(Held {
                 driver,
                 request,
@@ -214,15 +230,13 @@ async fn take(world: &World, held: Held, killed: Instant) -> Told {
     }
     let taking = async {
         for tries in 0.. {
-            let mut session = match socket.take() {
-                Some(session) => session,
-                None => match connect(world, &driver, tries).await {
-                    Some(session) => session,
-                    None => {
-                        sleep(RETRY).await;
-                        continue;
-                    }
-                },
+            let session = match socket.take() {
+                Some(session) => Some(session),
+                None => connect(world, &driver, tries).await,
+            };
+            let Some(mut session) = session else {
+                sleep(RETRY).await;
+                continue;
             };
             if is_near || tries > 0 {
                 let Some(_) = offer_of(&mut session, &request).await else {
@@ -240,7 +254,9 @@ async fn take(world: &World, held: Held, killed: Instant) -> Told {
         }
     };
     // What is not heard by then is lost, as the caller counts it.
-    let _ = timeout(AGAIN_MAX, taking).await;
+    if timeout(AGAIN_MAX, taking).await.is_err() {
+        world.api.cancel(&request).await;
+    }
     told
 }
 

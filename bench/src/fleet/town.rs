@@ -63,7 +63,9 @@ impl Abilities {
         let text = String::from_utf8_lossy(&shown.stdout);
         if !text.contains("fleet_redis_url") {
             let program = install.program.display();
-            return Err(io::Error::other(format!("{program} config show names no settings of a fleet")));
+            return Err(io::Error::other(format!(
+                "{program} config show names no settings of a fleet"
+            )));
         }
         Ok(Self {
             links: text.contains(LINK_LISTEN),

@@ -86,7 +86,9 @@ fn what_a_fleet_may_not_do_either() {
         };
         run.stream.push(other);
     });
-    check_in_fleet(3, "steps audited before", |run| run.before[4].event = "OFFER_REVOKED".into());
+    check_in_fleet(3, "steps audited before", |run| {
+        run.before[4].event = "OFFER_REVOKED".into()
+    });
     check_in_fleet(3, "steps audited before", |run| run.before.swap(3, 4));
     // The same cursor of another stream is not the event that was read.
     check_in_fleet(3, "is gone or changed", |run| run.stream[0].stream = 1);
