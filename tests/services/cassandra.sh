@@ -193,13 +193,15 @@ begin() { # directory
     local openings flags directory="$1"
     read -r -a flags <<<"$CASSANDRA_JAVA"
     mapfile -t openings < <(java_openings)
-    # Not in the foreground it closes its output before it says that it is up.
+    # Not in the foreground it closes its output before it says that it is up. Nodes that start together make their own tables at
+    # once, and would ask each other only after a minute for what they missed.
     launch "$directory" java -Xms"$CASSANDRA_HEAP" -Xmx"$CASSANDRA_HEAP" -Xss256k -XX:+UseSerialGC \
         -XX:+ExitOnOutOfMemoryError "${flags[@]}" "-javaagent:$JARS/jamm-0.4.0.jar" "${openings[@]}" \
         -Djava.security.manager=allow -Dcassandra-foreground=true "-Dcassandra.config=file://$directory/cassandra.yaml" \
         "-Dcassandra.storagedir=$directory" "-Dcassandra.triggers_dir=$directory/triggers" \
         "-Dlogback.configurationFile=$directory/logback.xml" \
         -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=1000 \
+        -Dcassandra.migration_delay_ms=500 -Dcassandra.schema_pull_interval_ms=1000 \
         -Dcassandra.superuser_setup_delay_ms=0 \
         -cp "$JARS/*" org.apache.cassandra.service.CassandraDaemon
 }

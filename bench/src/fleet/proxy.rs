@@ -67,6 +67,9 @@ pub struct Proxy {
 
 /// Bytes taken over at once.
 const CHUNK_BYTES: usize = 16 << 10;
+/// For an address that is still in use.
+const BIND_TRIES: u32 = 50;
+const BIND_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection to the service may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
@@ -76,7 +79,7 @@ impl Proxy {
     /// # Errors
     /// The address cannot be had.
     pub async fn start(listen: SocketAddrV4, target: SocketAddrV4, pids: &Pids) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+        let listener = bind(listen).await?;
         let address = listener.local_addr()?;
         let count = pids.lock().unwrap_or_else(PoisonError::into_inner).len();
         let rules = watch::Sender::new(Rules {
@@ -113,6 +116,17 @@ impl Drop for Proxy {
         // The connections' tasks see that the rules are gone.
         self.accepts.abort();
     }
+}
+
+/// Binds, after the listener of an earlier proxy is gone, which ends soon after it was dropped.
+async fn bind(address: SocketAddrV4) -> io::Result<TcpListener> {
+    for _ in 0..BIND_TRIES {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(BIND_PAUSE).await,
+            bound => return bound,
+        }
+    }
+    TcpListener::bind(address).await
 }
 
 async fn accept(listener: TcpListener, target: SocketAddr, rules: watch::Receiver<Rules>, pids: Pids) {

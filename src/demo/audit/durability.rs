@@ -20,7 +20,7 @@ pub fn still_there(ledger: &Ledger<'_>, verdict: &mut Verdict) {
             let kept = file.audit().is_some_and(|after| is_kept(before, after));
             verdict.check(kept, || {
                 let steps = before.events.len();
-                format!("{request}: the {steps} steps audited before are not those that the audit has now")
+                format!("{request}: the {steps} steps audited before the kill are not how the audit has them now")
             });
         }
     }
