@@ -91,6 +91,9 @@ pub struct Options {
     /// Decides every choice of the clients
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Leave the directory with the logs and data of all nodes
+    #[arg(long)]
+    pub keep: bool,
 }
 
 fn known_row(text: &str) -> Result<String, String> {
@@ -198,6 +201,9 @@ pub fn run(
         }
         Ok::<_, io::Error>(stage.reports)
     })?;
+    if options.keep {
+        println!("logs and data are in {}", home.keep().display());
+    }
     let verdicts = table::print(&reports);
     let document = report::document(&environment(), &reports, &verdicts);
     if let Some(path) = files.0 {
