@@ -72,6 +72,29 @@ fn a_host_that_has_everything_is_good() {
 }
 
 #[test]
+fn the_table_of_connections_is_read_and_left_to_the_boot() {
+    let root = tempfile::tempdir().unwrap();
+    let host = good_host(root.path());
+    let name = "net.ipv4.tcp_ehash_entries";
+    let file = "proc/sys/net/ipv4/tcp_ehash_entries";
+    assert_eq!(verdict(&host, name), Verdict::Absent, "older kernels do not say");
+    write(root.path(), file, "1048576\n");
+    assert_eq!(verdict(&host, name), Verdict::Good("1048576".into()));
+    // A namespace that shares the host's table.
+    write(root.path(), file, "-2097152\n");
+    assert_eq!(verdict(&host, name), Verdict::Good("2097152".into()));
+    write(root.path(), file, "-262144\n");
+    assert_eq!(verdict(&host, name), Verdict::Off("262144".into()));
+    let (status, text) = printed(|out| apply_command(&host, false, out));
+    assert_eq!(status, 1, "{text}");
+    assert!(
+        text.contains("by hand: net.ipv4.tcp_ehash_entries (now 262144): `thash_entries=1048576`"),
+        "{text}"
+    );
+    assert_eq!(fs::read_to_string(root.path().join(file)).unwrap(), "-262144\n");
+}
+
+#[test]
 fn cores_are_kept_awake_by_a_request_that_the_check_finds() {
     let root = tempfile::tempdir().unwrap();
     let host = good_host(root.path());
@@ -259,7 +282,7 @@ fn the_files_of_tuning_say_what_the_table_says() {
             Remedy::Script(path) | Remedy::Service(path) => {
                 assert!(tuning.join("..").join(path).exists(), "{path} is missing");
             }
-            Remedy::Sysctl | Remedy::File => {}
+            Remedy::Sysctl | Remedy::File | Remedy::Boot(_) => {}
         }
         assert!(!line.why.is_empty() && !line.effect.is_empty(), "{}", line.name);
     }

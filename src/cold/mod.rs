@@ -11,6 +11,7 @@
 pub mod archive;
 #[cfg(feature = "fleet")]
 pub mod cassandra;
+pub mod claims;
 pub mod embedded;
 pub mod ended_ids;
 pub mod handle;
@@ -19,9 +20,11 @@ pub mod registry;
 
 #[cfg(feature = "fleet")]
 pub use cassandra::{Cassandra, CassandraConfig};
+pub use claims::{Claims, ClaimsHandle};
 pub use embedded::{FleetLink, Store, StoreConfig, StoreHealth, Surroundings};
 pub use ended_ids::EndedIds;
 pub use handle::{Full, StoreHandle, Waker};
 pub use port::{
-    Answer, Commit, DriverRecord, EndedRequest, EventsPage, Fault, FromStore, Query, RecordsPage, Source, StoreError,
+    Answer, Commit, DriverRecord, EndedRequest, EventsPage, FarRequest, Fault, FromStore, Query, RecordsPage, Source,
+    StoreError,
 };

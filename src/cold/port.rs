@@ -103,6 +103,21 @@ pub struct EndedRequest {
     pub ended_at_ms: UnixMs,
 }
 
+/// A request as the fleet's store has it, open or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarRequest {
+    /// Every step that was decided, and the receipts that were kept, oldest first.
+    pub log: RequestLog,
+    /// Which node made them: the first of its steps, counted from 0, and its name; the first begins at 0.
+    pub nodes: Vec<(usize, CompactString)>,
+    /// Its owner: the node that decides, or that decided last.
+    pub owner: CompactString,
+    /// Its trip, when it was accepted.
+    pub trip_id: Option<TripId>,
+    /// Since when nothing can change any more; `None`: it is open.
+    pub ended_at_ms: Option<UnixMs>,
+}
+
 /// A question to the store. Its answer comes as [`FromStore::Answer`] with the same token.
 ///
 /// `Records`, `Events` and `AckEvents` see everything that the same shard committed before asking. `Request`, `Trip`
@@ -154,8 +169,8 @@ pub enum Query {
 pub enum Answer {
     /// To [`Query::Request`]; `None`: never ended here, or older than the retention.
     Request(Option<Box<EndedRequest>>),
-    /// To [`Query::Request`], in a fleet: it ended on the node of this name.
-    RequestElsewhere(Box<EndedRequest>, CompactString),
+    /// To [`Query::Request`], in a fleet: what all nodes' store has of it.
+    RequestElsewhere(Box<FarRequest>),
     /// To [`Query::Trip`].
     Trip(Option<Box<EndedRequest>>),
     /// To [`Query::Driver`]; `None`: never seen.

@@ -390,4 +390,10 @@ pub enum Record {
         /// In order, not empty.
         entries: Vec<LogEntry>,
     },
+    /// Another node owns this request from here on: what was recorded of it is void, and an image begins it anew should it come
+    /// back.
+    GivenUp {
+        /// Whose.
+        request_id: RequestId,
+    },
 }

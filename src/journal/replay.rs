@@ -197,6 +197,10 @@ impl Replay {
                 self.beginning(request_id, log)
                     .map_err(|cause| (request_id.clone(), cause))?;
             }
+            Record::GivenUp { request_id } => {
+                self.requests.remove(request_id);
+                self.tails.remove(request_id);
+            }
             Record::DriverSeen { driver_id, at_ms } => {
                 let seen = self.drivers_seen.entry(driver_id.clone()).or_insert(*at_ms);
                 *seen = (*seen).min(*at_ms);
@@ -296,7 +300,8 @@ fn request_of(record: &Record) -> Option<&RequestId> {
     match record {
         Record::Steps { request_id, .. }
         | Record::Image(RequestLog { request_id, .. })
-        | Record::ImageRest { request_id, .. } => Some(request_id),
+        | Record::ImageRest { request_id, .. }
+        | Record::GivenUp { request_id } => Some(request_id),
         Record::DriverSeen { .. } | Record::OffShift { .. } => None,
     }
 }

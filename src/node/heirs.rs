@@ -1,8 +1,8 @@
 //! Who inherits what recovery found.
 
 use crate::fsm::ids::{DriverId, home_shard};
-use crate::fsm::request::{Request, RequestEffect, ToDriver};
-use crate::shard::Inheritance;
+use crate::fsm::request::{Request, RequestEffect};
+use crate::shard::{Inheritance, is_over};
 
 /// What each of `shards` shards inherits: the requests at home there, and what its drivers have to know.
 pub(super) fn distribute(
@@ -19,9 +19,7 @@ pub(super) fn distribute(
             let RequestEffect::Driver { driver_id, message } = effect else {
                 continue;
             };
-            // An offer whose time ended while nobody ran is shown to nobody again: its request times it out.
-            let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= now_ms);
-            if !is_over {
+            if !is_over(&message, now_ms) {
                 let home = usize::from(home_shard(driver_id.hash64(), shards));
                 heirs[home].bindings.push((driver_id, request.id().clone(), message));
             }

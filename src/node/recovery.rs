@@ -48,6 +48,7 @@ fn newest_of(record: &Record) -> UnixMs {
         | Record::Image(RequestLog { log: entries, .. })
         | Record::ImageRest { entries, .. } => entries.last().map_or(0, |entry| entry.at_ms),
         Record::DriverSeen { at_ms, .. } | Record::OffShift { at_ms, .. } => *at_ms,
+        Record::GivenUp { .. } => 0,
     }
 }
 
@@ -73,6 +74,10 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
         match record {
             Record::DriverSeen { driver_id, at_ms } => commit.driver_seen = Some((driver_id, at_ms)),
             Record::OffShift { driver_id, at_ms, off } => commit.off_shift = Some((driver_id, at_ms, off)),
+            Record::GivenUp { request_id } => {
+                known.remove(&request_id);
+                continue;
+            }
             // An image says again what the store was told before it was written.
             Record::Image(RequestLog { request_id, log }) => {
                 tell(&mut known, &request_id, 1, log)?;

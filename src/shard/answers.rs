@@ -11,17 +11,23 @@ use crate::fsm::request::{ApiAnswer, Asker, ReplyTo, Request, RequestEffect, Req
 use crate::fsm::types::RequestLog;
 use crate::wire::api::{self, RequestView, ResponseOutcome};
 use crate::wire::respond::{Problem, Reply};
+use compact_str::CompactString;
 use std::collections::VecDeque;
 
 impl<P: Platform> Shard<P> {
     /// Answers from an ended request of this node that only the store has.
     pub(super) fn answer_stored(&mut self, ended: EndedRequest, letters: VecDeque<Letter>) {
-        let node = self.config.node_id.clone();
-        self.answer_from_store(ended, letters, &node);
+        let nodes = [(0, self.config.node_id.clone())];
+        self.answer_from_store(ended, letters, &nodes);
     }
 
-    /// Answers from an ended request that only a store has: the same actor, for a moment. `node` had it.
-    pub(super) fn answer_from_store(&mut self, ended: EndedRequest, letters: VecDeque<Letter>, node: &str) {
+    /// Answers from an ended request that only a store has: the same actor, for a moment. `nodes` as in [`api::audit`].
+    pub(super) fn answer_from_store(
+        &mut self,
+        ended: EndedRequest,
+        letters: VecDeque<Letter>,
+        nodes: &[(usize, CompactString)],
+    ) {
         let mut request = match Request::restored(ended.log) {
             Ok(request) => request,
             Err(error) => {
@@ -46,7 +52,7 @@ impl<P: Platform> Shard<P> {
                 },
                 Letter::TripCancelled { reason, reply, .. } => RequestEvent::TripCancelled { reason, reply },
                 Letter::View { audit, reply, .. } => {
-                    let answer = view(&request, audit, node);
+                    let answer = view(&request, request.log().len(), audit, nodes);
                     self.answer(reply, answer);
                     continue;
                 }
@@ -179,15 +185,16 @@ fn encode(request_id: &RequestId, answer: ApiAnswer) -> Result<Reply, Problem> {
     })
 }
 
-pub(super) fn view(request: &Request, audit: bool, node: &str) -> Reply {
-    // While drivers are asked, what was decided before is not on its way to the disk yet, perhaps not even the request
-    // itself: it is not shown.
-    let handed_over;
-    let fold = if request.persisted_log().len() == request.log().len() {
+/// The request as its first `shown` steps leave it: what comes after them is not decided yet, or not durable. `nodes` as in
+/// [`api::audit`].
+pub(super) fn view(request: &Request, shown: usize, audit: bool, nodes: &[(usize, CompactString)]) -> Reply {
+    let steps = &request.log()[..shown];
+    let before;
+    let fold = if shown == request.log().len() {
         request.fold()
-    } else if let Ok(fold) = Fold::of(request.persisted_log()) {
-        handed_over = fold;
-        &handed_over
+    } else if let Ok(fold) = Fold::of(steps) {
+        before = fold;
+        &before
     } else {
         return Problem::no_such_request().into_reply();
     };
@@ -195,9 +202,9 @@ pub(super) fn view(request: &Request, audit: bool, node: &str) -> Reply {
     if audit {
         let log = RequestLog {
             request_id: request.id().clone(),
-            log: request.persisted_log().to_vec(),
+            log: steps.to_vec(),
         };
-        return api::audit(&log, state, node);
+        return api::audit(&log, state, nodes);
     }
     let (attempt, driver_id) = fold.current();
     api::request_view(&RequestView {

@@ -248,9 +248,22 @@ impl<P: Platform> Shard<P> {
         }
         match (ask, answer) {
             (Ask::Request(request_id), From::Request(ended)) => self.request_looked_up(&request_id, ended),
-            (Ask::Request(request_id), From::RequestElsewhere(ended, node)) => {
+            (Ask::Request(request_id), From::RequestElsewhere(far)) => {
                 let letters = self.requests.unpark(&request_id);
-                self.answer_from_store(*ended, letters, &node);
+                self.answer_far(*far, letters);
+            }
+            (Ask::Audit(reply), From::RequestElsewhere(far)) => {
+                let state = crate::fsm::fold::Fold::of(&far.log.log).map(|fold| fold.state());
+                let answer = state.map_or_else(
+                    |_| Problem::not_durable().into_reply(),
+                    |state| api::audit(&far.log, state, &far.nodes),
+                );
+                self.answer(reply, answer);
+            }
+            (Ask::Audit(reply), From::Request(_)) => self.answer(reply, Problem::not_durable().into_reply()),
+            (Ask::Trip(trip_id), From::RequestElsewhere(far)) => {
+                let letters = self.requests.parked_trips.remove(&trip_id).unwrap_or_default();
+                self.answer_far(*far, letters);
             }
             (Ask::Request(request_id), From::Failed(error)) => {
                 self.request_lookup_failed(&request_id, &problem_of(error));
@@ -282,7 +295,11 @@ impl<P: Platform> Shard<P> {
                 self.answer(reply, api::events_acked(&consumer, cursor));
             }
             (
-                Ask::Driver(_, reply) | Ask::Records(_, _, reply) | Ask::Events(reply) | Ask::Acked(_, reply),
+                Ask::Driver(_, reply)
+                | Ask::Records(_, _, reply)
+                | Ask::Events(reply)
+                | Ask::Audit(reply)
+                | Ask::Acked(_, reply),
                 From::Failed(error),
             ) => {
                 self.answer(reply, problem_of(error).into_reply());

@@ -34,6 +34,8 @@ pub(super) enum After {
     },
     /// Only what the store is told.
     Feed(Box<Commit>),
+    /// The request with this key leaves memory: another node has it.
+    Forget { key: u32 },
     /// Nothing.
     Nothing,
 }
@@ -41,7 +43,10 @@ pub(super) enum After {
 impl After {
     /// Nobody waits for the record: it may wait for one that somebody waits for.
     fn is_patient(&self) -> bool {
-        matches!(self, Self::Steps { wait: false, .. } | Self::Feed(_))
+        matches!(
+            self,
+            Self::Steps { wait: false, .. } | Self::Feed(_) | Self::Forget { .. }
+        )
     }
 }
 
@@ -85,7 +90,7 @@ pub(super) struct Durable<File> {
 }
 
 impl<File> Durable<File> {
-    pub(super) fn new(writer: Writer, source: Source) -> Self {
+    pub(super) fn new(writer: Writer, incarnation: u64, shard: u16) -> Self {
         Self {
             writer,
             files: HashMap::new(),
@@ -103,7 +108,7 @@ impl<File> Durable<File> {
             imaging_bytes: 0,
             imaging_from_bytes: 0,
             imaged: 0,
-            source,
+            source: Source { incarnation, shard },
         }
     }
 
@@ -248,6 +253,7 @@ impl<P: Platform> Shard<P> {
             match after {
                 After::Steps { key, from, to, wait } => self.steps_committed(lsn, key, from, to, wait),
                 After::Feed(commit) => self.feed(Commit { lsn, ..*commit }),
+                After::Forget { key } => self.forget_request(key),
                 After::Nothing => {}
             }
         }
@@ -296,7 +302,8 @@ impl<P: Platform> Shard<P> {
         fold::published(request.id(), log, from, request.fold(), &mut commit.published);
         fold::rows(request.id(), log, from, request.fold(), &mut commit.rows);
         if request.fold().is_closed() && to == request.log().len() {
-            commit.ended = Some(EndedRequest {
+            // Of one that other nodes had a part of, what all nodes' store has is the whole.
+            commit.ended = (!entry.is_foreign).then(|| EndedRequest {
                 log: RequestLog {
                     request_id: request.id().clone(),
                     log: log.to_vec(),
@@ -305,6 +312,9 @@ impl<P: Platform> Shard<P> {
                 ended_at_ms: log.last().map_or(0, |entry| entry.at_ms),
             });
             self.durable.ended.push_back((lsn, key));
+            if let Some(claims) = &self.claims {
+                claims.handle.over(request.id().clone(), request.fold().received_at_ms);
+            }
         }
         self.count_steps(key, from, to);
         if !commit.published.is_empty() || !commit.rows.is_empty() || commit.ended.is_some() {
@@ -445,8 +455,11 @@ impl<P: Platform> Shard<P> {
 
     /// Writes a request's whole log again: one record, or a few when it is too long for one.
     pub(super) fn image(&mut self, key: u32) {
-        let request = &self.requests.slab[key as usize].request;
-        let (request_id, log) = (request.id().clone(), request.persisted_log().to_vec());
+        let entry = &self.requests.slab[key as usize];
+        let (request_id, log) = (
+            entry.request.id().clone(),
+            entry.request.log()[..entry.journaled].to_vec(),
+        );
         let records = image_records(&RequestLog { request_id, log }, self.durable.writer.record_bytes_max());
         let mut first_lsn = Lsn::MAX;
         for record in records {

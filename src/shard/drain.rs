@@ -104,7 +104,9 @@ impl<P: Platform> Shard<P> {
         }
         let after_ms = now_ms - *drain.all_away_ms.get_or_insert(now_ms);
         let answered = after_ms >= limits::DRAIN_ANSWERS_MS || !self.connections.is_talking();
-        let stored = self.durable.is_settled()
+        let is_settled = self.durable.is_settled() && self.claims_are_settled();
+        let Some(drain) = &mut self.draining else { return false };
+        let stored = is_settled
             || (after_ms >= limits::DRAIN_STORE_MS && self.durable.writer.is_idle())
             || after_ms >= limits::DRAIN_JOURNAL_MS;
         if !answered || !stored {

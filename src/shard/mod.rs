@@ -10,6 +10,7 @@
 mod account;
 mod answers;
 mod calls;
+mod claims;
 mod clock;
 mod commit;
 mod connections;
@@ -34,6 +35,7 @@ mod stalls;
 mod throttle;
 mod timer;
 
+pub(crate) use claims::is_over;
 pub use clock::Clock;
 use letter::Letter;
 pub use letter::{Mail, mail};
@@ -89,6 +91,8 @@ pub(crate) fn home_of_request(id: &RequestId, shards: u16) -> u16 {
 #[derive(Debug)]
 pub(crate) enum Ask {
     Request(RequestId),
+    /// The audit of a request of this node that another one had before.
+    Audit(ReplyTo),
     Trip(TripId),
     /// Whether a driver that connected was ever seen.
     Known(DriverId),
@@ -135,6 +139,8 @@ pub struct Shard<P: Platform> {
     drivers: Drivers,
     /// What there is of the fleet's registry, when there is a fleet.
     fleet: Option<registry::Fleet>,
+    /// How requests are owned, when nodes share their store.
+    claims: Option<claims::Claims>,
     requests: Requests,
     /// API calls of this shard's connections that have no answer yet.
     calls: Slab<ConnId>,
@@ -185,15 +191,12 @@ impl<P: Platform> Shard<P> {
             writer,
             files,
             registry,
+            claims,
         } = parts;
         let mail = mail.into_mailbox();
         let now_us = clock.now_us();
         let now_ms = now_us / 1_000;
         mail.open(ring.ring_fd());
-        let source = crate::cold::port::Source {
-            incarnation,
-            shard: index,
-        };
         Self {
             index,
             shards,
@@ -202,6 +205,7 @@ impl<P: Platform> Shard<P> {
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
             fleet: registry.map(|handle| registry::Fleet::new(handle, &config)),
+            claims: claims.map(claims::Claims::new),
             config,
             shared,
             clock,
@@ -213,7 +217,7 @@ impl<P: Platform> Shard<P> {
             store,
             store_health,
             housekeeper: files,
-            durable: Durable::new(writer, source),
+            durable: Durable::new(writer, incarnation, index),
             adopted: Vec::new(),
             bindings: None,
             segment_retry_at_ms: 0,
@@ -255,7 +259,11 @@ impl<P: Platform> Shard<P> {
         for index in 0..self.adopted.len() {
             self.image(self.adopted[index]);
         }
-        self.bindings = Some(bindings);
+        // In a fleet it is not known yet whose these requests are: drivers are told when they are this node's again.
+        self.bindings = Some(if self.claims.is_some() { Vec::new() } else { bindings });
+        for key in &self.adopted {
+            self.requests.slab[*key as usize].is_dormant = self.claims.is_some();
+        }
         // The first segment is asked for before the first sleep.
         self.step();
     }
@@ -274,9 +282,12 @@ impl<P: Platform> Shard<P> {
 
     /// Goes on with what was inherited, and serves from now on.
     pub fn open(&mut self, listener: <P::Ring as Ring>::Listener) {
-        for key in std::mem::take(&mut self.adopted) {
-            self.resume(key);
+        let adopted = std::mem::take(&mut self.adopted);
+        match &mut self.claims {
+            Some(claims) => claims.dormant = adopted,
+            None => adopted.into_iter().for_each(|key| self.resume(key)),
         }
+        self.hear_claims();
         self.net.listen(listener);
         // What was resumed is submitted, and its receivers are woken, before the first sleep.
         self.step();
@@ -395,6 +406,9 @@ impl<P: Platform> Shard<P> {
         self.resume_drivers();
         self.hear_store();
         self.hear_registry();
+        if self.bindings.is_none() {
+            self.hear_claims();
+        }
         self.read_letters();
         self.read_own_letters();
         self.take_in();
@@ -453,7 +467,7 @@ impl<P: Platform> Shard<P> {
 
     /// Whether the journal takes more at its present pace.
     fn journal_keeps_up(&self) -> bool {
-        self.durable.writer.backlog_bytes() < self.config.journal_backlog_bytes_max
+        self.durable.writer.backlog_bytes() < self.config.journal_backlog_bytes_max && self.claims_keep_up()
     }
 
     fn keep_durable(&self) {

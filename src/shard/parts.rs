@@ -3,9 +3,9 @@
 
 use super::Mail;
 use super::platform::Platform;
-use crate::cold::StoreHealth;
 use crate::cold::handle::StoreHandle;
 use crate::cold::registry::RegistryHandle;
+use crate::cold::{ClaimsHandle, StoreHealth};
 use crate::config::Config;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::{Request, ToDriver};
@@ -70,6 +70,8 @@ pub struct Parts<P: Platform> {
     pub files: P::Files,
     /// Its way to the fleet's registry, which wakes the ring; none without a fleet.
     pub registry: Option<RegistryHandle>,
+    /// Its way to who owns requests, which wakes the ring; none without a store that nodes share.
+    pub claims: Option<ClaimsHandle>,
 }
 
 /// What recovery found for a shard.

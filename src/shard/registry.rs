@@ -355,6 +355,9 @@ impl<P: Platform> Shard<P> {
                 FromRegistry::Claimed { token, session } => self.claimed(token, session),
                 FromRegistry::Moved { driver_id, session } => self.driver_moved(&driver_id, session),
                 FromRegistry::Nodes(nodes) => {
+                    if let Some(claims) = self.claims.as_ref().filter(|_| self.index == 0) {
+                        claims.handle.nodes_seen(Arc::clone(&nodes));
+                    }
                     if let Some(fleet) = &mut self.fleet {
                         fleet.nodes = nodes;
                     }
@@ -401,7 +404,9 @@ impl<P: Platform> Shard<P> {
         let now_ms = self.now_ms;
         let Some(fleet) = &mut self.fleet else { return };
         let planned = fleet.flush_at_ms;
+        let known = fleet.generation;
         fleet.keep(&self.drivers, now_ms);
+        let is_back = known != 0 && fleet.generation != known;
         let (flush_at_ms, backlog) = (fleet.flush_at_ms, fleet.backlog());
         if flush_at_ms != planned
             && let Some(at_ms) = flush_at_ms
@@ -409,5 +414,9 @@ impl<P: Platform> Shard<P> {
             self.wake_at(at_ms);
         }
         self.metrics().registry_backlog.set(backlog as u64);
+        if is_back {
+            // The lease may have lapsed meanwhile, and others have taken over from this node.
+            self.check_ownership();
+        }
     }
 }

@@ -3,7 +3,6 @@
 
 use super::Platform;
 use super::answers::view;
-use super::commit::After;
 use super::index::KeyIndex;
 use super::latency::{self, Begun};
 use super::{Letter, Shard, Timer};
@@ -11,7 +10,7 @@ use crate::cold::port::{EndedRequest, Query};
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::queue::ClassQueue;
 use crate::fsm::request::{Defaults, ReplyTo, Request, RequestEffect, RequestEvent};
-use crate::fsm::types::{OfferRequest, Priority, Record};
+use crate::fsm::types::{OfferRequest, Priority};
 use crate::fsm::wheel::TimerId;
 use crate::journal::Lsn;
 use crate::limits;
@@ -31,6 +30,16 @@ pub(super) struct Entry {
     begun: Option<Begun>,
     /// Waits for a driver who is offered to another request.
     waits: bool,
+    /// Steps that the journal has or is getting; what comes after them is on its way to the fleet's store.
+    pub(super) journaled: usize,
+    /// Steps that the fleet's store has.
+    pub(super) stored: u32,
+    /// How often the request changed its owner.
+    pub(super) epoch: u32,
+    /// Another node decided some of it.
+    pub(super) is_foreign: bool,
+    /// Of the last boot: not known yet whose it is.
+    pub(super) is_dormant: bool,
 }
 
 /// What has come for an id that is not in memory.
@@ -45,13 +54,13 @@ struct Parked {
 pub(super) struct Requests {
     pub(super) slab: Pages<Entry>,
     by_id: KeyIndex,
-    trips: HashMap<TripId, u32>,
+    pub(super) trips: HashMap<TripId, u32>,
     /// Ids that the store is being asked about or that wait to be taken in, with what has come for them meanwhile.
     parked: HashMap<RequestId, Parked>,
     /// How many of them have no offer: somebody speaks of an id that is not in memory.
     lookups: usize,
     /// Trips that the store is being asked about.
-    parked_trips: HashMap<TripId, VecDeque<Letter>>,
+    pub(super) parked_trips: HashMap<TripId, VecDeque<Letter>>,
     /// New requests that the store does not know, waiting to be taken in.
     pub(super) ingress: ClassQueue<RequestId>,
 }
@@ -111,7 +120,7 @@ impl Requests {
         self.parked.len() - self.lookups
     }
 
-    fn find(&self, id: &RequestId) -> Option<u32> {
+    pub(super) fn find(&self, id: &RequestId) -> Option<u32> {
         self.by_id
             .find(id.hash64(), |key| self.slab[key as usize].request.id() == id)
     }
@@ -126,6 +135,11 @@ impl Requests {
             posted_us,
             begun: None,
             waits: false,
+            journaled: 0,
+            stored: 0,
+            epoch: 0,
+            is_foreign: false,
+            is_dormant: false,
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
@@ -270,8 +284,12 @@ impl<P: Platform> Shard<P> {
             deadline_ms: self.config.deadline_ms,
         };
         let mut effects = std::mem::take(&mut self.request_effects);
+        let kept = self.claims.is_some().then(|| Box::new(offer.clone()));
         let request = Request::received(offer, reply, defaults, self.now_ms, &mut effects);
         let key = self.requests.insert(request, posted_us);
+        if let (Some(claims), Some(kept)) = (&mut self.claims, kept) {
+            claims.keep_offer(key, kept);
+        }
         self.metrics().requests_open.inc();
         self.apply_request(key, effects, self.now_us);
     }
@@ -279,11 +297,15 @@ impl<P: Platform> Shard<P> {
     /// A request that was open when the node stopped. Its drivers know already.
     pub(super) fn adopt(&mut self, request: Request) -> u32 {
         let trip_id = request.fold().trip.as_ref().map(|trip| trip.trip_id.clone());
+        let (journaled, is_open) = (request.log().len(), !request.is_closed());
         let key = self.requests.insert(request, self.now_us);
+        self.requests.slab[key as usize].journaled = journaled;
         if let Some(trip_id) = trip_id {
             self.requests.trips.insert(trip_id, key);
         }
-        self.metrics().requests_open.inc();
+        if is_open {
+            self.metrics().requests_open.inc();
+        }
         key
     }
 
@@ -332,6 +354,10 @@ impl<P: Platform> Shard<P> {
     }
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
+        if self.requests.slab[key as usize].is_dormant {
+            let why = "the request is being taken over from the last boot of its node";
+            return self.refuse_letter(&letter, &Problem::new(503, "not_durable", why));
+        }
         match letter {
             Letter::Offer { offer, reply, at_us } => {
                 let entry = &mut self.requests.slab[key as usize];
@@ -361,11 +387,20 @@ impl<P: Platform> Shard<P> {
                 self.step_request(key, RequestEvent::TripCancelled { reason, reply }, self.now_us);
             }
             // Its drivers are being asked and nothing of it is on its way to the disk: it may never have been.
-            Letter::View { .. } if self.requests.slab[key as usize].request.persisted_log().is_empty() => {
+            Letter::View { .. } if self.requests.slab[key as usize].journaled == 0 => {
                 self.unknown(letter);
             }
+            Letter::View {
+                request_id,
+                audit: true,
+                reply,
+            } if self.requests.slab[key as usize].is_foreign => {
+                self.ask(Query::Request(request_id), super::Ask::Audit(reply));
+            }
             Letter::View { audit, reply, .. } => {
-                let answer = view(&self.requests.slab[key as usize].request, audit, &self.config.node_id);
+                let entry = &self.requests.slab[key as usize];
+                let nodes = [(0, self.config.node_id.clone())];
+                let answer = view(&entry.request, entry.journaled, audit, &nodes);
                 let call = reply.call;
                 self.post_durably(
                     reply.shard,
@@ -432,25 +467,6 @@ impl<P: Platform> Shard<P> {
         let entry = &mut self.requests.slab[key as usize];
         let decided = &entry.request.log()[from..to];
         entry.begun = latency::begun(decided, entry.posted_us, event_us, entry.begun);
-    }
-
-    fn persist(&mut self, key: u32, from: usize, to: usize, wait: bool) {
-        let request = &self.requests.slab[key as usize].request;
-        let record = Record::Steps {
-            request_id: request.id().clone(),
-            first_seq: from as u32 + 1,
-            entries: request.log()[from..to].to_vec(),
-        };
-        if let Some(trip) = &request.fold().trip
-            && request.log()[from..to]
-                .iter()
-                .any(|entry| matches!(entry.step, crate::fsm::types::Step::TripCreated { .. }))
-        {
-            self.requests.trips.insert(trip.trip_id.clone(), key);
-        }
-        let lsn = self.append(&record, After::Steps { key, from, to, wait });
-        let entry = &mut self.requests.slab[key as usize];
-        entry.first_lsn = entry.first_lsn.min(lsn);
     }
 
     fn arm_request(&mut self, key: u32, at_ms: Option<u64>) {

@@ -261,11 +261,12 @@ fn audits() {
             log,
         },
         RequestState::Accepted,
-        "node-1",
+        &[(0, "node-1".into()), (3, "node-2".into())],
     );
     check(&document, "/v1/dispatch/audit/{request_id}", "get", &reply);
     let audit: Value = serde_json::from_slice(&reply.body).unwrap();
-    for event in audit["events"].as_array().unwrap() {
+    for (index, event) in audit["events"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(event["node"], if index < 3 { "node-1" } else { "node-2" });
         document.check_exactly("/components/schemas/AuditEvent", event);
         document.check_exactly(
             "/components/schemas/AuditDetail",

@@ -4,6 +4,51 @@ use crate::cluster::{Alone, alone, shape, unique};
 use crate::support::{Node, eventually, json};
 use scylla::client::session::Session;
 
+/// A decision whose answer got lost stands once: it was applied when Cassandra went on, and is not made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_whose_answers_are_lost_stand_once() {
+    let Some(alone) = alone().await else { return };
+    let setup = alone.cluster.node(&unique("n")).set("fleet_cassandra_timeout_ms", 500);
+    let node = setup.set("offer_timeout_ms", 60_000).start().await;
+    let mut drivers = Vec::new();
+    for _ in 0..8 {
+        let driver = node.driver(&unique("d")).await;
+        drivers.push((driver, unique("r")));
+    }
+    for (driver, id) in &drivers {
+        let taken = async || {
+            let answer = node.post_offer(id, &[&driver.id], &json!({})).await;
+            [200, 202].contains(&answer.status).then_some(())
+        };
+        eventually("the request to be taken", taken).await;
+    }
+    let mut offers = Vec::new();
+    for (driver, _) in &mut drivers {
+        offers.push(driver.expect("OFFER").await);
+    }
+    for ((driver, _), offer) in drivers.iter_mut().zip(&offers) {
+        driver.answer("ACCEPT", offer).await;
+    }
+    // Somewhere between the acceptance and its answer, again and again.
+    for _ in 0..4 {
+        alone.pause();
+        // Somebody has to ask, for the case that everything was stored already.
+        node.get(&format!("/v1/dispatch/request/{}", unique("nobody"))).await;
+        until_away(&node).await;
+        alone.go_on();
+        until_ready(&node).await;
+    }
+    for ((driver, id), offer) in drivers.iter_mut().zip(&offers) {
+        let trip_id = driver.expect_confirmed(offer).await;
+        driver.answer("ACCEPT", offer).await;
+        assert_eq!(driver.expect("CONFIRMED").await["trip_id"], trip_id.as_str());
+        let audit = node.get(&format!("/v1/dispatch/audit/{id}")).await.ok(200);
+        let events = audit["events"].as_array().expect("events").iter();
+        let accepted = events.filter(|event| event["event"] == "OFFER_ACCEPTED").count();
+        assert_eq!(accepted, 1, "{audit}");
+    }
+}
+
 /// Waits until the node says that it cannot store.
 async fn until_away(node: &Node) {
     let away = async || (node.metric("dispatchd_cassandra_up", "").await == 0).then_some(());
@@ -57,14 +102,19 @@ async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
     // What this node knows itself it goes on answering.
     node.get(&format!("/v1/dispatch/audit/{known}")).await.ok(200);
 
-    for id in &open {
-        node.cancel(id).await.ok(200);
+    // A decision waits; its caller does not for long, and what is decided afterwards waits behind it.
+    let cancels = open.iter().map(|id| node.cancel(id));
+    for answer in futures_util::future::join_all(cancels).await {
+        answer.problem(503, "not_durable");
     }
-    let waits = async || (node.metric("dispatchd_cassandra_backlog_commits", "").await >= 50).then_some(());
-    eventually("the backlog to show", waits).await;
-    assert!(node.metric("dispatchd_cassandra_backlog_bytes", "").await > 0);
+    assert!(node.metric("dispatchd_cassandra_decisions_waiting", "").await >= 50);
+    assert_eq!(
+        node.view(&open[0]).await["state"],
+        "PENDING_MATCH",
+        "what is not decided is not shown"
+    );
 
-    // It outlives the node, which serves without Cassandra as far as it can.
+    // The node serves without Cassandra as far as it can, and takes its requests over when it can.
     node.kill_9();
     node.spawn();
     let serves = async || {
@@ -73,15 +123,15 @@ async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
         code.contains("not_durable").then_some(())
     };
     eventually("the node to serve without Cassandra", serves).await;
-    let waits = async || (node.metric("dispatchd_cassandra_backlog_commits", "").await >= 50).then_some(());
-    eventually("the backlog to be there again", waits).await;
-    // Its age too, though there is no connection yet.
-    let is_old = async || (node.metric("dispatchd_cassandra_backlog_age_seconds", "").await >= 1).then_some(());
-    eventually("the backlog to show its age", is_old).await;
-    node.get(&format!("/v1/dispatch/audit/{}", open[0])).await.ok(200);
+    node.get(&format!("/v1/dispatch/audit/{known}")).await.ok(200);
+    node.cancel(&open[0]).await.problem(503, "not_durable");
 
     alone.go_on();
     until_ready(&node).await;
+    for id in &open {
+        let cancelled = async || (node.cancel(id).await.status == 200).then_some(());
+        eventually("the request to be this node's again", cancelled).await;
+    }
     let session = alone.cluster.session().await;
     let mut all = open;
     all.push(known);
@@ -100,8 +150,12 @@ async fn load(node: &Node, driver: &str, at: impl Fn(usize)) -> Vec<String> {
             answer.problem(503, "not_durable");
             return taken;
         }
-        node.cancel(&id).await.ok(200);
+        let cancelled = node.cancel(&id).await;
         taken.push(id);
+        if cancelled.status != 200 {
+            cancelled.problem(503, "not_durable");
+            return taken;
+        }
         at(taken.len());
     }
 }
@@ -125,6 +179,11 @@ async fn kills_under_load_lose_nothing() {
     node.spawn();
     alone.restart();
     until_serving(&node).await;
+    for id in &taken {
+        // The last of them was perhaps never cancelled, and is found open.
+        let cancelled = async || (node.cancel(id).await.status == 200).then_some(());
+        eventually("a request to be this node's again", cancelled).await;
+    }
     for _ in 0..20 {
         let id = unique("r");
         node.ended_request(&id, &driver).await;
@@ -141,33 +200,4 @@ async fn until_serving(node: &Node) {
         (answer.status() == 200).then_some(())
     };
     eventually("the node to take work again", ready).await;
-}
-
-/// A backlog at its bound stops new requests, and only these; when it is carried away they are taken again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_backlog_stops_new_requests() {
-    let Some(alone) = alone().await else { return };
-    let setup = alone
-        .cluster
-        .node(&unique("n"))
-        .set("fleet_cassandra_backlog_bytes_max", 1 << 20);
-    let node = setup.start().await;
-    let driver = unique("d");
-    let trip = "x".repeat(12 << 10);
-    let open: Vec<String> = (0..120).map(|_| unique("r")).collect();
-    for id in &open {
-        node.offer(id, &[&driver], &json!({"trip": {"note": trip}})).await;
-    }
-    alone.pause();
-    for id in &open {
-        node.cancel(id).await.ok(200);
-    }
-    let full = async || (node.metric("dispatchd_cassandra_backlog_bytes", "").await >= 1 << 20).then_some(());
-    eventually("the backlog to be full", full).await;
-    let refused = async || (node.get("/readyz").await.status == 503).then_some(());
-    eventually("no new requests to be taken", refused).await;
-    alone.go_on();
-    until_ready(&node).await;
-    node.until_carried().await;
-    node.ended_request(&unique("r"), &driver).await;
 }

@@ -11,5 +11,10 @@ mod archive;
 mod bench;
 mod cluster;
 mod faults;
+mod owners;
 mod records;
+#[path = "../fleet_redis/redis.rs"]
+#[allow(dead_code, reason = "these tests need a server, and look at no keys")]
+mod redis;
 mod schema;
+mod takeover;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod fold;
+mod owners;
 mod random;
 mod script;
 mod transcripts;

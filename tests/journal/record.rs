@@ -142,6 +142,7 @@ pub fn record() -> impl Strategy<Value = Record> {
             first_seq,
             entries
         }),
+        request().prop_map(|request_id| Record::GivenUp { request_id }),
     ]
 }
 

@@ -235,6 +235,44 @@ fn a_tail_waits_until_the_parts_of_an_image_reach_it() {
     assert_eq!(headless.cause, "the rest of an image without its beginning");
 }
 
+/// A crash cut an image short, and the journal before still has the rest as a tail: nothing may lie between the two.
+#[test]
+fn a_tail_right_after_an_image_belongs_to_it() {
+    let mut whole = log(4);
+    // All in one millisecond, as a driver's home that refuses at once makes it.
+    let at_ms = whole.log[0].at_ms;
+    for entry in &mut whole.log {
+        entry.at_ms = at_ms;
+    }
+    let request_id = whole.request_id.clone();
+    let image = |len: usize| {
+        Record::Image(RequestLog {
+            request_id: request_id.clone(),
+            log: whole.log[..len].to_vec(),
+        })
+    };
+    let check = |image_len: usize, tail_from: usize| {
+        let tail = Record::Steps {
+            request_id: request_id.clone(),
+            first_seq: tail_from as u32 + 1,
+            entries: whole.log[tail_from..].to_vec(),
+        };
+        let journals = vec![
+            left(owner(1, 0), 40, vec![tail]),
+            left(owner(2, 0), 1, vec![image(image_len)]),
+        ];
+        let replay = Replay::merge(journals).unwrap();
+        assert!(replay.tails.is_empty());
+        assert_eq!(
+            replay.requests[&request_id], whole,
+            "image of {image_len}, tail from {tail_from}"
+        );
+    };
+    check(2, 2);
+    check(3, 2);
+    check(1, 1);
+}
+
 fn first_seq(record: &Record) -> u32 {
     match record {
         Record::ImageRest { first_seq, .. } => *first_seq,
@@ -303,6 +341,32 @@ fn an_id_that_is_used_again_begins_anew() {
         "seq 1 was told differently before",
     );
     check(&[first, third, second], "seq 1 was told differently before");
+}
+
+/// What another node took over is nobody's here, whatever was recorded of it, until an image begins it anew; that may tell
+/// another story from where the other node went on.
+#[test]
+fn what_was_given_up_is_void() {
+    let id = every_step().request_id;
+    let given_up = || Record::GivenUp { request_id: id.clone() };
+    let other = RequestLog {
+        request_id: id.clone(),
+        log: [&log(2).log[..], &every_step().log[6..8]].concat(),
+    };
+    assert!(other.log[2] != log(3).log[2]);
+    let image = || Record::Image(other.clone());
+    assert_eq!(merge(&[&[steps(1, 4), given_up()]]).unwrap().requests.len(), 0);
+    for journals in [
+        &[&[steps(1, 4), given_up(), image()][..]][..],
+        &[&[steps(1, 4)], &[given_up(), image()]],
+    ] {
+        let replay = merge(journals).unwrap();
+        assert_eq!(replay.requests[&id], other);
+    }
+    assert!(merge(&[&[steps(1, 4), image()]]).is_err(), "a contradiction");
+    // Its beginning may be gone from the journal.
+    let dropped = Replay::merge(vec![left(owner(1, 0), 40, vec![steps(3, 4), given_up()])]).unwrap();
+    assert!(dropped.requests.is_empty() && dropped.tails.is_empty());
 }
 
 #[test]

@@ -196,10 +196,30 @@ impl Node {
     /// # Panics
     /// When it does not run.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// SIGSTOP: it hangs, with all its connections.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().expect("a running node");
         let pid = i32::try_from(child.id()).expect("a pid");
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid above 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        rustix::process::kill_process(pid, signal).expect("a signal");
     }
 
     /// Waits for the end of the process.

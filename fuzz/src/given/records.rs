@@ -140,7 +140,7 @@ fn entries(u: &mut Unstructured<'_>) -> Result<Vec<LogEntry>> {
 
 /// Any record.
 pub fn record(u: &mut Unstructured<'_>) -> Result<Record> {
-    Ok(match u.int_in_range(0..=4_u8)? {
+    Ok(match u.int_in_range(0..=5_u8)? {
         0 => Record::Steps {
             request_id: request(u)?,
             first_seq: u.arbitrary()?,
@@ -158,6 +158,9 @@ pub fn record(u: &mut Unstructured<'_>) -> Result<Record> {
             driver_id: driver(u)?,
             at_ms: u.arbitrary()?,
             off: u.arbitrary()?,
+        },
+        4 => Record::GivenUp {
+            request_id: request(u)?,
         },
         _ => Record::ImageRest {
             request_id: request(u)?,

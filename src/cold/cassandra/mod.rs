@@ -1,29 +1,37 @@
 //! The fleet's records: dispatch records and ended requests in Cassandra or Scylla, on a thread of its own.
 //!
-//! It carries the embedded store's outbox away ([`writes`]), answers what this node does not know ([`reads`]), and says
-//! whether Cassandra answers at all: while it does not, the node takes no new requests, since an id that ended on another
-//! node could not be told from a new one. The tables are made by [`schema`], not by a node that starts.
+//! It stores what requests decide ([`claims`], [`bindings`]), takes over from nodes that died ([`takeover`]), carries the
+//! embedded store's outbox away ([`writes`]), answers what this node does not know ([`reads`]), and says
+//! whether Cassandra answers at all: while it does not, the node takes no new requests, since they could not be claimed. The
+//! tables are made by [`schema`], not by a node that starts.
 //!
-//! Everything written is an upsert whose time and time to live follow from the data, so that writing it again, in any
-//! order, changes nothing.
+//! What the outbox holds is written as upserts whose time and time to live follow from the data, so that writing it again, in any
+//! order, changes nothing. What decides is written on conditions, and no cell in both ways.
 //!
 //! One thread with one tokio runtime, which the driver's own tasks share. Must never: be waited for by a shard, or take
 //! anything out of the outbox before a quorum has it.
 
+mod bindings;
+mod claim_statements;
+mod claims;
+mod index;
 mod reads;
 pub mod schema;
 mod session;
 mod statements;
+mod takeover;
 mod writes;
 
 pub use session::CassandraError;
 pub use statements::{STEPS_BYTES_MAX, STEPS_FORMAT_VERSION};
 pub use writes::{ENTRIES_MAX, Sink};
 
+use super::claims::{Inboxes, ToClaims};
 use super::embedded::{FarAsk, OutboxReader, OutboxState, StoreHealth};
 use super::port::StoreError;
 use crate::config::Config;
 use crate::ops::metrics::CassandraMetrics;
+use claims::Owner;
 use session::Ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +99,14 @@ impl CassandraConfig {
     }
 }
 
+impl CassandraConfig {
+    /// Of what nobody waits for so much is on its way at once.
+    const fn background_max(&self) -> usize {
+        let half = self.writes_max / 2;
+        if half == 0 { 1 } else { half }
+    }
+}
+
 /// The first line of the file; no password without one.
 fn read_password(path: &str) -> Result<String, String> {
     if path.is_empty() {
@@ -99,6 +115,14 @@ fn read_password(path: &str) -> Result<String, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read fleet_cassandra_password_file {path}: {error}"))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// What shards ask of the thread besides: who owns their requests.
+pub struct ClaimsEnd {
+    /// What they ask.
+    pub asked: UnboundedReceiver<ToClaims>,
+    /// Where they are answered.
+    pub inboxes: Arc<Inboxes>,
 }
 
 /// The thread that speaks with Cassandra.
@@ -115,6 +139,7 @@ impl Cassandra {
     pub fn start(
         config: CassandraConfig,
         asks: UnboundedReceiver<FarAsk>,
+        claims: ClaimsEnd,
         outbox: OutboxReader,
         health: Arc<StoreHealth>,
         metrics: Arc<CassandraMetrics>,
@@ -130,7 +155,8 @@ impl Cassandra {
         let thread = std::thread::Builder::new()
             .name("cassandra".to_owned())
             .spawn(move || {
-                runtime.block_on(run(core, asks, outbox, stopped));
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, run(core, asks, claims, outbox, stopped));
                 // A name that is being looked up is not waited for.
                 runtime.shutdown_background();
             })
@@ -201,6 +227,20 @@ impl Core {
         }
     }
 
+    /// Something failed: waits `pause`, or until Cassandra answers again.
+    async fn wait_out(&self, pause: Duration) {
+        self.doubt.notify_one();
+        let mut up = self.up.subscribe();
+        let is_away = tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = async { drop(up.wait_for(|up| !up).await) } => true,
+        };
+        if is_away {
+            // There is no use in trying before it is back.
+            drop(up.wait_for(|up| *up).await);
+        }
+    }
+
     fn show_backlog(&self) {
         let oldest_ms = self.oldest_ms.load(Ordering::Relaxed);
         let age_s = match oldest_ms {
@@ -223,6 +263,7 @@ fn now_ms() -> u64 {
 async fn run(
     core: Arc<Core>,
     asks: UnboundedReceiver<FarAsk>,
+    claims: ClaimsEnd,
     outbox: OutboxReader,
     stopped: oneshot::Receiver<Duration>,
 ) {
@@ -230,16 +271,24 @@ async fn run(
     let reads = tokio::spawn(reads::serve(Arc::clone(&core), asks, ready.clone()));
     let link = tokio::spawn(keep_link(Arc::clone(&core), found));
     let gauges = tokio::spawn(keep_gauges(Arc::clone(&core)));
+    let owner = Owner::new(&core, ready.clone(), claims.inboxes);
+    let mut owning = tokio::task::spawn_local(claims::serve(Arc::clone(&owner), claims.asked));
     let mut feed = tokio::spawn(writes::feed(Arc::clone(&core), outbox, ready));
     tokio::select! {
         // It ends by itself only when the embedded store cannot be read, and that has ended the process already.
         _ = &mut feed => {}
         patience = stopped => {
             core.ending.send_replace(true);
-            let _ = tokio::time::timeout(patience.unwrap_or_default(), &mut feed).await;
+            let rest = async {
+                // It has heard everything when the shards are gone.
+                let _ = (&mut owning).await;
+                owner.settled().await;
+                let _ = (&mut feed).await;
+            };
+            let _ = tokio::time::timeout(patience.unwrap_or_default(), rest).await;
         }
     }
-    for task in [reads, link, gauges, feed] {
+    for task in [reads, link, gauges, owning, feed] {
         task.abort();
     }
     core.show_backlog();

@@ -4,12 +4,13 @@
 
 use super::Core;
 use super::session::{CassandraError, Ready};
-use super::statements::{RecordFound, RequestFound, date, record_of, request_of, timestamp};
+use super::statements::{Found, RecordFound, RequestFound, date, record_of, request_of, timestamp};
 use crate::cold::embedded::{FarAsk, RecordsAsk, RowPlace};
-use crate::cold::port::{Answer, EndedRequest, RECORDS_PAGE_ROWS_MAX, RecordsPage, StoreError};
-use crate::fsm::ids::RequestId;
+use crate::cold::port::{Answer, RECORDS_PAGE_ROWS_MAX, RecordsPage, StoreError};
+use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::types::RecordRow;
 use compact_str::CompactString;
+use scylla::statement::prepared::PreparedStatement;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +24,7 @@ const TIES: u32 = 16;
 const NEWEST_MS: u64 = 253_402_300_799_999;
 
 /// A record and its node.
-type Found = (RecordRow, CompactString);
+type FoundRecord = (RecordRow, CompactString);
 
 /// Answers until the shards are gone.
 pub(super) async fn serve(
@@ -53,8 +54,15 @@ async fn answer(core: Arc<Core>, ready: Arc<Ready>, ask: FarAsk) {
             let found = ready.find_request(&request_id).await;
             let answer = found.map(|found| match found {
                 None => Answer::Request(None),
-                Some((ended, node)) if node == core.config.node_id.as_str() => Answer::Request(Some(Box::new(ended))),
-                Some((ended, node)) => Answer::RequestElsewhere(Box::new(ended), node),
+                Some(found) => Answer::RequestElsewhere(Box::new(found.far)),
+            });
+            (inbox, token, answer)
+        }
+        FarAsk::Trip { inbox, token, trip_id } => {
+            let found = ready.find_trip(&trip_id).await;
+            let answer = found.map(|found| match found {
+                None => Answer::Trip(None),
+                Some(found) => Answer::RequestElsewhere(Box::new(found.far)),
             });
             (inbox, token, answer)
         }
@@ -83,23 +91,48 @@ fn page_limit(ask: &RecordsAsk) -> usize {
     ask.limit.clamp(1, RECORDS_PAGE_ROWS_MAX) as usize
 }
 
-fn unread(error: impl std::fmt::Display) -> StoreError {
+pub(super) fn unread(error: impl std::fmt::Display) -> StoreError {
     StoreError::unavailable(CassandraError::new("cannot read from Cassandra", error).to_string())
 }
 
 impl Ready {
-    /// An ended request and the node that had it.
-    async fn find_request(&self, request_id: &RequestId) -> Result<Option<(EndedRequest, CompactString)>, StoreError> {
+    /// A request as a quorum has it.
+    pub(super) async fn find_request(&self, request_id: &RequestId) -> Result<Option<Found>, StoreError> {
+        self.find_by(&self.statements.select_request, request_id).await
+    }
+
+    /// A request as the last condition left it.
+    pub(super) async fn find_decided(&self, request_id: &RequestId) -> Result<Option<Found>, StoreError> {
+        self.find_by(&self.claims.select_whole, request_id).await
+    }
+
+    /// The request of a trip. One whose acceptance did not come about has another trip, or none.
+    async fn find_trip(&self, trip_id: &TripId) -> Result<Option<Found>, StoreError> {
         let asked = self
             .session
-            .execute_unpaged(&self.statements.select_request, (request_id.as_str(),));
+            .execute_unpaged(&self.statements.select_trip, (trip_id.as_str(),));
+        let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
+        let Some((Some(text),)) = rows.maybe_first_row::<(Option<String>,)>().map_err(unread)? else {
+            return Ok(None);
+        };
+        let request_id = RequestId::parse(&text).map_err(|_| StoreError::broken("a trip of no request"))?;
+        let found = self.find_request(&request_id).await?;
+        Ok(found.filter(|found| found.far.trip_id.as_ref() == Some(trip_id)))
+    }
+
+    async fn find_by(
+        &self,
+        statement: &PreparedStatement,
+        request_id: &RequestId,
+    ) -> Result<Option<Found>, StoreError> {
+        let asked = self.session.execute_unpaged(statement, (request_id.as_str(),));
         let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
         let rows: Result<Vec<RequestFound>, _> = rows.rows().map_err(unread)?.collect();
         request_of(request_id, rows.map_err(unread)?)
     }
 
     /// At most one more row than the page has, after its mark.
-    async fn find_records(&self, ask: &RecordsAsk) -> Result<Vec<Found>, StoreError> {
+    async fn find_records(&self, ask: &RecordsAsk) -> Result<Vec<FoundRecord>, StoreError> {
         let before = ask.before.as_deref().map(RowPlace::from_token).transpose()?;
         let Some(day) = date(ask.date) else {
             return Ok(Vec::new());
@@ -149,10 +182,10 @@ fn order(place: &RowPlace) -> (Reverse<u64>, &str, Reverse<u32>) {
 
 /// This node's page and what Cassandra has, each in order and each beginning at the same place, as one page. What is in both
 /// is this node's.
-fn merge(own: RecordsPage, found: Vec<Found>, limit: usize, node: &str) -> RecordsPage {
+fn merge(own: RecordsPage, found: Vec<FoundRecord>, limit: usize, node: &str) -> RecordsPage {
     let has_more = own.next_before.is_some();
     let own = own.rows.into_iter().map(|row| (row, CompactString::from(node)));
-    let mut all: Vec<Found> = own.chain(found).collect();
+    let mut all: Vec<FoundRecord> = own.chain(found).collect();
     // Stable: this node's come first.
     all.sort_by(|one, two| order_of(&one.0).cmp(&order_of(&two.0)));
     all.dedup_by(|two, one| order_of(&two.0) == order_of(&one.0));

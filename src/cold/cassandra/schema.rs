@@ -1,12 +1,18 @@
 //! The tables, made and changed by migrations: `dispatchd schema apply` and `schema check`.
 //!
 //! - `dispatch_records`: a partition per driver and UTC day, newest first. A day of a driver is at most some thousand rows.
-//! - `requests`: a partition per request. What stands once per request is static, the steps are rows in order: whole logs now;
-//!   a node that owns a request can later add rows, conditionally (`IF owner = … AND incarnation = … AND attempt = …` in one
-//!   batch with them), without reading the log. `epoch` counts owners, since incarnations of two nodes have no order.
+//! - `requests`: a partition per request. What stands once per request is static, the steps are rows in order. The owner adds
+//!   rows conditionally (`IF owner = … AND incarnation = … AND length = …` in one batch with them), without reading the log;
+//!   `length` counts the steps stored. `epoch` counts owners, since incarnations of two nodes have no order; `owner_epoch` is the
+//!   present one. `receipts` are steps that decide nothing and that an owner had not stored when it lost the request: cells that no
+//!   condition ever covers.
+//! - `open_requests`: ids of a node's open requests, for those who take over from it. A partition holds those that were received
+//!   within one minute, so that deletes of ended ones never add up in front of a reader. `open_buckets` lists these minutes.
+//! - `bindings`: the driver's trip, or the acceptance under way. One row a driver, conditional writes alone.
+//! - `trips`: the request of a trip.
 //! - `schema_migrations`: which migrations were applied, and when.
 //!
-//! Rows are written once, live for the retention and expire; nothing is deleted. Hence:
+//! Rows of records and requests are written once, live for the retention and expire; nothing is deleted. Hence:
 //! - **`TimeWindowCompactionStrategy`**, windows of a thirtieth of the retention, a day at least: what is written together expires
 //!   together, and a table of files goes as a whole, without being compacted once more.
 //! - **`gc_grace_seconds` of a day**: there are no deletes that could come back, so the ten days of the default would only keep
@@ -32,6 +38,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Windows of the compaction in one retention.
 const WINDOWS: u32 = 30;
 const DAY_S: u32 = 86_400;
+/// How long a delete is remembered: as long as a hint. One that comes back names a request that is over, or a trip that is, and
+/// whoever reads it looks there.
+const CHANGING_GRACE_S: u32 = 3 * 3_600;
 
 /// A step of the schema.
 struct Migration {
@@ -45,7 +54,7 @@ struct Migration {
 /// All of them, from version 1 on without gaps. What was released is never changed.
 static MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
-    name: "dispatch records and requests",
+    name: "records, requests and what owns them",
     statements: tables,
     columns: &[
         ("dispatch_records", "driver_id", "text"),
@@ -69,6 +78,20 @@ static MIGRATIONS: &[Migration] = &[Migration {
         ("requests", "owner", "text"),
         ("requests", "incarnation", "bigint"),
         ("requests", "ended_at", "timestamp"),
+        ("requests", "owner_epoch", "int"),
+        ("requests", "length", "int"),
+        ("requests", "node", "text"),
+        ("requests", "receipts", "blob"),
+        ("open_requests", "owner", "text"),
+        ("open_requests", "bucket", "bigint"),
+        ("open_requests", "request_id", "text"),
+        ("open_buckets", "owner", "text"),
+        ("open_buckets", "bucket", "bigint"),
+        ("bindings", "driver_id", "text"),
+        ("bindings", "request_id", "text"),
+        ("bindings", "trip_id", "text"),
+        ("trips", "trip_id", "text"),
+        ("trips", "request_id", "text"),
     ],
 }];
 
@@ -88,12 +111,35 @@ fn tables(config: &CassandraConfig) -> Vec<String> {
         ),
         format!(
             "CREATE TABLE IF NOT EXISTS {keyspace}.requests (
-                request_id text, epoch int, seq int, steps blob,
+                request_id text, epoch int, seq int, steps blob, receipts blob, node text,
                 state text static, attempt int static, driver_id text static, trip_id text static,
-                owner text static, incarnation bigint static, ended_at timestamp static,
+                owner text static, incarnation bigint static, owner_epoch int static, length int static,
+                ended_at timestamp static,
                 PRIMARY KEY ((request_id), epoch, seq)
             ) WITH CLUSTERING ORDER BY (epoch ASC, seq ASC) AND bloom_filter_fp_chance = 0.001 AND {}",
             expiring(config.ended_retention_days)
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.trips (trip_id text PRIMARY KEY, request_id text) WITH {}",
+            expiring(config.ended_retention_days)
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.open_requests (
+                owner text, bucket bigint, request_id text, PRIMARY KEY ((owner, bucket), request_id)
+            ) WITH {}",
+            changing(config.ended_retention_days)
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.open_buckets (
+                owner text, bucket bigint, PRIMARY KEY ((owner), bucket)
+            ) WITH {}",
+            changing(config.ended_retention_days)
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.bindings (
+                driver_id text PRIMARY KEY, request_id text, trip_id text
+            ) WITH {}",
+            changing(config.ended_retention_days)
         ),
     ]
 }
@@ -105,6 +151,12 @@ fn expiring(days: u32) -> String {
         "compaction = {{'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', \
          'compaction_window_size': {window}}} AND gc_grace_seconds = {DAY_S} AND default_time_to_live = {ttl_s}"
     )
+}
+
+/// Options of a table whose rows are deleted: they live for hours, and a tombstone no longer than a hint.
+fn changing(days: u32) -> String {
+    let ttl_s = u64::from(days + 1) * u64::from(DAY_S);
+    format!("gc_grace_seconds = {CHANGING_GRACE_S} AND default_time_to_live = {ttl_s}")
 }
 
 /// Where the keyspace's copies are to be, as the command line has it.

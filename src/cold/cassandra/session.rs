@@ -1,6 +1,7 @@
 //! A session with Cassandra, and what is prepared in it.
 
 use super::CassandraConfig;
+use super::claim_statements::ClaimStatements;
 use super::schema;
 use super::statements::Statements;
 use scylla::client::execution_profile::ExecutionProfile;
@@ -79,6 +80,7 @@ pub(super) async fn connect(config: &CassandraConfig, timeout: Duration) -> Resu
 pub(super) struct Ready {
     pub(super) session: Session,
     pub(super) statements: Statements,
+    pub(super) claims: ClaimStatements,
 }
 
 impl Ready {
@@ -90,7 +92,12 @@ impl Ready {
         let session = connect(config, config.timeout).await?;
         schema::require(&session, config).await?;
         let statements = Statements::prepare(&session, &config.keyspace).await?;
-        Ok(Self { session, statements })
+        let claims = ClaimStatements::prepare(&session, &config.keyspace).await?;
+        Ok(Self {
+            session,
+            statements,
+            claims,
+        })
     }
 
     /// Whether a quorum answers, of one partition: reads what is not there.

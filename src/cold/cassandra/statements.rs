@@ -1,9 +1,10 @@
 //! Statements, and how records and requests become values and come back.
 
+use super::claim_statements::REQUEST_COLUMNS;
 use super::session::CassandraError;
 use super::{CassandraConfig, now_ms};
 use crate::cold::embedded::{Decoder, Encoder};
-use crate::cold::port::{EndedRequest, StoreError};
+use crate::cold::port::{EndedRequest, FarRequest, StoreError};
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::types::{LogEntry, RecordRow, RequestLog, ResponseType, UnixMs};
@@ -17,7 +18,7 @@ use scylla::value::{CqlDate, CqlTimestamp, MaybeUnset};
 pub const STEPS_FORMAT_VERSION: u8 = 1;
 /// Longest `steps` of a row, if they are more than one step: a longer log takes several rows.
 pub const STEPS_BYTES_MAX: usize = 256 << 10;
-/// Owners that a request had before the one that wrote: none, as long as no node takes over from another.
+/// Owners that a request had before the one that wrote it whole: none, since that node was alone.
 const EPOCH: i32 = 0;
 /// Longest time to live that Cassandra takes, in seconds: 20 years.
 const TTL_S_MAX: u64 = 20 * 365 * 86_400;
@@ -31,6 +32,7 @@ pub(super) struct Statements {
     pub(super) insert_request: PreparedStatement,
     pub(super) insert_steps: PreparedStatement,
     pub(super) select_request: PreparedStatement,
+    pub(super) select_trip: PreparedStatement,
     pub(super) select_records: PreparedStatement,
 }
 
@@ -59,8 +61,8 @@ impl Statements {
             "INSERT INTO {keyspace}.requests (request_id, epoch, seq, steps) VALUES (?, ?, ?, ?) \
              USING TIMESTAMP ? AND TTL ?"
         );
-        let select_request =
-            format!("SELECT seq, steps, trip_id, owner, ended_at FROM {keyspace}.requests WHERE request_id = ?");
+        let select_request = format!("SELECT {REQUEST_COLUMNS} FROM {keyspace}.requests WHERE request_id = ?");
+        let select_trip = format!("SELECT request_id FROM {keyspace}.trips WHERE trip_id = ?");
         let select_records = format!(
             "SELECT dispatch_timestamp, request_id, attempt, trip_id, response_type, response_at, gateway_node_id \
              FROM {keyspace}.dispatch_records WHERE driver_id = ? AND date = ? AND dispatch_timestamp <= ? LIMIT ?"
@@ -70,6 +72,7 @@ impl Statements {
             insert_request: prepare(insert_request).await?,
             insert_steps: prepare(insert_steps).await?,
             select_request: prepare(select_request).await?,
+            select_trip: prepare(select_trip).await?,
             select_records: prepare(select_records).await?,
         })
     }
@@ -201,55 +204,119 @@ fn split_steps(
     Ok(())
 }
 
-/// A row that `select_request` finds: number of its first step, steps, trip, owner, end.
+/// A row that `select_request` finds: the columns of [`REQUEST_COLUMNS`].
 pub(super) type RequestFound = (
-    i32,
+    Option<i32>,
+    Option<i32>,
+    Option<Vec<u8>>,
     Option<Vec<u8>>,
     Option<String>,
+    Option<String>,
+    Option<i64>,
+    Option<i32>,
+    Option<i32>,
     Option<String>,
     Option<CqlTimestamp>,
 );
 
-/// A request and the node that had it, of its rows; `None`: it has not ended, or there is none.
+/// A request of its rows.
+pub(super) struct Found {
+    /// As it is shown.
+    pub(super) far: FarRequest,
+    /// What was decided, without the receipts that were kept besides: what its next owner goes on with.
+    pub(super) decided: Vec<LogEntry>,
+    /// Where the last decision begins in it.
+    pub(super) last_from: usize,
+    /// Owners of what was decided: the first step of each, counted from 0, and its epoch.
+    pub(super) epochs: Vec<(usize, u32)>,
+    pub(super) incarnation: u64,
+    pub(super) epoch: u32,
+    /// Steps that its owner counts; `None`: written whole, when it had ended, by a node that was alone.
+    pub(super) length: Option<u32>,
+}
+
+/// A request of its rows; `None`: there is none.
 ///
 /// # Errors
 /// The rows are not what a node writes, or a newer node's.
 pub(super) fn request_of(
     request_id: &RequestId,
     rows: impl IntoIterator<Item = RequestFound>,
-) -> Result<Option<(EndedRequest, CompactString)>, StoreError> {
+) -> Result<Option<Found>, StoreError> {
     let damaged = |what: &str| StoreError::broken(format!("request {request_id} in Cassandra {what}"));
     let mut decoder = Decoder::default();
-    let mut log = Vec::new();
-    let mut head = None;
-    for (seq, steps, trip_id, owner, ended_at) in rows {
-        let Some(steps) = steps else { continue };
-        let (version, steps) = steps.split_first().ok_or_else(|| damaged("has empty steps"))?;
+    let mut decode = |bytes: Vec<u8>| {
+        let (version, steps) = bytes.split_first().ok_or_else(|| damaged("has empty steps"))?;
         if *version != STEPS_FORMAT_VERSION {
             return Err(damaged("was written by a newer program"));
         }
-        if usize::try_from(seq) != Ok(log.len() + 1) {
-            return Err(damaged("lacks steps"));
+        decoder.steps(steps)
+    };
+    let (mut decided, mut log) = (Vec::new(), Vec::new());
+    let mut nodes: Vec<(usize, CompactString)> = Vec::new();
+    let (mut last_from, mut head) = (0, None);
+    let mut epochs: Vec<(usize, u32)> = Vec::new();
+    for (row_epoch, seq, steps, receipts, node, owner, incarnation, epoch, length, trip_id, ended_at) in rows {
+        let seq = seq.and_then(|seq| usize::try_from(seq).ok()).unwrap_or(1);
+        let node = node.or_else(|| owner.clone()).unwrap_or_default();
+        if let Some(steps) = steps {
+            let known = (decided.len() + 1)
+                .checked_sub(seq)
+                .ok_or_else(|| damaged("lacks steps"))?;
+            let steps = decode(steps)?.into_iter().skip(known).collect::<Vec<_>>();
+            if !steps.is_empty() {
+                last_from = decided.len();
+                let row_epoch = row_epoch.unwrap_or(0) as u32;
+                if epochs.last().is_none_or(|(_, last)| *last != row_epoch) {
+                    epochs.push((last_from, row_epoch));
+                }
+                show(&mut log, &mut nodes, &node, &steps);
+                decided.extend(steps);
+            }
         }
-        log.extend(decoder.steps(steps)?);
-        head = Some((trip_id, owner, ended_at));
+        if let Some(receipts) = receipts {
+            show(&mut log, &mut nodes, &node, &decode(receipts)?);
+        }
+        head = Some((owner, incarnation, epoch, length, trip_id, ended_at));
     }
-    let Some((trip_id, Some(owner), Some(ended_at))) = head else {
+    let Some((Some(owner), incarnation, epoch, length, trip_id, ended_at)) = head else {
         return Ok(None);
     };
-    let trip_id = match trip_id {
-        Some(text) => Some(TripId::parse(&text).map_err(|_| damaged("has a bad trip id"))?),
-        None => None,
-    };
-    let ended = EndedRequest {
+    if decided.is_empty() {
+        return Ok(None);
+    }
+    let trip_id = trip_id.map(|text| TripId::parse(&text)).transpose();
+    let far = FarRequest {
         log: RequestLog {
             request_id: request_id.clone(),
             log,
         },
-        trip_id,
-        ended_at_ms: ended_at.0 as u64,
+        nodes,
+        owner: owner.into(),
+        trip_id: trip_id.map_err(|_| damaged("has a bad trip id"))?,
+        ended_at_ms: ended_at.map(|at| at.0 as u64),
     };
-    Ok(Some((ended, CompactString::from(owner))))
+    Ok(Some(Found {
+        far,
+        decided,
+        last_from,
+        epochs,
+        incarnation: incarnation.unwrap_or(0) as u64,
+        epoch: epoch.unwrap_or(0) as u32,
+        length: length.map(|length| length as u32),
+    }))
+}
+
+/// Adds steps of a node to what is shown. The clocks of two owners need not agree, and times in an audit never fall.
+fn show(log: &mut Vec<LogEntry>, nodes: &mut Vec<(usize, CompactString)>, node: &str, steps: &[LogEntry]) {
+    if nodes.last().is_none_or(|(_, last)| last != node) {
+        nodes.push((log.len(), node.into()));
+    }
+    for entry in steps {
+        let mut entry = entry.clone();
+        entry.at_ms = entry.at_ms.max(log.last().map_or(0, |last| last.at_ms));
+        log.push(entry);
+    }
 }
 
 /// A row that `select_records` finds.
@@ -318,13 +385,13 @@ const fn write_time(at_ms: UnixMs) -> i64 {
 }
 
 /// Seconds to live for what happened at `from_ms`, 1 at least; `None`: it is over.
-fn ttl_s(from_ms: UnixMs, days: u32) -> Option<i32> {
+pub(super) fn ttl_s(from_ms: UnixMs, days: u32) -> Option<i32> {
     let end_ms = from_ms.saturating_add((u64::from(days) + 1) * DAY_MS);
     let left_ms = end_ms.checked_sub(now_ms())?;
     Some((left_ms / 1_000).clamp(1, TTL_S_MAX) as i32)
 }
 
-fn number(value: u32) -> i32 {
+pub(super) fn number(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 

@@ -146,7 +146,9 @@ impl Sink {
                     }
                 }
             }
+            // A node of the fleet has stored every decision of the request itself.
             if let Some(ended) = &entry.ended
+                && self.core.is_none()
                 && let Some(write) = request_write(&self.config, &mut encoder, ended, node)?
             {
                 writes.push(Write::Request(Box::new(write)));
@@ -180,23 +182,16 @@ impl Sink {
 
     /// Waits `pause`, or until Cassandra answers again.
     async fn wait(&self, pause: Duration) {
-        let Some(core) = &self.core else {
-            return tokio::time::sleep(pause).await;
-        };
-        core.doubt.notify_one();
-        let mut up = core.up.subscribe();
-        let is_away = tokio::select! {
-            () = tokio::time::sleep(pause) => false,
-            () = async { drop(up.wait_for(|up| !up).await) } => true,
-        };
-        if is_away {
-            // There is no use in trying before it is back.
-            drop(up.wait_for(|up| *up).await);
+        match &self.core {
+            Some(core) => core.wait_out(pause).await,
+            None => tokio::time::sleep(pause).await,
         }
     }
 
     async fn try_once(&self, write: &Write) -> Result<(), CassandraError> {
-        let Ready { session, statements } = &*self.ready;
+        let Ready {
+            session, statements, ..
+        } = &*self.ready;
         let failed = |error| CassandraError::new("cannot write", error);
         match write {
             Write::Records(rows) => match rows.as_slice() {

@@ -157,10 +157,7 @@ impl Store {
     pub fn attach(&self, shard: u16, waker: Waker) -> StoreHandle {
         tracing::debug!(shard, "attached to the store");
         let handle = StoreHandle::new(self.writer.clone(), self.lookup.clone(), waker);
-        if self.outbox.is_some() {
-            // What is new here may have ended on another node of the fleet.
-            return handle;
-        }
+        // In a fleet too, although the id may be another node's: then the claim says so.
         let ended_ids = Arc::clone(&self.tables.ended_ids);
         handle.with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)))
     }

@@ -82,19 +82,31 @@ impl OutboxState {
         self.judge();
     }
 
+    /// Says whether the outbox is full, until what was said last is true: the writer and whoever carries away judge at the same
+    /// time, and the slower of the two may say what was so before. Nobody would correct that while no request is taken in.
     fn judge(&self) {
-        let (bytes, bytes_max) = (self.bytes(), self.bytes_max);
-        let full = bytes >= bytes_max;
-        if self.health.set_outbox_full(full) {
-            if full {
-                tracing::error!(
-                    bytes,
-                    bytes_max,
-                    "too much waits for Cassandra: no new requests are taken"
-                );
-            } else {
-                tracing::info!(bytes, "new requests are taken again: less waits for Cassandra");
+        let is_full = || self.bytes() >= self.bytes_max;
+        loop {
+            let full = is_full();
+            if self.health.set_outbox_full(full) {
+                self.log(full);
             }
+            if is_full() == full {
+                return;
+            }
+        }
+    }
+
+    fn log(&self, full: bool) {
+        let (bytes, bytes_max) = (self.bytes(), self.bytes_max);
+        if full {
+            tracing::error!(
+                bytes,
+                bytes_max,
+                "too much waits for Cassandra: no new requests are taken"
+            );
+        } else {
+            tracing::info!(bytes, "new requests are taken again: less waits for Cassandra");
         }
     }
 }

@@ -64,6 +64,15 @@ pub enum FarAsk {
         /// Which request.
         request_id: RequestId,
     },
+    /// A trip that this node does not know.
+    Trip {
+        /// Where the answer goes.
+        inbox: Arc<Inbox>,
+        /// Whose answer it is.
+        token: u64,
+        /// Which trip.
+        trip_id: TripId,
+    },
     /// Dispatch records, of which `own` are this node's.
     Records {
         /// The question.
@@ -77,7 +86,9 @@ impl FarAsk {
     /// Answers that it cannot be answered.
     pub fn fail(self, error: StoreError) {
         match self {
-            Self::Request { inbox, token, .. } => inbox.answer(token, Answer::Failed(error)),
+            Self::Request { inbox, token, .. } | Self::Trip { inbox, token, .. } => {
+                inbox.answer(token, Answer::Failed(error));
+            }
             Self::Records { ask, .. } => ask.inbox.answer(ask.token, Answer::Failed(error)),
         }
     }
@@ -117,7 +128,15 @@ pub fn run_lookups(
                 }
                 found.map(|found| Answer::Request(found.map(Box::new)))
             }
-            Query::Trip(trip) => find_trip(tables, &mut decoder, &trip).map(|found| Answer::Trip(found.map(Box::new))),
+            Query::Trip(trip_id) => {
+                let found = find_trip(tables, &mut decoder, &trip_id);
+                if let (Ok(None), Some(fleet)) = (&found, fleet) {
+                    metrics.lookups.inc();
+                    ask_far(fleet, FarAsk::Trip { inbox, token, trip_id });
+                    continue;
+                }
+                found.map(|found| Answer::Trip(found.map(Box::new)))
+            }
             Query::Driver(driver) => find_driver(tables, &mut decoder, &driver).map(Answer::Driver),
             Query::Records { .. } | Query::Events { .. } | Query::AckEvents { .. } => {
                 unreachable!("ordered queries go to the writer")

@@ -65,6 +65,15 @@ impl NodeList {
     }
 }
 
+impl NodeList {
+    /// Who of those that serve takes over what has this hash; `None` when nobody does.
+    pub fn heir(&self, hash: u64) -> Option<&str> {
+        let serving = self.nodes.iter().filter(|node| node.is_serving);
+        let heir = serving.max_by_key(|node| (weight(&node.node_id, hash), &node.node_id));
+        heir.map(|node| node.node_id.as_str())
+    }
+}
+
 /// Drivers that a node may have when one more comes to `total` on `nodes` nodes. Some node always has fewer.
 fn load_bound(total: u64, nodes: u64) -> u64 {
     ((total + 1) * LOAD_PERCENT_MAX).div_ceil(100 * nodes.max(1))

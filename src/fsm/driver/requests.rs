@@ -68,20 +68,29 @@ impl Driver {
         }
     }
 
-    /// After a restart: the driver has this trip. No history of a sound node has two; should a directory hold them
+    /// After a restart, or when its request has come here from another node: the driver has this trip. No history of a sound
+    /// node has two; should a directory hold them
     /// all the same, the one with somebody on board stands, else the one that was heard of first. The other stays with
     /// its request: it can be ended there, by the driver too, and binds nobody.
     fn rebound(&mut self, trip_id: TripId, phase: TripPhase, effects: &mut Vec<DriverEffect>) {
-        assert!(self.session == 0, "drivers are bound before anybody is served");
         let on_trip = phase == TripPhase::OnTrip;
         if self.bound.as_ref().is_some_and(|other| other.on_trip || !on_trip) {
             return;
         }
         self.bound = Some(Box::new(Bound { trip_id, on_trip }));
-        self.told = self.state();
         // An offer that was about to be refused, when no journal said so yet.
-        if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal()) {
+        if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal())
+            && offer.attempt > 0
+        {
             self.refuse(*offer, reason, effects);
+        }
+        if self.session == 0 {
+            self.told = self.state();
+            return;
+        }
+        self.tell_state(false, effects);
+        if let Some(reason) = self.refusal() {
+            self.refuse_queue(reason, effects);
         }
     }
 
@@ -166,9 +175,12 @@ impl Driver {
     }
 
     /// An offer from before the restart waits for the reconnect. Of several, the driver held one: the others were
-    /// about to be refused, and no journal says so. It is not one of them that reached the socket.
+    /// about to be refused, and no journal says so. It is not one of them that reached the socket. The offer of a request that has
+    /// come here from another node finds a driver who may be here already, with another offer by now.
     pub(super) fn resumed(&mut self, offer: Held, effects: &mut Vec<DriverEffect>) {
-        assert!(self.session == 0, "drivers are bound before anybody is served");
+        if self.session != 0 {
+            return self.resumed_here(offer, effects);
+        }
         let refusal = match (&self.bound, &self.held) {
             (Some(_), _) => self.refusal(),
             (None, Some(_)) if !offer.delivered => Some(RefuseReason::Offered),
@@ -183,6 +195,19 @@ impl Driver {
         }
         // Gone off shift with the offer in hand, when no journal said so yet.
         self.decline_off_shift(effects);
+    }
+
+    /// The driver is connected: what it holds here was sent here.
+    fn resumed_here(&mut self, mut offer: Held, effects: &mut Vec<DriverEffect>) {
+        if self.holds(&offer.request_id, offer.attempt) {
+            return;
+        }
+        if let Some(reason) = self.refusal() {
+            return self.refuse(offer, reason, effects);
+        }
+        offer.delivered = false;
+        self.held = Some(Box::new(offer));
+        self.send_offer(effects);
     }
 
     pub(super) fn refuse(&self, offer: Held, reason: RefuseReason, effects: &mut Vec<DriverEffect>) {

@@ -209,7 +209,7 @@ pub(super) fn turn_away(event: RequestEvent, effects: &mut Vec<RequestEffect>) {
 }
 
 /// A driver asks again when it hears nothing, and asks the owner then.
-fn answer_fenced(asker: Asker, effects: &mut Vec<RequestEffect>) {
+pub(super) fn answer_fenced(asker: Asker, effects: &mut Vec<RequestEffect>) {
     if let Asker::Api(reply) = asker {
         let answer = ApiAnswer::Fenced;
         effects.push(RequestEffect::Reply { reply, answer });

@@ -119,6 +119,8 @@ pub enum Durability {
     Committed,
     /// Another owner has the request: forget it.
     Fenced,
+    /// The driver who was to win has another trip: there is no such acceptance. Only of a decision with one.
+    DriverBound,
 }
 
 /// Whether an offer was this driver's before a restart of the node.

@@ -10,6 +10,7 @@
 mod announce;
 mod events;
 mod messages;
+mod owners;
 mod search;
 
 pub use messages::{
@@ -235,6 +236,7 @@ impl Request {
                 }
             }
             Durability::Fenced => return self.give_up(pending, effects),
+            Durability::DriverBound => self.unaccept(pending, now_ms, effects),
         }
         if !self.closed && self.fold.is_closed() && self.persisted == self.log.len() {
             self.closed = true;

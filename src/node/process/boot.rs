@@ -4,8 +4,11 @@ use super::fleet::{self, Membership};
 use super::reception::Reception;
 use super::start::{self, Room, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
+use crate::cold::cassandra::ClaimsEnd;
 use crate::cold::registry::DriverRegistry;
-use crate::cold::{Cassandra, CassandraConfig, FleetLink, Source, Store, StoreConfig, StoreHandle, Surroundings};
+use crate::cold::{
+    Cassandra, CassandraConfig, Claims, FleetLink, Source, Store, StoreConfig, StoreHandle, Surroundings,
+};
 use crate::config::Config;
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
@@ -20,9 +23,13 @@ use glommio::ExecutorJoinHandle;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The stage in which requests are written into the new journals.
 const RESUMING: &str = "resuming requests";
+
+/// How long a start waits until its requests are its own again; Cassandra may be away, and then they are later.
+const OWN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A start under way.
 pub(super) struct Boot {
@@ -42,6 +49,8 @@ pub(super) struct Boot {
     starts: Option<Starts>,
     threads: Vec<ExecutorJoinHandle<()>>,
     wakers: Vec<Waker>,
+    /// This boot, since the shards were started.
+    incarnation: u64,
     /// Set when the shards are about to serve: whom a drain wakes.
     to_wake: Arc<OnceLock<Vec<Waker>>>,
 }
@@ -50,6 +59,8 @@ struct Opened {
     clock: Clock,
     store: Arc<Store>,
     cassandra: Option<Cassandra>,
+    /// Who owns requests, when there is Cassandra.
+    claims: Option<Arc<Claims>>,
     shared: Arc<Shared>,
 }
 
@@ -87,6 +98,7 @@ impl Boot {
             starts: None,
             threads: Vec::new(),
             wakers: Vec::new(),
+            incarnation: 0,
             to_wake,
         }
     }
@@ -147,17 +159,23 @@ impl Host for Boot {
         });
         let store = open_store(&self.config, clock, link)?;
         let registry = Registry::new(self.config.shard_count(), store.metrics());
-        let cassandra = match (fleet, store.outbox()) {
-            (Some(fleet), Some(outbox)) => {
-                let cassandra = Cassandra::start(fleet, asked, outbox, store.health(), registry.cassandra());
-                Some(cassandra.map_err(|error| ServeError::new("cannot use Cassandra", error))?)
-            }
-            _ => None,
-        };
+        let (mut cassandra, mut claims) = (None, None);
+        if let (Some(fleet), Some(outbox)) = (fleet, store.outbox()) {
+            let (ask, asked_claims) = tokio::sync::mpsc::unbounded_channel();
+            let ends = Claims::new(ask, self.config.shard_count());
+            let claims_end = ClaimsEnd {
+                asked: asked_claims,
+                inboxes: ends.inboxes(),
+            };
+            let started = Cassandra::start(fleet, asked, claims_end, outbox, store.health(), registry.cassandra());
+            cassandra = Some(started.map_err(|error| ServeError::new("cannot use Cassandra", error))?);
+            claims = Some(Arc::new(ends));
+        }
         self.opened = Some(Opened {
             clock,
             store: Arc::new(store),
             cassandra,
+            claims,
             shared: Arc::new(Shared::new(Arc::clone(&self.health), Arc::new(registry))),
         });
         Ok(())
@@ -200,8 +218,13 @@ impl Host for Boot {
 
     fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError> {
         self.start_registry(incarnation)?;
+        self.incarnation = incarnation.get();
         let Opened {
-            clock, store, shared, ..
+            clock,
+            store,
+            claims,
+            shared,
+            ..
         } = self.opened();
         let common = start::Common {
             incarnation,
@@ -210,6 +233,7 @@ impl Host for Boot {
             clock: *clock,
             store,
             registry: self.registry.as_ref(),
+            claims: claims.as_ref(),
             room: self.room,
         };
         let (threads, starts) = start::spawn(&common, heirs)?;
@@ -260,6 +284,9 @@ impl Host for Boot {
     fn open_doors(&mut self) -> Result<(), ServeError> {
         if let Some(registry) = &self.registry {
             fleet::hold_lease(registry, &self.config)?;
+        }
+        if let Some(claims) = &self.opened().claims {
+            claims.begin(self.incarnation, OWN_PATIENCE);
         }
         let wakers = self.wakers.clone();
         self.to_wake.set(wakers).expect("doors are opened once");

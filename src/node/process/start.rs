@@ -1,8 +1,8 @@
 //! The start of the shards' threads: what each gets, and what it does before it serves.
 
 use super::ServeError;
-use crate::cold::Store;
 use crate::cold::registry::{DriverRegistry, RegistryHandle};
+use crate::cold::{Claims, Store};
 use crate::config::Config;
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
 use crate::limits;
@@ -23,6 +23,8 @@ pub(super) struct Common<'a> {
     pub(super) store: &'a Arc<Store>,
     /// When there is a fleet.
     pub(super) registry: Option<&'a Arc<DriverRegistry>>,
+    /// When requests are owned by nodes.
+    pub(super) claims: Option<&'a Arc<Claims>>,
     pub(super) room: Room,
 }
 
@@ -44,6 +46,7 @@ struct Begin {
     mail: Mail,
     store: Arc<Store>,
     registry: Option<Arc<DriverRegistry>>,
+    claims: Option<Arc<Claims>>,
     journal_dir: PathBuf,
     orders: Orders,
     inheritance: Inheritance,
@@ -94,6 +97,7 @@ pub(super) fn spawn(
             mail,
             store: Arc::clone(common.store),
             registry: common.registry.map(Arc::clone),
+            claims: common.claims.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
             inheritance,
@@ -171,6 +175,10 @@ fn shard_main(begin: Begin) {
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
         registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
+        claims: begin.claims.map(|claims| {
+            let waker = waker.clone();
+            claims.attach(index, Box::new(move || waker.wake()))
+        }),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

@@ -53,6 +53,24 @@ label!(
 );
 
 label!(
+    /// What a round of Paxos is for.
+    LwtKind, "kind" {
+        /// A new request.
+        Claim = "claim",
+        /// Steps of a request.
+        Transition = "transition",
+        /// A driver who wins is bound.
+        Bind = "bind",
+        /// A driver whose trip is over is released.
+        Release = "release",
+        /// A request changes its owner.
+        Takeover = "takeover",
+        /// What became of a write is looked up.
+        Read = "read",
+    }
+);
+
+label!(
     /// Why a connection was closed.
     CloseCause, "cause" {
         /// The peer closed it, or its machine went away.

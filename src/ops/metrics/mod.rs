@@ -11,7 +11,8 @@ mod text;
 
 pub use instruments::{BUCKET_BOUNDS_US, Counter, Family, Gauge, Histogram};
 pub use labels::{
-    BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
+    BadInput, CloseCause, ConnectionKind, Label, LwtKind, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd,
+    StatusClass,
 };
 pub use table::{CassandraMetrics, Counters, Gauges, RegistryMetrics, ShardMetrics, StoreMetrics};
 

@@ -2,7 +2,8 @@
 
 use super::instruments::{Counter, Family, Gauge, Histogram, Instrument};
 use super::labels::{
-    BadInput, CloseCause, ConnectionKind, Label, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd, StatusClass,
+    BadInput, CloseCause, ConnectionKind, Label, LwtKind, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd,
+    StatusClass,
 };
 use super::text::Encoder;
 use crate::fsm::types::{DriverState, Priority};
@@ -161,6 +162,18 @@ metrics! {
             "Questions that Cassandra could not be asked or did not answer.";
         read_latency: Histogram, "dispatchd_cassandra_read_latency_seconds",
             "From a question to its answer.";
+        lwts: Counters<LwtKind, { LwtKind::COUNT }>, "dispatchd_cassandra_lwt_total",
+            "Conditional writes and serial reads sent to Cassandra, a round of Paxos each, by what they were for.";
+        lwts_unknown: Counter, "dispatchd_cassandra_lwt_unknown_total",
+            "Conditional writes of which it was not known at first whether they were applied.";
+        lwt_latency: Histogram, "dispatchd_cassandra_lwt_latency_seconds",
+            "From the first conditional write of a decision to the knowledge that it stands, or does not.";
+        decisions: Gauge, "dispatchd_cassandra_decisions_waiting",
+            "Decisions of requests that are not known to stand yet.";
+        adopted: Counter, "dispatchd_requests_adopted_total",
+            "Requests taken over: from nodes that died, and from the last boot of this one.";
+        fenced: Counter, "dispatchd_requests_fenced_total",
+            "Requests given up because another node had taken them over.";
     }
 }
 

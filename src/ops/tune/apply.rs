@@ -27,7 +27,7 @@ pub fn apply_command(host: &Host, dry_run: bool, out: &mut dyn Write) -> io::Res
         };
         match line.remedy {
             Remedy::Sysctl | Remedy::File => remains += set(host, line, now, dry_run, out)?,
-            Remedy::Unit(_) | Remedy::Script(_) | Remedy::Service(_) => {
+            Remedy::Unit(_) | Remedy::Script(_) | Remedy::Service(_) | Remedy::Boot(_) => {
                 writeln!(out, "by hand: {} (now {now}): {}", line.name, line.remedy.words())?;
                 remains += 1;
             }

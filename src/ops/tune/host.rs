@@ -41,7 +41,9 @@ impl Host {
             Probe::Sysctl => vec![self.sysctl_path(line.name)],
             Probe::Word(path) => vec![self.path(path)],
             Probe::EachCpu(file) => self.cpus().iter().map(|cpu| cpu.join(file)).collect(),
-            Probe::Limit { .. } | Probe::WakeUp | Probe::Conntrack | Probe::NicIrqs => Vec::new(),
+            Probe::Limit { .. } | Probe::WakeUp | Probe::ConnectionTable | Probe::Conntrack | Probe::NicIrqs => {
+                Vec::new()
+            }
         }
     }
 
@@ -71,6 +73,11 @@ impl Host {
             }
             Probe::EachCpu(file) => self.each_cpu(file),
             Probe::WakeUp => self.wake_up(),
+            // Below zero in a network namespace that shares the host's.
+            Probe::ConnectionTable => {
+                let buckets = read(&self.sysctl_path(name))?;
+                Ok(buckets.map(|buckets| buckets.trim_start_matches('-').to_owned()))
+            }
             Probe::Conntrack => read(&self.path("/proc/sys/net/netfilter/nf_conntrack_count")),
             Probe::NicIrqs => self.wandering_irqs(),
         }

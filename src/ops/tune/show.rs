@@ -46,6 +46,7 @@ impl Remedy {
             Self::Unit(setting) => format!("`{setting}` in the unit, as `systemd/dispatchd.service` has it"),
             Self::Script(path) => format!("`{path}`"),
             Self::Service(path) => format!("`{path}`, or `dispatchd tune keep-awake`"),
+            Self::Boot(parameter) => format!("`{parameter}` on the kernel's command line, from the next boot on"),
         }
     }
 }

@@ -7,9 +7,11 @@ use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::types::{Channel, LogEntry, Priority, RequestLog, RequestState, Step, UnixMs};
 use crate::wire::json;
 use crate::wire::respond::Reply;
+use compact_str::CompactString;
 
-/// 200 with every step of `log`, oldest first; `node` is the name of the node that wrote it.
-pub fn audit(log: &RequestLog, state: RequestState, node: &str) -> Reply {
+/// 200 with every step of `log`, oldest first. `nodes`: which node wrote them, from which step on, counted from 0; the first
+/// begins at 0.
+pub fn audit(log: &RequestLog, state: RequestState, nodes: &[(usize, CompactString)]) -> Reply {
     let mut body = Vec::with_capacity(256 + 192 * log.log.len());
     body.extend_from_slice(b"{\"request_id\":");
     json::plain(&mut body, log.request_id.as_str());
@@ -21,6 +23,8 @@ pub fn audit(log: &RequestLog, state: RequestState, node: &str) -> Reply {
             body.push(b',');
         }
         known.learn(&entry.step);
+        let node = nodes.partition_point(|(from, _)| *from <= index).checked_sub(1);
+        let node = node.map_or("", |at| nodes[at].1.as_str());
         append_event(&mut body, index as u64 + 1, entry, &known, node);
     }
     body.extend_from_slice(b"]}");

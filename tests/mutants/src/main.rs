@@ -21,6 +21,10 @@ const CAUGHT_PERCENT_MIN: usize = 95;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if matches!(arguments.as_slice(), [help] if help == "--help" || help == "-h") {
+        println!("{USAGE}\n\ntests/mutants/README.md says what this is.");
+        return ExitCode::SUCCESS;
+    }
     match parse(&arguments).and_then(|asked| run(&asked)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -61,7 +65,10 @@ fn parse(arguments: &[String]) -> Result<Asked, String> {
         match pair {
             [option, count] if option == "--jobs" => jobs = number(count)?.max(1) as usize,
             [option, ids] if option == "--only" => {
-                only = Some(ids.split(',').map(number).collect::<Result<Vec<_>, _>>()?);
+                let mut ids = ids.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+                ids.sort_unstable();
+                ids.dedup();
+                only = Some(ids);
             }
             [option, count] if option == "--runs" => runs = number(count)? as usize,
             _ => return Err(USAGE.to_owned()),
@@ -89,6 +96,13 @@ fn run(asked: &Asked) -> Result<bool, String> {
         }
         return Ok(true);
     }
+    let known = |id: &u32| mutated.mutants.iter().any(|mutant| mutant.id == *id);
+    if let Some(unknown) = asked.only.iter().flatten().find(|id| !known(id)) {
+        return Err(format!(
+            "there is no mutant {unknown} of {}: `list` shows them",
+            asked.set.name
+        ));
+    }
     let (tests, mutants) = scratch::build(repository, asked.set, mutated)?;
     let wanted = mutants
         .iter()
@@ -103,7 +117,8 @@ fn run(asked: &Asked) -> Result<bool, String> {
     for survivor in &unexplained {
         println!("not explained: {:4}  {survivor}", survivor.id);
     }
-    if asked.only.is_some() {
+    if let Some(only) = &asked.only {
+        println!("{} of {} mutants caught", only.len() - survivors.len(), only.len());
         return Ok(unexplained.is_empty());
     }
     let known: Vec<String> = survivors.iter().map(ToString::to_string).collect();

@@ -223,6 +223,7 @@ impl Host for SimHost<'_, '_> {
                     incarnation,
                 },
                 registry: None,
+                claims: None,
             });
             shard.inherit(inheritance);
             runs.push(Run::new(shard));

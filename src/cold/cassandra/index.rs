@@ -1,0 +1,134 @@
+//! Which requests of a node are open, for those who take over from it.
+//!
+//! A row is written before the request is claimed and deleted after its end is in the journal. So a row may speak of a request
+//! that was never claimed, has ended or has another owner: the request itself says. Rows stand in partitions of one
+//! minute, of which [`Index`] knows what this node has in each.
+
+use super::claims::{Failed, Owner};
+use super::session::Ready;
+use crate::fsm::ids::RequestId;
+use crate::fsm::types::UnixMs;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A partition holds requests that were received within so long.
+const BUCKET_MS: u64 = 60_000;
+/// A partition that is empty leaves the list when its minute is over for so long: nobody claims in it any more.
+const QUIET_BUCKETS: i64 = 5;
+/// How often empty partitions are looked for.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+
+/// Open requests of this node by the minute in which they were received.
+#[derive(Default)]
+pub(super) struct Index(Mutex<BTreeMap<i64, Bucket>>);
+
+#[derive(Default)]
+struct Bucket {
+    is_listed: bool,
+    open: HashSet<RequestId>,
+}
+
+/// The partition of a request that was received then.
+pub(super) const fn bucket_of(received_at_ms: UnixMs) -> i64 {
+    (received_at_ms / BUCKET_MS) as i64
+}
+
+/// Whether nobody adds to a partition any more.
+pub(super) fn is_quiet(bucket: i64) -> bool {
+    bucket + QUIET_BUCKETS < bucket_of(super::now_ms())
+}
+
+/// The time of a write, microseconds.
+pub(super) fn write_time_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
+}
+
+impl Index {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Bucket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a request whose row is there. The partition is on the list.
+    pub(super) fn know(&self, bucket: i64, request_id: &RequestId) {
+        let mut buckets = self.lock();
+        let known = buckets.entry(bucket).or_default();
+        known.is_listed = true;
+        known.open.insert(request_id.clone());
+    }
+
+    /// Partitions that are empty and stay so; they are to leave the list, with a write of the time that comes with them.
+    fn take_empty(&self) -> (Vec<i64>, i64) {
+        let mut buckets = self.lock();
+        let empty: Vec<i64> = buckets
+            .iter()
+            .filter(|(bucket, known)| known.open.is_empty() && is_quiet(**bucket))
+            .map(|(bucket, _)| *bucket)
+            .collect();
+        for bucket in &empty {
+            buckets.remove(bucket);
+        }
+        // Whoever needs one of them from now on writes later.
+        (empty, write_time_us())
+    }
+}
+
+impl Owner {
+    /// Writes that a request is open here.
+    ///
+    /// # Errors
+    /// Cassandra did not say that it is written.
+    pub(super) async fn add_open(&self, ready: &Ready, bucket: i64, request_id: &RequestId) -> Result<(), Failed> {
+        let is_listed = {
+            let mut buckets = self.index.lock();
+            let known = buckets.entry(bucket).or_default();
+            known.open.insert(request_id.clone());
+            known.is_listed
+        };
+        let (node, at_us) = (self.node_id(), write_time_us());
+        let listed = async {
+            if is_listed {
+                return Ok(());
+            }
+            ready.write(&ready.claims.insert_bucket, (node, bucket, at_us)).await
+        };
+        let values = (node, bucket, request_id.as_str(), at_us);
+        let added = ready.write(&ready.claims.insert_open, values);
+        let (listed, added) = tokio::join!(listed, added);
+        listed?;
+        if let Some(known) = self.index.lock().get_mut(&bucket) {
+            known.is_listed = true;
+        }
+        added
+    }
+
+    /// Takes a request off, until that is done.
+    pub(super) async fn remove_open(&self, bucket: i64, request_id: &RequestId) {
+        if let Some(known) = self.index.lock().get_mut(&bucket) {
+            known.open.remove(request_id);
+        }
+        let at_us = write_time_us();
+        self.until_done("take a request off the list of open ones", async |ready| {
+            let values = (at_us, self.node_id(), bucket, request_id.as_str());
+            ready.write(&ready.claims.delete_open, values).await
+        })
+        .await;
+    }
+
+    /// Takes partitions off the list that have become empty, for ever.
+    pub(super) async fn sweep_index(&self) {
+        let mut pace = tokio::time::interval(SWEEP_PERIOD);
+        loop {
+            pace.tick().await;
+            let (empty, at_us) = self.index.take_empty();
+            for bucket in empty {
+                self.until_done("take a minute off the list", async |ready| {
+                    let values = (at_us, self.node_id(), bucket);
+                    ready.write(&ready.claims.delete_bucket, values).await
+                })
+                .await;
+            }
+        }
+    }
+}

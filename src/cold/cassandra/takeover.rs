@@ -1,0 +1,315 @@
+//! Requests change their owner: those of a node that died go to the others, and those of an earlier boot to this one.
+//!
+//! Whose lease has lapsed is what the registry says, and only when to try rests on it: whether a request changes its owner is
+//! decided by one condition on its row, which the old owner's next decision meets too. Survivors divide requests by their ids,
+//! so that two seldom want the same one; what is still there after a few passes everybody takes.
+
+use super::claim_statements::{Ownership, steps_values};
+use super::claims::{Change, Failed, Owner};
+use super::index::{bucket_of, is_quiet, write_time_us};
+use super::reads::unread;
+use super::session::Ready;
+use super::statements::Found;
+use crate::cold::claims::{Adopted, FromClaims, Head, Inbox};
+use crate::cold::registry::NodeList;
+use crate::fsm::fold::Fold;
+use crate::fsm::ids::RequestId;
+use crate::fsm::types::{LogEntry, RequestLog};
+use crate::ops::metrics::LwtKind;
+use futures_util::stream::{self, StreamExt};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+/// How often it is looked for requests of dead nodes when nothing is heard of nodes.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
+/// The same while a dead node has some.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Passes over a dead node's requests after which everybody takes what is left.
+const PASSES_DIVIDED: u32 = 4;
+
+/// Takes over what an earlier boot had, then what nodes had that died, for ever.
+pub(super) async fn run(owner: Arc<Owner>, done: std_mpsc::Sender<()>) {
+    let taken = owner.until_done("take over this node's requests", async |_| {
+        owner.take_from(owner.node_id(), |_| true).await
+    });
+    let (taken, _) = taken.await;
+    if taken > 0 {
+        tracing::info!(requests = taken, "requests of the last boot are taken over");
+    }
+    owner.inboxes.tell(&FromClaims::OwnDone);
+    // Nobody may wait any more.
+    let _ = done.send(());
+    let mut nodes = owner.nodes.subscribe();
+    let mut passes: HashMap<String, u32> = HashMap::new();
+    loop {
+        let pause = if passes.is_empty() { LOOK_PERIOD } else { LOOK_AGAIN };
+        let changed = tokio::time::timeout(pause, nodes.changed()).await;
+        if let Ok(Err(_)) = changed {
+            return;
+        }
+        let seen = Arc::clone(&nodes.borrow_and_update());
+        if let Err(error) = owner.look_for_dead(&seen, &mut passes).await {
+            tracing::warn!(%error, "cannot look for requests of nodes that died");
+            owner.core.doubt.notify_one();
+        }
+    }
+}
+
+impl Owner {
+    /// A pass over the requests of all nodes that are not alive.
+    async fn look_for_dead(&self, nodes: &NodeList, passes: &mut HashMap<String, u32>) -> Result<(), Failed> {
+        let is_alive = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name);
+        let is_serving = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name && node.is_serving);
+        // Without a lease of its own this node may be the one that is cut off; and one that ends takes nothing any more.
+        if !is_serving(self.node_id()) || !self.core.is_up() {
+            return Ok(());
+        }
+        let ready = self.connected().await;
+        let owners = owners(&ready).await?;
+        passes.retain(|name, _| owners.contains(name) && !is_alive(name));
+        for name in owners {
+            if is_alive(&name) {
+                continue;
+            }
+            let pass = passes.get(&name).copied().unwrap_or(0);
+            let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());
+            let began = std::time::Instant::now();
+            let (taken, listed) = self.take_from(&name, is_mine).await?;
+            if taken > 0 {
+                let took_ms = began.elapsed().as_millis() as u64;
+                tracing::info!(
+                    node = name,
+                    requests = taken,
+                    took_ms,
+                    "took over requests of a node that died"
+                );
+            }
+            if listed == taken {
+                passes.remove(&name);
+            } else {
+                passes.insert(name, pass + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over those requests of a node that `wanted` says; answers how many it took and how many were there.
+    async fn take_from(&self, from: &str, wanted: impl Fn(&RequestId) -> bool) -> Result<(usize, usize), Failed> {
+        let ready = self.connected().await;
+        let listed = list_open(&ready, from, self.core.config.background_max()).await?;
+        let wanted = listed.iter().filter(|(_, id)| wanted(id));
+        let takes = wanted.map(|(bucket, id)| self.take_one(from, *bucket, id));
+        let taking = stream::iter(takes).buffer_unordered(self.core.config.background_max());
+        let taken = taking.filter(|is_taken| std::future::ready(*is_taken)).count().await;
+        Ok((taken, listed.len()))
+    }
+
+    /// Takes over one request that stands on a node's list; says whether it did.
+    async fn take_one(&self, from: &str, bucket: i64, id: &RequestId) -> bool {
+        let is_own = from == self.node_id();
+        let read_us = write_time_us();
+        let found = self
+            .until_done("read a request that is to be taken over", async |ready| {
+                Ok(ready.find_request(id).await?)
+            })
+            .await;
+        let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
+        let Some(found) = found.as_ref().filter(is_theirs) else {
+            // On the list for a claim that is perhaps only about to be made, or another's by now.
+            if found.is_some() || is_quiet(bucket) {
+                self.strike(from, bucket, id, read_us).await;
+            }
+            return false;
+        };
+        if is_own && found.incarnation == self.incarnation() {
+            return false;
+        }
+        let taken = self.take(found, bucket, id).await;
+        if taken && !is_own {
+            self.strike(from, bucket, id, write_time_us()).await;
+        }
+        taken
+    }
+
+    /// Takes a request off a dead node's list. What is written there later stays.
+    async fn strike(&self, from: &str, bucket: i64, id: &RequestId, at_us: i64) {
+        self.until_done("take a request off a list", async |ready| {
+            let values = (at_us, from, bucket, id.as_str());
+            ready.write(&ready.claims.delete_open, values).await
+        })
+        .await;
+    }
+
+    /// Makes a request this node's, if it is still as it was found, and gives it to its home.
+    async fn take(&self, found: &Found, bucket: i64, id: &RequestId) -> bool {
+        let Ok(fold) = Fold::of(&found.decided) else {
+            tracing::error!(request = %id, "a request in Cassandra does not fold and is left alone");
+            return false;
+        };
+        let head = Head::of(&fold, &found.decided);
+        let own = Ownership {
+            request_id: id.as_str(),
+            incarnation: self.incarnation(),
+            epoch: found.epoch + 1,
+            length: found.length.unwrap_or(0),
+            received_at_ms: fold.received_at_ms,
+            head: &head,
+        };
+        let before = (found.far.owner.as_str(), found.incarnation, own.length);
+        let change = self
+            .until_done("take over a request", async |ready| {
+                if before.0 == self.node_id() {
+                    self.index.know(bucket, id);
+                } else {
+                    self.add_open(ready, bucket, id).await?;
+                }
+                self.change(ready, LwtKind::Takeover, &own, before, None).await
+            })
+            .await;
+        if let Change::Refused(_) = change {
+            if before.0 != self.node_id() {
+                self.remove_open(bucket, id).await;
+            }
+            return false;
+        }
+        self.core.metrics.adopted.inc();
+        let adopted = Adopted {
+            log: RequestLog {
+                request_id: id.clone(),
+                log: found.decided.clone(),
+            },
+            last_from: found.last_from,
+            epoch: own.epoch,
+            is_foreign: found.far.nodes.iter().any(|(_, node)| node != self.node_id()),
+        };
+        self.inboxes.home_of(id).send(FromClaims::Adopted(Box::new(adopted)));
+        true
+    }
+
+    /// Whose is a request that the last boot left open and that was not on its list? Takes it over when it is that boot's,
+    /// claims it when it is nobody's: from before this node was in a fleet.
+    pub(super) async fn reclaim(&self, inbox: &Inbox, log: RequestLog) {
+        let id = log.request_id.clone();
+        let Some(received_at_ms) = log.log.first().map(|first| first.at_ms) else {
+            return;
+        };
+        let bucket = bucket_of(received_at_ms);
+        let _slot = self.background().await;
+        loop {
+            let found = self
+                .until_done("read a request of the last boot", async |ready| {
+                    self.find_decided(ready, &id).await
+                })
+                .await;
+            let Some(found) = found else {
+                if self.claim_whole(bucket, &log).await {
+                    return;
+                }
+                continue;
+            };
+            if found.far.owner != self.node_id() {
+                self.keep_rest(&found, &log).await;
+                return inbox.send(FromClaims::NotMine(id));
+            }
+            if found.incarnation == self.incarnation() || self.take(&found, bucket, &id).await {
+                return;
+            }
+        }
+    }
+
+    /// Claims a request that only this node knows, with all its steps.
+    async fn claim_whole(&self, bucket: i64, log: &RequestLog) -> bool {
+        let id = &log.request_id;
+        let Ok(fold) = Fold::of(&log.log) else { return true };
+        let head = Head::of(&fold, &log.log);
+        let own = Ownership {
+            request_id: id.as_str(),
+            incarnation: self.incarnation(),
+            epoch: 0,
+            length: log.log.len() as u32,
+            received_at_ms: fold.received_at_ms,
+            head: &head,
+        };
+        let change = self
+            .until_done("claim a request of the last boot", async |ready| {
+                self.add_open(ready, bucket, id).await?;
+                let row = steps_values(&self.core.config, id.as_str(), 0, (1, &log.log), own.received_at_ms)?;
+                self.claim(ready, &own, row).await
+            })
+            .await;
+        if let Change::Refused(_) = change {
+            return false;
+        }
+        let adopted = Adopted {
+            log: log.clone(),
+            last_from: log.log.len(),
+            epoch: 0,
+            is_foreign: false,
+        };
+        self.inboxes.home_of(id).send(FromClaims::Adopted(Box::new(adopted)));
+        true
+    }
+
+    /// What the last boot journaled of a request that another node has now, and nobody stored: for its audit.
+    async fn keep_rest(&self, found: &Found, log: &RequestLog) {
+        let pairs = log.log.iter().zip(&found.decided);
+        let common = pairs.take_while(|(own, stored)| own == stored).count();
+        let rest: Vec<LogEntry> = log.log[common..].to_vec();
+        if rest.is_empty() || common == 0 {
+            return;
+        }
+        let epoch = found.epochs.iter().rev().find(|(from, _)| *from < common);
+        let epoch = epoch.map_or(0, |(_, epoch)| *epoch);
+        self.keep_receipts(&log.request_id, epoch, common as u32 + 1, rest)
+            .await;
+    }
+}
+
+/// The survivor who is to take over this request: of the greatest weight for it.
+fn chosen<'a>(nodes: &'a NodeList, id: &RequestId) -> Option<&'a str> {
+    nodes.heir(id.hash64())
+}
+
+/// Nodes that may have open requests.
+async fn owners(ready: &Ready) -> Result<Vec<String>, Failed> {
+    let asked = ready.session.execute_unpaged(&ready.claims.select_owners, ());
+    let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
+    let rows: Result<Vec<(String,)>, _> = rows.rows().map_err(unread)?.collect();
+    Ok(rows.map_err(unread)?.into_iter().map(|(name,)| name).collect())
+}
+
+/// Everything on a node's list of open requests. Minutes in which there is nothing any more leave it.
+async fn list_open(ready: &Ready, from: &str, at_once: usize) -> Result<Vec<(i64, RequestId)>, Failed> {
+    let minutes = buckets(ready, from).await?.into_iter();
+    let reads = minutes.map(|bucket| async move {
+        let ids = open_in(ready, from, bucket).await?;
+        if ids.is_empty() && is_quiet(bucket) {
+            let values = (write_time_us(), from, bucket);
+            ready.write(&ready.claims.delete_bucket, values).await?;
+        }
+        Ok::<_, Failed>(ids.into_iter().map(move |id| (bucket, id)).collect::<Vec<_>>())
+    });
+    let mut reads = stream::iter(reads).buffered(at_once);
+    let mut listed = Vec::new();
+    while let Some(ids) = reads.next().await {
+        listed.extend(ids?);
+    }
+    Ok(listed)
+}
+
+async fn buckets(ready: &Ready, from: &str) -> Result<Vec<i64>, Failed> {
+    let asked = ready.session.execute_unpaged(&ready.claims.select_buckets, (from,));
+    let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
+    let rows: Result<Vec<(i64,)>, _> = rows.rows().map_err(unread)?.collect();
+    Ok(rows.map_err(unread)?.into_iter().map(|(bucket,)| bucket).collect())
+}
+
+async fn open_in(ready: &Ready, from: &str, bucket: i64) -> Result<Vec<RequestId>, Failed> {
+    let asked = ready.session.execute_unpaged(&ready.claims.select_open, (from, bucket));
+    let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
+    let rows: Result<Vec<(String,)>, _> = rows.rows().map_err(unread)?.collect();
+    let ids = rows.map_err(unread)?.into_iter();
+    Ok(ids.filter_map(|(id,)| RequestId::parse(&id).ok()).collect())
+}

@@ -1,0 +1,85 @@
+//! In a fleet a request may turn out to be another owner's, its winner to have another trip, and a decision to take long.
+
+use super::announce::{answer_fenced, turn_away};
+use super::{Asker, Pending, ReplyTo, Request, RequestEffect, RequestEvent};
+use crate::fsm::fold::Fold;
+use crate::fsm::types::{RevokeReason, Step, UnixMs};
+use std::collections::VecDeque;
+
+impl Request {
+    /// The driver who was to win has another trip: the acceptance is taken back, which nobody has heard of, and the attempt is
+    /// revoked instead. The search goes on.
+    pub(super) fn unaccept(&mut self, pending: Pending, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
+        debug_assert!(self.pending.is_none() && pending.from > 0);
+        let taken_back = self.log.split_off(pending.from);
+        self.persisted = pending.from;
+        self.fold = Fold::of(&self.log).expect("a prefix of a good log is good");
+        self.questions = pending.replies;
+        let accepted = taken_back.iter().find_map(|entry| match entry.step {
+            Step::Accepted { attempt, .. } => Some(attempt),
+            _ => None,
+        });
+        let attempt = accepted.expect("only an acceptance binds a driver");
+        let reason = RevokeReason::Superseded;
+        self.push(now_ms, Step::Revoked { attempt, reason });
+        self.advance(now_ms, effects);
+    }
+
+    /// The decision under way takes long. Callers are not kept waiting: whoever asks again finds what came of it.
+    pub fn delayed(&mut self, effects: &mut Vec<RequestEffect>) {
+        let Some(pending) = &mut self.pending else { return };
+        for (asker, _) in std::mem::take(&mut pending.replies) {
+            answer_fenced(asker, effects);
+        }
+        for event in std::mem::take(&mut self.deferred) {
+            let is_call = match &event {
+                RequestEvent::Reposted { .. }
+                | RequestEvent::Misposted { .. }
+                | RequestEvent::Cancelled { .. }
+                | RequestEvent::TripCancelled { .. } => true,
+                RequestEvent::Answered { asker, .. } => matches!(asker, Asker::Api(_)),
+                _ => false,
+            };
+            if is_call {
+                turn_away(event, effects);
+            } else {
+                self.deferred.push_back(event);
+            }
+        }
+    }
+
+    /// A new request was there already, with another owner: nothing of this one ever was. Gives back who posted it and what has
+    /// come for it, to be answered from the other.
+    ///
+    /// # Panics
+    /// When no decision is under way.
+    pub fn disown(&mut self, effects: &mut Vec<RequestEffect>) -> (Vec<ReplyTo>, VecDeque<RequestEvent>) {
+        let pending = *self.pending.take().expect("a claim that waits");
+        debug_assert!(pending.from == 0);
+        let replies = pending.replies.iter().filter_map(|(asker, _)| match asker {
+            Asker::Api(reply) => Some(*reply),
+            Asker::Driver => None,
+        });
+        let replies = replies.collect();
+        let events = std::mem::take(&mut self.deferred);
+        self.give_up(Pending::default(), effects);
+        (replies, events)
+    }
+
+    /// Another owner has the request, which shows while nothing is being decided.
+    ///
+    /// # Panics
+    /// When a decision is under way: its answer says so.
+    pub fn fence(&mut self, effects: &mut Vec<RequestEffect>) {
+        assert!(self.pending.is_none(), "a decision under way is answered");
+        if !self.closed {
+            let (from, replies) = (self.persisted, Vec::new());
+            self.give_up(Pending { from, replies }, effects);
+        }
+    }
+
+    /// Whether a decision is on its way.
+    pub fn is_deciding(&self) -> bool {
+        self.pending.is_some()
+    }
+}

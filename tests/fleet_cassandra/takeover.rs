@@ -1,0 +1,282 @@
+//! A node dies, hangs or ends: the others go on with what it had open, and it gives up what it no longer has.
+
+use crate::cluster::{Shared, shared, unique};
+use crate::redis::Redis;
+use crate::support::{Node, eventually, json, text};
+use std::time::Instant;
+
+/// Two nodes of one fleet, in one Redis and one Cassandra.
+struct Fleet {
+    a: Node,
+    b: Node,
+    a_name: String,
+    _redis: Redis,
+}
+
+impl Fleet {
+    async fn start(shared: &Shared) -> Self {
+        let redis = Redis::start();
+        let setup = |name: &str| {
+            let setup = shared.cluster.node(name).set("fleet_redis_url", redis.url());
+            setup
+                .set("fleet_redis_timeout_ms", 5_000)
+                .set("fleet_redis_lease_ms", 1_500)
+        };
+        let (a_name, b_name) = (unique("a"), unique("b"));
+        let fleet = Self {
+            a: setup(&a_name).set("offer_timeout_ms", 120_000).start().await,
+            b: setup(&b_name).set("offer_timeout_ms", 120_000).start().await,
+            a_name,
+            _redis: redis,
+        };
+        // The survivor has to know itself before it counts on others.
+        let both = async || {
+            let mut homes = Vec::new();
+            for number in 0..16 {
+                let home = fleet
+                    .b
+                    .get(&format!("/v1/fleet/assign?driver_id=x-{number}"))
+                    .await
+                    .ok(200);
+                homes.push(text(&home, "node").to_owned());
+            }
+            (homes.contains(&fleet.a_name) && homes.contains(&b_name)).then_some(())
+        };
+        eventually("both nodes to be known", both).await;
+        fleet
+    }
+
+    /// What B took over.
+    async fn until_adopted(&self, count: u64) {
+        let taken = async || (self.b.metric("dispatchd_requests_adopted_total", "").await >= count).then_some(());
+        eventually("the survivor to have taken over", taken).await;
+    }
+}
+
+/// Everything that was open at a node that is killed goes on at the other: an offer, a trip, a search, and what was about to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_s_requests_go_on_at_the_survivor() {
+    let Some(shared) = shared().await else { return };
+    let mut fleet = Fleet::start(&shared).await;
+    let ids: Vec<String> = (0..4).map(|_| unique("r")).collect();
+    let names: Vec<String> = (0..3).map(|_| unique("d")).collect();
+    let a = &fleet.a;
+    let (mut offered, mut driving) = (a.driver(&names[0]).await, a.driver(&names[1]).await);
+    a.offer(&ids[0], &[&names[0]], &json!({})).await;
+    let offer = offered.expect("OFFER").await;
+    offered.answer("ACK", &offer).await;
+    offered.fence().await;
+    a.offer(&ids[1], &[&names[1]], &json!({})).await;
+    let first = driving.expect("OFFER").await;
+    let trip_id = driving.accept(&first).await;
+    a.offer(&ids[2], &["nobody"], &json!({})).await;
+    a.until_event(&ids[2], "REDISPATCH_REQUESTED").await;
+    // Nobody answers this one.
+    let mut silent = a.driver(&names[2]).await;
+    a.offer(
+        &ids[3],
+        &[&names[2]],
+        &json!({"offer_timeout_ms": 100, "max_attempts": 1, "deadline_ms": 100_000}),
+    )
+    .await;
+    silent.expect("OFFER").await;
+
+    fleet.a.kill_9();
+    let killed = Instant::now();
+    let b = &fleet.b;
+    // One who reconnects at once waits for the takeover, one who comes later finds all at the WELCOME.
+    let mut offered = b.driver(&names[0]).await;
+    assert_eq!(offered.welcome["state"], "available");
+    let again = offered.expect("OFFER").await;
+    println!(
+        "from kill -9 to the OFFER at the survivor: {:.1?} (lease 1.5 s)",
+        killed.elapsed()
+    );
+    assert_eq!(
+        (&again["request_id"], &again["attempt"]),
+        (&offer["request_id"], &offer["attempt"])
+    );
+    assert_eq!(
+        (&again["expires_at_ms"], &again["trip"]),
+        (&offer["expires_at_ms"], &offer["trip"])
+    );
+    fleet.until_adopted(3).await;
+    let mut driving = b.driver(&names[1]).await;
+    if driving.welcome["state"] != "en_route_to_pickup" {
+        driving.expect_state("en_route_to_pickup").await;
+    }
+    assert_eq!(b.until_state(&ids[3], "UNFULFILLED").await["attempt"], 1);
+    b.until_event(&ids[3], "REQUEST_UNFULFILLED").await;
+    // Its last decision may not have been published there.
+    b.until_event(&ids[2], "REDISPATCH_REQUESTED").await;
+
+    offered.accept(&again).await;
+    driving.trip(&trip_id, "pickup").await;
+    driving.expect_state("on_trip").await;
+    driving.trip(&trip_id, "complete").await;
+    driving.expect_state("available").await;
+    b.offer(&unique("next"), &[&names[1]], &json!({})).await;
+    driving.expect("OFFER").await;
+    let taken = b.post_offer(&ids[2], &["nobody-2"], &json!({})).await.ok(202);
+    assert_eq!(taken["attempt"], 2);
+    returns_and_agrees(&mut fleet, &ids).await;
+    goes_back(&mut fleet, &ids, &names[0]).await;
+}
+
+/// The second node dies too: all of it goes back to the first, whose journal has an older story of it.
+async fn goes_back(fleet: &mut Fleet, ids: &[String], name: &str) {
+    let trip_id = text(&fleet.b.view(&ids[0]).await, "trip_id").to_owned();
+    let views = [fleet.b.view(&ids[0]).await, fleet.b.view(&ids[2]).await];
+    fleet.b.kill_9();
+    let taken = async || (fleet.a.metric("dispatchd_requests_adopted_total", "").await >= 2).then_some(());
+    eventually("the requests to be back", taken).await;
+    for _ in 0..2 {
+        for (id, view) in [&ids[0], &ids[2]].into_iter().zip(&views) {
+            let same =
+                async || (fleet.a.get(&format!("/v1/dispatch/request/{id}")).await.json() == *view).then_some(());
+            eventually("the request as it was", same).await;
+        }
+        fleet.a.crash_and_restart().await;
+    }
+    let mut driver = fleet.a.driver(name).await;
+    if driver.welcome["state"] != "en_route_to_pickup" {
+        driver.expect_state("en_route_to_pickup").await;
+    }
+    driver.trip(&trip_id, "complete").await;
+    driver.expect_state("available").await;
+    assert_eq!(fleet.a.cancel(&ids[2]).await.ok(200)["state"], "CANCELLED");
+}
+
+/// The killed node comes back: it has nothing any more of what was taken over, and says of it what the other says.
+async fn returns_and_agrees(fleet: &mut Fleet, ids: &[String]) {
+    fleet.a.spawn();
+    fleet.a.until_ready().await;
+    let (a, b) = (&fleet.a, &fleet.b);
+    for id in ids {
+        let path = format!("/v1/dispatch/audit/{id}");
+        let same = async || {
+            let (one, other) = (a.get(&path).await, b.get(&path).await);
+            (one.status == 200 && one.json() == other.json()).then(|| one.json())
+        };
+        let audit = eventually("both nodes to show one audit", same).await;
+        let events = audit["events"].as_array().expect("events");
+        let nodes: Vec<&str> = events.iter().map(|event| text(event, "node")).collect();
+        assert!(nodes[0] == fleet.a_name && nodes.is_sorted(), "{audit}");
+        let times: Vec<u64> = events.iter().filter_map(|event| event["at_ms"].as_u64()).collect();
+        assert!(times.len() == events.len() && times.is_sorted(), "{audit}");
+    }
+    // The ACK was noted at the killed node alone; its next decision was made at the other.
+    let audit = b.get(&format!("/v1/dispatch/audit/{}", ids[0])).await.ok(200);
+    let events: Vec<&str> = audit["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .map(|event| text(event, "event"))
+        .collect();
+    let place = |name: &str| events.iter().position(|event| *event == name);
+    assert!(
+        place("OFFER_ACKED").is_some() && place("OFFER_ACKED") < place("OFFER_ACCEPTED"),
+        "{audit}"
+    );
+    let again = a.post_offer(&ids[0], &["x"], &json!({})).await.ok(200);
+    assert_eq!(
+        (&again["state"], &again["duplicate"]),
+        (&json!("ACCEPTED"), &json!(true))
+    );
+}
+
+/// A node that hangs for longer than its lease finds itself without its requests, and lets its drivers know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hung_gives_up_what_was_taken_over() {
+    let Some(shared) = shared().await else { return };
+    let fleet = Fleet::start(&shared).await;
+    let (id, waiting, driver_id) = (unique("r"), unique("r"), unique("d"));
+    let mut at_a = fleet.a.driver(&driver_id).await;
+    fleet.a.offer(&id, &[&driver_id], &json!({})).await;
+    let offer = at_a.expect("OFFER").await;
+    fleet.a.offer(&waiting, &["nobody"], &json!({})).await;
+    fleet.a.until_event(&waiting, "REDISPATCH_REQUESTED").await;
+    fleet.a.pause();
+    fleet.until_adopted(2).await;
+    let cancelled = fleet.b.cancel(&waiting).await.ok(200);
+    assert_eq!(cancelled["state"], "CANCELLED");
+    fleet.a.go_on();
+    // It looks after its requests when its lease is its own again, whoever speaks of them.
+    at_a.expect_revoked(&offer, "superseded").await;
+    let known = async || {
+        let view = fleet.a.view(&waiting).await;
+        (view["state"] == "CANCELLED").then_some(())
+    };
+    eventually("the node that hung to know the end", known).await;
+    at_a.answer("ACCEPT", &offer).await;
+    at_a.fence().await;
+    let mut at_b = fleet.b.driver(&driver_id).await;
+    let again = match at_b.welcome["state"].as_str() {
+        Some("offered" | "available") => at_b.expect("OFFER").await,
+        other => panic!("{other:?}"),
+    };
+    at_b.accept(&again).await;
+    assert_eq!(fleet.a.view(&id).await, fleet.b.view(&id).await);
+}
+
+/// Kills under load, one after the other: whoever was promised a request finds it at the survivor, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_promised_is_lost_by_a_kill() {
+    let Some(shared) = shared().await else { return };
+    let mut fleet = Fleet::start(&shared).await;
+    let posts = |node: &Node, ids: Vec<String>| {
+        let (http, url) = (node.http.clone(), node.url("/v1/dispatch/offer"));
+        tokio::spawn(async move {
+            let mut taken = Vec::new();
+            for id in ids {
+                let body = crate::support::api::offer(&id, &["nobody"], &json!({}));
+                match http.post(&url).json(&body).send().await {
+                    Ok(answer) if answer.status() == 202 => taken.push(id),
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+            taken
+        })
+    };
+    let callers: Vec<_> = (0..4)
+        .map(|_| posts(&fleet.a, (0..2_000).map(|_| unique("load")).collect()))
+        .collect();
+    let some = async || (fleet.a.metric("dispatchd_requests_received_total", "").await >= 200).then_some(());
+    eventually("some requests", some).await;
+    fleet.a.kill_9();
+    let mut taken = Vec::new();
+    for caller in callers {
+        taken.extend(caller.await.expect("a caller"));
+    }
+    assert!(taken.len() >= 190, "{}", taken.len());
+    println!("{} requests were promised before kill -9", taken.len());
+    for id in &taken {
+        let there = async || (fleet.b.cancel(id).await.status == 200).then_some(());
+        eventually(&format!("request {id} at the survivor"), there).await;
+    }
+    fleet.a.spawn();
+    fleet.a.until_ready().await;
+    for id in taken.iter().step_by(17) {
+        let known = async || (fleet.a.cancel(id).await.status == 200).then_some(());
+        eventually("the end of a request that was taken over", known).await;
+    }
+}
+
+/// A node that ends gives its lease back, and what it had goes on at the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_ends_hands_its_requests_over() {
+    let Some(shared) = shared().await else { return };
+    let mut fleet = Fleet::start(&shared).await;
+    let (id, driver_id) = (unique("r"), unique("d"));
+    let mut driver = fleet.a.driver(&driver_id).await;
+    fleet.a.offer(&id, &[&driver_id], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    fleet.a.terminate();
+    assert_eq!(driver.closed().await.0, 1012);
+    let mut driver = fleet.b.driver(&driver_id).await;
+    assert!(fleet.a.exit().await.success());
+    let again = driver.expect("OFFER").await;
+    assert_eq!(again["request_id"], offer["request_id"]);
+    driver.accept(&again).await;
+}

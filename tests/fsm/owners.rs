@@ -1,0 +1,257 @@
+//! What a fleet may answer to a decision beside "stored", and what a driver hears of a request that comes from another node.
+
+use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, ToSocket};
+use dispatchd::fsm::fold::{Outcome, TripPhase};
+use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
+use dispatchd::fsm::request::{
+    Answer, ApiAnswer, Asker, Defaults, Durability, ReplyTo, Request, RequestEffect, RequestEvent, Resumed, ToDriver,
+};
+use dispatchd::fsm::types::{DriverState, OfferRequest, Priority, RefuseReason, RevokeReason, Step};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn driver(name: &str) -> DriverId {
+    DriverId::parse(name).unwrap()
+}
+
+fn id() -> RequestId {
+    RequestId::parse("r").unwrap()
+}
+
+fn reply(call: u64) -> ReplyTo {
+    ReplyTo { shard: 0, call }
+}
+
+fn offer(candidates: &[&str]) -> OfferRequest {
+    OfferRequest {
+        request_id: id(),
+        candidates: candidates.iter().map(|name| driver(name)).collect(),
+        priority: Priority::Standard,
+        offer_timeout_ms: None,
+        deadline_ms: None,
+        max_attempts: None,
+        parallel: None,
+        busy_wait_ms: None,
+        trip: "{}".into(),
+    }
+}
+
+/// A request whose first decision is on its way.
+fn posted(candidates: &[&str]) -> Request {
+    let defaults = Defaults {
+        offer_timeout_ms: 8_000,
+        deadline_ms: 120_000,
+    };
+    let mut effects = Vec::new();
+    let request = Request::received(offer(candidates), reply(1), defaults, NOW_MS, &mut effects);
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, RequestEffect::Persist { wait: true, .. }))
+    );
+    request
+}
+
+fn durable(request: &mut Request, outcome: Durability) -> Vec<RequestEffect> {
+    let mut effects = Vec::new();
+    request.durable(outcome, NOW_MS, &mut effects);
+    effects
+}
+
+fn replies(effects: &[RequestEffect]) -> Vec<(u64, &ApiAnswer)> {
+    let reply = |effect| match effect {
+        &RequestEffect::Reply { reply, ref answer } => Some((reply.call, answer)),
+        _ => None,
+    };
+    effects.iter().filter_map(reply).collect()
+}
+
+fn told<'a>(effects: &'a [RequestEffect], name: &str) -> Vec<&'a ToDriver> {
+    let to = |effect| match effect {
+        &RequestEffect::Driver {
+            ref driver_id,
+            ref message,
+        } if driver_id.as_str() == name => Some(message),
+        _ => None,
+    };
+    effects.iter().filter_map(to).collect()
+}
+
+/// The winner has another trip: nobody hears of the acceptance, the attempt is revoked, the next driver is offered.
+#[test]
+fn an_acceptance_that_cannot_be_is_taken_back() {
+    let mut request = posted(&["d1", "d2"]);
+    durable(&mut request, Durability::Committed);
+    let accept = RequestEvent::Answered {
+        driver_id: driver("d1"),
+        attempt: Some(1),
+        answer: Answer::AcceptHeld,
+        reason: None,
+        asker: Asker::Api(reply(2)),
+    };
+    let mut effects = Vec::new();
+    request.step(accept, NOW_MS, &mut effects);
+    let effects = durable(&mut request, Durability::DriverBound);
+    assert!(
+        replies(&effects).is_empty() && told(&effects, "d1").is_empty(),
+        "{effects:?}"
+    );
+    assert!(
+        effects.contains(&RequestEffect::Persist {
+            from: 2,
+            to: 4,
+            wait: true
+        }),
+        "{effects:?}"
+    );
+    let effects = durable(&mut request, Durability::Committed);
+    let revoked = Outcome::Revoked(RevokeReason::Superseded);
+    let (outcome, trip_id) = (revoked, None);
+    assert_eq!(replies(&effects), [(2, &ApiAnswer::Outcome { outcome, trip_id })]);
+    assert!(matches!(told(&effects, "d1")[..], [ToDriver::Outcome { attempt: 1, outcome, .. }] if *outcome == revoked));
+    assert!(matches!(told(&effects, "d2")[..], [ToDriver::Offer { attempt: 2, .. }]));
+    assert!(
+        !request
+            .log()
+            .iter()
+            .any(|entry| matches!(entry.step, Step::Accepted { .. } | Step::TripCreated { .. }))
+    );
+}
+
+/// Callers are told that it takes long, once; the decision stands all the same when it does.
+#[test]
+fn a_slow_decision_keeps_nobody_waiting() {
+    let mut request = posted(&["d1"]);
+    let mut effects = Vec::new();
+    let (reason, reply_to) = (None, reply(2));
+    request.step(
+        RequestEvent::Cancelled {
+            reason,
+            reply: reply_to,
+        },
+        NOW_MS,
+        &mut effects,
+    );
+    assert!(effects.is_empty());
+    request.delayed(&mut effects);
+    assert_eq!(replies(&effects), [(1, &ApiAnswer::Fenced), (2, &ApiAnswer::Fenced)]);
+    effects.clear();
+    request.delayed(&mut effects);
+    assert!(effects.is_empty());
+    let effects = durable(&mut request, Durability::Committed);
+    assert!(replies(&effects).is_empty());
+    assert!(matches!(told(&effects, "d1")[..], [ToDriver::Offer { .. }]));
+}
+
+/// The id is another owner's: everybody who asked is given back, and nobody was offered anything.
+#[test]
+fn a_request_that_was_there_already_gives_back_who_asked() {
+    let mut request = posted(&["d1"]);
+    let mut effects = Vec::new();
+    let again = RequestEvent::Reposted {
+        offer: Box::new(offer(&["d2"])),
+        reply: reply(2),
+    };
+    request.step(again.clone(), NOW_MS, &mut effects);
+    let (askers, events) = request.disown(&mut effects);
+    assert_eq!(
+        (askers, events.into_iter().collect::<Vec<_>>()),
+        (vec![reply(1)], vec![again])
+    );
+    assert!(replies(&effects).is_empty());
+    assert_eq!(told(&effects, "d1"), [&ToDriver::Release]);
+    assert!(request.is_closed() && effects.contains(&RequestEffect::Closed));
+}
+
+/// A request is another's, which shows while nothing is being decided: its offers are void.
+#[test]
+fn a_request_that_was_taken_away_revokes_its_offers() {
+    let mut request = posted(&["d1"]);
+    durable(&mut request, Durability::Committed);
+    let mut effects = Vec::new();
+    request.fence(&mut effects);
+    let revoked = Outcome::Revoked(RevokeReason::Superseded);
+    assert!(matches!(told(&effects, "d1")[..], [ToDriver::Outcome { outcome, .. }] if *outcome == revoked));
+    assert!(request.is_closed());
+    effects.clear();
+    request.fence(&mut effects);
+    assert!(effects.is_empty(), "once");
+}
+
+struct Wheel(Driver);
+
+impl Wheel {
+    fn connected() -> Self {
+        let mut wheel = Self(Driver::new(driver("d"), 0));
+        wheel.step(DriverEvent::Connected { session: 1 });
+        wheel
+    }
+
+    fn step(&mut self, event: DriverEvent) -> Vec<DriverEffect> {
+        let mut effects = Vec::new();
+        self.0.step(event, NOW_MS, &crate::script::LIMITS, &mut effects);
+        effects
+    }
+
+    fn hears(&mut self, request: &str, message: ToDriver) -> Vec<DriverEffect> {
+        let request_id = RequestId::parse(request).unwrap();
+        self.step(DriverEvent::Request { request_id, message })
+    }
+}
+
+fn resumed(attempt: u32) -> ToDriver {
+    ToDriver::Offer {
+        attempt,
+        priority: Priority::Standard,
+        expires_at_ms: NOW_MS + 1_000,
+        trip: "{}".into(),
+        resumed: Resumed::Delivered,
+    }
+}
+
+/// A driver who reconnected before its request came: it gets the offer, or the request hears that it is taken.
+#[test]
+fn a_connected_driver_gets_the_offer_of_a_request_that_comes_over() {
+    let mut wheel = Wheel::connected();
+    let effects = wheel.hears("r", resumed(3));
+    assert!(
+        matches!(&effects[..], [DriverEffect::Send(ToSocket::Offer { attempt: 3, .. })]),
+        "{effects:?}"
+    );
+    assert!(wheel.hears("r", resumed(3)).is_empty(), "it has it");
+    let refused = |effects: Vec<DriverEffect>, why| {
+        let [DriverEffect::Request { request_id, event }] = &effects[..] else {
+            panic!("{effects:?}")
+        };
+        let (attempt, driver_id, reason) = (1, driver("d"), why);
+        assert_eq!(
+            (request_id.as_str(), event),
+            (
+                "q",
+                &RequestEvent::Refused {
+                    attempt,
+                    driver_id,
+                    reason
+                }
+            )
+        );
+    };
+    refused(wheel.hears("q", resumed(1)), RefuseReason::Offered);
+    let trip_id = TripId::for_request(&id(), NOW_MS);
+    let phase = TripPhase::EnRoute;
+    let mut wheel = Wheel::connected();
+    let effects = wheel.hears(
+        "r",
+        ToDriver::Bound {
+            trip_id: trip_id.clone(),
+            phase,
+        },
+    );
+    let state = DriverState::EnRoute;
+    let expect = ToSocket::State {
+        state,
+        trip_id: Some(trip_id),
+    };
+    assert_eq!(effects, [DriverEffect::Send(expect)]);
+    refused(wheel.hears("q", resumed(1)), RefuseReason::EnRoute);
+}
