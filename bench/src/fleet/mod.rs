@@ -61,12 +61,9 @@ const SPEED: [(&str, &str); 3] = [
 /// The stage.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
-    /// Only the fault table
-    #[arg(long, conflicts_with = "speed")]
-    pub faults: bool,
-    /// Only the rows of speed
-    #[arg(long)]
-    pub speed: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub which: Which,
     /// Only these rows, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = known_row)]
     pub only: Vec<String>,
@@ -96,6 +93,17 @@ pub struct Options {
     pub keep: bool,
 }
 
+/// Half of the stage.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub struct Which {
+    /// Only the fault table
+    #[arg(long, conflicts_with = "speed")]
+    pub faults: bool,
+    /// Only the rows of speed
+    #[arg(long)]
+    pub speed: bool,
+}
+
 fn known_row(text: &str) -> Result<String, String> {
     let mut names = ROWS.iter().map(|row| row.name).chain(SPEED.map(|(name, _)| name));
     let known = names.any(|name| name == text);
@@ -115,7 +123,7 @@ fn parse_cassandra_nodes(text: &str) -> Result<u8, String> {
 impl Options {
     fn is_asked(&self, name: &str, is_speed: bool) -> bool {
         match self.only.as_slice() {
-            [] => !(self.faults && is_speed || self.speed && !is_speed),
+            [] => !(self.which.faults && is_speed || self.which.speed && !is_speed),
             only => only.iter().any(|asked| asked == name),
         }
     }
