@@ -39,7 +39,7 @@ use services::Services;
 use town::{Abilities, Town};
 
 /// What one row may take beyond its fault, and a row of speed: beyond it something hangs.
-const ROW_MAX: Duration = Duration::from_secs(300);
+const ROW_MAX: Duration = Duration::from_secs(420);
 const SPEED_MAX: Duration = Duration::from_secs(600);
 /// Starting a service on a busy machine.
 const SERVICES_MAX: Duration = Duration::from_secs(600);
@@ -61,6 +61,7 @@ const SPEED: [(&str, &str); 3] = [
 /// The stage.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
+    /// Which half
     #[command(flatten)]
     #[serde(flatten)]
     pub which: Which,
