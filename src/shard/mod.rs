@@ -40,6 +40,7 @@ pub use clock::Clock;
 use letter::Letter;
 pub use letter::{Mail, mail};
 use mailbox::Mailbox;
+pub use mailbox::ring_len as mail_ring_len;
 pub use parts::{Inheritance, Parts, Shared};
 pub use platform::{Done, Files, Job, Machine, Platform, Ring, Time};
 pub use rings::Rings;

@@ -101,6 +101,14 @@ impl Cluster {
             .expect("the program")
     }
 
+    /// A keyspace of a test's own: nodes take over from all that are not alive in their Redis, those of other tests too.
+    pub fn another_keyspace(&self) -> String {
+        let keyspace = unique("ks").replace('-', "_");
+        let made = self.command(&["schema", "apply", "--replication", "simple=1"], &keyspace);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        keyspace
+    }
+
     /// How a node is to be started so that it uses this Cassandra.
     pub fn node(&self, name: &str) -> Setup {
         Setup::shards(2)

@@ -77,7 +77,10 @@ pub(super) fn spawn(
     let (say, heirs) = channel();
     let (mut threads, mut go) = (Vec::new(), Vec::new());
     let mut begins = Vec::new();
-    for (mail, inheritance) in shard::mail(shards).into_iter().zip(inheritances) {
+    for (mail, inheritance) in shard::mail(shards, shard::mail_ring_len(shards))
+        .into_iter()
+        .zip(inheritances)
+    {
         let index = mail.index();
         let owner = Owner {
             incarnation,
