@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::AbortHandle;
 
 /// What becomes of a connection's bytes.
@@ -40,16 +40,40 @@ pub enum Whose {
 /// Pids of the nodes, by which owners are found; `None`: it does not run.
 pub type Pids = Arc<Mutex<Vec<Option<u32>>>>;
 
+/// Most nodes.
+const NODES_MAX: usize = 3;
+
 /// How each node's connections are dealt with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Rules {
-    nodes: Vec<Flow>,
+    nodes: [Flow; NODES_MAX],
     /// Of connections whose owner is not found.
     others: Flow,
 }
 
+/// A connection, and whose it is, once somebody had to know: the kernel's tables are long on a busy machine.
+struct Connection {
+    peer: SocketAddr,
+    pids: Pids,
+    owner: OnceCell<Option<usize>>,
+}
+
+impl Connection {
+    async fn flow(&self, rules: Rules) -> Flow {
+        if rules.nodes.iter().all(|flow| *flow == rules.others) {
+            return rules.others;
+        }
+        let find = || async {
+            let (peer, pids) = (self.peer, Arc::clone(&self.pids));
+            let found = tokio::task::spawn_blocking(move || owner_of(peer, &pids)).await;
+            found.unwrap_or(None)
+        };
+        rules.of(*self.owner.get_or_init(find).await)
+    }
+}
+
 impl Rules {
-    fn of(&self, owner: Option<usize>) -> Flow {
+    fn of(self, owner: Option<usize>) -> Flow {
         owner
             .and_then(|owner| self.nodes.get(owner))
             .copied()
@@ -81,9 +105,8 @@ impl Proxy {
     pub async fn start(listen: SocketAddrV4, target: SocketAddrV4, pids: &Pids) -> io::Result<Self> {
         let listener = bind(listen).await?;
         let address = listener.local_addr()?;
-        let count = pids.lock().unwrap_or_else(PoisonError::into_inner).len();
         let rules = watch::Sender::new(Rules {
-            nodes: vec![Flow::Pass; count],
+            nodes: [Flow::Pass; NODES_MAX],
             others: Flow::Pass,
         });
         let accepts = tokio::spawn(accept(listener, target.into(), rules.subscribe(), Arc::clone(pids)));
@@ -136,11 +159,15 @@ async fn accept(listener: TcpListener, target: SocketAddr, rules: watch::Receive
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let (rules, pids) = (rules.clone(), Arc::clone(&pids));
+        let connection = Connection {
+            peer,
+            pids: Arc::clone(&pids),
+            owner: OnceCell::new(),
+        };
+        let rules = rules.clone();
         tokio::spawn(async move {
-            let owner = owner_of(peer, &pids);
             // Whatever ends it, both ends are reset: nobody's FIN was seen by then, or it was passed on.
-            let _ = carry(socket, target, owner, rules).await;
+            let _ = carry(socket, target, &connection, rules).await;
         });
     }
 }
@@ -149,18 +176,18 @@ async fn accept(listener: TcpListener, target: SocketAddr, rules: watch::Receive
 async fn carry(
     near: TcpStream,
     target: SocketAddr,
-    owner: Option<usize>,
+    connection: &Connection,
     mut rules: watch::Receiver<Rules>,
 ) -> io::Result<()> {
     reset_when_dropped(&near)?;
-    until_passes(&mut rules, owner).await?;
+    until_passes(&mut rules, connection).await?;
     let far = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(target)).await??;
     reset_when_dropped(&far)?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     let (near, far) = (near.into_split(), far.into_split());
-    let there = pump(near.0, far.1, owner, rules.clone());
-    let back = pump(far.0, near.1, owner, rules);
+    let there = pump(near.0, far.1, connection, rules.clone());
+    let back = pump(far.0, near.1, connection, rules);
     tokio::try_join!(there, back).map(drop)
 }
 
@@ -173,12 +200,12 @@ fn reset_when_dropped(socket: &TcpStream) -> io::Result<()> {
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    owner: Option<usize>,
+    connection: &Connection,
     mut rules: watch::Receiver<Rules>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        until_passes(&mut rules, owner).await?;
+        until_passes(&mut rules, connection).await?;
         let count = tokio::select! {
             count = from.read(&mut buffer) => count?,
             changed = rules.changed() => {
@@ -187,7 +214,7 @@ async fn pump(
             }
         };
         // What was read before a stall arrives after it.
-        until_passes(&mut rules, owner).await?;
+        until_passes(&mut rules, connection).await?;
         if count == 0 {
             return to.shutdown().await;
         }
@@ -199,10 +226,10 @@ async fn pump(
 ///
 /// # Errors
 /// They are cut.
-async fn until_passes(rules: &mut watch::Receiver<Rules>, owner: Option<usize>) -> io::Result<()> {
+async fn until_passes(rules: &mut watch::Receiver<Rules>, connection: &Connection) -> io::Result<()> {
     loop {
-        let flow = rules.borrow_and_update().of(owner);
-        match flow {
+        let now = *rules.borrow_and_update();
+        match connection.flow(now).await {
             Flow::Pass => return Ok(()),
             Flow::Cut => return Err(cut()),
             Flow::Stall => rules.changed().await.map_err(|_| cut())?,

@@ -87,7 +87,7 @@ fn what_a_fleet_may_not_do_either() {
         run.stream.push(other);
     });
     check_in_fleet(3, "steps audited before", |run| {
-        run.before[4].event = "OFFER_REVOKED".into()
+        run.before[4].event = "OFFER_REVOKED".into();
     });
     check_in_fleet(3, "steps audited before", |run| run.before.swap(3, 4));
     // The same cursor of another stream is not the event that was read.
