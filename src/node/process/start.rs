@@ -1,6 +1,7 @@
 //! The start of the shards' threads: what each gets, and what it does before it serves.
 
 use super::ServeError;
+use crate::cold::links::{Links, LinksHandle};
 use crate::cold::registry::{DriverRegistry, RegistryHandle};
 use crate::cold::{Claims, Store};
 use crate::config::Config;
@@ -23,6 +24,8 @@ pub(super) struct Common<'a> {
     pub(super) store: &'a Arc<Store>,
     /// When there is a fleet.
     pub(super) registry: Option<&'a Arc<DriverRegistry>>,
+    /// When that has links.
+    pub(super) links: Option<&'a Arc<Links>>,
     /// When requests are owned by nodes.
     pub(super) claims: Option<&'a Arc<Claims>>,
     pub(super) room: Room,
@@ -46,6 +49,7 @@ struct Begin {
     mail: Mail,
     store: Arc<Store>,
     registry: Option<Arc<DriverRegistry>>,
+    links: Option<Arc<Links>>,
     claims: Option<Arc<Claims>>,
     journal_dir: PathBuf,
     orders: Orders,
@@ -100,6 +104,7 @@ pub(super) fn spawn(
             mail,
             store: Arc::clone(common.store),
             registry: common.registry.map(Arc::clone),
+            links: common.links.map(Arc::clone),
             claims: common.claims.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
@@ -121,6 +126,11 @@ pub(super) fn spawn(
 /// The shard's way to the fleet's registry.
 fn attach(registry: &DriverRegistry, index: u16, waker: Waker) -> RegistryHandle {
     registry.attach(index, Box::new(move || waker.wake()))
+}
+
+/// The shard's way to other nodes.
+fn attach_links(links: &Links, index: u16, waker: Waker) -> LinksHandle {
+    links.attach(index, Box::new(move || waker.wake()))
 }
 
 /// The life of a shard's thread.
@@ -178,6 +188,7 @@ fn shard_main(begin: Begin) {
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
         registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
+        links: begin.links.map(|links| attach_links(&links, index, waker.clone())),
         claims: begin.claims.map(|claims| {
             let waker = waker.clone();
             claims.attach(index, Box::new(move || waker.wake()))

@@ -129,7 +129,7 @@ pub fn violation(out: &mut Vec<u8>, code: u16, mask: u32) {
         1002 => out.extend_from_slice(&[0x81, 2, b'{', b'}']),
         1003 => masked(out, 0x82, b"{}", mask),
         1007 => masked(out, 0x81, &[b'"', 0xff, b'"'], mask),
-        1009 => masked(out, 0x81, &[b' '; MESSAGE_BYTES_MAX + 1], mask),
+        1009 => masked(out, 0x81, &b" ".repeat(MESSAGE_BYTES_MAX + 1), mask),
         other => unreachable!("nobody earns {other}"),
     }
 }

@@ -298,10 +298,7 @@ impl Witness {
                 self.records_answered(driver, &rows);
                 return Ok(Next::Records(next));
             }
-            Ask::Ready => {
-                same(body, "{\"status\":\"ready\"}")?;
-                self.check_not_draining(call);
-            }
+            Ask::Ready => self.ready_answered(call, body)?,
             Ask::Alive => same(body, "{\"status\":\"alive\"}")?,
             Ask::Events { .. } => return self.events_answered(call, body),
             Ask::Acknowledge { consumer, .. } => {

@@ -80,6 +80,13 @@ impl Witness {
         }
     }
 
+    /// The driver says so much at once that what it is answered may be too much: slow is what it then is.
+    pub fn socket_babbles(&mut self, driver: Driver, conn: u32) {
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.babbled = true;
+        }
+    }
+
     /// The driver has asked for more than its connection holds, and reads nothing from now on.
     pub fn socket_clogged(&mut self, driver: Driver, conn: u32) {
         let now_us = self.now_us;
@@ -117,10 +124,13 @@ impl Witness {
         }
     }
 
-    /// Slow is who does not read, or whose network is slower than the node's patience.
+    /// Slow is who does not read, who asks for more than may wait, or whose network is slower than the node's patience.
     fn may_be_slow(&mut self, driver: Driver, conn: u32) -> bool {
         let impatient = self.expect.output_stall_ms <= 2 * self.expect.order_margin_ms;
-        impatient || self.socket(driver, conn).is_none_or(|socket| socket.stalled)
+        impatient
+            || self
+                .socket(driver, conn)
+                .is_none_or(|socket| socket.stalled || socket.babbled)
     }
 
     fn socket_ends(&mut self, driver: Driver, conn: u32) {

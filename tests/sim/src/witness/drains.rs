@@ -1,13 +1,20 @@
 //! A node that drains: it takes nothing new, says that it is not ready, and tells drivers when to come again.
 
 use super::Witness;
-use super::calls::Call;
+use super::calls::{Call, same};
 use crate::checks::Check;
+use crate::codec::Bad;
 
 impl Witness {
     /// Whether what is asked at this time meets a node that was told to drain, and knows it.
     fn is_draining_at(&self, at_us: u64) -> bool {
         self.node.draining && self.node.drained_us + self.expect.order_margin_ms * 1_000 < at_us
+    }
+
+    /// `readyz` says that the node takes work.
+    pub(super) fn ready_answered(&mut self, call: &Call, body: &str) -> Result<(), Bad> {
+        self.check_not_draining(call);
+        same(body, "{\"status\":\"ready\"}")
     }
 
     /// A call is answered as if the node took work: not by one that drains.

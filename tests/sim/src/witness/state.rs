@@ -377,6 +377,8 @@ pub struct Socket {
     pub earned: Option<u16>,
     /// Since when, simulated microseconds.
     pub earned_us: u64,
+    /// So much was said on it at once that its answers may be more than the node lets wait.
+    pub babbled: bool,
     /// Since when more waits for it than its connection holds, and it reads nothing, simulated microseconds; 0: never.
     pub clogged_us: u64,
     /// When it read again after a time that no node waits; 0: never.

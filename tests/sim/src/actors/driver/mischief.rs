@@ -120,6 +120,7 @@ impl Driver {
     fn babble(&mut self, conn: Conn, out: &mut Vec<Action>) {
         let Some(offer) = self.last_offer else { return };
         self.babbled = true;
+        self.witness.borrow_mut().socket_babbles(self.me, conn.0);
         for _ in 0..BABBLE {
             self.say(conn, Say::Ack(offer), out);
         }
