@@ -186,7 +186,11 @@ async fn a_kill_amid_acceptances_leaves_nothing_half_done() {
     for (driver, offer, _) in &mut pairs {
         driver.answer("ACCEPT", offer).await;
     }
-    pairs[0].0.expect("CONFIRMED").await;
+    let some = async || {
+        let sent = node.metric("dispatchd_cassandra_lwt_total", "\"transition\"").await;
+        (sent >= 5).then_some(())
+    };
+    eventually("some to be on their way", some).await;
     node.kill_9();
     node.spawn();
     node.until_ready().await;
