@@ -82,9 +82,13 @@ pub(crate) enum Letter {
 /// One shard's end of the post between the shards of a node.
 pub struct Mail(Mailbox<Box<Letter>>);
 
-/// The post of a node: the ends of `shards` shards, in their order.
-pub fn mail(shards: u16) -> Vec<Mail> {
-    mesh(shards).into_iter().map(Mail).collect()
+/// The post of a node: the ends of `shards` shards, in their order; `ring_len` places from each to each, as
+/// [`mail_ring_len`] says or, to have full ones, fewer.
+///
+/// # Panics
+/// When `ring_len` is no power of two.
+pub fn mail(shards: u16, ring_len: usize) -> Vec<Mail> {
+    mesh(shards, ring_len).into_iter().map(Mail).collect()
 }
 
 impl Mail {

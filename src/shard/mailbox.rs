@@ -12,8 +12,10 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// Places of one ring among `shards`: many shards have many rings, and each sees less.
-fn ring_len(shards: usize) -> usize {
-    (65_536 / shards.max(1)).next_power_of_two().clamp(64, 1_024)
+pub fn ring_len(shards: u16) -> usize {
+    (65_536 / usize::from(shards.max(1)))
+        .next_power_of_two()
+        .clamp(64, 1_024)
 }
 
 /// What the senders need to know of a receiving shard.
@@ -38,8 +40,11 @@ pub struct Mailbox<T> {
     to_wake: Vec<RawFd>,
 }
 
-/// The mailboxes of `shards` shards, in their order.
-pub fn mesh<T: Send>(shards: u16) -> Vec<Mailbox<T>> {
+/// The mailboxes of `shards` shards, in their order; every ring between two has `ring_len` places.
+///
+/// # Panics
+/// When `ring_len` is no power of two.
+pub fn mesh<T: Send>(shards: u16, ring_len: usize) -> Vec<Mailbox<T>> {
     let count = usize::from(shards);
     let doorbells: Arc<[Doorbell]> = (0..count)
         .map(|_| Doorbell {
@@ -61,7 +66,7 @@ pub fn mesh<T: Send>(shards: u16) -> Vec<Mailbox<T>> {
         .collect();
     for sender in 0..count {
         for receiver in (0..count).filter(|receiver| *receiver != sender) {
-            let (producer, consumer) = spsc::ring(ring_len(count));
+            let (producer, consumer) = spsc::ring(ring_len);
             boxes[sender].to[receiver] = Some(producer);
             boxes[receiver].from[sender] = Some(consumer);
         }
@@ -211,8 +216,8 @@ mod tests {
 
     #[test]
     fn letters_arrive_in_order_also_over_a_full_ring() {
-        let mut boxes = mesh::<u32>(3);
-        let count = ring_len(3) as u32 * 3;
+        let mut boxes = mesh::<u32>(3, 64);
+        let count = 64 * 3;
         for letter in 0..count {
             boxes[0].post(2, letter);
         }
@@ -232,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_woken_once_and_does_not_sleep_over_mail() {
-        let mut boxes = mesh::<u32>(2);
+        let mut boxes = mesh::<u32>(2, ring_len(2));
         boxes[1].open(77);
         assert!(boxes[1].may_sleep());
         boxes[0].post(1, 1);

@@ -41,6 +41,7 @@ pub use clock::Clock;
 use letter::Letter;
 pub use letter::{Mail, mail};
 use mailbox::Mailbox;
+pub use mailbox::ring_len as mail_ring_len;
 pub use parts::{Inheritance, Parts, Shared};
 pub use platform::{Done, Files, Job, Machine, Platform, Ring, Time};
 pub use rings::Rings;
@@ -179,7 +180,6 @@ pub struct Shard<P: Platform> {
 impl<P: Platform> Shard<P> {
     /// Puts a shard together, on the thread that it is to run on. Then: [`Self::inherit`], turns until
     /// [`Self::is_heir`], [`Self::open`], turns until [`Self::is_finished`].
-    #[expect(clippy::too_many_lines, reason = "a line for each part")]
     pub fn new(parts: Parts<P>) -> Self {
         let Parts {
             index,

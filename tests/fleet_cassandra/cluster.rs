@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Where the script has it listen.
-pub const ADDRESS: &str = "127.0.0.1:19042";
+const ADDRESS: &str = "127.0.0.1:19042";
 
 /// One Cassandra for all tests of this process.
 static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
@@ -99,6 +99,14 @@ impl Cluster {
             .stdin(Stdio::null())
             .output()
             .expect("the program")
+    }
+
+    /// A keyspace of a test's own: nodes take over from all that are not alive in their Redis, those of other tests too.
+    pub fn another_keyspace(&self) -> String {
+        let keyspace = unique("ks").replace('-', "_");
+        let made = self.command(&["schema", "apply", "--replication", "simple=1"], &keyspace);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        keyspace
     }
 
     /// How a node is to be started so that it uses this Cassandra.

@@ -16,8 +16,13 @@ struct Fleet {
 impl Fleet {
     async fn start(shared: &Shared) -> Self {
         let redis = Redis::start();
+        let keyspace = shared.cluster.another_keyspace();
         let setup = |name: &str| {
-            let setup = shared.cluster.node(name).set("fleet_redis_url", redis.url());
+            let setup = shared
+                .cluster
+                .node(name)
+                .set("fleet_cassandra_keyspace", &keyspace)
+                .set("fleet_redis_url", redis.url());
             setup
                 .set("fleet_redis_timeout_ms", 5_000)
                 .set("fleet_redis_lease_ms", 1_500)

@@ -44,11 +44,11 @@ fn list(nodes: &[(&str, SocketAddr)]) -> Arc<NodeList> {
     Arc::new(NodeList::new(nodes.iter().map(seen).collect()))
 }
 
-fn letter(session: u64) -> Box<LinkLetter> {
-    Box::new(LinkLetter::Moved {
+fn letter(session: u64) -> LinkLetter {
+    LinkLetter::Moved {
         driver_id: DriverId::parse("d").expect("an id"),
         session,
-    })
+    }
 }
 
 /// Everything that has come, by the numbers of the letters.
@@ -102,7 +102,7 @@ async fn letters_arrive_once_and_in_order() {
         }
         for number in 0..500 {
             let session = round * 500 + number;
-            pair.a.handle.send(pair.to_b, letter(session)).expect("room");
+            pair.a.handle.send(pair.to_b, Box::new(letter(session))).expect("room");
             if number % 100 == 50 {
                 tokio::task::yield_now().await;
                 take(&pair.b, &mut got);
@@ -135,7 +135,7 @@ async fn a_full_queue_refuses() {
     pair.proxy.set(Mode::Cut);
     until_up(&pair, false).await;
     let mut taken = 0_u64;
-    while pair.a.handle.send(pair.to_b, letter(taken)).is_ok() {
+    while pair.a.handle.send(pair.to_b, Box::new(letter(taken))).is_ok() {
         taken += 1;
         assert!(taken <= 3 * QUEUE_LETTERS_MAX as u64);
         if taken.is_multiple_of(1_000) {
@@ -145,7 +145,10 @@ async fn a_full_queue_refuses() {
         }
     }
     assert!(taken >= QUEUE_LETTERS_MAX as u64);
-    assert!(pair.a.handle.send(9, letter(0)).is_err(), "there is no such node");
+    assert!(
+        pair.a.handle.send(9, Box::new(letter(0))).is_err(),
+        "there is no such node"
+    );
     pair.proxy.set(Mode::Pass);
     let mut got = Vec::new();
     let cell = std::cell::RefCell::new(&mut got);
@@ -175,7 +178,7 @@ async fn a_new_life_is_told_apart() {
     proxy.set(Mode::Cut);
     eventually("a cut", || async { (!a.handle.peers().is_up(to_b)).then_some(()) }).await;
     for session in 0..3 {
-        a.handle.send(to_b, letter(session)).expect("room");
+        a.handle.send(to_b, Box::new(letter(session))).expect("room");
     }
     let at_b = b.links.address();
     b.links.shutdown();
@@ -260,7 +263,7 @@ async fn a_letter_counts_once() {
     let b = end("b", "f", 1, at);
     let numbered = |seq: u64| {
         let mut bytes = Vec::new();
-        let letter = *letter(seq);
+        let letter = letter(seq);
         encode(&LinkFrame::Letter { seq, letter }, &mut bytes).expect("short");
         bytes
     };

@@ -71,11 +71,8 @@ fn replies(effects: &[RequestEffect]) -> Vec<(u64, &ApiAnswer)> {
 }
 
 fn told<'a>(effects: &'a [RequestEffect], name: &str) -> Vec<&'a ToDriver> {
-    let to = |effect| match effect {
-        &RequestEffect::Driver {
-            ref driver_id,
-            ref message,
-        } if driver_id.as_str() == name => Some(message),
+    let to = |effect: &'a RequestEffect| match effect {
+        RequestEffect::Driver { driver_id, message } if driver_id.as_str() == name => Some(message),
         _ => None,
     };
     effects.iter().filter_map(to).collect()

@@ -1,8 +1,8 @@
 //! The start of the shards' threads: what each gets, and what it does before it serves.
 
 use super::ServeError;
-use crate::cold::links::{Links, LinksHandle};
-use crate::cold::registry::{DriverRegistry, RegistryHandle};
+use crate::cold::links::Links;
+use crate::cold::registry::DriverRegistry;
 use crate::cold::{Claims, Store};
 use crate::config::Config;
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
@@ -81,7 +81,10 @@ pub(super) fn spawn(
     let (say, heirs) = channel();
     let (mut threads, mut go) = (Vec::new(), Vec::new());
     let mut begins = Vec::new();
-    for (mail, inheritance) in shard::mail(shards).into_iter().zip(inheritances) {
+    for (mail, inheritance) in shard::mail(shards, shard::mail_ring_len(shards))
+        .into_iter()
+        .zip(inheritances)
+    {
         let index = mail.index();
         let owner = Owner {
             incarnation,
@@ -120,14 +123,10 @@ pub(super) fn spawn(
     Ok((threads, Starts { heirs, go }))
 }
 
-/// The shard's way to the fleet's registry.
-fn attach(registry: &DriverRegistry, index: u16, waker: Waker) -> RegistryHandle {
-    registry.attach(index, Box::new(move || waker.wake()))
-}
-
-/// The shard's way to other nodes.
-fn attach_links(links: &Links, index: u16, waker: Waker) -> LinksHandle {
-    links.attach(index, Box::new(move || waker.wake()))
+/// What other threads call when a shard is to look at its inbox.
+fn waking(waker: &Waker) -> Box<dyn Fn() + Send + Sync> {
+    let waker = waker.clone();
+    Box::new(move || waker.wake())
 }
 
 /// The life of a shard's thread.
@@ -160,10 +159,7 @@ fn shard_main(begin: Begin) {
     };
     let waker = ring.waker();
     let store_health = store.health();
-    let handle = {
-        let waker = waker.clone();
-        store.attach(index, Box::new(move || waker.wake()))
-    };
+    let handle = store.attach(index, waking(&waker));
     drop(store);
     let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");
@@ -184,12 +180,9 @@ fn shard_main(begin: Begin) {
         store_health,
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
-        registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
-        links: begin.links.map(|links| attach_links(&links, index, waker.clone())),
-        claims: begin.claims.map(|claims| {
-            let waker = waker.clone();
-            claims.attach(index, Box::new(move || waker.wake()))
-        }),
+        registry: begin.registry.map(|registry| registry.attach(index, waking(&waker))),
+        links: begin.links.map(|links| links.attach(index, waking(&waker))),
+        claims: begin.claims.map(|claims| claims.attach(index, waking(&waker))),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

@@ -67,6 +67,8 @@ checks!(
     ViewsMatch = "views match the audits",
     /// Bytes and messages are those of the contract.
     Protocol = "bytes as in the contract",
+    /// A node that drains says so and takes nothing new.
+    Drains = "a node that drains says so",
     /// The node runs unless it must not.
     NodeLives = "the node lives",
     /// The same seed, the same run.

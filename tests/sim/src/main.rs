@@ -3,6 +3,7 @@
 
 use clap::{Parser, Subcommand};
 use dispatchd_sim::report;
+use dispatchd_sim::shrink::Path;
 use std::process::ExitCode;
 
 /// A run makes and drops millions of small things on a thread of its own, which glibc's `malloc` is slow at.
@@ -44,6 +45,9 @@ enum Command {
     Repeat {
         /// Which.
         seed: u64,
+        /// Shrunk by these steps, as a failure prints them.
+        #[arg(long)]
+        shrunk: Option<Path>,
         /// Everything.
         #[arg(long)]
         all: bool,
@@ -75,7 +79,7 @@ fn main() -> ExitCode {
             regressions: !no_regressions,
             shrink_s,
         }),
-        Command::Repeat { seed, all } => report::repeat(seed, all),
+        Command::Repeat { seed, shrunk, all } => report::repeat(seed, &shrunk.unwrap_or_default(), all),
         Command::Shrink { seed, seconds } => report::shrink(seed, seconds),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -13,6 +13,8 @@ pub struct Plan {
     pub config: Config,
     /// Longest group commit in bytes: a multiple of 4096 up to `COMMIT_BYTES_MAX`. Segments may be as short as this and a page.
     pub commit_bytes_max: usize,
+    /// Places of the rings between shards, a power of two.
+    pub mail_ring_len: usize,
     /// The node's Unix time at its first start, microseconds.
     pub wall_us: u64,
     /// How connections behave.
@@ -96,6 +98,11 @@ pub enum Fault {
     },
     /// The next journal write fails (`EIO`); it is stored, or not, or in part.
     WriteError {
+        /// How long after the node's end it is started again.
+        down_us: u64,
+    },
+    /// The next journal write stores a part of its bytes and says so; the node must end.
+    ShortWrite {
         /// How long after the node's end it is started again.
         down_us: u64,
     },

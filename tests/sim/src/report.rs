@@ -2,7 +2,7 @@
 
 use crate::checks::{About, Check, Counts, Violation};
 use crate::run::{self, Outcome};
-use crate::shrink;
+use crate::shrink::{self, Path, Shrunk};
 use crate::swarm::Case;
 use crate::witness::{Line, VIOLATION};
 use crate::world::outside;
@@ -41,6 +41,7 @@ struct Totals {
     messages: u64,
     steps: u64,
     faults: BTreeMap<&'static str, u64>,
+    reached: BTreeMap<&'static str, u64>,
     counts: Counts,
     failures: Vec<(u64, Violation)>,
 }
@@ -130,6 +131,10 @@ fn add(totals: &mut Totals, seed: u64, runs: u64, outcome: Outcome) {
     for (name, count) in outcome.summary.faults {
         *totals.faults.entry(name).or_default() += count;
     }
+    let shifts_over = ("shifts off whose memory ended", outcome.shifts_over);
+    for (name, count) in outcome.summary.reached.into_iter().chain([shifts_over]) {
+        *totals.reached.entry(name).or_default() += count;
+    }
     totals.counts.add_all(&outcome.counts);
     if let Some(violation) = outcome.violation {
         totals.failures.push((seed, violation));
@@ -159,16 +164,23 @@ fn print_totals(totals: &Totals, elapsed: Duration, cpu_s: f64) {
     for (name, count) in &totals.faults {
         println!("  {count:>9}  {name}");
     }
+    println!("limits met:");
+    for (name, count) in &totals.reached {
+        println!("  {count:>9}  {name}");
+    }
     println!("checks:");
     for check in Check::ALL {
         println!("  {:>9}  {}", totals.counts.of(*check), check.as_str());
     }
 }
 
-/// Runs one seed and prints its case and the timeline; whether it held.
-pub fn repeat(seed: u64, all: bool) -> bool {
+/// Runs one seed, or what a path makes of it, and prints its case and the timeline; whether it held.
+pub fn repeat(seed: u64, shrunk: &Path, all: bool) -> bool {
     quiet_panics();
-    let case = Case::draw(seed);
+    let Some(case) = shrunk.follow(&Case::draw(seed)) else {
+        println!("seed {seed} cannot be shrunk by {shrunk}: that was found by another version of the simulator");
+        return false;
+    };
     let outcome = run::once(&case, true);
     let about = outcome
         .violation
@@ -189,7 +201,7 @@ pub fn repeat(seed: u64, all: bool) -> bool {
             again.violation.is_none()
         }
         Some(found) => {
-            print_violation(seed, found);
+            print_violation(seed, shrunk, found);
             false
         }
     }
@@ -212,8 +224,16 @@ pub fn shrink(seed: u64, seconds: u64) -> bool {
 
 fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
     let case = Case::draw(seed);
-    let (small, tried) = if violation.check == Check::Repeats || most.is_zero() {
-        (case, 0)
+    let Shrunk {
+        case: small,
+        path,
+        tried,
+    } = if violation.check == Check::Repeats || most.is_zero() {
+        Shrunk {
+            case,
+            path: Path::default(),
+            tried: 0,
+        }
     } else {
         shrink::shrink(&case, violation.check, most)
     };
@@ -222,7 +242,7 @@ fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
     println!("--- timeline of seed {seed}, shrunk in {tried} steps");
     print_case(&small);
     print_lines(&outcome.lines, found.about, false);
-    print_violation(seed, found);
+    print_violation(seed, &path, found);
 }
 
 /// What a case is, and how its timeline is read.
@@ -261,15 +281,21 @@ fn print_case(case: &Case) {
     println!("timeline, in simulated seconds; d3 is a driver, r7 a request, r7#2 its second attempt:");
 }
 
-fn print_violation(seed: u64, found: &Violation) {
+fn print_violation(seed: u64, shrunk: &Path, found: &Violation) {
     println!("seed {seed} fails at {}: {}", time(found.at_us), found.check.as_str());
     println!("  {}", found.text);
-    println!("  again: cargo run --profile sim -p dispatchd-sim -- repeat {seed}");
+    let by = if shrunk.is_empty() {
+        String::new()
+    } else {
+        format!(" --shrunk {shrunk}")
+    };
+    println!("  again: cargo run --profile sim -p dispatchd-sim -- repeat {seed}{by}");
 }
 
 fn print_lines(lines: &[Line], about: About, all: bool) {
     let of_interest = |line: &&Line| {
-        let node = line.about == About::default();
+        // What is about nobody, such as reading events, belongs here when the failure is about nobody either.
+        let node = line.of_node || (line.about == About::default() && about == About::default());
         let request = line.about.request.is_some() && [about.request, about.other].contains(&line.about.request);
         let driver = line.about.driver.is_some() && line.about.driver == about.driver && line.about.request.is_none();
         all || node || request || driver

@@ -21,6 +21,8 @@ pub struct Outcome {
     pub calls: u64,
     /// Messages of drivers.
     pub messages: u64,
+    /// Shifts off that were forgotten since their time was over.
+    pub shifts_over: u64,
     /// What the world says.
     pub summary: Summary,
     /// The timeline, when it was wanted.
@@ -50,6 +52,7 @@ pub fn once(case: &Case, trace: bool) -> Outcome {
         requests: witness.requests_posted(),
         calls: witness.calls_made(),
         messages: witness.messages(),
+        shifts_over: witness.shifts_over(),
         lines: witness.lines().to_vec(),
         summary,
     }

@@ -17,6 +17,11 @@ impl Case {
             300..350 => self.returners(rng),
             350..380 => self.elders(),
             380..420 => self.dozers(),
+            420..450 => self.boors(),
+            450..490 => self.leavers(rng),
+            490..520 => self.sluggards(),
+            520..560 => self.sleepers(),
+            560..580 => self.chatterers(),
             _ => {}
         }
     }
@@ -45,6 +50,79 @@ impl Case {
         self.plan.config.driver_ttl_ms = 3_000;
         self.habits.views = self.habits.views.max(300);
         self.hours.close_us = self.hours.close_us.max(25 * SECOND_US);
+    }
+
+    /// A node that is told to drain and takes its time for it, while everybody goes on: no new work, and all are told when to
+    /// come again.
+    fn leavers(&mut self, rng: &mut Rng) {
+        self.hours.close_us = self.hours.close_us.max(16 * SECOND_US);
+        self.plan.config.drain_ms = 3_000;
+        self.plan.network.delay_us = (20, 200);
+        self.plan.pace.write_us = (80, 400);
+        self.habits.requests = 120;
+        self.habits.pause_ms = 150;
+        self.habits.probes = 500;
+        self.temper.reconnect_ms = self.temper.reconnect_ms.min(800);
+        let close_us = self.hours.close_us;
+        self.plan.faults = (0..rng.between(1, 3))
+            .map(|_| {
+                let at_us = rng.between(SECOND_US, close_us - close_us / 5);
+                (
+                    at_us,
+                    Fault::Drain {
+                        down_us: rng.between(1_000, 1_000_000),
+                    },
+                )
+            })
+            .collect();
+        self.plan.faults.sort_by_key(|fault| fault.0);
+    }
+
+    /// Drivers that ask for much and read nothing for a while, on connections that hold little.
+    fn sluggards(&mut self) {
+        self.plan.network.window_bytes = 4 << 10;
+        self.plan.network.delay_us = (20, 200);
+        self.plan.config.output_stall_ms = 500;
+        self.temper.clog = 200;
+        self.temper.clog_ms = 4_000;
+        self.temper.stall = 0;
+        self.temper.heartbeat_ms = 1_000;
+        self.plan.config.heartbeat_ms = 2_000;
+        self.temper.mischief_ms = self.temper.mischief_ms.min(2_000);
+        self.hours.close_us = self.hours.close_us.max(20 * SECOND_US);
+    }
+
+    /// Drivers that go off shift, which is remembered for a moment only, and come back on other sockets.
+    fn sleepers(&mut self) {
+        self.plan.config.off_shift_memory_ms = 1_000;
+        self.plan.network.delay_us = (20, 200);
+        self.temper.off_shift = 300;
+        self.temper.drop = self.temper.drop.max(300);
+        self.temper.mischief_ms = 2_000;
+        self.temper.reconnect_ms = self.temper.reconnect_ms.min(800);
+        self.hours.close_us = self.hours.close_us.max(20 * SECOND_US);
+    }
+
+    /// Drivers that say more than a driver may, and wait for the answer.
+    fn chatterers(&mut self) {
+        self.plan.faults.clear();
+        self.plan.network.reset_permille = 0;
+        self.temper = Temper {
+            babble: 200,
+            vanish: 0,
+            displace: 0,
+            stall: 0,
+            drop: 0,
+            mischief_ms: 2_000,
+            ..self.temper
+        };
+    }
+
+    /// Drivers that break the protocol of their sockets, and are closed with the code for it.
+    fn boors(&mut self) {
+        self.temper.violate = 250;
+        self.temper.mischief_ms = self.temper.mischief_ms.min(2_000);
+        self.temper.reconnect_ms = self.temper.reconnect_ms.min(800);
     }
 
     /// Few drivers for whom many wait: what shows the order of a queue, where nothing else disturbs it.

@@ -1,35 +1,86 @@
 //! Makes a failing case smaller while the same check fails: fewer faults, fewer clients, fewer requests, less mischief, a
-//! shorter run. Greedy, bounded in time.
+//! shorter run. Greedy, bounded in time. The steps that were taken are a path that leads there again without trying.
 
 use crate::checks::Check;
 use crate::plan::Network;
 use crate::run;
 use crate::swarm::Case;
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// Shrinks; returns the smallest case found and how many were tried.
-pub fn shrink(case: &Case, check: Check, most: Duration) -> (Case, u32) {
+/// A smaller case, and how it was found.
+#[derive(Clone, Debug)]
+pub struct Shrunk {
+    /// The smallest that was found.
+    pub case: Case,
+    /// The way to it from the whole one: which of the possible steps was taken each time.
+    pub path: Path,
+    /// How many cases were tried.
+    pub tried: u32,
+}
+
+/// A way from a case to a smaller one, written as `3.0.17`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path(Vec<usize>);
+
+impl Path {
+    /// Whether it leads nowhere.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The case that it leads to from `case`; `None` when there is no such step, as after the steps have changed.
+    pub fn follow(&self, case: &Case) -> Option<Case> {
+        self.0
+            .iter()
+            .try_fold(case.clone(), |case, step| steps(&case).into_iter().nth(*step))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps: Vec<String> = self.0.iter().map(usize::to_string).collect();
+        f.write_str(&steps.join("."))
+    }
+}
+
+impl FromStr for Path {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.split('.').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Shrinks, for at most so long.
+pub fn shrink(case: &Case, check: Check, most: Duration) -> Shrunk {
     let begun = Instant::now();
-    let mut best = case.clone();
-    let mut tried = 0;
+    let mut best = Shrunk {
+        case: case.clone(),
+        path: Path::default(),
+        tried: 0,
+    };
     loop {
         let mut better = false;
-        for smaller in steps(&best) {
+        for (step, smaller) in steps(&best.case).into_iter().enumerate() {
             if begun.elapsed() > most {
-                return (best, tried);
+                return best;
             }
-            tried += 1;
+            best.tried += 1;
             let fails = run::once(&smaller, false)
                 .violation
                 .is_some_and(|found| found.check == check);
             if fails {
-                best = smaller;
+                best.case = smaller;
+                best.path.0.push(step);
                 better = true;
                 break;
             }
         }
         if !better {
-            return (best, tried);
+            return best;
         }
     }
 }
@@ -99,7 +150,7 @@ type With<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Case));
 /// Without one kind of mischief each.
 fn calm_clients(case: &Case, with: With<'_>) {
     type Knob = fn(&mut Case) -> &mut u32;
-    let knobs: [Knob; 23] = [
+    let knobs: [Knob; 27] = [
         |case| &mut case.temper.by_http,
         |case| &mut case.temper.vanish,
         |case| &mut case.temper.double,
@@ -110,6 +161,9 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.temper.drop,
         |case| &mut case.temper.garbage,
         |case| &mut case.temper.silent,
+        |case| &mut case.temper.violate,
+        |case| &mut case.temper.clog,
+        |case| &mut case.temper.babble,
         |case| &mut case.temper.give_up,
         |case| &mut case.habits.twins,
         |case| &mut case.habits.repeats,
@@ -117,6 +171,7 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.habits.trip_cancels,
         |case| &mut case.habits.responses,
         |case| &mut case.habits.views,
+        |case| &mut case.habits.probes,
         |case| &mut case.habits.welcomes,
         |case| &mut case.habits.resyncs,
         |case| &mut case.habits.busy_wait,
@@ -128,5 +183,32 @@ fn calm_clients(case: &Case, with: With<'_>) {
         if *knob(&mut case.clone()) > 0 {
             with(&|case| *knob(case) = 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_the_same_case_again() {
+        let whole = Case::draw(7);
+        let mut case = whole.clone();
+        let mut path = Path::default();
+        for step in [2, 0, 5] {
+            case = steps(&case).into_iter().nth(step).expect("a case of many steps");
+            path.0.push(step);
+        }
+        let text = path.to_string();
+        assert_eq!(text, "2.0.5");
+        let again = text.parse::<Path>().expect("a path").follow(&whole);
+        assert_eq!(format!("{:?}", again.expect("its steps")), format!("{case:?}"));
+        assert_ne!(format!("{whole:?}"), format!("{case:?}"));
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        assert!("3.x".parse::<Path>().is_err());
+        assert!(Path(vec![usize::MAX]).follow(&Case::draw(7)).is_none());
     }
 }

@@ -12,6 +12,8 @@ use dispatchd::config::Config;
 const STREAM_SWARM: u64 = 0;
 /// Of its own, so that a seed without a scene is the same whatever scenes there are.
 const STREAM_SCENE: u64 = 900_000;
+/// Of its own for the same reason: how long the rings between shards are.
+const STREAM_RINGS: u64 = 900_001;
 /// First stream of actors.
 pub const STREAM_ACTORS: u64 = 1;
 
@@ -52,6 +54,7 @@ impl Case {
         let drivers = rng.between(1, *rng.clone().pick(&[3, 8, 24, 48])) as u32;
         let faults = draw_faults(&mut rng, length_us);
         let config = draw_config(&mut rng, &habits, &temper);
+        let shards = config.shards;
         let commit_bytes_max = *rng.pick(&[COMMIT_BYTES_MIN, 128 << 10, 256 << 10, 1 << 20]);
         let style = *rng.pick(&Style::ALL);
         let network = draw_network(&mut rng);
@@ -62,6 +65,7 @@ impl Case {
                 seed,
                 config,
                 commit_bytes_max,
+                mail_ring_len: draw_ring_len(&mut Rng::stream(seed, STREAM_RINGS), shards),
                 // Near a midnight, now and then, so that days change.
                 wall_us: 1_767_225_600 * SECOND_US + rng.below(20) * 86_400 * SECOND_US - rng.below(60) * SECOND_US,
                 network,
@@ -112,13 +116,20 @@ impl Case {
             style: self.style,
             drivers: self.drivers,
             may_refuse: any(|fault| matches!(fault, Fault::BitRot { .. })),
-            may_fail: any(|fault| matches!(fault, Fault::WriteError { .. } | Fault::StoreError { .. })),
+            may_fail: any(|fault| {
+                matches!(
+                    fault,
+                    Fault::WriteError { .. } | Fault::ShortWrite { .. } | Fault::StoreError { .. }
+                )
+            }),
             may_drain: any(|fault| matches!(fault, Fault::Drain { .. })),
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
             inside_margin_ms: self.inside_margin_ms(),
             age_step_ms: self.plan.config.ingress_age_step_ms,
             heartbeat_ms: self.plan.config.heartbeat_ms,
+            off_shift_memory_ms: self.plan.config.off_shift_memory_ms,
+            output_stall_ms: self.plan.config.output_stall_ms,
             driver_ttl_ms: self.plan.config.driver_ttl_ms,
             offer_timeout_ms: self.plan.config.offer_timeout_ms.into(),
             deadline_ms: self.plan.config.deadline_ms.into(),
@@ -166,6 +177,15 @@ impl Case {
 /// Shortest group commit of a plan, and the shortest segment that holds it.
 pub(crate) const COMMIT_BYTES_MIN: usize = 64 << 10;
 pub(crate) const SEGMENT_BYTES_MIN: u64 = COMMIT_BYTES_MIN as u64 + 4_096;
+
+/// As long as the node's own, or so short that they are full now and then.
+fn draw_ring_len(rng: &mut Rng, shards: u16) -> usize {
+    match rng.below(4) {
+        0 => 1,
+        1 => 4,
+        _ => dispatchd::shard::mail_ring_len(shards),
+    }
+}
 
 fn segment_bytes(rng: &mut Rng, commit_bytes_max: usize) -> u64 {
     let least = commit_bytes_max as u64 + 4_096;
@@ -223,6 +243,7 @@ fn draw_habits(rng: &mut Rng) -> Habits {
         trip_cancels,
         responses,
         views,
+        probes: 0,
         greets: 0,
         welcomes: 0,
         resyncs: 0,
@@ -267,6 +288,10 @@ fn draw_temper(rng: &mut Rng) -> Temper {
         drop,
         garbage,
         silent: 0,
+        violate: 0,
+        clog: 0,
+        clog_ms: 0,
+        babble: 0,
         give_up,
         think_ms,
         trip_ms,
@@ -369,6 +394,7 @@ pub(crate) fn draw_fault(rng: &mut Rng, kind: u64) -> Fault {
             down_us,
             restored_us: for_us,
         },
+        3 if rng.chance(400) => Fault::ShortWrite { down_us },
         3 => Fault::WriteError { down_us },
         4 => Fault::StoreError { down_us },
         5 => Fault::DiskFull { for_us },

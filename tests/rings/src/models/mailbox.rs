@@ -2,7 +2,7 @@
 
 use super::bell::Bell;
 use super::check;
-use crate::shard::mailbox::{Mailbox, mesh};
+use crate::shard::mailbox::{Mailbox, mesh, ring_len};
 use crate::shard::spsc::PLACES;
 use loom::thread;
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ fn serve(mailbox: &mut Mailbox<u32>, bells: &[Bell], count: usize) -> VecDeque<u
 
 /// Mailboxes and the bells of their shards.
 fn open<const COUNT: usize>() -> ([Mailbox<u32>; COUNT], Arc<[Bell]>) {
-    let boxes = mesh(COUNT as u16);
+    let boxes = mesh(COUNT as u16, ring_len(COUNT as u16));
     for (mailbox, fd) in boxes.iter().zip(0..) {
         mailbox.open(fd);
     }

@@ -67,7 +67,7 @@ fn either_side_may_go_first() {
 
 #[test]
 fn mailboxes_between_threads_that_sleep() {
-    let mut boxes = mesh::<Box<u32>>(2);
+    let mut boxes = mesh::<Box<u32>>(2, 64);
     let (mut there, mut here) = (boxes.pop().unwrap(), boxes.pop().unwrap());
     there.open(1);
     let receiver = thread::spawn(move || {

@@ -20,6 +20,8 @@ enum Read {
     /// A driver's records of the day with this place in the list of days, from where a page ended.
     Records(u32, usize, Option<String>),
     Events(u64),
+    Ready,
+    Alive,
 }
 
 /// See the module.
@@ -61,7 +63,7 @@ impl Auditor {
             self.waiting.push_back(Read::View(request));
         }
         self.waiting.extend((0..self.drivers).map(Read::Driver));
-        self.waiting.push_back(Read::Events(0));
+        self.waiting.extend([Read::Events(0), Read::Ready, Read::Alive]);
     }
 
     fn go_on(&mut self, now_us: u64, out: &mut Vec<Action>) {
@@ -73,6 +75,8 @@ impl Auditor {
                 Read::View(request) => Ask::View(*request),
                 Read::Driver(driver) => Ask::DriverView(*driver),
                 Read::Records(driver, ..) => Ask::Records(*driver),
+                Read::Ready => Ask::Ready,
+                Read::Alive => Ask::Alive,
                 Read::Events(after) => Ask::Events {
                     after: Some(*after),
                     consumer: None,
@@ -121,6 +125,8 @@ impl Auditor {
                 }
                 target
             }
+            Read::Ready => "/readyz".to_owned(),
+            Read::Alive => "/healthz".to_owned(),
             Read::Events(after) => format!("/v1/events?after={after}&limit=500"),
         }
     }

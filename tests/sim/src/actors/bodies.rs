@@ -92,6 +92,8 @@ pub(super) fn other(ids: &Ids, ask: Ask, bytes: &mut Vec<u8>) {
             let target = format!("/v1/drivers/{}", ids.driver(driver));
             http::request(bytes, "GET", &target, None);
         }
+        Ask::Ready => http::request(bytes, "GET", "/readyz", None),
+        Ask::Alive => http::request(bytes, "GET", "/healthz", None),
         Ask::Offer(_) | Ask::Records(_) | Ask::Events { .. } | Ask::Acknowledge { .. } => {
             unreachable!("asked by others")
         }

@@ -147,9 +147,10 @@ impl Caller {
                 let as_one = self.rng.chance(500);
                 let body = bodies::offer(&self.witness.borrow().ids, post, as_one);
                 http::request(&mut bytes, "POST", "/v1/dispatch/offer", Some(&body));
-                let set = post.candidates.iter().fold(0, |set, driver| set | (1 << driver));
                 let mut witness = self.witness.borrow_mut();
-                witness.at(self.now_us).posted(who, post.request, post.wish, set)
+                witness
+                    .at(self.now_us)
+                    .posted(who, post.request, post.wish, &post.candidates)
             }
             Job::Other(ask) => {
                 bodies::other(&self.witness.borrow().ids, *ask, &mut bytes);
@@ -202,6 +203,11 @@ impl Caller {
         }
         if self.rng.chance(habits.views) {
             self.look(out);
+        }
+        if habits.probes > 0 && self.rng.chance(habits.probes) {
+            for ask in [Ask::Alive, Ask::Ready] {
+                self.start(Job::Other(ask), REPEATS_MAX, out);
+            }
         }
         if self.rng.chance(habits.rude) {
             let mut fates = Vec::new();

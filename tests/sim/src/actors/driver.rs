@@ -45,6 +45,9 @@ pub struct Driver {
     hours: Hours,
     temper: Temper,
     sockets: Vec<Socket>,
+    /// The offer that it last had.
+    last_offer: Option<Offer>,
+    babbled: bool,
     /// Says nothing on this one.
     silent: Option<Conn>,
     next_conn: u32,
@@ -64,6 +67,8 @@ impl Driver {
             hours,
             temper,
             sockets: Vec::new(),
+            last_offer: None,
+            babbled: false,
             silent: None,
             next_conn: 0,
             todo: Todo::new(),
@@ -196,10 +201,11 @@ impl Driver {
                             .payload
                             .first_chunk()
                             .map_or(1005, |code| u16::from_be_bytes(*code));
+                        let reason = String::from_utf8_lossy(frame.payload.get(2..).unwrap_or_default());
                         self.witness
                             .borrow_mut()
                             .at(self.now_us)
-                            .socket_closing(self.me, conn.0, code);
+                            .socket_closing(self.me, conn.0, code, &reason);
                         let mut bytes = Vec::new();
                         ws::close(&mut bytes, code, self.rng.next() as u32);
                         out.push(Action::Send(conn, bytes));
@@ -276,6 +282,7 @@ impl Driver {
         if self.silent == Some(conn) {
             return;
         }
+        self.last_offer = Some(offer);
         if self.rng.chance(self.temper.vanish) {
             return self.abort(conn, "vanishes with an offer in hand", out);
         }
@@ -359,7 +366,11 @@ impl Driver {
             }
             Deed::Drive { trip, stage } => self.drive_on(trip, stage, out),
             Deed::Mischief => self.mischief(out),
-            Deed::ReadAgain(conn) => out.push(Action::Stall(conn, false)),
+            Deed::ReadAgain(conn) => {
+                let mut witness = self.witness.borrow_mut();
+                witness.at(self.now_us).socket_reads_again(self.me, conn.0);
+                out.push(Action::Stall(conn, false));
+            }
             Deed::OnShift => match self.socket() {
                 Some(conn) => self.say(conn, Say::Shift(true), out),
                 None => self.later(1_000, Deed::OnShift, out),

@@ -55,6 +55,14 @@ pub struct Temper {
     pub garbage: u32,
     /// The driver says nothing for some heartbeats, in each round of mischief.
     pub silent: u32,
+    /// The driver breaks the protocol of WebSocket, in each round of mischief.
+    pub violate: u32,
+    /// The driver asks for more than its connection holds and reads nothing, in each round of mischief.
+    pub clog: u32,
+    /// For so long, ms.
+    pub clog_ms: u64,
+    /// The driver says that it has an offer, more often than it may, once, in each round of mischief.
+    pub babble: u32,
     /// A trip is given up instead of completed.
     pub give_up: u32,
     /// Longest thinking about an offer, ms.
@@ -94,6 +102,8 @@ pub struct Habits {
     pub responses: u32,
     /// Of a thousand deeds: a view or an audit.
     pub views: u32,
+    /// Of a thousand deeds: a look at whether the node is alive, and whether it takes work.
+    pub probes: u32,
     /// Of a thousand drivers that come for the first time: looked at, and again and again.
     pub greets: u32,
     /// Of a thousand drivers that come for the first time: offered a request of their own at once, for a few seconds.

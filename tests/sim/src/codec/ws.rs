@@ -119,6 +119,21 @@ pub fn close(out: &mut Vec<u8>, code: u16, mask: u32) {
     masked(out, 0x88, &code.to_be_bytes(), mask);
 }
 
+/// Appends what a server closes with this code for: a frame that is not masked (1002, RFC 6455 §5.1), a binary message
+/// (1003), a text that is no UTF-8 (1007, §8.1), a message that is too long (1009).
+///
+/// # Panics
+/// For another code.
+pub fn violation(out: &mut Vec<u8>, code: u16, mask: u32) {
+    match code {
+        1002 => out.extend_from_slice(&[0x81, 2, b'{', b'}']),
+        1003 => masked(out, 0x82, b"{}", mask),
+        1007 => masked(out, 0x81, &[b'"', 0xff, b'"'], mask),
+        1009 => masked(out, 0x81, &b" ".repeat(MESSAGE_BYTES_MAX + 1), mask),
+        other => unreachable!("nobody earns {other}"),
+    }
+}
+
 /// Appends a frame that begins with any byte (RFC 6455 §5.2).
 pub fn masked(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: u32) {
     out.push(first);

@@ -5,22 +5,23 @@ use super::calls::Ask;
 use super::state::{Posted, Wish};
 use crate::checks::{About, Check};
 use crate::codec::audit::{Asked, Entry};
-use crate::ids::Request;
+use crate::ids::{Driver, Request};
 use crate::words::Step;
 
 impl Witness {
-    /// A caller posts an offer; `candidates` as a set. Returns the call's number.
-    pub fn posted(&mut self, who: &str, request: Request, wish: Wish, candidates: u64) -> u32 {
+    /// A caller posts an offer to these candidates, the best one first. Returns the call's number.
+    pub fn posted(&mut self, who: &str, request: Request, wish: Wish, candidates: &[Driver]) -> u32 {
+        let set = candidates.iter().fold(0, |set, driver| set | (1 << driver));
         let seen = &mut self.requests[request as usize];
         let posted = Posted {
             wish,
-            candidates,
+            candidates: candidates.to_vec(),
             may_begin: !seen.exists,
         };
         if !seen.asked.contains(&posted) {
             seen.asked.push(posted);
         }
-        self.called(who, Ask::Offer(request), candidates)
+        self.called(who, Ask::Offer(request), set)
     }
 
     /// New entries of an audit: each that takes something takes what one of the `POST`s asked for.
@@ -48,7 +49,7 @@ impl Witness {
         let wish = &posted.wish;
         let deadline_ms = wish.deadline_ms.unwrap_or(self.expect.deadline_ms);
         let expect = Asked {
-            candidates: asked.candidates.clone(),
+            candidates: posted.candidates.clone(),
             class: Some(wish.class),
             deadline_at_ms: at_ms + deadline_ms,
             max_attempts: wish.max_attempts,
@@ -56,11 +57,11 @@ impl Witness {
             parallel: Some(wish.parallel.unwrap_or(1)),
             busy_wait_ms: Some(wish.busy_wait_ms.unwrap_or(0)),
         };
-        *asked == expect && set_of(asked) == posted.candidates
+        *asked == expect
     }
 }
 
-/// New candidates are those of the `POST` that are new, and what it does not say stays.
+/// New candidates are those of the `POST` that are new, in its order, and what it does not say stays.
 fn went_on(posted: &Posted, asked: &Asked) -> bool {
     let wish = &posted.wish;
     let expect = Asked {
@@ -70,9 +71,6 @@ fn went_on(posted: &Posted, asked: &Asked) -> bool {
         busy_wait_ms: wish.busy_wait_ms,
         ..Asked::default()
     };
-    *asked == expect && set_of(asked) & !posted.candidates == 0
-}
-
-fn set_of(asked: &Asked) -> u64 {
-    asked.candidates.iter().fold(0, |set, driver| set | (1 << driver))
+    let mut rest = posted.candidates.iter();
+    *asked == expect && asked.candidates.iter().all(|driver| rest.any(|other| other == driver))
 }

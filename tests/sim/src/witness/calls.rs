@@ -37,6 +37,10 @@ pub enum Ask {
     Records(Driver),
     /// `GET /v1/events`
     Events { after: Option<u64>, consumer: Option<u32> },
+    /// `GET /readyz`
+    Ready,
+    /// `GET /healthz`
+    Alive,
     /// `POST /v1/events/ack`
     Acknowledge { consumer: u32, cursor: u64 },
 }
@@ -187,7 +191,7 @@ impl Witness {
                 driver: self.trip_seen(trip).driver,
             },
             Ask::DriverView(driver) | Ask::Records(driver) => About::driver(driver),
-            Ask::Events { .. } | Ask::Acknowledge { .. } => About::default(),
+            Ask::Events { .. } | Ask::Acknowledge { .. } | Ask::Ready | Ask::Alive => About::default(),
         }
     }
 
@@ -246,6 +250,7 @@ impl Witness {
                 if read.duplicate == (answer.status == 202) {
                     return Err(Bad::new(format!("{} with duplicate {}", answer.status, read.duplicate)));
                 }
+                self.check_not_draining(call);
                 self.offer_answered(call, &read);
             }
             Ask::Response { request, .. } => {
@@ -293,6 +298,8 @@ impl Witness {
                 self.records_answered(driver, &rows);
                 return Ok(Next::Records(next));
             }
+            Ask::Ready => self.ready_answered(call, body)?,
+            Ask::Alive => same(body, "{\"status\":\"alive\"}")?,
             Ask::Events { .. } => return self.events_answered(call, body),
             Ask::Acknowledge { consumer, .. } => {
                 let cursor = answers::acknowledged(body, &mut self.ids)?;

@@ -1,5 +1,6 @@
 //! Sockets that the node closes: not without a cause, and not none when there is one.
 
+use super::drains::is_retry_after;
 use super::state::Socket;
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
@@ -16,26 +17,30 @@ impl Socket {
     }
 
     /// Whether it lives as far as anybody knows: welcomed, read, and closed by nobody.
-    fn is_well(&self) -> bool {
+    pub(super) fn is_well(&self) -> bool {
         self.session.is_some() && !self.stalled && !self.closing
     }
 }
 
 impl Witness {
-    /// The node closes a socket with this code.
-    pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16) {
+    /// The node closes a socket with this code and reason.
+    pub fn socket_closing(&mut self, driver: Driver, conn: u32, code: u16, reason: &str) {
         self.note(About::driver(driver), || {
-            format!("d{driver} socket {conn} closed by the node: {code}")
+            format!("d{driver} socket {conn} closed by the node: {code} {reason}")
         });
         let ok = match code {
             4001 => self.may_be_displaced(driver, conn),
             4004 => self.may_be_silent(driver, conn),
-            1012 => self.expect.may_drain,
-            1000 | 1001 | 1002 | 1003 | 1007 | 1009 | 4008 => true,
-            _ => false,
+            4008 => self.may_be_slow(driver, conn),
+            1012 => self.node.drains > 0 && is_retry_after(reason),
+            // The answer to the driver's own close.
+            1000 => self.socket(driver, conn).is_none_or(|socket| socket.closing),
+            _ => self
+                .socket(driver, conn)
+                .is_none_or(|socket| socket.earned == Some(code)),
         };
         if !self.holds(Check::Caused, ok) {
-            let text = format!("d{driver} was closed with {code} for no reason");
+            let text = format!("d{driver} was closed with {code} {reason:?} for no reason");
             self.violate(Check::Caused, About::driver(driver), text);
         }
         self.socket_ends(driver, conn);
@@ -47,8 +52,90 @@ impl Witness {
         self.socket_ends(driver, conn);
     }
 
+    /// The driver breaks the protocol on this socket, which is to be closed with this code for it.
+    pub fn socket_violates(&mut self, driver: Driver, conn: u32, code: u16) {
+        self.note(About::driver(driver), || {
+            format!("d{driver} socket {conn} breaks the protocol: {code}")
+        });
+        self.socket_ends(driver, conn);
+        let now_us = self.now_us;
+        if let Some(socket) = self.socket(driver, conn) {
+            (socket.earned, socket.earned_us) = (Some(code), now_us);
+        }
+    }
+
+    /// At the end: who broke the protocol was closed for it.
+    pub(super) fn check_violators(&mut self, driver: Driver) {
+        let Some(over_us) = self.calm_since_us() else { return };
+        let late_us = 3 * self.expect.order_margin_ms * 1_000 + SLACK_US;
+        let now_us = self.now_us;
+        let sockets = self.drivers[driver as usize].sockets.iter();
+        let lives = |socket: &&Socket| {
+            socket.earned.is_some() && !socket.stalled && socket.earned_us.max(over_us) + late_us < now_us
+        };
+        let alive = sockets.filter(lives).map(|socket| (socket.conn, socket.earned)).next();
+        if !self.holds(Check::Caused, alive.is_none()) {
+            let text = format!("d{driver} broke the protocol, and its socket is still open: {alive:?}");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
+    /// The driver says so much at once that what it is answered may be too much: slow is what it then is.
+    pub fn socket_babbles(&mut self, driver: Driver, conn: u32) {
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.babbled = true;
+        }
+    }
+
+    /// The driver has asked for more than its connection holds, and reads nothing from now on.
+    pub fn socket_clogged(&mut self, driver: Driver, conn: u32) {
+        let now_us = self.now_us;
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.clogged_us = now_us;
+        }
+    }
+
+    /// It reads again: after so long the node has given it up.
+    pub fn socket_reads_again(&mut self, driver: Driver, conn: u32) {
+        // Four sweeps make a stall, and the first may come at once.
+        let patience_ms = 2 * self.expect.output_stall_ms + 3 * self.expect.order_margin_ms;
+        let (now_us, booted_us) = (self.now_us, self.node.boots.last().map_or(0, |boot| boot.1));
+        if let Some(socket) = self.socket(driver, conn) {
+            let clogged_us = std::mem::take(&mut socket.clogged_us);
+            let long = clogged_us > booted_us && clogged_us + patience_ms * 1_000 < now_us;
+            if long && !socket.closing {
+                socket.given_up_us = now_us;
+            }
+        }
+    }
+
+    /// A socket that took nothing for too long is not there any more.
+    pub(super) fn check_given_up(&mut self, driver: Driver, conn: u32) {
+        let late_us = 3 * self.expect.order_margin_ms * 1_000 + SLACK_US;
+        let now_us = self.now_us;
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let since_us = socket.given_up_us;
+        let alive = since_us > 0 && !socket.closing && since_us + late_us < now_us;
+        if !self.holds(Check::Caused, !alive) {
+            let text = format!("d{driver} read nothing for too long until {since_us}, and its socket {conn} is open");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
+    /// Slow is who does not read, who asks for more than may wait, or whose network is slower than the node's patience.
+    fn may_be_slow(&mut self, driver: Driver, conn: u32) -> bool {
+        let impatient = self.expect.output_stall_ms <= 2 * self.expect.order_margin_ms;
+        impatient
+            || self
+                .socket(driver, conn)
+                .is_none_or(|socket| socket.stalled || socket.babbled)
+    }
+
     fn socket_ends(&mut self, driver: Driver, conn: u32) {
         self.span_ends(driver, conn);
+        self.deliveries_noted(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.closing = true;
         }

@@ -83,6 +83,7 @@ impl Witness {
                 }
             }
         }
+        self.check_deliveries(&lives);
         self.check_intervals(&lives);
         self.check_presence(&lives);
         self.check_effects(&lives);
@@ -264,13 +265,13 @@ impl Witness {
         let mut of_driver: BTreeMap<Driver, Vec<(u64, u64, Request, bool)>> = BTreeMap::new();
         for (request, life) in (0..).zip(lives) {
             let Some(life) = life else { continue };
-            for tried in &life.tried {
+            for (attempt, tried) in (1..).zip(&life.tried) {
                 let mut end_ms = if tried.way == ways::OPEN {
                     u64::MAX
                 } else {
                     tried.ended_at_ms
                 };
-                if let Some(from_ms) = tried.delivered_at_ms {
+                if let Some(from_ms) = self.held_from_ms(request, attempt, tried) {
                     // Whose time was over when the node started again holds no driver any more, and is told to be over
                     // when its request comes to it: later, after a start that was cut short.
                     if self.node.is_end_near(from_ms, end_ms) {

@@ -10,6 +10,8 @@ mod asked;
 pub mod audits;
 mod calls;
 mod closes;
+mod deliveries;
+mod drains;
 mod effects;
 mod events;
 mod knowledge;
@@ -53,6 +55,8 @@ pub struct Line {
     pub about: About,
     /// What was seen.
     pub text: String,
+    /// What happened to the node, or what is wrong.
+    pub of_node: bool,
 }
 
 /// What the run says about itself before it begins.
@@ -79,6 +83,10 @@ pub struct Expect {
     pub age_step_ms: u64,
     /// `heartbeat_ms`.
     pub heartbeat_ms: u64,
+    /// `off_shift_memory_ms`.
+    pub off_shift_memory_ms: u64,
+    /// `output_stall_ms`.
+    pub output_stall_ms: u64,
     /// `driver_ttl_ms`.
     pub driver_ttl_ms: u64,
     /// `offer_timeout_ms`, of requests that do not say.
@@ -106,6 +114,10 @@ pub struct NodeSeen {
     pub up: bool,
     /// Whether it was told to drain.
     pub draining: bool,
+    /// When it was last told so.
+    pub drained_us: u64,
+    /// How often it was.
+    pub drains: u32,
 }
 
 impl NodeSeen {
@@ -143,6 +155,7 @@ pub struct Witness {
     lines: Vec<Line>,
     now_us: u64,
     messages: u64,
+    shifts_over: u64,
     audited: bool,
 }
 
@@ -168,6 +181,7 @@ impl Witness {
             lines: Vec::new(),
             now_us: 0,
             messages: 0,
+            shifts_over: 0,
             audited: false,
             expect,
         }
@@ -215,6 +229,11 @@ impl Witness {
         self.messages
     }
 
+    /// How many drivers came back available, since they had been off shift for longer than that is remembered.
+    pub fn shifts_over(&self) -> u64 {
+        self.shifts_over
+    }
+
     /// At the end, when the auditor has not come through: who was not answered.
     pub fn check_open_calls(&mut self) {
         self.check_calls_answered();
@@ -255,7 +274,7 @@ impl Witness {
 
     pub(crate) fn violate(&mut self, check: Check, about: About, text: impl Into<String>) {
         let text = text.into();
-        self.note(about, || format!("{VIOLATION} {}: {text}", check.as_str()));
+        self.note_of(about, true, || format!("{VIOLATION} {}: {text}", check.as_str()));
         if self.violation.is_none() {
             self.violation = Some(Violation {
                 check,
@@ -267,12 +286,17 @@ impl Witness {
     }
 
     pub(crate) fn note(&mut self, about: About, text: impl FnOnce() -> String) {
+        self.note_of(about, false, text);
+    }
+
+    fn note_of(&mut self, about: About, of_node: bool, text: impl FnOnce() -> String) {
         if self.expect.trace {
             let at_us = self.now_us;
             self.lines.push(Line {
                 at_us,
                 about,
                 text: text(),
+                of_node,
             });
         }
     }
@@ -321,7 +345,7 @@ impl Witness {
 
     /// What happens to the node.
     pub fn node_event(&mut self, event: NodeEvent<'_>) {
-        self.note(About::default(), || format!("node: {event:?}"));
+        self.note_of(About::default(), true, || format!("node: {event:?}"));
         match event {
             NodeEvent::Started { wall_offset_us, .. } => {
                 self.node.boots.push((wall_offset_us, self.now_us));
@@ -343,7 +367,10 @@ impl Witness {
                 }
             }
             NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(),
-            NodeEvent::Draining => self.node.draining = true,
+            NodeEvent::Draining => {
+                (self.node.draining, self.node.drained_us) = (true, self.now_us);
+                self.node.drains += 1;
+            }
             NodeEvent::Fault(_) => {}
             NodeEvent::FaultsOver => {
                 self.node.faults_over_us.get_or_insert(self.now_us);

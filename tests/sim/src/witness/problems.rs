@@ -27,6 +27,9 @@ impl Witness {
         if let (Ask::Offer(request), 408 | 429 | 503) = (call.ask, answer.status) {
             self.requests[request as usize].posts_refused += 1;
         }
+        if call.ask == Ask::Alive {
+            return Err(Bad::new(format!("a node that is alive says {}", answer.status)));
+        }
         match problem.code {
             Code::Overloaded | Code::Draining | Code::Recovering | Code::NotDurable | Code::Timeout => {
                 let ok = problem.code != Code::Draining || self.expect.may_drain;

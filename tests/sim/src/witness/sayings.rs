@@ -19,6 +19,7 @@ impl Witness {
         };
         self.note(about, || format!("d{driver} socket {conn} says {}", said_text(say)));
         self.check_silence(driver, conn);
+        self.check_given_up(driver, conn);
         match say {
             Say::Accept(offer) | Say::Decline(offer) => {
                 let accept = matches!(say, Say::Accept(_));

@@ -2,7 +2,8 @@
 //!
 //! Judged on the socket that a driver opened last alone, and only where nothing that it said may still be on its way: what
 //! it says on an older one is no longer heard once the newer one is welcomed. Which of two is the newer one, the sessions
-//! say: of sockets that were opened at once, the first may come last. A shift lasts longer than any run.
+//! say: of sockets that were opened at once, the first may come last. Off shift
+//! is remembered for `off_shift_memory_ms`: who connects later is available.
 
 use super::Witness;
 use super::state::Socket;
@@ -17,6 +18,7 @@ impl Witness {
         let seen = &mut self.drivers[driver as usize];
         seen.off_said = true;
         seen.first_off_ms.get_or_insert(now_ms);
+        seen.off_said_ms = Some((seen.off_said_ms.map_or(now_ms, |said| said.0), now_ms));
     }
 
     /// The driver says that it is available: from here on nothing is known of its shift until a socket that came later is told.
@@ -38,18 +40,45 @@ impl Witness {
         let Some(session) = self.last_opened(driver, conn).and_then(|socket| socket.session) else {
             return;
         };
+        let over = self.is_shift_over(driver);
         let seen = &mut self.drivers[driver as usize];
         match state {
             // Told before it said the opposite, if that was on this socket or on one that came later.
             DriverState::Offline if session > seen.on_session => seen.off_told = true,
             DriverState::Available => {
-                let off = seen.off_told;
+                let off = seen.off_told && !over;
+                self.shifts_over += u64::from(seen.off_told && over);
+                (seen.off_told, seen.off_said_ms) = (false, None);
                 if !self.holds(Check::ConfirmedKept, !off) {
                     let text = format!("d{driver} was told that it is offline, said nothing since, and is available");
                     self.violate(Check::ConfirmedKept, About::driver(driver), text);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether it may be forgotten by now that the driver is off shift.
+    fn is_shift_over(&self, driver: Driver) -> bool {
+        let now_ms = self.node_ms_max();
+        let said_ms = self.drivers[driver as usize].off_said_ms;
+        said_ms.is_some_and(|(first_ms, _)| first_ms + self.expect.off_shift_memory_ms <= now_ms)
+    }
+
+    /// A driver is welcomed as offline: it must not have been that for longer than it is remembered.
+    pub(super) fn welcomed_off_shift(&mut self, driver: Driver, opened_us: u64) {
+        let booted_us = self.node.boots.last().map_or(0, |boot| boot.1);
+        if self.node.has_time_fallen() || !self.node.up || opened_us < booted_us {
+            return;
+        }
+        let Some((_, last_ms)) = self.drivers[driver as usize].off_said_ms else {
+            return;
+        };
+        let until_ms = last_ms + self.expect.off_shift_memory_ms + 3 * self.expect.order_margin_ms;
+        let opened_ms = self.node_ms_at(opened_us);
+        if !self.holds(Check::Caused, opened_ms <= until_ms) {
+            let text = format!("d{driver} comes at {opened_ms}, went off shift before {last_ms}, and is still offline");
+            self.violate(Check::Caused, About::driver(driver), text);
         }
     }
 

@@ -30,6 +30,7 @@ impl Witness {
     pub fn socket_over(&mut self, driver: Driver, conn: u32, why: &str) {
         self.note(About::driver(driver), || format!("d{driver} socket {conn} over: {why}"));
         self.span_ends(driver, conn);
+        self.deliveries_noted(driver, conn);
         let unheard = self.socket(driver, conn).is_some_and(|socket| socket.session.is_none());
         let (now_us, seen) = (self.now_us, &mut self.drivers[driver as usize]);
         seen.sockets.retain(|socket| socket.conn != conn);
@@ -45,6 +46,7 @@ impl Witness {
             format!("d{driver} socket {conn} stalls or reads again")
         });
         self.span_ends(driver, conn);
+        self.deliveries_noted(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.stalled = true;
         }
@@ -97,13 +99,17 @@ impl Witness {
             session,
             state,
             trip,
+            heartbeat_ms,
             server_ms,
         } = heard
         else {
             return;
         };
         let has_trip = matches!(state, DriverState::EnRoute | DriverState::OnTrip);
-        let ok = named == driver && has_trip == trip.is_some() && server_ms <= self.node_ms_max();
+        let ok = named == driver
+            && has_trip == trip.is_some()
+            && heartbeat_ms == self.expect.heartbeat_ms
+            && server_ms <= self.node_ms_max();
         if !self.holds(Check::Protocol, ok) {
             return self.violate(
                 Check::Protocol,
@@ -152,6 +158,9 @@ impl Witness {
                 About::driver(driver),
                 format!("d{driver} is offline, and never said so"),
             );
+        }
+        if state == DriverState::Offline {
+            self.welcomed_off_shift(driver, opened_us);
         }
         self.shift_told(driver, conn, state);
         self.check_trip_kept(driver, live, trip, state, opened_us);
@@ -246,6 +255,7 @@ impl Witness {
             let text = format!("{offer} expires at {expires_at_ms} and before at {before}");
             self.violate(Check::OfferInTime, about, text);
         }
+        self.delivered(driver, conn, offer);
         self.board.push_shown(offer);
     }
 
@@ -464,6 +474,7 @@ impl Witness {
             }
             self.drivers[driver].sockets = sockets;
             self.check_displaced(driver as Driver);
+            self.check_violators(driver as Driver);
         }
     }
 }

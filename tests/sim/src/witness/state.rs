@@ -36,6 +36,10 @@ pub struct Attempt {
     pub driver: Option<DriverNo>,
     /// Its driver's socket had the `OFFER`.
     pub shown: bool,
+    /// When that was first so, node time; 0: never.
+    pub heard_ms: u64,
+    /// By then the node had noted it, on a socket that was well all the time since `heard_ms`; 0: nobody can say.
+    pub noted_by_ms: u64,
     /// `expires_at_ms` of the `OFFER`, 0: not seen.
     pub expires_at_ms: u64,
     /// How it can have ended ([`ways`]).
@@ -51,6 +55,8 @@ impl Default for Attempt {
         Self {
             driver: None,
             shown: false,
+            heard_ms: 0,
+            noted_by_ms: 0,
             expires_at_ms: 0,
             ways: ways::ANY,
             accept_said: 0,
@@ -83,12 +89,12 @@ pub struct Wish {
 }
 
 /// What a `POST` asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// Its members.
     pub wish: Wish,
-    /// Its candidates, as a set.
-    pub candidates: u64,
+    /// Its candidates, the best one first.
+    pub candidates: Vec<DriverNo>,
     /// Nobody knew that the request exists: it may be the one that began it.
     pub may_begin: bool,
 }
@@ -253,6 +259,8 @@ pub struct Driver {
     pub trips_spoken: Vec<Trip>,
     /// When it was there.
     pub spans: Vec<Span>,
+    /// When it said `offline` for the first time since it was last available, and for the last time, node time.
+    pub off_said_ms: Option<(u64, u64)>,
     /// When it first said `offline`, node time.
     pub first_off_ms: Option<u64>,
     /// When a socket of it was last over, simulated microseconds.
@@ -300,6 +308,17 @@ pub struct Receipt {
     pub taken_ms: Option<u64>,
 }
 
+/// An offer that a socket had, from when on.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// Which offer.
+    pub offer: Offer,
+    /// When, simulated microseconds.
+    pub at_us: u64,
+    /// When, node time.
+    pub at_ms: u64,
+}
+
 /// What a driver said of its own trip.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
@@ -336,6 +355,8 @@ pub struct Socket {
     pub awaited: Vec<Awaited>,
     /// Receipts said on it while nothing ailed the node, of offers that it had been shown.
     pub receipts: Vec<Receipt>,
+    /// Offers that it had while it was well.
+    pub deliveries: Vec<Delivery>,
     /// What was said on it of own trips.
     pub moved: Vec<Moved>,
     /// Things said that are no messages, less the errors heard.
@@ -352,6 +373,16 @@ pub struct Socket {
     pub said_us: [u64; 8],
     /// The node or the driver has begun to close it.
     pub closing: bool,
+    /// The code that it must be closed with for what the driver sent on it.
+    pub earned: Option<u16>,
+    /// Since when, simulated microseconds.
+    pub earned_us: u64,
+    /// So much was said on it at once that its answers may be more than the node lets wait.
+    pub babbled: bool,
+    /// Since when more waits for it than its connection holds, and it reads nothing, simulated microseconds; 0: never.
+    pub clogged_us: u64,
+    /// When it read again after a time that no node waits; 0: never.
+    pub given_up_us: u64,
 }
 
 impl Socket {

@@ -219,6 +219,9 @@ impl Machine {
         let write = self.disk.writes.remove(&shard).expect("a write was under way");
         if let Some(down_us) = self.weather.write_error.take() {
             self.weather.write_failed = Some(down_us);
+            if self.weather.write_short {
+                return self.write_short(write);
+            }
             let permille = *self.rng.pick(&[0, 500, 1_000]);
             let rng = &mut self.rng;
             self.disk.apply(&write, || rng.chance(permille));
@@ -237,6 +240,23 @@ impl Machine {
             token: write.token,
             result: Ok(write.len),
             buffer: write.buffer,
+        }
+    }
+
+    /// A write of which the first sectors are stored, and no more.
+    fn write_short(&mut self, write: Write) -> Written {
+        let sectors = write.len / SECTOR_BYTES;
+        let stored = self.rng.below(sectors as u64) as usize;
+        let mut left = stored;
+        self.disk.apply(&write, || {
+            let keeps = left > 0;
+            left = left.saturating_sub(1);
+            keeps
+        });
+        Written {
+            token: write.token,
+            buffer: write.buffer,
+            result: Ok(stored * SECTOR_BYTES),
         }
     }
 

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 const STORE_PROBE_US: u64 = 200_000;
 /// What a process says that ends because its store has failed.
 pub(super) const STORE_FAILED: &str = "the store failed";
-/// What a process says that ends because a write of its journal has failed, within a longer text.
+/// What a process says that ends because a write of its journal has failed, or was short, within a longer text.
 const WRITE_FAILED: &str = "the journal cannot be written: Write {";
+const WRITE_SHORT: &str = "the journal cannot be written: ShortWrite {";
 
 /// A kill that is to come.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +92,11 @@ impl World<'_> {
                 clock_jump_us,
             } => self.kill_after(after_steps, down_us, clock_jump_us, true, None),
             Fault::BitRot { down_us, restored_us } => self.kill_after(0, down_us, 0, true, Some(restored_us)),
-            Fault::WriteError { down_us } => self.machine.borrow_mut().weather.write_error = Some(down_us),
+            Fault::WriteError { down_us } | Fault::ShortWrite { down_us } => {
+                let weather = &mut self.machine.borrow_mut().weather;
+                weather.write_error = Some(down_us);
+                weather.write_short = matches!(fault, Fault::ShortWrite { .. });
+            }
             Fault::StoreError { down_us } => {
                 self.faults.store_failed = Some(down_us);
                 self.store.fail();
@@ -172,7 +177,10 @@ impl World<'_> {
 
     /// The process ends itself and says `what`: the fault that was to make it say so, and how long it stays down.
     pub(super) fn provoked(&mut self, what: &str) -> Option<(&'static str, u64)> {
-        if what.contains(WRITE_FAILED) {
+        if what.contains(WRITE_SHORT) {
+            let down_us = self.machine.borrow_mut().weather.write_failed.take()?;
+            Some(("short write", down_us))
+        } else if what.contains(WRITE_FAILED) {
             let down_us = self.machine.borrow_mut().weather.write_failed.take()?;
             Some(("write error", down_us))
         } else if what.starts_with(STORE_FAILED) && self.store.health.fatal() {
@@ -227,6 +235,7 @@ fn name(fault: &Fault) -> &'static str {
         Fault::PowerLoss { .. } => "power loss",
         Fault::BitRot { .. } => "bit rot",
         Fault::WriteError { .. } => "write error",
+        Fault::ShortWrite { .. } => "short write",
         Fault::StoreError { .. } => "store error",
         Fault::DiskFull { .. } => "disk full",
         Fault::SlowDisk { .. } => "slow disk",

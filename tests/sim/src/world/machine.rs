@@ -225,6 +225,8 @@ pub(super) struct Weather {
     pub(super) slow_network: (u64, u64),
     /// The next journal write fails; how long the node stays down after the end that it then makes.
     pub(super) write_error: Option<u64>,
+    /// It stores a part and says so, instead of an error.
+    pub(super) write_short: bool,
     /// It has failed; the same.
     pub(super) write_failed: Option<u64>,
 }

@@ -40,6 +40,9 @@ pub struct Summary {
     /// Faults that took place, by name, in the order of their names: an end of the node counts when it ends, what lasts
     /// when it begins, resets when a connection was reset.
     pub faults: Vec<(&'static str, u64)>,
+    /// What of the node's own limits was met, by name: full rings between shards, sockets that were paused, sockets that
+    /// took nothing.
+    pub reached: Vec<(&'static str, u64)>,
     /// A panic or a broken promise of the node's own code (assertions, overflow), which ends the run; what it said.
     pub bug: Option<String>,
 }
@@ -54,6 +57,7 @@ pub fn run(plan: &Plan, actors: Vec<Box<dyn Actor>>, observer: &mut dyn Observer
     let mut world = World::new(plan, actors, observer);
     world.begin();
     while world.bug.is_none() && world.process_next(plan.end_us) {}
+    world.count_reached();
     let machine = world.machine.borrow();
     Summary {
         digest: world.digest,
@@ -65,6 +69,7 @@ pub fn run(plan: &Plan, actors: Vec<Box<dyn Actor>>, observer: &mut dyn Observer
             .iter()
             .map(|(name, count)| (*name, *count))
             .collect(),
+        reached: world.reached.iter().map(|(name, count)| (*name, *count)).collect(),
         bug: world.bug.take(),
     }
 }
@@ -88,6 +93,7 @@ struct World<'a> {
     actions: Vec<Action>,
     digest: u64,
     steps: u64,
+    reached: BTreeMap<&'static str, u64>,
     bug: Option<String>,
 }
 
@@ -108,6 +114,7 @@ impl<'a> World<'a> {
             actions: Vec::new(),
             digest: 0xCBF2_9CE4_8422_2325,
             steps: 0,
+            reached: BTreeMap::new(),
             bug: None,
         }
     }

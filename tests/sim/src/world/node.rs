@@ -5,6 +5,7 @@ use super::platform::{Failure, Sim};
 use super::{World, outside};
 use crate::client::NodeEvent;
 use dispatchd::ops::health::Phase;
+use dispatchd::ops::metrics::CloseCause;
 use dispatchd::shard;
 use std::any::Any;
 use std::rc::Rc;
@@ -184,8 +185,27 @@ impl World<'_> {
         }
     }
 
+    /// What of its limits the process has met, by its own measure, before it is gone.
+    pub(super) fn count_reached(&mut self) {
+        let Some(node) = &self.node else { return };
+        for shard in 0..node.runs.len() as u16 {
+            let metrics = node.shared.registry.shard(shard);
+            for (name, count) in [
+                ("letters that found a full ring", &metrics.mailbox_overflows),
+                ("sockets paused for what they said", &metrics.drivers_throttled),
+                (
+                    "sockets closed that did not read",
+                    metrics.connections_closed.of(CloseCause::SlowConsumer),
+                ),
+            ] {
+                *self.reached.entry(name).or_insert(0) += count.get();
+            }
+        }
+    }
+
     /// The process is gone, and is started again after `down_us`.
     pub(super) fn end(&mut self, end: End<'_>, down_us: u64) {
+        self.count_reached();
         self.node = None;
         let power = end == End::PowerLost;
         {

@@ -193,7 +193,7 @@ impl Host for SimHost<'_, '_> {
         health.advance(Phase::Recovering);
         let shared = Arc::new(Shared::new(health, registry));
         let mut runs = Vec::new();
-        for (mail, inheritance) in shard::mail(config.shards).into_iter().zip(heirs) {
+        for (mail, inheritance) in shard::mail(config.shards, plan.mail_ring_len).into_iter().zip(heirs) {
             self.step()?;
             let index = mail.index();
             let owner = Owner {

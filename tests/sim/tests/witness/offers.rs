@@ -255,8 +255,32 @@ fn what_drivers_say_in_vain() {
     story.now_us += 1_000_000;
     story.hear(0, Heard::Pong { server_ms });
     story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
-    story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
+    let delivered = ("OFFER_DELIVERED", WALL_MS + 6_010, TIMED_OUT.2);
+    let lacks = audit("CANCELLED", &[SENT, delivered, TIMED_OUT, CANCELLED]);
+    story.last(&lacks, RECORD, EVENT);
     story.finds(Check::AuditComplete);
+}
+
+#[test]
+fn offers_that_a_socket_had_are_delivered() {
+    let delivered = ("OFFER_DELIVERED", 1_000_020, TIMED_OUT.2);
+    // Heard for so long before the socket was over, and whether the audit must tell.
+    for (lasts_ms, has, is_good) in [(1_000, true, true), (1_000, false, false), (20, false, true)] {
+        let mut story = Story::new();
+        story.hear(0, shown(R0));
+        story.now_us += lasts_ms * 1_000;
+        story.go().socket_over(0, 0, "dropped");
+        story.now_us += 10_000_000;
+        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        let events = [SENT, delivered, TIMED_OUT, CANCELLED];
+        let events: Vec<_> = events.into_iter().filter(|event| has || *event != delivered).collect();
+        story.last(&audit("CANCELLED", &events), RECORD, EVENT);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::AuditComplete);
+        }
+    }
 }
 
 #[test]

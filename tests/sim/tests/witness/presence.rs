@@ -22,22 +22,22 @@ fn ends(story: &mut Story, events: &[(&str, u64, &str)], records: &str) {
 #[test]
 fn displaced_by_nobody() {
     let mut story = Story::new();
-    story.go().socket_closing(0, 0, 4001);
+    story.go().socket_closing(0, 0, 4001, "");
     story.finds(Check::Caused);
 
     // The older one is, and the newer one is not.
     let mut story = Story::new();
     story.connect(0, 1, 50, DriverState::Available, None);
-    story.go().socket_closing(0, 0, 4001);
+    story.go().socket_closing(0, 0, 4001, "");
     story.is_good();
-    story.go().socket_closing(0, 1, 4001);
+    story.go().socket_closing(0, 1, 4001, "");
     story.finds(Check::Caused);
 
     // One that was opened earlier and has not been heard of may have come later.
     let mut story = Story::new();
     story.go().socket_opened(0, 1);
     story.connect(0, 2, 50, DriverState::Available, None);
-    story.go().socket_closing(0, 2, 4001);
+    story.go().socket_closing(0, 2, 4001, "");
     story.is_good();
 
     // One that was opened earlier, and is gone already, came later if its session says so.
@@ -47,7 +47,7 @@ fn displaced_by_nobody() {
         story.connect(0, 2, 50, DriverState::Available, None);
         story.welcome(0, 1, session, DriverState::Available, None);
         story.go().socket_over(0, 1, "vanishes");
-        story.go().socket_closing(0, 2, 4001);
+        story.go().socket_closing(0, 2, 4001, "");
         if is_good {
             story.is_good();
         } else {
@@ -66,7 +66,7 @@ fn displaced_by_nobody() {
         story.go().socket_over(0, 1, "vanishes");
         // An unheard one may have come later for a while.
         story.now_us += 1_000_000;
-        story.go().socket_closing(0, 2, 4001);
+        story.go().socket_closing(0, 2, 4001, "");
         if is_good {
             story.is_good();
         } else {
@@ -82,7 +82,7 @@ fn two_sockets_and_none_displaced() {
         story.go().node_event(NodeEvent::FaultsOver);
         story.connect(0, 1, 50, DriverState::Available, None);
         if closed {
-            story.go().socket_closing(0, 0, 4001);
+            story.go().socket_closing(0, 0, 4001, "");
         }
         story.now_us += 10_000_000;
         ends(&mut story, &[SENT, TIMED_OUT, CANCELLED], RECORD);
@@ -101,7 +101,7 @@ fn heartbeats_that_were_not_missed() {
         story.now_us = 5_000_000;
         story.say(0, Say::Ping);
         story.now_us += silence_us;
-        story.go().socket_closing(0, 0, 4004);
+        story.go().socket_closing(0, 0, 4004, "");
         if is_good {
             story.is_good();
         } else {

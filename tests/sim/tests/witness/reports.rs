@@ -144,7 +144,21 @@ fn messages_and_bodies_that_are_wrong() {
         session: 9,
         state: DriverState::Available,
         trip: None,
+        heartbeat_ms: 1_000,
         server_ms: WALL_MS,
+    };
+    story.go().heard(0, 1, welcome);
+    story.finds(Check::Protocol);
+
+    let mut story = Story::new();
+    story.go().socket_opened(0, 1);
+    let welcome = Heard::Welcome {
+        driver: 0,
+        session: 9,
+        state: DriverState::Available,
+        trip: None,
+        heartbeat_ms: 1_001,
+        server_ms: WALL_MS + 100,
     };
     story.go().heard(0, 1, welcome);
     story.finds(Check::Protocol);
@@ -196,6 +210,7 @@ fn dispatched_as_nobody_asked() {
         ("\"parallel\":1", "\"parallel\":1,\"max_attempts\":3"),
         ("\"priority\":\"standard\"", "\"priority\":\"premium\""),
         ("\"d2\",\"d3\"", "\"d2\""),
+        ("\"d2\",\"d3\"", "\"d3\",\"d2\""),
     ] {
         let good = audit("PENDING_MATCH", &[]);
         let mut story = Story::new();
@@ -219,7 +234,7 @@ fn new_candidates_that_nobody_sent() {
         story.answer(call, 202, &taken(1));
         let mut wish = story.witness.request(1).wish;
         (wish.offer_timeout_ms, wish.parallel, wish.busy_wait_ms) = (None, parallel, None);
-        story.go().posted("caller", 1, wish, 0b11);
+        story.go().posted("caller", 1, wish, &[0, 1]);
         let again = ("REDISPATCHED", 1_009_001, detail);
         let told = audit_of(
             1,
@@ -271,6 +286,7 @@ fn a_seed_that_does_not_repeat_itself() {
         requests: 1,
         calls,
         messages: 0,
+        shifts_over: 0,
         summary: Summary {
             digest,
             ..Summary::default()

@@ -34,6 +34,8 @@ impl Story {
             inside_margin_ms: 10,
             age_step_ms: 1_000,
             heartbeat_ms: 1_000,
+            off_shift_memory_ms: 43_200_000,
+            output_stall_ms: 10_000,
             driver_ttl_ms: 3_000,
             offer_timeout_ms: 8_000,
             deadline_ms: 120_000,
@@ -82,6 +84,7 @@ impl Story {
             session,
             state,
             trip,
+            heartbeat_ms: 1_000,
             server_ms: self.next_ms(),
         };
         self.go().heard(driver, conn, welcome);
@@ -97,7 +100,8 @@ impl Story {
             busy_wait_ms: Some(5_000),
         };
         let request = self.go().new_request(0, wish);
-        self.go().posted("caller", request, wish, candidates)
+        let best_first: Vec<u32> = (0..64).filter(|driver| candidates & (1 << driver) != 0).collect();
+        self.go().posted("caller", request, wish, &best_first)
     }
 
     /// The node is killed and started again.

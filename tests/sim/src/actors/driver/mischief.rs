@@ -10,6 +10,10 @@ use crate::words::Move;
 
 /// What a silence may last beyond some heartbeats: so long that it must have been noticed.
 const SILENCE_US: u64 = 12_000_000;
+/// Pings whose answers no connection of a scene with small windows holds: 40 bytes each at least.
+const CLOG_PINGS: u32 = 200;
+/// Receipts at once that are more than a driver may send.
+const BABBLE: u32 = dispatchd::limits::DRIVER_COMMANDS_BURST + 300;
 
 impl Driver {
     pub(super) fn mischief(&mut self, out: &mut Vec<Action>) {
@@ -44,6 +48,15 @@ impl Driver {
             out.push(Action::Stall(conn, true));
             self.later(temper.mischief_ms, Deed::ReadAgain(conn), out);
         }
+        if temper.violate > 0 && self.rng.chance(temper.violate) {
+            return self.violate(conn, out);
+        }
+        if temper.clog > 0 && self.rng.chance(temper.clog) {
+            return self.clog(conn, out);
+        }
+        if temper.babble > 0 && !self.babbled && self.rng.chance(temper.babble) {
+            self.babble(conn, out);
+        }
         if temper.silent > 0 && self.rng.chance(temper.silent) {
             self.silent = Some(conn);
             let heartbeat_us = temper.heartbeat_ms * 1_000;
@@ -71,6 +84,47 @@ impl Driver {
                 _ => self.abort(conn, "drops the connection", out),
             }
         }
+    }
+
+    /// Breaks the protocol, one way or another, and says no more: this socket has to be closed.
+    fn violate(&mut self, conn: Conn, out: &mut Vec<Action>) {
+        let code = *self.rng.pick(&[1002, 1003, 1007, 1009]);
+        let mut bytes = Vec::new();
+        ws::violation(&mut bytes, code, self.rng.next() as u32);
+        self.witness
+            .borrow_mut()
+            .at(self.now_us)
+            .socket_violates(self.me, conn.0, code);
+        out.push(Action::Send(conn, bytes));
+        if let Some(socket) = self.sockets.iter_mut().find(|socket| socket.conn == conn) {
+            socket.closing = true;
+        }
+    }
+
+    /// Asks for more than the connection holds, and reads nothing of it until the node must have closed the socket.
+    fn clog(&mut self, conn: Conn, out: &mut Vec<Action>) {
+        {
+            let mut witness = self.witness.borrow_mut();
+            witness.at(self.now_us).socket_stalled(self.me, conn.0);
+            witness.socket_clogged(self.me, conn.0);
+        }
+        out.push(Action::Stall(conn, true));
+        for _ in 0..CLOG_PINGS {
+            self.say(conn, Say::Ping, out);
+        }
+        let again_us = self.now_us + self.temper.clog_ms * 1_000;
+        self.todo.at(again_us, Deed::ReadAgain(conn), out);
+    }
+
+    /// Says over and over that it has the offer, and then that it does not want it, which is to be answered.
+    fn babble(&mut self, conn: Conn, out: &mut Vec<Action>) {
+        let Some(offer) = self.last_offer else { return };
+        self.babbled = true;
+        self.witness.borrow_mut().socket_babbles(self.me, conn.0);
+        for _ in 0..BABBLE {
+            self.say(conn, Say::Ack(offer), out);
+        }
+        self.say(conn, Say::Decline(offer), out);
     }
 
     /// The driver leaves the socket by itself.

@@ -1,0 +1,95 @@
+//! Offers that a socket had are in the audits as delivered: the node wrote them before the driver read them.
+
+use super::Witness;
+use super::audits::{Life, Tried};
+use super::state::{Delivery, ways};
+use crate::checks::{About, Check};
+use crate::ids::{Driver, Offer, Request};
+
+impl Witness {
+    /// How long after a driver has an offer its node may still be about to note that, milliseconds.
+    fn noting_ms(&self) -> u64 {
+        3 * (self.expect.order_margin_ms + self.expect.inside_margin_ms)
+    }
+
+    /// A driver has an offer on this socket.
+    pub(super) fn delivered(&mut self, driver: Driver, conn: u32, offer: Offer) {
+        let (at_us, at_ms) = (self.now_us, self.node_ms_at(self.now_us));
+        let (up, booted_us) = (self.node.up, self.node.boots.last().map_or(0, |boot| boot.1));
+        if let Some(attempt) = self.requests[offer.request as usize].attempt_mut(offer.attempt)
+            && attempt.heard_ms == 0
+        {
+            attempt.heard_ms = at_ms;
+        }
+        // One that was on its way when its node ended says nothing.
+        if let Some(socket) = self.socket(driver, conn)
+            && (up && socket.is_well() && socket.opened_us >= booted_us)
+        {
+            socket.deliveries.push(Delivery { offer, at_us, at_ms });
+        }
+    }
+
+    /// The socket is not well any more, or the run ends: what it had long enough ago the node has noted.
+    pub(super) fn deliveries_noted(&mut self, driver: Driver, conn: u32) {
+        let (now_us, noting_ms) = (self.now_us, self.noting_ms());
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        for Delivery { offer, at_us, at_ms } in std::mem::take(&mut socket.deliveries) {
+            if at_us + noting_ms * 1_000 <= now_us
+                && let Some(attempt) = self.requests[offer.request as usize].attempt_mut(offer.attempt)
+                && attempt.noted_by_ms == 0
+            {
+                (attempt.heard_ms, attempt.noted_by_ms) = (at_ms, at_ms + noting_ms);
+            }
+        }
+    }
+
+    /// At the end: who had an offer well before that was over has it in the audit.
+    pub(super) fn check_deliveries(&mut self, lives: &[Option<Life>]) {
+        for driver in 0..self.drivers.len() as Driver {
+            let sockets = &self.drivers[driver as usize].sockets;
+            let conns: Vec<u32> = sockets.iter().map(|socket| socket.conn).collect();
+            for conn in conns {
+                self.deliveries_noted(driver, conn);
+            }
+        }
+        // Node time says what came first only where it has not fallen.
+        if self.node.has_time_fallen() {
+            return;
+        }
+        for (request, life) in (0..).zip(lives) {
+            let Some(life) = life else { continue };
+            for (attempt, tried) in (1..).zip(&life.tried) {
+                self.check_delivery(Offer { request, attempt }, tried);
+            }
+        }
+    }
+
+    fn check_delivery(&mut self, offer: Offer, tried: &Tried) {
+        let known = &self.requests[offer.request as usize].attempts;
+        let Some(known) = known.get(offer.attempt as usize - 1) else {
+            return;
+        };
+        let (heard_ms, by_ms) = (known.heard_ms, known.noted_by_ms);
+        if by_ms == 0 || tried.way == ways::REFUSED || self.node.is_end_near(heard_ms, by_ms) {
+            return;
+        }
+        let lasted = tried.way == ways::OPEN || tried.ended_at_ms > by_ms;
+        if !self.holds(Check::AuditComplete, !lasted || tried.delivered_at_ms.is_some()) {
+            let text = format!(
+                "d{} had {offer} at {heard_ms}, and the audit lacks it: {tried:?}",
+                tried.driver
+            );
+            self.violate(Check::AuditComplete, About::both(offer.request, tried.driver), text);
+        }
+    }
+
+    /// From when on a driver held an offer for certain, node time: as the audit says, or else as the driver saw it.
+    pub(super) fn held_from_ms(&self, request: Request, attempt: u32, tried: &Tried) -> Option<u64> {
+        let known = self.requests[request as usize].attempts.get(attempt as usize - 1);
+        let heard_ms = known.map_or(0, |known| known.heard_ms);
+        let seen = heard_ms > 0 && (tried.way == ways::OPEN || heard_ms < tried.ended_at_ms);
+        tried.delivered_at_ms.or(seen.then_some(heard_ms))
+    }
+}

@@ -1,0 +1,36 @@
+//! A node that drains: it takes nothing new, says that it is not ready, and tells drivers when to come again.
+
+use super::Witness;
+use super::calls::{Call, same};
+use crate::checks::Check;
+use crate::codec::Bad;
+
+impl Witness {
+    /// Whether what is asked at this time meets a node that was told to drain, and knows it.
+    fn is_draining_at(&self, at_us: u64) -> bool {
+        self.node.draining && self.node.drained_us + self.expect.order_margin_ms * 1_000 < at_us
+    }
+
+    /// `readyz` says that the node takes work.
+    pub(super) fn ready_answered(&mut self, call: &Call, body: &str) -> Result<(), Bad> {
+        self.check_not_draining(call);
+        same(body, "{\"status\":\"ready\"}")
+    }
+
+    /// A call is answered as if the node took work: not by one that drains.
+    pub(super) fn check_not_draining(&mut self, call: &Call) {
+        if !self.holds(Check::Drains, !self.is_draining_at(call.sent_us)) {
+            let text = format!(
+                "{:?}, sent at {}, is answered well by a node that drains",
+                call.ask, call.sent_us
+            );
+            self.violate(Check::Drains, self.about(call.ask), text);
+        }
+    }
+}
+
+/// Whether this is the reason of a close by a node that drains: when to come again, within the contract's seconds.
+pub(super) fn is_retry_after(reason: &str) -> bool {
+    let after_ms = reason.strip_prefix("retry_after_ms=").map(str::parse::<u64>);
+    after_ms.is_some_and(|after_ms| after_ms.is_ok_and(|after_ms| (1..=60_000).contains(&after_ms)))
+}
