@@ -101,6 +101,8 @@ async fn a_dead_node_binds_no_driver_for_ever() {
 #[tokio::test]
 async fn a_request_looks_for_the_driver_of_a_dead_node() {
     let mut fleet = Fleet::start(3).await;
+    // Sockets that stay: the loss of one would be written to the registry, and with it what binds the driver.
+    let mut sockets = Vec::new();
     for id in ["d-1", "d-2"] {
         let mut driver = fleet.driver(1, id).await;
         let request_id = format!("r-{id}");
@@ -110,6 +112,7 @@ async fn a_request_looks_for_the_driver_of_a_dead_node() {
         driver.expect("OFFER").await;
         fleet.until_bound(id, &request_id).await;
         fleet.forget_bound(id).await;
+        sockets.push(driver);
     }
     fleet.nodes[1].kill_9();
     // At a third node it comes in a second or so, at the request's own it is there at once.
