@@ -167,6 +167,7 @@ impl Bench {
             trip: TRIP.into(),
         };
         let reply = ReplyTo {
+            node: 0,
             shard: 0,
             call: self.posted,
         };

@@ -348,7 +348,7 @@ fn last_steps() -> Vec<Step> {
 
 #[test]
 fn audits() {
-    let reply = api::audit(&full_log(), RequestState::Accepted, "n\"1");
+    let reply = api::audit(&full_log(), RequestState::Accepted, &[(0, "n\"1".into())]);
     let asked = json!({
         "priority": "premium", "deadline_at_ms": 99, "max_attempts": 5, "candidates": ["a", "b", "c"],
         "offer_timeout_ms": 8000, "parallel": 2, "busy_wait_ms": 0,

@@ -20,7 +20,7 @@ use crate::plan;
 use crate::report::{self, Goal, Progress, Run, ScenarioReport};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
 use crate::server::{Cores, Install, Setup};
-use crate::{crash, soak};
+use crate::{crash, fleet, soak};
 
 /// Runs of a scenario that is measured, unless given.
 const RUNS: u32 = 3;
@@ -124,6 +124,8 @@ enum Scenario {
     Crash(crash::Options),
     /// Mixed load for an hour: memory, descriptors, slots and timers must stay flat
     Soak(soak::Options),
+    /// Three nodes with Redis and Cassandra, hurt in every way and audited; takeover, offers and records timed
+    Fleet(fleet::Options),
     /// The raw ring's server (what the scenarios start as their child)
     #[command(hide = true)]
     RawServer(lab::server::Arguments),
@@ -185,19 +187,11 @@ impl Cli {
             Scenario::Plan(options) => return plan::run(options),
             _ => {}
         }
-        match &self.scenario {
-            Scenario::Soak(options) => {
-                self.common.refuse_runs("soak")?;
-                let (json, html) = self.common.files();
-                return soak::run(&self.common.install_of("soak")?, options, json, html);
-            }
-            Scenario::Crash(options) => {
-                let (json, html) = self.common.files();
-                let runs = self.common.runs.unwrap_or(1);
-                return crash::run(&self.common.install_of("crash")?, options, runs, json, html);
-            }
-            Scenario::Million(_) => self.common.refuse_runs("million")?,
-            _ => {}
+        if let Some(played) = self.play() {
+            return played;
+        }
+        if matches!(self.scenario, Scenario::Million(_)) {
+            self.common.refuse_runs("million")?;
         }
         let mut bench = Bench::new(
             &self.common,
@@ -220,6 +214,29 @@ impl Cli {
         bench.context.progress.finish();
         let code = bench.report(&self.common)?;
         result.map(|()| code)
+    }
+}
+
+impl Cli {
+    /// What audits rather than measures, and starts its servers by itself; `None`: it is something else.
+    fn play(&self) -> Option<io::Result<ExitCode>> {
+        let common = &self.common;
+        let (json, html) = common.files();
+        let played = match &self.scenario {
+            Scenario::Soak(options) => common
+                .refuse_runs("soak")
+                .and_then(|()| soak::run(&common.install_of("soak")?, options, json, html)),
+            Scenario::Crash(options) => {
+                let install = common.install_of("crash");
+                install.and_then(|install| crash::run(&install, options, common.runs.unwrap_or(1), json, html))
+            }
+            Scenario::Fleet(options) => {
+                let (install, runs) = (common.install(), common.runs.unwrap_or(RUNS));
+                install.and_then(|install| fleet::run(&install, options, runs, common.strict, (json, html)))
+            }
+            _ => return None,
+        };
+        Some(played)
     }
 }
 
@@ -258,6 +275,7 @@ impl Scenario {
             | Self::Million(_)
             | Self::Lab(_)
             | Self::Crash(_)
+            | Self::Fleet(_)
             | Self::Soak(_) => Vec::new(),
         }
     }

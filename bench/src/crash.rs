@@ -116,7 +116,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "a number from 0.1 to 2000".to_owned())
 }
 
-fn environment() -> Value {
+pub(crate) fn environment() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     json!({ "kernel": read("/proc/sys/kernel/osrelease"), "load_average": read("/proc/loadavg") })
 }
@@ -246,7 +246,7 @@ fn disk_figures(counts: &Counts, run: &mut Run) {
 }
 
 /// The signals that ask a program to end.
-struct Ends {
+pub(crate) struct Ends {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
@@ -254,7 +254,7 @@ struct Ends {
 
 impl Ends {
     /// Catches them from now on.
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -263,7 +263,7 @@ impl Ends {
     }
 
     /// The name of the next one; one that came earlier is kept for it.
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod crash;
+pub mod fleet;
 pub mod harness;
 pub mod lab;
 pub mod million;

@@ -147,6 +147,10 @@ settings! {
         "How long a driver's entry outlives its last refresh; a driver that is heard is refreshed every quarter of it.";
     fleet_redis_lease_ms: u64, "ms", within(300, 10 * MINUTE_MS), Preset::Text("3000"),
         "How long a node counts as alive after its last sign of life; renewed every third of it.";
+    fleet_link_listen: CompactString, "", Kind::Words, Preset::Text(""),
+        "Address, as IP:port, on which this node listens for links of the fleet's other nodes; empty: no links, and a driver is offered only what is posted to its own node.";
+    fleet_link_advertise: CompactString, "", Kind::Words, Preset::Text(""),
+        "Where other nodes reach that, as host:port; empty: the address that it listens on.";
     fleet_cassandra_contact_points: CompactString, "", Kind::Endpoints, Preset::Text(""),
         "Nodes of Cassandra or Scylla from which the others are found; nothing: dispatch records stay in the embedded store alone.";
     fleet_cassandra_keyspace: CompactString, "", Kind::Keyspace, Preset::Text("dispatchd"),

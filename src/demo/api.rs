@@ -1,16 +1,17 @@
 //! The HTTP API as the matching engine calls it: retries under the same id, duplicates on purpose, everything noted.
 
 use super::messages::{AuditView, EventLine, Id, OfferAnswer, RequestView, ResponseAnswer};
-use super::observe::{Observer, OnApi, Outcome, count};
-use reqwest::{Client, Response};
+use super::observe::{Observer, OnApi, Outcome, Seen, count};
+use reqwest::{Client, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest wait for one answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for one answer of a node on this machine that is not held back by others.
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a POST is repeated when the connection fails, the node is restarting or turns it away.
 const RETRY_MAX: Duration = Duration::from_secs(40);
 /// First pause before a repetition; doubled up to [`PAUSE_MAX`].
@@ -18,11 +19,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 
-/// A client of one node. Clones share connections.
+/// A client of one node, or of the nodes of a fleet, any of which answers every call. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct Api {
     http: Client,
-    base: String,
+    /// The nodes, and where each stands among all of them.
+    nodes: Arc<[(u16, SocketAddr)]>,
+    /// Where the next call goes first.
+    turn: Arc<AtomicUsize>,
     observer: Arc<Observer>,
 }
 
@@ -37,16 +41,16 @@ pub struct Post {
     pub body: Value,
 }
 
-/// A client whose pool keeps the connections of so many concurrent calls.
+/// A client whose pool keeps the connections of so many concurrent calls, and waits so long for an answer.
 ///
 /// # Errors
 /// The HTTP library cannot start.
-pub fn http_client() -> Result<Client, String> {
+pub fn http_client(answer_max: Duration) -> Result<Client, String> {
     Client::builder()
         .pool_max_idle_per_host(32)
         .tcp_nodelay(true)
         .no_proxy()
-        .timeout(ANSWER_MAX)
+        .timeout(answer_max)
         .build()
         .map_err(|error| format!("no HTTP client: {error}"))
 }
@@ -54,8 +58,47 @@ pub fn http_client() -> Result<Client, String> {
 impl Api {
     /// A client of the node at `address`.
     pub fn new(http: Client, address: SocketAddr, observer: Arc<Observer>) -> Self {
-        let base = format!("http://{address}");
-        Self { http, base, observer }
+        Self::of_fleet(http, &[address], observer)
+    }
+
+    /// A client of the nodes at `addresses`, at least one: calls go to each in turn, and to the next one when a node does
+    /// not answer or cannot serve.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn of_fleet(http: Client, addresses: &[SocketAddr], observer: Arc<Observer>) -> Self {
+        assert!(!addresses.is_empty(), "a fleet has nodes");
+        Self {
+            http,
+            nodes: (0..).zip(addresses.iter().copied()).collect(),
+            turn: Arc::default(),
+            observer,
+        }
+    }
+
+    /// A client for each node alone.
+    pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
+        self.nodes.iter().map(|node| Self {
+            nodes: [*node].into(),
+            ..self.clone()
+        })
+    }
+
+    /// The nodes, each once, beginning with the one whose turn it is.
+    fn rotation(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let nodes = Arc::clone(&self.nodes);
+        (0..nodes.len()).map(move |next| nodes[(first + next) % nodes.len()].1)
+    }
+
+    /// Where a driver's app connects on its `tries`-th try: in a fleet where some node says, and when that failed to any node.
+    /// `None`: no node answers.
+    pub async fn place_of(&self, driver: &Id, tries: u32) -> Option<SocketAddr> {
+        if self.nodes.len() == 1 || tries % 2 == 1 {
+            return self.rotation().next();
+        }
+        let assigned: Value = self.get(&format!("/v1/fleet/assign?driver_id={driver}")).await?;
+        assigned.get("address")?.as_str()?.parse().ok()
     }
 
     /// POSTs an offer until there is an answer, under the same id however often: a repetition of one that had arrived is
@@ -64,15 +107,20 @@ impl Api {
         let since = Instant::now();
         let mut pause = PAUSE;
         loop {
-            match self.offer_once(post).await {
-                Ok((status @ (429 | 503), _)) => {
-                    count(&self.observer.counters.turned_away);
-                    tracing::debug!(status, request = %post.request, "turned away");
-                }
-                Ok(answer) => return Some(answer),
-                Err(error) => {
-                    count(&self.observer.counters.repeats_after_loss);
-                    tracing::debug!(%error, request = %post.request, "no answer");
+            for address in self.rotation() {
+                match self.offer_once(address, post).await {
+                    Ok((status @ (429 | 503), answer)) => {
+                        count(&self.observer.counters.turned_away);
+                        let code = answer.code.unwrap_or_default();
+                        tracing::debug!(status, code, request = %post.request, "turned away");
+                        self.unserved(&format!("{status} {code}"));
+                    }
+                    Ok(answer) => return Some(answer),
+                    Err(error) => {
+                        count(&self.observer.counters.repeats_after_loss);
+                        tracing::debug!(%error, request = %post.request, "no answer");
+                        self.unserved(kind_of(&error));
+                    }
                 }
             }
             if since.elapsed() > RETRY_MAX {
@@ -84,16 +132,13 @@ impl Api {
     }
 
     /// POSTs an offer once.
-    ///
-    /// # Errors
-    /// There was no (whole) answer.
-    pub async fn offer_once(&self, post: &Post) -> Result<(u16, OfferAnswer), reqwest::Error> {
+    async fn offer_once(&self, address: SocketAddr, post: &Post) -> Result<(u16, OfferAnswer), reqwest::Error> {
         self.observer.api(OnApi::Posted {
             request: Id::clone(&post.request),
             first: post.first,
             patient: post.body.get("busy_wait_ms").is_some(),
         });
-        let url = format!("{}/v1/dispatch/offer", self.base);
+        let url = format!("http://{address}/v1/dispatch/offer");
         let response = self.http.post(url).json(&post.body).send().await?;
         let status = response.status().as_u16();
         let answer: OfferAnswer = response.json().await?;
@@ -111,6 +156,10 @@ impl Api {
             answer: answer.clone(),
         });
         Ok((status, answer))
+    }
+
+    fn unserved(&self, kind: &str) {
+        self.observer.note(Seen::Unserved(kind.into()));
     }
 
     /// A driver's answer over HTTP, once. `None`: no answer; the driver goes on as if it had not asked.
@@ -169,15 +218,15 @@ impl Api {
         view.get("state")?.as_str().map(str::to_owned)
     }
 
-    /// Lines of the event stream after `after`, or after what `consumer` acknowledged.
+    /// Lines of the first node's event stream after `after`, or after what `consumer` acknowledged.
     ///
     /// # Errors
     /// No answer, not 200, or a line that is no event; worth another try.
     pub async fn events(&self, consumer: &str, after: Option<u64>, wait: Duration) -> Result<Vec<EventLine>, String> {
+        let (stream, address) = self.nodes[0];
         let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
         let url = format!(
-            "{}/v1/events?consumer={consumer}&wait_ms={}&limit=1000{after}",
-            self.base,
+            "http://{address}/v1/events?consumer={consumer}&wait_ms={}&limit=1000{after}",
             wait.as_millis()
         );
         let response = self.http.get(url).timeout(ANSWER_MAX + wait).send().await;
@@ -188,25 +237,53 @@ impl Api {
             return Err(format!("{status}: {body}"));
         }
         let lines = body.lines().filter(|line| !line.is_empty());
+        let read = |line: &str| serde_json::from_str(line).map_err(|error| format!("{error} in {line}"));
         lines
-            .map(|line| serde_json::from_str(line).map_err(|error| format!("{error} in {line}")))
+            .map(|line| read(line).map(|event: EventLine| EventLine { stream, ..event }))
             .collect()
     }
 
-    /// Acknowledges events up to `cursor`. One that is lost is repeated with the next.
+    /// Acknowledges events of the first node up to `cursor`. One that is lost is repeated with the next.
     pub async fn acknowledge(&self, consumer: &str, cursor: u64) {
         let body = json!({"consumer": consumer, "cursor": cursor});
         let _: Option<Value> = self.post("/v1/events/ack", &body).await;
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Option<T> {
-        let sent = self.http.post(format!("{}{path}", self.base)).json(body).send();
-        read_200(sent.await.ok()?).await
+        read_200(
+            self.call(|base| self.http.post(format!("{base}{path}")).json(body))
+                .await?,
+        )
+        .await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
-        let sent = self.http.get(format!("{}{path}", self.base)).send();
-        read_200(sent.await.ok()?).await
+        read_200(self.call(|base| self.http.get(format!("{base}{path}"))).await?).await
+    }
+
+    /// Sends a call to one node after the other until one serves it.
+    async fn call(&self, of: impl Fn(&str) -> RequestBuilder) -> Option<Response> {
+        for address in self.rotation() {
+            match of(&format!("http://{address}")).send().await {
+                Ok(response) if matches!(response.status().as_u16(), 429 | 503) => {
+                    self.unserved(response.status().as_str());
+                }
+                Ok(response) => return Some(response),
+                Err(error) => self.unserved(kind_of(&error)),
+            }
+        }
+        None
+    }
+}
+
+/// What became of a call that has no answer, in a word or two.
+fn kind_of(error: &reqwest::Error) -> &'static str {
+    if error.is_connect() {
+        "refused"
+    } else if error.is_timeout() {
+        "no answer in time"
+    } else {
+        "cut off"
     }
 }
 

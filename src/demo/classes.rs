@@ -44,23 +44,10 @@ pub async fn run(world: &World, name: &str) -> Vec<ClassRound> {
 }
 
 async fn round(world: &World, driver: &Id) -> Option<ClassRound> {
-    let mut socket = Socket::connect(world.address, driver, &world.observer).await.ok()?;
+    let address = world.api.place_of(driver, 0).await?;
+    let mut socket = Socket::connect(address, driver, &world.observer).await.ok()?;
     let blocker = Id::from(format!("{driver}-first"));
-    post(&world.api, driver, &blocker, "standard").await?;
-    let (held, attempt) = next_offer(&mut socket).await?;
-    let waited = queue_up(world, driver, &mut socket).await;
-    let mut served = Vec::new();
-    if waited.is_some() {
-        socket.answer(&held, attempt, false).await;
-        for _ in POSTED {
-            // Nobody next within the time: the queue forgot somebody, and the round shows it.
-            let Some((request, attempt)) = next_offer(&mut socket).await else {
-                break;
-            };
-            served.push(Id::clone(&request));
-            socket.answer(&request, attempt, false).await;
-        }
-    }
+    let played = serve(world, driver, &blocker, &mut socket).await;
     for request in (0..POSTED.len()).map(|place| name_of(driver, place)).chain([blocker]) {
         world.api.cancel(&request).await;
     }
@@ -72,12 +59,30 @@ async fn round(world: &World, driver: &Id) -> Option<ClassRound> {
         .await
         .is_some_and(|state| state == "available");
     socket.vanish();
-    let waited = waited.filter(|_| alive)?;
+    let (waited, served) = played.filter(|_| alive)?;
     Some(ClassRound {
         driver: Id::clone(driver),
         waited,
         served,
     })
+}
+
+/// Who waited, by class, and who was served, each in order; `None`: the round says nothing.
+async fn serve(world: &World, driver: &Id, blocker: &Id, socket: &mut Socket) -> Option<(Vec<(u8, Id)>, Vec<Id>)> {
+    post(&world.api, driver, blocker, "standard").await?;
+    let (held, attempt) = next_offer(socket).await?;
+    let waited = queue_up(world, driver, socket).await?;
+    let mut served = Vec::new();
+    socket.answer(&held, attempt, false).await;
+    for _ in POSTED {
+        // Nobody next within the time: the queue forgot somebody, and the round shows it.
+        let Some((request, attempt)) = next_offer(socket).await else {
+            break;
+        };
+        served.push(Id::clone(&request));
+        socket.answer(&request, attempt, false).await;
+    }
+    Some((waited, served))
 }
 
 fn name_of(driver: &str, place: usize) -> Id {

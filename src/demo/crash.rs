@@ -4,7 +4,7 @@
 //! of them while the node recovers from the one before. With a [`Power`] the disk loses its power at the same instant.
 
 use super::Tempo;
-use super::api::{Api, http_client};
+use super::api::{ANSWER_MAX, Api, http_client};
 use super::audit::{Verdict, judge};
 use super::city::City;
 use super::drivers::{self, World};
@@ -195,13 +195,12 @@ impl<'a> Play<'a> {
         allow_open_files(u64::from(options.drivers) + DESCRIPTORS).map_err(CrashError::Other)?;
         let city = Arc::new(City::load().map_err(CrashError::Other)?);
         let mut node = Node::start(program, home, options.settings.clone()).map_err(other("cannot start a node"))?;
-        let http = http_client().map_err(CrashError::Other)?;
+        let http = http_client(ANSWER_MAX).map_err(CrashError::Other)?;
         node.ready(&http)
             .await
             .map_err(|error| CrashError::Other(format!("{error}\n{}", node.log_tail())))?;
         let observer = Arc::new(Observer::default());
         let world = World {
-            address: node.address(),
             api: Api::new(http.clone(), node.address(), Arc::clone(&observer)),
             observer,
             tempo: Tempo::CRASH,

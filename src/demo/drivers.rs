@@ -5,11 +5,10 @@ use super::Tempo;
 use super::api::Api;
 use super::city::{City, Place};
 use super::messages::{Id, ToDriver, TripPlan};
-use super::observe::{Observer, count};
+use super::observe::{Observer, Seen, count};
 use super::socket::{Closed, Socket};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,9 +27,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Where the drivers connect to, and who watches.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// The node.
-    pub address: SocketAddr,
-    /// Its API, for drivers that answer over HTTP.
+    /// The node, or the nodes of a fleet.
     pub api: Api,
     /// Notes everything.
     pub observer: Arc<Observer>,
@@ -142,6 +139,8 @@ struct Driver {
     held: Option<Held>,
     trip: Option<Trip>,
     heartbeat: Duration,
+    /// When something was last heard.
+    heard: Instant,
     due: Vec<(Instant, Action)>,
 }
 
@@ -155,25 +154,31 @@ impl Driver {
             held: None,
             trip: None,
             heartbeat: Duration::from_secs(30),
+            heard: Instant::now(),
             due: Vec::new(),
         }
     }
 
     async fn run(mut self) {
-        let mut backoff = BACKOFF_MS.0;
+        let (mut backoff, mut tries) = (BACKOFF_MS.0, 0);
         loop {
             let observer = Arc::clone(&self.world.observer);
-            match Socket::connect(self.world.address, &self.id, &observer).await {
+            let connected = match self.world.api.place_of(&self.id, tries).await {
+                Some(address) => Socket::connect(address, &self.id, &observer).await,
+                None => Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into()),
+            };
+            match connected {
                 Ok(socket) => {
                     let away = self.session(socket).await;
-                    backoff = BACKOFF_MS.0;
+                    (backoff, tries) = (BACKOFF_MS.0, 0);
                     sleep(away).await;
                     count(&observer.counters.reconnects);
                 }
                 Err(error) => {
                     tracing::debug!(driver = %self.id, %error, "cannot connect");
+                    observer.note(Seen::Unserved("no socket".into()));
                     sleep(self.hasty(backoff, backoff * 2)).await;
-                    backoff = (backoff * 2).min(BACKOFF_MS.1);
+                    (backoff, tries) = ((backoff * 2).min(BACKOFF_MS.1), tries + 1);
                 }
             }
         }
@@ -184,12 +189,16 @@ impl Driver {
         let observer = Arc::clone(&self.world.observer);
         let connected = &observer.counters.connected;
         connected.fetch_add(1, Ordering::Relaxed);
+        self.heard = Instant::now();
         let away = loop {
             let next = self.due.iter().map(|(at, _)| *at).min();
             let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 message = socket.next() => match message {
-                    Ok(message) => self.hear(message, &mut socket).await,
+                    Ok(message) => {
+                        self.heard = Instant::now();
+                        self.hear(message, &mut socket).await;
+                    }
                     Err(Closed { retry_after }) => {
                         let pause = self.hasty(0, 200);
                         break retry_after.unwrap_or(pause);
@@ -201,6 +210,11 @@ impl Driver {
                             socket.vanish();
                             count(&observer.counters.vanished);
                             break self.hasty(800, 3000);
+                        }
+                        if action == Action::Ping && self.heard.elapsed() > self.heartbeat {
+                            // No PONG: whatever is at the other end is of no use.
+                            socket.vanish();
+                            break Duration::ZERO;
                         }
                         self.act(action, &mut socket).await;
                     }
@@ -273,6 +287,7 @@ impl Driver {
 
     fn welcomed(&mut self, state: &str, trip_id: Option<String>, heartbeat_ms: u64) {
         self.due.clear();
+        let heartbeat_ms = heartbeat_ms.min(self.world.tempo.silence_ms_max);
         self.heartbeat = Duration::from_millis(heartbeat_ms);
         let half_ms = (heartbeat_ms / 2).max(2);
         let first = self.jitter(half_ms / 2, half_ms);

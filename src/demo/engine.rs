@@ -6,10 +6,10 @@ use super::api::{Api, Post};
 use super::board::Board;
 use super::city::{City, Place};
 use super::drivers::World;
-use super::messages::{EventLine, Id};
+use super::messages::{EventLine, Id, Saying};
 use super::observe::{Observer, OnApi, count};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub struct Engine {
     stopped: AtomicBool,
     board: Mutex<Board>,
     wanted: Mutex<BTreeMap<Id, Wanted>>,
+    handled: Mutex<HashSet<Saying>>,
 }
 
 /// How a request treats its candidates.
@@ -137,6 +138,7 @@ impl Engine {
             stopped: AtomicBool::new(false),
             board: Mutex::new(Board::new(drivers)),
             wanted: Mutex::default(),
+            handled: Mutex::default(),
         })
     }
 
@@ -215,6 +217,7 @@ impl Engine {
             }
             other => {
                 tracing::warn!(%request, ?other, "not taken for dispatch");
+                count(&self.observer.counters.not_taken);
                 lock(&self.wanted).remove(&request);
                 return;
             }
@@ -270,12 +273,17 @@ impl Engine {
         lock(&self.board).hold(driver, until);
     }
 
-    /// Follows the event stream for ever: handles each event once, acknowledges what it handled, and after a lost
-    /// connection goes on from its acknowledgement.
+    /// Follows the event streams of all nodes for ever: handles each event once, acknowledges what it handled, and after a
+    /// lost connection goes on from its acknowledgement.
     pub async fn follow_events(self: Arc<Self>) {
+        let streams = self.api.each().map(|api| self.follow(api));
+        futures_util::future::join_all(streams).await;
+    }
+
+    async fn follow(self: &Arc<Self>, api: Api) {
         let mut last = 0;
         loop {
-            match self.api.events(CONSUMER, None, POLL).await {
+            match api.events(CONSUMER, None, POLL).await {
                 Ok(lines) => {
                     let Some(newest) = lines.last().map(|line| line.cursor) else {
                         continue;
@@ -286,7 +294,7 @@ impl Engine {
                             self.handle(line);
                         }
                     }
-                    self.api.acknowledge(CONSUMER, newest).await;
+                    api.acknowledge(CONSUMER, newest).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "no events");
@@ -300,6 +308,9 @@ impl Engine {
         let counters = &self.observer.counters;
         count(&counters.events);
         self.observer.api(OnApi::Event(event.clone()));
+        if !lock(&self.handled).insert(event.saying()) {
+            return; // Published again.
+        }
         let request = Id::from(event.request_id.as_str());
         let Some(ride) = lock(&self.wanted).get(&request).map(|wanted| wanted.ride) else {
             return; // Not a ride: the mini-scenario's, or somebody else's.

@@ -175,7 +175,7 @@ impl<'a> Index<'a> {
                 }) => {
                     index.posted.entry(request).or_insert((at, *patient));
                 }
-                Seen::Api(_) => {}
+                Seen::Api(_) | Seen::Unserved(_) => {}
                 Seen::NodeKilled => index.outage = Some((at, Duration::MAX)),
                 Seen::NodeReady => {
                     if let Some((_, ready)) = &mut index.outage {

@@ -175,6 +175,26 @@ pub struct EventLine {
     /// Drivers tried.
     #[serde(default)]
     pub excluded: Vec<String>,
+    /// Which node's stream it came in, counted from 0: cursors are of one stream.
+    #[serde(skip)]
+    pub stream: u16,
+}
+
+/// What an event says, wherever and however often it is published.
+pub type Saying = (String, String, Option<String>, Option<String>, Vec<String>);
+
+impl EventLine {
+    /// What it says, by which a consumer tells a repetition from news.
+    pub fn saying(&self) -> Saying {
+        let (kind, request) = (self.kind.clone(), self.request_id.clone());
+        (
+            kind,
+            request,
+            self.trip_id.clone(),
+            self.outcome.clone(),
+            self.excluded.clone(),
+        )
+    }
 }
 
 /// Whether a request in this state is over.

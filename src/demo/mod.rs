@@ -37,6 +37,9 @@ pub struct Tempo {
     pub busy_wait_ms: u64,
     /// How many times faster than in the demo drivers think, drive and come back; at least 1.
     pub haste: u32,
+    /// A driver who has heard nothing for so long, in ms, gives its socket up; it sends heartbeats twice as often, and no
+    /// less often than the node asks for.
+    pub silence_ms_max: u64,
 }
 
 impl Tempo {
@@ -46,6 +49,7 @@ impl Tempo {
         deadline_ms: 20_000,
         busy_wait_ms: 2000,
         haste: 1,
+        silence_ms_max: 30_000,
     };
     /// For a node that lives a second: whole trips happen between two crashes.
     pub const CRASH: Self = Self {
@@ -53,6 +57,7 @@ impl Tempo {
         deadline_ms: 8000,
         busy_wait_ms: 400,
         haste: 10,
+        silence_ms_max: 30_000,
     };
 }
 

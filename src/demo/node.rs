@@ -152,6 +152,33 @@ impl Node {
         self.forget();
     }
 
+    /// Sends the process a signal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = self.pid().and_then(|pid| Pid::from_raw(pid as i32));
+        let pid = pid.ok_or_else(|| io::Error::other("the node does not run"))?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// SIGTERM, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// It does not run, ends with an error, or not within `most`.
+    pub async fn terminate(&mut self, most: Duration) -> Result<(), String> {
+        self.signal(Signal::TERM).map_err(|error| error.to_string())?;
+        let since = Instant::now();
+        while since.elapsed() < most {
+            match self.ended() {
+                None => tokio::time::sleep(READY_POLL).await,
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("a node that was told to end: {status}")),
+            }
+        }
+        Err(format!("a node has not ended {} s after SIGTERM", most.as_secs()))
+    }
+
     fn forget(&mut self) {
         CHILD_PID.store(0, Ordering::SeqCst);
         self.child = None;

@@ -96,6 +96,8 @@ pub enum Seen {
     NodeKilled,
     /// The node is ready again.
     NodeReady,
+    /// A client was not served, and tries again: why.
+    Unserved(Id),
 }
 
 /// One thing seen, and when.
@@ -127,6 +129,7 @@ pub struct Counters {
     pub duplicates_refused: AtomicU64,
     pub repeats_after_loss: AtomicU64,
     pub turned_away: AtomicU64,
+    pub not_taken: AtomicU64,
 }
 
 /// Adds one.
@@ -188,6 +191,11 @@ impl Observer {
         self.note(Seen::Api(what));
     }
 
+    /// How long the log has been written.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// When the log began, Unix time.
     pub fn started_unix(&self) -> Duration {
         self.started_unix
@@ -241,4 +249,18 @@ pub struct Evidence {
     pub events_again: Vec<EventLine>,
     /// The mini-scenario.
     pub class_rounds: Vec<ClassRound>,
+    /// What several nodes are allowed; `None`: there is one.
+    pub fleet: Option<Allowance>,
+}
+
+/// What a fleet may do and one node may not.
+///
+/// Who takes a request over publishes its last events again, and what a node that was away had written of receipts comes into
+/// the audit when it is back. So events count once however often they are published, and an audit that was read before is
+/// found in the later one without `seq`, and not always as its beginning. An offer whose time is over may be decided late:
+/// from then on it is no offer any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// The longest time for which a node was stopped, in ms: what it was about to write then has an old time.
+    pub pause_ms: u64,
 }

@@ -44,7 +44,7 @@ pub async fn evidence(
         sleep(SETTLE).await;
         finals.extend(self::finals(api, open).await);
     }
-    let events_again = stream_again(api)
+    let events_again = streams_again(api)
         .await
         .map_err(|error| format!("the event stream cannot be read again: {error}"))?;
     Ok(Evidence {
@@ -54,6 +54,7 @@ pub async fn evidence(
         finals,
         events_again,
         class_rounds,
+        fleet: None,
     })
 }
 
@@ -99,7 +100,8 @@ pub async fn finals(api: &Api, requests: BTreeSet<Id>) -> BTreeMap<Id, FinalView
         }
     };
     let whole = timeout(READ_MAX, reading).await.is_ok();
-    let names: Vec<Id> = views.keys().cloned().collect();
+    let found = views.iter().filter(|(_, view)| view.audit.is_some());
+    let names: Vec<Id> = found.map(|(request, _)| Id::clone(request)).collect();
     let reading = async {
         let read = |request: Id| async move { (again(|| api.audit(&request)).await, request) };
         let mut answers = stream::iter(names).map(read).buffer_unordered(CONCURRENT);
@@ -126,19 +128,31 @@ async fn again<T, F: Future<Output = Option<T>>>(mut call: impl FnMut() -> F) ->
     call().await
 }
 
-/// Makes the witness known to the node, so that nothing is dropped before it has been read by it.
+/// Makes the witness known to all nodes, so that nothing is dropped before it has been read by it.
 ///
 /// # Errors
-/// What the node said.
+/// What a node said.
 pub async fn enrol(api: &Api) -> Result<(), String> {
-    api.events(WITNESS, None, Duration::ZERO).await.map(drop)
+    for node in api.each() {
+        node.events(WITNESS, None, Duration::ZERO).await?;
+    }
+    Ok(())
 }
 
-/// The whole stream from its beginning.
+/// The whole streams of all nodes, each from its beginning.
 ///
 /// # Errors
-/// What the node said last.
-pub async fn stream_again(api: &Api) -> Result<Vec<EventLine>, String> {
+/// What a node said last.
+pub async fn streams_again(api: &Api) -> Result<Vec<EventLine>, String> {
+    let mut lines = Vec::new();
+    for node in api.each() {
+        lines.extend(stream_again(&node).await?);
+    }
+    Ok(lines)
+}
+
+/// The whole stream of the first node.
+async fn stream_again(api: &Api) -> Result<Vec<EventLine>, String> {
     let mut lines: Vec<EventLine> = Vec::new();
     let mut failures = 0;
     loop {

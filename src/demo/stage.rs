@@ -1,6 +1,6 @@
 //! The play in its acts: connect, replay, kill and restart, wait for every end, read back, judge.
 
-use super::api::{Api, http_client};
+use super::api::{ANSWER_MAX, Api, http_client};
 use super::city::{City, Place};
 use super::drivers::World;
 use super::engine::Engine;
@@ -122,14 +122,13 @@ impl Stage {
         let no_node = |error: std::io::Error| format!("cannot start a node: {error}");
         let program = std::env::current_exe().map_err(no_node)?;
         let mut node = Node::start(&program, home, settings).map_err(no_node)?;
-        let http = http_client()?;
+        let http = http_client(ANSWER_MAX)?;
         if let Err(error) = node.ready(&http).await {
             return Err(format!("{error}\n---- end of the node's log ----\n{}", node.log_tail()));
         }
         let observer = Arc::new(Observer::default());
         let api = Api::new(http.clone(), node.address(), Arc::clone(&observer));
         let world = World {
-            address: node.address(),
             api,
             observer,
             tempo: Tempo::DEMO,
@@ -303,7 +302,7 @@ impl Stage {
 
     /// Leaves everything running and says how to try it, until Ctrl-C.
     async fn keep(&mut self) {
-        let url = format!("http://{}", self.world.address);
+        let url = format!("http://{}", self.node.address());
         let driver = &self.fleet[0].0;
         println!("\nThe node goes on at {url} with {} drivers. Try:\n", self.fleet.len());
         println!("  curl -s {url}/v1/drivers/{driver}");

@@ -1,15 +1,20 @@
 //! A request's state as the fold of its log of steps, and what its steps mean to others: published events and
 //! the drivers' dispatch records. The same code runs when a step is decided, replayed or read from the store.
+#![allow(
+    missing_docs,
+    reason = "rkyv derives resolvers and leaves their fields without documents; our own types all have them"
+)]
 
 use super::ids::{DriverId, RequestId, TripId};
 use super::types::{
     LogEntry, Priority, Published, PublishedKind, RecordRow, RefuseReason, RequestState, ResponseType, RevokeReason,
     Step, TripOutcome, UnixMs,
 };
+use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// How an attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Outcome {
     /// The driver holds the offer.
     Open,
@@ -43,7 +48,7 @@ pub struct Attempt {
 }
 
 /// Where a trip stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum TripPhase {
     /// On the way to the pickup.
     EnRoute,

@@ -160,7 +160,7 @@ impl TripOutcome {
 }
 
 /// A driver's state, as the contract's `state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum DriverState {
     /// Gets no offers.
     Offline,

@@ -8,7 +8,7 @@ use crate::cold::port::EndedRequest;
 use crate::fsm::fold::{Fold, Outcome};
 use crate::fsm::ids::RequestId;
 use crate::fsm::request::{ApiAnswer, Asker, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver, Unfit};
-use crate::fsm::types::RequestLog;
+use crate::fsm::types::{RequestLog, RevokeReason};
 use crate::wire::api::{self, RequestView, ResponseOutcome};
 use crate::wire::respond::{Problem, Reply};
 use compact_str::CompactString;
@@ -88,6 +88,13 @@ impl<P: Platform> Shard<P> {
 
     /// Answers a letter for a request or trip that nobody knows.
     pub(super) fn unknown(&mut self, letter: Letter) {
+        if let Some(letter) = self.seek_offer(letter) {
+            self.unknown_to_all(letter);
+        }
+    }
+
+    /// The same, when no other node is to be asked.
+    pub(super) fn unknown_to_all(&mut self, letter: Letter) {
         match letter {
             Letter::Request { request_id, event, .. } => match event {
                 RequestEvent::Answered {
@@ -104,6 +111,16 @@ impl<P: Platform> Shard<P> {
                 }
                 RequestEvent::Cancelled { reply, .. } => self.answer(reply, Problem::no_such_request().into_reply()),
                 RequestEvent::Misposted { unfit, reply } => self.refuse_call(reply, unfit_problem(unfit)),
+                // Whatever the driver holds, there is nothing of it.
+                RequestEvent::DriverHere { driver_id, held, .. } => {
+                    let message = held.map_or(ToDriver::Release, |attempt| ToDriver::Outcome {
+                        attempt,
+                        outcome: Outcome::Revoked(RevokeReason::Superseded),
+                        trip_id: None,
+                        again: false,
+                    });
+                    self.post_to_driver(driver_id, request_id, message, None);
+                }
                 // Late echoes of a request that is over.
                 RequestEvent::Delivered { .. }
                 | RequestEvent::Refused { .. }

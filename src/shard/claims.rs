@@ -208,6 +208,8 @@ impl<P: Platform> Shard<P> {
             return;
         }
         let was_dormant = std::mem::take(&mut entry.is_dormant);
+        // What drivers said meanwhile they say again to its owner.
+        drop(self.requests.unpark(request_id));
         if was_dormant {
             tracing::debug!(shard = self.index, request = %request_id, "another node has taken over this request");
         } else {
@@ -395,7 +397,10 @@ impl<P: Platform> Shard<P> {
             return self.answer_from_store(ended, letters, &nodes);
         }
         for letter in letters {
-            if let Letter::View { audit, reply, .. } = letter {
+            if let Some(peer) = self.reachable(&owner) {
+                // It knows more than what was decided last.
+                self.pass_to_owner(peer, letter);
+            } else if let Letter::View { audit, reply, .. } = letter {
                 let answer = super::answers::view(&request, log.log.len(), audit, &nodes);
                 self.answer(reply, answer);
             } else if !self.answer_as_it_stands(&request, &letter) {

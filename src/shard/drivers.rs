@@ -76,6 +76,11 @@ impl Drivers {
         key
     }
 
+    /// Since when a driver is off shift who is not in memory, 0 for not.
+    pub(super) fn off_shift_since_ms(&self, id: &DriverId) -> u64 {
+        self.off_shift.get(id)
+    }
+
     /// Bytes of the table, its index, and what the actors keep beside it.
     pub(super) fn bytes(&self) -> usize {
         self.slab.bytes() + self.by_id.bytes() + self.heap_bytes
@@ -99,6 +104,16 @@ impl<P: Platform> Shard<P> {
     /// What the store remembers of drivers who went off shift.
     pub(super) fn remember_off_shift(&mut self, drivers: Vec<(DriverId, u64)>) {
         self.drivers.off_shift.extend(drivers);
+    }
+
+    /// Another node says since when a driver is off shift who comes from there, 0 for not.
+    pub(super) fn learn_off_shift(&mut self, id: &DriverId, since_ms: u64) {
+        self.drivers.off_shift.take(id);
+        if since_ms != 0 {
+            let memory_ms = self.driver_limits.off_shift_memory_ms;
+            let id = id.clone();
+            self.drivers.off_shift.insert(id, since_ms, self.now_ms, memory_ms);
+        }
     }
 
     fn driver_key(&mut self, id: &DriverId) -> u32 {
@@ -125,6 +140,9 @@ impl<P: Platform> Shard<P> {
         }
         self.drivers.connects += 1;
         let session = self.session_for(key, granted)?;
+        if let Some(routing) = &mut self.routing {
+            routing.is_here(id);
+        }
         let entry = &mut self.drivers.slab[key as usize];
         entry.watch = Stopwatch::default();
         let displaced = entry.conn.replace(conn);
@@ -135,6 +153,7 @@ impl<P: Platform> Shard<P> {
             self.close_socket(old, close_code::DISPLACED, "displaced");
         }
         self.step_driver(key, DriverEvent::Connected { session });
+        self.driver_has_come(id);
         Some(key)
     }
 
@@ -247,6 +266,7 @@ impl<P: Platform> Shard<P> {
                 match trip_id.request_hash() {
                     Some(hash) => {
                         let home = home_shard(hash, self.shards);
+                        self.say_owner(home, key, &trip_id);
                         self.post(
                             home,
                             Letter::TripMoved {
@@ -324,6 +344,9 @@ impl<P: Platform> Shard<P> {
         if let Some(fleet) = &mut self.fleet {
             fleet.forget(key, id);
         }
+        if let Some(routing) = &mut self.routing {
+            routing.forget(key);
+        }
         self.drivers.by_id.remove(id.hash64(), key);
         let since_ms = entry.driver.off_shift_since_ms();
         if since_ms != 0 {
@@ -353,8 +376,8 @@ impl<P: Platform> Shard<P> {
         });
     }
 
-    /// `GET /v1/drivers/{driver_id}`
-    pub(super) fn driver_view(&mut self, driver_id: DriverId, reply: ReplyTo) {
+    /// `GET /v1/drivers/{driver_id}` of a driver that is here, or nowhere.
+    pub(super) fn driver_view_here(&mut self, driver_id: DriverId, reply: ReplyTo) {
         match self.drivers.find(&driver_id) {
             // Perhaps the store never saw the driver, and is to be told so before anybody hears of it.
             Some(key) if self.drivers.slab[key as usize].driver.last_heard_ms() != 0 && self.drivers.lookups == 0 => {
@@ -436,7 +459,11 @@ impl<P: Platform> Shard<P> {
                 "the journal has two trips of one driver: one binds the driver, the other has to be cancelled over the API"
             );
         }
+        let bound_by = request_id.clone();
         self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, None);
+        if let Some(routing) = &mut self.routing {
+            routing.is_unsure(driver_id.clone(), bound_by);
+        }
     }
 
     pub(super) fn source(&self) -> Source {

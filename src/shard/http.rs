@@ -331,6 +331,7 @@ impl<P: Platform> Shard<P> {
             });
         }
         ReplyTo {
+            node: 0,
             shard: self.index,
             call: id,
         }
@@ -338,6 +339,9 @@ impl<P: Platform> Shard<P> {
 
     /// Sends an answer to the call, wherever its connection is.
     pub(super) fn answer(&mut self, to: ReplyTo, reply: Reply) {
+        if to.node != 0 {
+            return self.reply_far(to, reply);
+        }
         self.post(
             to.shard,
             Letter::Reply {
@@ -350,11 +354,17 @@ impl<P: Platform> Shard<P> {
     /// [`Self::answer`], once everything is durable that it may show.
     pub(super) fn answer_durably(&mut self, to: ReplyTo, reply: Reply) {
         let (call, reply) = (to.call, Box::new(reply));
+        if to.node != 0 {
+            return self.post_durably(self.index, Letter::FarReply { to, reply });
+        }
         self.post_durably(to.shard, Letter::Reply { call, reply });
     }
 
     /// An answer is here: it and those behind it go out as far as the order of the requests allows.
     pub(super) fn reply_arrived(&mut self, call: u64, reply: Box<Reply>) {
+        let Some(reply) = self.passed_reply(call, reply) else {
+            return;
+        };
         self.metrics().http_requests.of(StatusClass::of(reply.status)).inc();
         let conn = self.calls.remove(call as usize);
         let Some(http) = self.connections.http(conn) else {

@@ -7,7 +7,6 @@ use super::latency::Begun;
 use super::mailbox::{Mailbox, mesh};
 use super::sockets::Arrival;
 use super::{Shard, home_of_driver, home_of_request};
-use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::OfferRequest;
@@ -62,8 +61,18 @@ pub(crate) enum Letter {
     NoSuchTrip { driver_id: DriverId },
     /// `GET /v1/drivers/{driver_id}`
     DriverView { driver_id: DriverId, reply: ReplyTo },
+    /// Another node has this request and, if it has made one, this trip: to the request's home, from that of a driver here.
+    Owned {
+        request_id: RequestId,
+        trip_id: Option<TripId>,
+        peer: u16,
+    },
+    /// A driver's answer over HTTP to an offer of which nobody here knows, to the driver's home.
+    SeekOffer { driver_id: DriverId, letter: Box<Letter> },
     /// The answer to a call, to the shard that holds its connection.
     Reply { call: u64, reply: Box<Reply> },
+    /// The answer to a call of another node, to this shard itself once it may leave.
+    FarReply { to: ReplyTo, reply: Box<Reply> },
     /// What belongs to a socket that arrives with `token`, to the driver's home.
     HandOver { token: u64, handshake: Box<Handshake> },
     /// The socket of that token does not come after all.
@@ -97,6 +106,15 @@ impl Letter {
     /// Whether this may begin a request.
     pub(super) fn is_offer(&self) -> bool {
         matches!(self, Self::Offer { .. })
+    }
+
+    /// Whether a driver says this to a request, which waits for no answer of its own.
+    pub(super) fn is_of_driver(&self) -> bool {
+        match self {
+            Self::Request { event, .. } => event.reply().is_none() && !self.is_echo(),
+            Self::TripMoved { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether this is a driver's home's answer to what a request told it: nobody waits for an answer to that.
@@ -163,9 +181,13 @@ impl<P: Platform> Shard<P> {
         &mut self,
         driver_id: DriverId,
         request_id: RequestId,
-        message: ToDriver,
+        mut message: ToDriver,
         begun: Option<Begun>,
     ) {
+        self.note_ask(&driver_id, &request_id, &message);
+        if !self.pass_asker(&mut message) {
+            return;
+        }
         let home = home_of_driver(&driver_id, self.shards);
         let letter = Letter::Driver {
             driver_id,
@@ -195,10 +217,15 @@ impl<P: Platform> Shard<P> {
                 request_id,
                 message,
                 begun,
-            } => {
-                self.driver_letter(&driver_id, DriverEvent::Request { request_id, message }, begun);
-            }
-            Letter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
+            } => self.route_to_driver(driver_id, request_id, message, begun),
+            Letter::NoSuchTrip { driver_id } => self.no_such_trip_anywhere(driver_id),
+            Letter::Owned {
+                request_id,
+                trip_id,
+                peer,
+            } => self.owned(request_id, trip_id, peer),
+            Letter::SeekOffer { driver_id, letter } => self.seek_offer_of(driver_id, letter),
+            Letter::FarReply { to, reply } => self.reply_far(to, *reply),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),
             Letter::Reply { call, reply } => self.reply_arrived(call, reply),
             Letter::HandOver { token, handshake } => self.arrived(token, Arrival::Handshake(handshake)),

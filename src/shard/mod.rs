@@ -28,6 +28,7 @@ mod platform;
 mod registry;
 mod requests;
 mod rings;
+mod routing;
 mod runtime;
 mod sockets;
 mod spsc;
@@ -140,6 +141,8 @@ pub struct Shard<P: Platform> {
     drivers: Drivers,
     /// What there is of the fleet's registry, when there is a fleet.
     fleet: Option<registry::Fleet>,
+    /// What there is of its links.
+    routing: Option<routing::Routing>,
     /// How requests are owned, when nodes share their store.
     claims: Option<claims::Claims>,
     requests: Requests,
@@ -192,6 +195,7 @@ impl<P: Platform> Shard<P> {
             writer,
             files,
             registry,
+            links,
             claims,
         } = parts;
         let mail = mail.into_mailbox();
@@ -206,6 +210,7 @@ impl<P: Platform> Shard<P> {
             limiter: LogLimiter::new(config.log_repeat_per_s),
             requests: Requests::new(config.ingress_age_step_ms),
             fleet: registry.map(|handle| registry::Fleet::new(handle, &config)),
+            routing: links.map(|links| routing::Routing::new(links, incarnation)),
             claims: claims.map(claims::Claims::new),
             config,
             shared,
@@ -407,6 +412,7 @@ impl<P: Platform> Shard<P> {
         self.resume_drivers();
         self.hear_store();
         self.hear_registry();
+        self.hear_links();
         if self.bindings.is_none() {
             self.hear_claims();
         }
@@ -417,6 +423,8 @@ impl<P: Platform> Shard<P> {
         self.http_go_on();
         self.read_own_letters();
         self.drain();
+        self.keep_routing();
+        self.read_own_letters();
         self.keep_registry();
         self.keep_durable();
         self.keep_journal();

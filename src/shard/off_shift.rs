@@ -22,6 +22,11 @@ impl OffShift {
         self.since_ms.extend(drivers);
     }
 
+    /// Since when a driver is off shift who is not in memory, 0 for on shift.
+    pub(super) fn get(&self, id: &DriverId) -> UnixMs {
+        self.since_ms.get(id).copied().unwrap_or(0)
+    }
+
     /// A driver comes into memory: since when it is off shift, 0 for on shift.
     pub(super) fn take(&mut self, id: &DriverId) -> UnixMs {
         self.since_ms.remove(id).unwrap_or(0)

@@ -4,6 +4,7 @@
 use super::Mail;
 use super::platform::Platform;
 use crate::cold::handle::StoreHandle;
+use crate::cold::links::LinksHandle;
 use crate::cold::registry::RegistryHandle;
 use crate::cold::{ClaimsHandle, StoreHealth};
 use crate::config::Config;
@@ -70,6 +71,8 @@ pub struct Parts<P: Platform> {
     pub files: P::Files,
     /// Its way to the fleet's registry, which wakes the ring; none without a fleet.
     pub registry: Option<RegistryHandle>,
+    /// Its way to the fleet's other nodes, which wakes the ring; none without links. Only with a registry.
+    pub links: Option<LinksHandle>,
     /// Its way to who owns requests, which wakes the ring; none without a store that nodes share.
     pub claims: Option<ClaimsHandle>,
 }

@@ -14,9 +14,12 @@
 use super::connections::Conn;
 use super::drivers::Drivers;
 use super::letter::Handshake;
+use super::routing::Routing;
 use super::{Platform, Ring, Shard};
 use crate::cold::registry::port::LINES_MAX;
-use crate::cold::registry::{Claim, FromRegistry, Here, Line, NodeList, RegistryHandle, What};
+use crate::cold::registry::{
+    AtHand, Claim, FromRegistry, Here, Line, Lookup, NodeList, Previous, RegistryHandle, What,
+};
 use crate::config::Config;
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::DriverId;
@@ -78,7 +81,7 @@ pub(super) struct Fleet {
     refresh_ms: u32,
     /// The greatest session that this shard knows.
     session_max: u64,
-    claims: Slab<ConnId>,
+    claims: Slab<(ConnId, DriverId)>,
     nodes: Arc<NodeList>,
     heard: Vec<FromRegistry>,
 }
@@ -104,6 +107,21 @@ impl Fleet {
     /// The nodes that are alive, as this one last saw them.
     pub(super) fn nodes(&self) -> &NodeList {
         &self.nodes
+    }
+
+    /// Under which session this node has a driver; 0: it does not.
+    pub(super) fn session_of(&mut self, key: u32) -> u64 {
+        self.mark(key).session
+    }
+
+    /// Whether the registry can be asked.
+    pub(super) fn is_present(&self) -> bool {
+        self.handle.generation() != 0
+    }
+
+    /// Asks where a driver is.
+    pub(super) fn look_up(&self, lookup: Lookup) {
+        self.handle.look_up(lookup);
     }
 
     /// Greater than every session that this shard knows.
@@ -181,7 +199,7 @@ impl Fleet {
     }
 
     /// What a turn does for the registry: nothing before there is one.
-    fn keep(&mut self, drivers: &Drivers, now_ms: u64) {
+    fn keep(&mut self, drivers: &Drivers, routing: Option<&Routing>, now_ms: u64) {
         self.bound_dirty();
         let generation = self.handle.generation();
         if generation == 0 {
@@ -193,7 +211,7 @@ impl Fleet {
         }
         self.rebuild(now_ms);
         if self.flush_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-            self.flush_at_ms = self.flush(drivers, now_ms);
+            self.flush_at_ms = self.flush(drivers, routing, now_ms);
         }
         if self.flush_at_ms.is_none() && self.has_more() {
             self.flush_at_ms = Some(now_ms + FLUSH_MS);
@@ -201,8 +219,8 @@ impl Fleet {
     }
 
     /// Writes a batch. Answers when the next one is due, if there is more to write.
-    fn flush(&mut self, drivers: &Drivers, now_ms: u64) -> Option<u64> {
-        let (lines, since_ms) = self.lines(drivers, now_ms);
+    fn flush(&mut self, drivers: &Drivers, routing: Option<&Routing>, now_ms: u64) -> Option<u64> {
+        let (lines, since_ms) = self.lines(drivers, routing, now_ms);
         if !lines.is_empty()
             && let Err(lines) = self.handle.write(lines, since_ms)
         {
@@ -217,7 +235,7 @@ impl Fleet {
     }
 
     /// The lines of a batch, and since when the oldest of them waits.
-    fn lines(&mut self, drivers: &Drivers, now_ms: u64) -> (Vec<Line>, u64) {
+    fn lines(&mut self, drivers: &Drivers, routing: Option<&Routing>, now_ms: u64) -> (Vec<Line>, u64) {
         let mut lines = Vec::with_capacity(LINES_MAX.min(self.backlog()));
         let mut since_ms = now_ms;
         while lines.len() < LINES_MAX
@@ -245,7 +263,8 @@ impl Fleet {
                 continue;
             };
             since_ms = since_ms.min(changed_ms);
-            lines.push(line(&entry.driver, session));
+            let at_hand = routing.and_then(|routing| routing.at_hand(key, &entry.driver, now_ms));
+            lines.push(line(&entry.driver, session, at_hand));
         }
         (lines, since_ms)
     }
@@ -269,7 +288,7 @@ impl Fleet {
     }
 }
 
-fn line(driver: &crate::fsm::driver::Driver, session: u64) -> Line {
+fn line(driver: &crate::fsm::driver::Driver, session: u64, at_hand: Option<AtHand>) -> Line {
     Line {
         driver_id: driver.id().clone(),
         session,
@@ -278,6 +297,7 @@ fn line(driver: &crate::fsm::driver::Driver, session: u64) -> Line {
             trip_id: driver.trip_id().cloned(),
             location: driver.location(),
             last_seen_ms: driver.last_heard_ms(),
+            at_hand,
         }),
     }
 }
@@ -290,7 +310,7 @@ impl<P: Platform> Shard<P> {
             return Some(handshake);
         };
         let proposed = fleet.next_session(self.now_us);
-        let token = fleet.claims.insert(conn) as u64;
+        let token = fleet.claims.insert((conn, handshake.driver_id.clone())) as u64;
         fleet.handle.claim(Claim {
             token,
             driver_id: handshake.driver_id.clone(),
@@ -299,28 +319,33 @@ impl<P: Platform> Shard<P> {
         });
         // What the driver says meanwhile stays with the kernel, but for what is here already.
         self.net.pause_recv(conn);
+        self.arrival_begins(&handshake.driver_id);
         let claiming = Claiming { id: conn, handshake };
         self.connections.set(conn, Conn::Claiming(Box::new(claiming)));
         None
     }
 
     /// A connect's answer: the driver's session, or none, and then this node gives one.
-    fn claimed(&mut self, token: u64, session: Option<u64>) {
-        let Some(conn) = self.fleet.as_mut().map(|fleet| fleet.claims.remove(token as usize)) else {
+    fn claimed(&mut self, token: u64, session: Option<u64>, previous: Option<Box<Previous>>) {
+        let Some((conn, driver_id)) = self.fleet.as_mut().map(|fleet| fleet.claims.remove(token as usize)) else {
             return;
         };
         match self.connections.take(conn) {
             Conn::Claiming(claiming) if claiming.id == conn => {
-                let Claiming { handshake, .. } = *claiming;
                 if self.draining.is_some() {
                     self.count_closed(ConnectionKind::Driver, CloseCause::Draining);
-                    return self.net.abort(conn);
+                    self.net.abort(conn);
+                } else if session.is_some_and(|session| self.arrival_waits(conn, &driver_id, session, previous)) {
+                    return self.connections.set(conn, Conn::Claiming(claiming));
+                } else {
+                    let Claiming { handshake, .. } = *claiming;
+                    self.seat(conn, handshake, session);
                 }
-                self.seat(conn, handshake, session);
             }
             // The socket is gone. Its entry is another's soon, or ends by itself.
             other => self.connections.set(conn, other),
         }
+        self.arrival_ends(&driver_id);
     }
 
     /// The session of a connect, and whether a later one of this driver was answered earlier.
@@ -352,8 +377,13 @@ impl<P: Platform> Shard<P> {
         fleet.handle.poll(&mut heard);
         for message in heard.drain(..) {
             match message {
-                FromRegistry::Claimed { token, session } => self.claimed(token, session),
-                FromRegistry::Moved { driver_id, session } => self.driver_moved(&driver_id, session),
+                FromRegistry::Claimed {
+                    token,
+                    session,
+                    previous,
+                } => self.claimed(token, session, previous),
+                FromRegistry::Found { token, at } => self.driver_found(token, at),
+                FromRegistry::Moved { driver_id, session } => self.driver_left(&driver_id, session + 1, None),
                 FromRegistry::Nodes(nodes) => {
                     if let Some(claims) = self.claims.as_ref().filter(|_| self.index == 0) {
                         claims.handle.nodes_seen(Arc::clone(&nodes));
@@ -371,13 +401,15 @@ impl<P: Platform> Shard<P> {
 
     /// Another node has the driver, unless it connected here since: its socket here is displaced, and it is not to be
     /// offered here.
-    fn driver_moved(&mut self, driver_id: &DriverId, session: u64) {
+    pub(super) fn driver_moved(&mut self, driver_id: &DriverId, session: u64) {
         let Some(key) = self.drivers.find(driver_id) else {
             return;
         };
         let Some(fleet) = &mut self.fleet else { return };
         let mark = fleet.mark(key);
-        if mark.session == 0 || mark.session > session {
+        let has_links = self.routing.is_some();
+        // With links also what a restart has bound here.
+        if mark.session > session || (mark.session == 0 && !has_links) {
             return;
         }
         *mark = Mark::default();
@@ -395,7 +427,13 @@ impl<P: Platform> Shard<P> {
             .is_some_and(|entry| entry.conn.is_none())
         {
             self.disarm_driver(key);
-            self.step_driver(key, DriverEvent::Timer);
+            self.note_left(key);
+            let over = if has_links {
+                DriverEvent::Moved
+            } else {
+                DriverEvent::Timer
+            };
+            self.step_driver(key, over);
         }
     }
 
@@ -405,7 +443,7 @@ impl<P: Platform> Shard<P> {
         let Some(fleet) = &mut self.fleet else { return };
         let planned = fleet.flush_at_ms;
         let known = fleet.generation;
-        fleet.keep(&self.drivers, now_ms);
+        fleet.keep(&self.drivers, self.routing.as_ref(), now_ms);
         let is_back = known != 0 && fleet.generation != known;
         let (flush_at_ms, backlog) = (fleet.flush_at_ms, fleet.backlog());
         if flush_at_ms != planned

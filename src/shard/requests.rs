@@ -177,8 +177,17 @@ fn lookups_max(letter: &Letter) -> usize {
 impl<P: Platform> Shard<P> {
     /// A letter for a request, known or not.
     pub(super) fn request_letter(&mut self, request_id: RequestId, letter: Letter) {
+        if let Letter::Request { event, .. } = &letter {
+            self.note_answer(&request_id, event);
+        }
         if let Some(key) = self.requests.find(&request_id) {
             return self.deliver_to_request(key, letter);
+        }
+        if let Some(peer) = self.owner_of(&request_id)
+            && (self.claims.is_none() || letter.is_of_driver() || letter.is_echo() || self.is_linked(peer))
+        {
+            // If nodes share a store, that knows who took over from one that cannot be reached.
+            return self.pass_to_owner(peer, letter);
         }
         let has_place = self.requests.has_place(&request_id);
         if has_place != Some(true)
@@ -329,6 +338,9 @@ impl<P: Platform> Shard<P> {
         if let Some(key) = self.requests.trips.get(&trip_id) {
             return self.deliver_to_request(*key, letter);
         }
+        if let Some(peer) = self.owner_of_trip(&trip_id) {
+            return self.pass_to_owner(peer, letter);
+        }
         if let Some(parked) = self.requests.parked_trips.get_mut(&trip_id) {
             return parked.push_back(letter);
         }
@@ -355,6 +367,11 @@ impl<P: Platform> Shard<P> {
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
         if self.requests.slab[key as usize].is_dormant {
+            if self.routing.is_some() && letter.is_of_driver() {
+                // Links were faster: it waits until it is known whose the request is.
+                let request_id = self.requests.slab[key as usize].request.id().clone();
+                return self.requests.park(request_id, letter);
+            }
             let why = "the request is being taken over from the last boot of its node";
             return self.refuse_letter(&letter, &Problem::new(503, "not_durable", why));
         }
@@ -401,19 +418,15 @@ impl<P: Platform> Shard<P> {
                 let entry = &self.requests.slab[key as usize];
                 let nodes = [(0, self.config.node_id.clone())];
                 let answer = view(&entry.request, entry.journaled, audit, &nodes);
-                let call = reply.call;
-                self.post_durably(
-                    reply.shard,
-                    Letter::Reply {
-                        call,
-                        reply: Box::new(answer),
-                    },
-                );
+                self.answer_durably(reply, answer);
             }
             Letter::Driver { .. }
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
+            | Letter::Owned { .. }
+            | Letter::SeekOffer { .. }
             | Letter::Reply { .. }
+            | Letter::FarReply { .. }
             | Letter::HandOver { .. }
             | Letter::HandOverFailed { .. } => unreachable!("not a request's letter"),
         }

@@ -5,7 +5,7 @@
 //!
 //! In the order a byte travels: [`http`] cuts a request out of a connection's bytes, [`route`] says which endpoint it
 //! is for, [`api`] reads its body and makes its answer, [`respond`] writes that answer. For a driver's socket [`ws`]
-//! takes over after the handshake and [`driver`] reads and writes the messages.
+//! takes over after the handshake and [`driver`] reads and writes the messages. [`link`] is between the nodes of a fleet.
 #![forbid(unsafe_code)]
 // No clock, no threads, no sleep: the list is in `clippy.toml`.
 #![deny(clippy::disallowed_methods)]
@@ -16,6 +16,7 @@ mod fields;
 pub mod http;
 mod json;
 pub mod limits;
+pub mod link;
 pub mod record;
 pub mod respond;
 pub mod route;

@@ -4,6 +4,7 @@
 mod support;
 
 mod disk_full;
+mod export;
 mod kill;
 mod play;
 mod power;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Where the script has it listen.
-pub const ADDRESS: &str = "127.0.0.1:19042";
+const ADDRESS: &str = "127.0.0.1:19042";
 
 /// One Cassandra for all tests of this process.
 static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();

@@ -168,6 +168,56 @@ async fn a_restart_takes_over_its_own_requests() {
         .await;
 }
 
+/// `kill -9` while many accept: some acceptances stand in Cassandra and not in the journal, some in neither. Afterwards every
+/// driver has its trip or its offer, accepts what is left, and each trip has its event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_amid_acceptances_leaves_nothing_half_done() {
+    let Some(shared) = shared().await else { return };
+    let setup = shared.cluster.node(&unique("n")).set("offer_timeout_ms", 120_000);
+    let mut node = setup.start().await;
+    let mut pairs = Vec::new();
+    for _ in 0..40 {
+        let (name, id) = (unique("d"), unique("r"));
+        let mut driver = node.driver(&name).await;
+        node.offer(&id, &[&name], &json!({})).await;
+        let offer = driver.expect("OFFER").await;
+        pairs.push((driver, offer, id));
+    }
+    for (driver, offer, _) in &mut pairs {
+        driver.answer("ACCEPT", offer).await;
+    }
+    let some = async || {
+        let sent = node.metric("dispatchd_cassandra_lwt_total", "\"transition\"").await;
+        (sent >= 5).then_some(())
+    };
+    eventually("some to be on their way", some).await;
+    node.kill_9();
+    node.spawn();
+    node.until_ready().await;
+    let mut standing = 0;
+    for (driver, _, id) in &pairs {
+        let mut driver = node.driver(&driver.id).await;
+        let trip_id = if driver.welcome["trip_id"].is_null() {
+            let offer = driver.expect("OFFER").await;
+            driver.accept(&offer).await
+        } else {
+            standing += 1;
+            text(&driver.welcome, "trip_id").to_owned()
+        };
+        let view = node.view(id).await;
+        assert_eq!(
+            (&view["state"], &view["trip_id"]),
+            (&json!("ACCEPTED"), &json!(trip_id))
+        );
+        let events = events_of(&audit(&node, id).await);
+        for once in ["OFFER_ACCEPTED", "TRIP_CREATED"] {
+            assert_eq!(events.iter().filter(|event| *event == once).count(), 1, "{events:?}");
+        }
+        node.assert_events(id, &["TRIP_CREATED"]).await;
+    }
+    println!("{standing} of 40 acceptances stood after kill -9");
+}
+
 async fn lwts(node: &Node) -> BTreeMap<&'static str, u64> {
     let mut found = BTreeMap::new();
     for kind in ["claim", "transition", "bind", "release", "takeover", "read"] {

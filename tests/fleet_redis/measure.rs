@@ -37,6 +37,7 @@ fn line(number: usize, session: u64) -> Line {
                 speed: None,
             }),
             last_seen_ms: now_ms(),
+            at_hand: None,
         }),
     }
 }
@@ -54,11 +55,13 @@ fn batched(redis: &Redis, round: usize) -> f64 {
         incarnation: 1,
         data: round.to_string(),
         address: "127.0.0.1:1".into(),
+        link_address: "".into(),
     };
     let around = Surroundings {
         metrics: Arc::clone(&metrics),
         health: Arc::new(Health::new()),
         now_ms: Box::new(now_ms),
+        on_nodes: None,
     };
     let target = Target::of(&config).expect("a URL").expect("a fleet");
     let registry = DriverRegistry::start(target, &config, &identity, around).expect("the registry's thread");

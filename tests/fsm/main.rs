@@ -1,10 +1,12 @@
 //! The pure core: request actors and driver actors, joined by channels and a durability port in memory.
 //!
 //! `transcripts` shows each event in each state as text, `random` looks for histories in which an invariant breaks,
-//! `fold` cuts the logs of such histories everywhere, `wheel` arms a million timers, `views` looks at a driver between events.
+//! `fold` cuts the logs of such histories everywhere, `wheel` arms a million timers, `views` looks at a driver between events,
+//! `moves` has drivers go from node to node.
 #![forbid(unsafe_code)]
 
 mod fold;
+mod moves;
 mod owners;
 mod random;
 mod script;

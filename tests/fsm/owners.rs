@@ -19,7 +19,11 @@ fn id() -> RequestId {
 }
 
 fn reply(call: u64) -> ReplyTo {
-    ReplyTo { shard: 0, call }
+    ReplyTo {
+        node: 0,
+        shard: 0,
+        call,
+    }
 }
 
 fn offer(candidates: &[&str]) -> OfferRequest {
@@ -67,11 +71,8 @@ fn replies(effects: &[RequestEffect]) -> Vec<(u64, &ApiAnswer)> {
 }
 
 fn told<'a>(effects: &'a [RequestEffect], name: &str) -> Vec<&'a ToDriver> {
-    let to = |effect| match effect {
-        &RequestEffect::Driver {
-            ref driver_id,
-            ref message,
-        } if driver_id.as_str() == name => Some(message),
+    let to = |effect: &'a RequestEffect| match effect {
+        RequestEffect::Driver { driver_id, message } if driver_id.as_str() == name => Some(message),
         _ => None,
     };
     effects.iter().filter_map(to).collect()
@@ -243,6 +244,7 @@ fn a_connected_driver_gets_the_offer_of_a_request_that_comes_over() {
     let effects = wheel.hears(
         "r",
         ToDriver::Bound {
+            attempt: 1,
             trip_id: trip_id.clone(),
             phase,
         },
@@ -250,8 +252,13 @@ fn a_connected_driver_gets_the_offer_of_a_request_that_comes_over() {
     let state = DriverState::EnRoute;
     let expect = ToSocket::State {
         state,
-        trip_id: Some(trip_id),
+        trip_id: Some(trip_id.clone()),
     };
-    assert_eq!(effects, [DriverEffect::Send(expect)]);
+    let confirmed = ToSocket::Confirmed {
+        request_id: id(),
+        attempt: 1,
+        trip_id,
+    };
+    assert_eq!(effects, [DriverEffect::Send(confirmed), DriverEffect::Send(expect)]);
     refused(wheel.hears("q", resumed(1)), RefuseReason::EnRoute);
 }

@@ -347,6 +347,7 @@ fn to_driver(from: &str, what: &str) -> ToDriver {
             again: false,
         },
         "bound" | "bound-on-trip" => ToDriver::Bound {
+            attempt: 1,
             trip_id: TripId::for_request(&id(from), BEGIN_MS),
             phase: if what == "bound" {
                 TripPhase::EnRoute

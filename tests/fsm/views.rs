@@ -57,7 +57,13 @@ fn offer(driver: &mut Driver, resumed: Resumed) {
 }
 
 fn bind(driver: &mut Driver, phase: TripPhase) {
-    tell(driver, ToDriver::Bound { trip_id: trip(), phase });
+    let trip_id = trip();
+    let bound = ToDriver::Bound {
+        attempt: 1,
+        trip_id,
+        phase,
+    };
+    tell(driver, bound);
 }
 
 fn place(lat: f64) -> Location {
@@ -217,7 +223,11 @@ fn a_request_waits_once_its_driver_is_busy() {
         busy_wait_ms: Some(1_000),
         trip: "{}".into(),
     };
-    let reply = ReplyTo { shard: 0, call: 1 };
+    let reply = ReplyTo {
+        node: 0,
+        shard: 0,
+        call: 1,
+    };
     let mut effects = Vec::new();
     let mut waiting = Request::received(offer, reply, DEFAULTS, NOW_MS, &mut effects);
     assert!(!waiting.is_waiting(), "asked, not in the queue");

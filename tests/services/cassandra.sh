@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# A real Cassandra node on loopback, of the jars that Maven resolves.
-#   tests/services/cassandra.sh get | start | stop | kill | status | wipe
+# Real Cassandra nodes on loopback, of the jars that Maven resolves.
+#   tests/services/cassandra.sh get | start | stop | kill [N] | status | wipe
 # `get` only installs what `start` needs.
-# `start` returns when CQL is answered, and brings a node that was killed (`kill` is kill -9) back with its data. `wipe` stops
-# it and deletes its data. Ports are not the usual ones, so that another Cassandra of the machine is left alone. Settings
-# are environment variables; give the other commands the same ones as `start`:
+# `start` returns when CQL is answered and, of several nodes, each sees the others; it brings nodes that were killed (`kill` is
+# kill -9, of one node or of all) back with their data. `wipe` stops them and deletes their data. Ports are not the usual ones, so
+# that another Cassandra of the machine is left alone. Settings are environment variables; give the other commands the same ones
+# as `start`:
+#   CASSANDRA_NODES    1, or 3 on successive addresses, each with a third of the ring
 #   CASSANDRA_ADDRESS  127.0.0.1   CASSANDRA_PORT     19042 (CQL)   CASSANDRA_STORAGE_PORT  17000
+#   CASSANDRA_TOLD     what clients are told instead of CASSANDRA_ADDRESS, for proxies in between
 #   CASSANDRA_HEAP     512m        CASSANDRA_VERSION  5.0.9         CASSANDRA_JAVA  more flags of java; by default those
 #   that start soon and run slowly  SERVICES_CACHE     where jars are kept     SERVICES_DATA, SERVICES_READY_SECONDS: see common.sh
 # shellcheck source=tests/services/common.sh
@@ -13,62 +16,90 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Downloaded once and kept.
 SERVICES_CACHE="${SERVICES_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dispatchd/services}"
+CASSANDRA_NODES="${CASSANDRA_NODES:-1}"
 CASSANDRA_ADDRESS="${CASSANDRA_ADDRESS:-127.0.0.1}"
+CASSANDRA_TOLD="${CASSANDRA_TOLD:-$CASSANDRA_ADDRESS}"
 CASSANDRA_PORT="${CASSANDRA_PORT:-19042}"
 CASSANDRA_STORAGE_PORT="${CASSANDRA_STORAGE_PORT:-17000}"
 CASSANDRA_HEAP="${CASSANDRA_HEAP:-512m}"
 CASSANDRA_VERSION="${CASSANDRA_VERSION:-5.0.9}"
 CASSANDRA_JAVA="${CASSANDRA_JAVA--XX:TieredStopAtLevel=1}"
-DIRECTORY="$SERVICES_DATA/cassandra-$CASSANDRA_ADDRESS-$CASSANDRA_PORT"
 JARS="$SERVICES_CACHE/cassandra-$CASSANDRA_VERSION"
+# Where each node's part of the ring begins. It is kept with the data, so rings of other sizes have other directories.
+case "$CASSANDRA_NODES" in
+    1) TOKENS=(0) ;;
+    3) TOKENS=(-9223372036854775808 -3074457345618258603 3074457345618258602) ;;
+    *) fail "CASSANDRA_NODES is $CASSANDRA_NODES, and can be 1 or 3" ;;
+esac
 
-main() {
-    case "${1:-}" in
-        get)
-            get_java
-            get_jars
-            ;;
-        start) start ;;
-        stop) end_service "$DIRECTORY" ;;
-        kill) end_service "$DIRECTORY" KILL ;;
-        status) status ;;
-        wipe)
-            end_service "$DIRECTORY" KILL
-            rm -rf "$DIRECTORY"
-            ;;
-        *) fail "usage: $0 get|start|stop|kill|status|wipe" ;;
-    esac
+# The address of a node, counted from an address of the first one.
+address() { # first number
+    echo "${1%.*}.$((${1##*.} + $2 - 1))"
+}
+
+ADDRESSES=() DIRECTORIES=()
+for ((number = 1; number <= CASSANDRA_NODES; number++)); do
+    ADDRESSES+=("$(address "$CASSANDRA_ADDRESS" "$number")")
+    DIRECTORIES+=("$SERVICES_DATA/cassandra-$CASSANDRA_NODES-${ADDRESSES[-1]}-$CASSANDRA_PORT")
+done
+
+get() {
+    get_java
+    get_jars
 }
 
 start() {
-    get_java
-    get_jars
-    if ! pid_of "$DIRECTORY" >/dev/null; then
-        until_free "$CASSANDRA_ADDRESS" "$CASSANDRA_PORT"
-        configure
-        begin
-    fi
-    until_answers "$DIRECTORY" is_up
+    local number
+    get
+    for ((number = 1; number <= CASSANDRA_NODES; number++)); do
+        if ! pid_of "${DIRECTORIES[number - 1]}" >/dev/null; then
+            until_free "${ADDRESSES[number - 1]}" "$CASSANDRA_PORT"
+            configure "$number"
+            begin "${DIRECTORIES[number - 1]}"
+        fi
+    done
+    for ((number = 1; number <= CASSANDRA_NODES; number++)); do
+        until_answers "${DIRECTORIES[number - 1]}" is_up "$number"
+    done
     status
 }
 
-# The log is that of this start: launch begins it anew.
-is_up() {
-    grep -q 'Startup complete' "$DIRECTORY/log" && listens "$CASSANDRA_ADDRESS" "$CASSANDRA_PORT"
+# The log is that of this start: launch begins it anew. CQL is answered before the other nodes are known to be there.
+is_up() { # number
+    local other log="${DIRECTORIES[$1 - 1]}/log"
+    grep -q 'Startup complete' "$log" && listens "${ADDRESSES[$1 - 1]}" "$CASSANDRA_PORT" || return 1
+    for other in "${ADDRESSES[@]}"; do
+        [[ "$other" == "${ADDRESSES[$1 - 1]}" ]] || grep -q "/$other:$CASSANDRA_STORAGE_PORT is now UP" "$log" || return 1
+    done
 }
 
 status() {
-    local pid
-    if pid="$(pid_of "$DIRECTORY")"; then
-        echo "cassandra $CASSANDRA_VERSION on $CASSANDRA_ADDRESS:$CASSANDRA_PORT, pid $pid, log $DIRECTORY/log"
-    else
-        echo "cassandra on $CASSANDRA_ADDRESS:$CASSANDRA_PORT does not run"
-        return 1
-    fi
+    local number pid all=0
+    for ((number = 1; number <= CASSANDRA_NODES; number++)); do
+        if pid="$(pid_of "${DIRECTORIES[number - 1]}")"; then
+            echo "cassandra $CASSANDRA_VERSION on ${ADDRESSES[number - 1]}:$CASSANDRA_PORT, pid $pid, log ${DIRECTORIES[number - 1]}/log"
+        else
+            echo "cassandra on ${ADDRESSES[number - 1]}:$CASSANDRA_PORT does not run"
+            all=1
+        fi
+    done
+    return "$all"
 }
 
+# Cassandra 5.0 is made for Java 17; 21 runs it where it may set a security manager (see `begin`), and since 24 no Java lets it.
 get_java() {
-    has java || install_debian openjdk-17-jre-headless
+    local version
+    java_is_right && return
+    for version in 17 21; do
+        install_debian "openjdk-$version-jre-headless" || continue
+        java_is_right && return
+    done
+    fail "Java 17 or 21 is needed: it is not in the path, and cannot be installed here"
+}
+
+java_is_right() {
+    local version
+    version="$(java -version 2>&1)" && version="${version#*\"}" && ((${version%%[.\"]*} >= 17 && ${version%%[.\"]*} < 24))
 }
 
 # Cassandra and what it needs, as Maven resolves it. The mark is made last: what was interrupted is done again.
@@ -97,39 +128,42 @@ EOF
     touch "$JARS/complete"
 }
 
-# One node that is its whole cluster: it has all tokens and waits for nobody.
-configure() {
-    mkdir -p "$DIRECTORY/triggers"
-    cat >"$DIRECTORY/cassandra.yaml" <<EOF
+# The ring is fixed and every node a seed: nobody asks for a place in it or waits, and all can start at once.
+configure() { # number
+    local directory="${DIRECTORIES[$1 - 1]}" seeds
+    seeds="$(IFS=, && echo "${ADDRESSES[*]}")"
+    mkdir -p "$directory/triggers"
+    cat >"$directory/cassandra.yaml" <<EOF
 cluster_name: dispatchd-tests
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
 endpoint_snitch: SimpleSnitch
 num_tokens: 1
-initial_token: "0"
+initial_token: "${TOKENS[$1 - 1]}"
 auto_bootstrap: false
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
     parameters:
-      - seeds: "$CASSANDRA_ADDRESS"
-listen_address: $CASSANDRA_ADDRESS
+      - seeds: "$seeds"
+listen_address: ${ADDRESSES[$1 - 1]}
 storage_port: $CASSANDRA_STORAGE_PORT
-rpc_address: $CASSANDRA_ADDRESS
+rpc_address: ${ADDRESSES[$1 - 1]}
+broadcast_rpc_address: $(address "$CASSANDRA_TOLD" "$1")
 native_transport_port: $CASSANDRA_PORT
 # Off when it is not named.
 start_native_transport: true
 data_file_directories:
-  - $DIRECTORY/data
-commitlog_directory: $DIRECTORY/commitlog
-hints_directory: $DIRECTORY/hints
-saved_caches_directory: $DIRECTORY/saved_caches
-cdc_raw_directory: $DIRECTORY/cdc_raw
+  - $directory/data
+commitlog_directory: $directory/commitlog
+hints_directory: $directory/hints
+saved_caches_directory: $directory/saved_caches
+cdc_raw_directory: $directory/cdc_raw
 # Acknowledged is written: the tests kill it.
 commitlog_sync: batch
 commitlog_segment_size: 8MiB
 paxos_variant: v2
 EOF
     # Without it everything is logged, at DEBUG.
-    cat >"$DIRECTORY/logback.xml" <<'EOF'
+    cat >"$directory/logback.xml" <<'EOF'
 <configuration>
   <appender name="stdout" class="ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%d{ISO8601} %-5level %logger{0} - %msg%n</pattern></encoder>
@@ -155,17 +189,19 @@ java_openings() {
     done
 }
 
-begin() {
-    local openings flags
+begin() { # directory
+    local openings flags directory="$1"
     read -r -a flags <<<"$CASSANDRA_JAVA"
     mapfile -t openings < <(java_openings)
-    # Not in the foreground it closes its output before it says that it is up.
-    launch "$DIRECTORY" java -Xms"$CASSANDRA_HEAP" -Xmx"$CASSANDRA_HEAP" -Xss256k -XX:+UseSerialGC \
+    # Not in the foreground it closes its output before it says that it is up. Nodes that start together make their own tables at
+    # once, and would ask each other only after a minute for what they missed.
+    launch "$directory" java -Xms"$CASSANDRA_HEAP" -Xmx"$CASSANDRA_HEAP" -Xss256k -XX:+UseSerialGC \
         -XX:+ExitOnOutOfMemoryError "${flags[@]}" "-javaagent:$JARS/jamm-0.4.0.jar" "${openings[@]}" \
-        -Dcassandra-foreground=true "-Dcassandra.config=file://$DIRECTORY/cassandra.yaml" \
-        "-Dcassandra.storagedir=$DIRECTORY" "-Dcassandra.triggers_dir=$DIRECTORY/triggers" \
-        "-Dlogback.configurationFile=$DIRECTORY/logback.xml" \
+        -Djava.security.manager=allow -Dcassandra-foreground=true "-Dcassandra.config=file://$directory/cassandra.yaml" \
+        "-Dcassandra.storagedir=$directory" "-Dcassandra.triggers_dir=$directory/triggers" \
+        "-Dlogback.configurationFile=$directory/logback.xml" \
         -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=1000 \
+        -Dcassandra.migration_delay_ms=500 -Dcassandra.schema_pull_interval_ms=1000 \
         -Dcassandra.superuser_setup_delay_ms=0 \
         -cp "$JARS/*" org.apache.cassandra.service.CassandraDaemon
 }
@@ -184,4 +220,8 @@ listens() { # address port
     (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null
 }
 
-main "$@"
+if [[ "${1:-}" == get ]]; then
+    get
+else
+    run_command "$@"
+fi

@@ -44,6 +44,29 @@ install_debian() { # package...
     ) 9>"${TMPDIR:-/tmp}/dispatchd-services.lock"
 }
 
+# Does what a script was asked for. The script says what `start` and `status` are, and which DIRECTORIES its processes have.
+run_command() { # command [argument...]
+    local command="${1:-}" directory
+    shift || true
+    case "$command" in
+        start) start "$@" ;;
+        status) status ;;
+        stop) for directory in "${DIRECTORIES[@]}"; do end_service "$directory"; done ;;
+        # One of them by its number, or all.
+        kill)
+            (($# == 0)) || DIRECTORIES=("${DIRECTORIES[$1 - 1]}")
+            for directory in "${DIRECTORIES[@]}"; do end_service "$directory" KILL; done
+            ;;
+        wipe)
+            for directory in "${DIRECTORIES[@]}"; do
+                end_service "$directory" KILL
+                rm -rf "$directory"
+            done
+            ;;
+        *) fail "it knows start, stop, kill, status and wipe: see its first lines" ;;
+    esac
+}
+
 # Prints the pid of the service in a directory, if it runs.
 pid_of() { # directory
     local pid

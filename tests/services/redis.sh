@@ -11,22 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 REDIS_PORT="${REDIS_PORT:-7100}"
 DIRECTORY="$SERVICES_DATA/redis-$REDIS_PORT"
-
-main() {
-    local command="${1:-}"
-    shift || true
-    case "$command" in
-        start) start "$@" ;;
-        stop) end_service "$DIRECTORY" ;;
-        kill) end_service "$DIRECTORY" KILL ;;
-        status) status ;;
-        wipe)
-            end_service "$DIRECTORY" KILL
-            rm -rf "$DIRECTORY"
-            ;;
-        *) fail "usage: $0 start [OPTION VALUE...]|stop|kill|status|wipe" ;;
-    esac
-}
+DIRECTORIES=("$DIRECTORY")
 
 start() {
     pid_of "$DIRECTORY" >/dev/null && return
@@ -53,4 +38,4 @@ status() {
     fi
 }
 
-main "$@"
+run_command "$@"

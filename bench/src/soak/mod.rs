@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dispatchd::demo::Tempo;
-use dispatchd::demo::api::{Api, http_client};
+use dispatchd::demo::api::{ANSWER_MAX, Api, http_client};
 use dispatchd::demo::city::City;
 use dispatchd::demo::drivers::{self, World};
 use dispatchd::demo::engine::Engine;
@@ -160,7 +160,7 @@ pub fn run(install: &Install, options: &Options, json: Option<&Path>, html: Opti
     let mut settings = vec![format!("shards={}", options.shards)];
     settings.extend_from_slice(&install.settings);
     let mut node = Node::start(&install.program, home.path(), settings)?;
-    let http = http_client().map_err(io::Error::other)?;
+    let http = http_client(ANSWER_MAX).map_err(io::Error::other)?;
     let results = runtime
         .block_on(node.ready(&http))
         .map_err(io::Error::other)
@@ -312,7 +312,6 @@ impl Crowd {
         let fleet = drivers::place(&city, options.drivers, options.seed);
         let api = Api::new(http, address, Arc::clone(observer));
         let world = World {
-            address,
             api: api.clone(),
             observer: Arc::clone(observer),
             tempo: Tempo::DEMO,

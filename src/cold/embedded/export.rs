@@ -65,14 +65,5 @@ fn row_of(key: &[u8], decoder: &mut Decoder, value: &[u8]) -> Result<RecordRow, 
     };
     let damaged = || StoreError::broken("a dispatch record's key is damaged");
     let (driver_id, place) = parts().ok_or_else(damaged)?;
-    let tail = decoder.row(value)?;
-    Ok(RecordRow {
-        driver_id,
-        offer_sent_at_ms: place.offer_sent_at_ms,
-        request_id: place.request_id,
-        attempt: place.attempt,
-        trip_id: tail.trip_id,
-        response_type: tail.response_type,
-        response_at_ms: tail.response_at_ms,
-    })
+    Ok(place.record(driver_id, decoder.row(value)?))
 }

@@ -19,9 +19,10 @@
 //!
 //! Numbers are big-endian. `!` (all bits turned) makes newer come first. No id contains the byte 0.
 
+use super::codec::RowTail;
 use crate::cold::port::{Source, StoreError};
 use crate::fsm::ids::{DriverId, RequestId};
-use crate::fsm::types::UnixMs;
+use crate::fsm::types::{RecordRow, UnixMs};
 
 /// Milliseconds of a UTC day.
 pub const DAY_MS: u64 = 86_400_000;
@@ -120,6 +121,19 @@ pub struct RowPlace {
 }
 
 impl RowPlace {
+    /// The dispatch record of a driver that stands here with this value.
+    pub fn record(self, driver_id: DriverId, tail: RowTail) -> RecordRow {
+        RecordRow {
+            driver_id,
+            offer_sent_at_ms: self.offer_sent_at_ms,
+            request_id: self.request_id,
+            attempt: self.attempt,
+            trip_id: tail.trip_id,
+            response_type: tail.response_type,
+            response_at_ms: tail.response_at_ms,
+        }
+    }
+
     /// The `next_before` that stands for this place: `{time}.{attempt}.{request id}`.
     pub fn to_token(&self) -> String {
         format!("{}.{}.{}", self.offer_sent_at_ms, self.attempt, self.request_id)

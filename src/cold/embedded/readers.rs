@@ -288,15 +288,7 @@ fn read_records(tables: &Tables, decoder: &mut Decoder, ask: &RecordsAsk) -> Res
         let place = key.strip_prefix(prefix.as_slice()).and_then(keys::row_place);
         let place = place.ok_or_else(|| StoreError::broken("a dispatch record's key is damaged"))?;
         let tail = decoder.row(&value)?;
-        page.rows.push(RecordRow {
-            driver_id: ask.driver_id.clone(),
-            offer_sent_at_ms: place.offer_sent_at_ms,
-            request_id: place.request_id,
-            attempt: place.attempt,
-            trip_id: tail.trip_id,
-            response_type: tail.response_type,
-            response_at_ms: tail.response_at_ms,
-        });
+        page.rows.push(place.record(ask.driver_id.clone(), tail));
     }
     Ok(page)
 }

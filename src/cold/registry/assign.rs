@@ -20,6 +20,8 @@ pub struct NodeSeen {
     pub node_id: CompactString,
     /// `host:port`.
     pub address: CompactString,
+    /// `host:port` for links of other nodes; empty: it has none.
+    pub link_address: CompactString,
     /// Drivers connected to it, a second ago or so.
     pub drivers: u64,
     /// Whether it takes drivers: not while it drains.
@@ -99,6 +101,7 @@ mod tests {
         NodeSeen {
             node_id: name.into(),
             address: format!("{name}:8080").into(),
+            link_address: CompactString::default(),
             drivers,
             is_serving,
         }

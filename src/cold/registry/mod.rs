@@ -7,7 +7,8 @@
 //!
 //! Keys, each behind the setting `fleet_redis_prefix`:
 //! - `driver:{id}`, a hash: `node`, `session`, `state`, `current_trip_id`, `location` (JSON), `last_seen` (Unix
-//!   milliseconds). It ends by itself `fleet_redis_driver_ttl_ms` after its last refresh.
+//!   milliseconds), and with an offer or a trip `request` and the node that has it, `owner`. It ends by itself
+//!   `fleet_redis_driver_ttl_ms` after its last refresh; with an offer or a trip it is kept as long as that may last.
 //! - `node:{node_id}`, a hash: a node's lease, see `redis/lease.rs`.
 //! - `nodes`, a sorted set: every node that lived within a day, by its last sign of life.
 //! - `moved:{node_id}`, a list: drivers that other nodes took from this one.
@@ -28,4 +29,4 @@ mod redis;
 #[cfg(feature = "fleet")]
 pub use self::redis::{DriverRegistry, Identity, LeaseAtStart, Surroundings, Target, status};
 pub use assign::{NodeList, NodeSeen};
-pub use port::{Claim, FromRegistry, Here, Line, RegistryHandle, What};
+pub use port::{AtHand, Claim, Found, FromRegistry, Here, Line, Lookup, OnNodes, Previous, RegistryHandle, What};

@@ -1,14 +1,15 @@
 //! What shards and the registry say to each other, and a shard's end of it. Data and bounded queues only.
 //!
-//! Bounds: at most [`CLAIMS_MAX`] connects wait for their session and [`BATCHES_MAX`] batches of [`LINES_MAX`] lines to be
-//! written, of all shards together. The inbox needs no bound of its own: it holds at most one answer per connect, one
-//! message per line that was refused, and what is said once a second.
+//! Bounds: at most [`CLAIMS_MAX`] connects wait for their session, [`LOOKUPS_MAX`] look-ups for their answer and
+//! [`BATCHES_MAX`] batches of [`LINES_MAX`] lines to be written, of all shards together. The inbox needs no bound of its own:
+//! it holds at most one answer per connect and look-up, one message per line that was refused, and what is said once a second.
 
 use super::assign::NodeList;
 use crate::fsm::driver::Location;
-use crate::fsm::ids::{DriverId, TripId};
+use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::types::{DriverState, UnixMs};
 use crate::wake::WakeFlag;
+use compact_str::CompactString;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +22,14 @@ pub const BATCHES_MAX: usize = 64;
 /// Most connects that wait for their session, of all shards; what is beyond goes on without the registry.
 pub const CLAIMS_MAX: usize = 8_192;
 
+/// Most look-ups of drivers that wait, of all shards; what is beyond is answered at once that nobody knows.
+pub const LOOKUPS_MAX: usize = 8_192;
+
 /// Called after something was put into the shard's inbox; must not block.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// Hears which nodes are alive, when that has changed.
+pub type OnNodes = Box<dyn Fn(&Arc<NodeList>) + Send>;
 
 /// A driver connects to this node.
 #[derive(Debug)]
@@ -68,6 +75,48 @@ pub struct Here {
     pub location: Option<Location>,
     /// When it was last heard.
     pub last_seen_ms: UnixMs,
+    /// Whose offer it holds, or whose trip it has.
+    pub at_hand: Option<AtHand>,
+}
+
+/// The request that binds a driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtHand {
+    /// Which.
+    pub request_id: RequestId,
+    /// The node that has it.
+    pub node_id: CompactString,
+    /// How long that may last at least, in milliseconds from now.
+    pub lasts_ms: u64,
+}
+
+/// Where a driver is, is asked.
+#[derive(Debug)]
+pub struct Lookup {
+    /// Comes back with the answer.
+    pub token: u64,
+    /// Who.
+    pub driver_id: DriverId,
+}
+
+/// Where a driver is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its node's name.
+    pub node_id: CompactString,
+    /// Its session there.
+    pub session: u64,
+    /// The request that binds it, and the node that has that.
+    pub at_hand: Option<(RequestId, CompactString)>,
+}
+
+/// What was known of a driver before it connected to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// The node that had it; may be this one.
+    pub node_id: CompactString,
+    /// The request that bound it, and the node that has that.
+    pub at_hand: Option<(RequestId, CompactString)>,
 }
 
 /// Lines of one shard.
@@ -87,6 +136,15 @@ pub enum FromRegistry {
         token: u64,
         /// Greater than every session before it.
         session: Option<u64>,
+        /// What the registry knew of the driver.
+        previous: Option<Box<Previous>>,
+    },
+    /// To a [`Lookup`].
+    Found {
+        /// As given to the look-up.
+        token: u64,
+        /// `Err`: the registry cannot say. `None`: it knows of no such driver.
+        at: Result<Option<Found>, ()>,
     },
     /// Another node has the driver, if this one has it under this session or an older one.
     Moved {
@@ -128,12 +186,14 @@ pub(super) struct Reply {
     inbox: Arc<Inbox>,
     token: u64,
     session: Option<u64>,
+    previous: Option<Box<Previous>>,
 }
 
 impl Reply {
     /// The driver has this session.
-    pub(super) fn give(mut self, session: u64) {
+    pub(super) fn give(mut self, session: u64, previous: Option<Previous>) {
         self.session = Some(session);
+        self.previous = previous.map(Box::new);
     }
 }
 
@@ -142,7 +202,29 @@ impl Drop for Reply {
         self.inbox.send(FromRegistry::Claimed {
             token: self.token,
             session: self.session,
+            previous: self.previous.take(),
         });
+    }
+}
+
+/// Where a look-up's answer goes. Given or not, there is one: that nobody can say, when it is dropped.
+pub(super) struct LookupReply {
+    inbox: Arc<Inbox>,
+    token: u64,
+    at: Result<Option<Found>, ()>,
+}
+
+impl LookupReply {
+    /// This is what the registry says.
+    pub(super) fn give(mut self, at: Option<Found>) {
+        self.at = Ok(at);
+    }
+}
+
+impl Drop for LookupReply {
+    fn drop(&mut self) {
+        let at = std::mem::replace(&mut self.at, Err(()));
+        self.inbox.send(FromRegistry::Found { token: self.token, at });
     }
 }
 
@@ -167,6 +249,7 @@ pub struct RegistryHandle {
     received: Receiver<FromRegistry>,
     claims: mpsc::Sender<(Reply, Claim)>,
     batches: mpsc::Sender<Batch>,
+    lookups: mpsc::Sender<(LookupReply, Lookup)>,
     presence: Arc<Presence>,
 }
 
@@ -175,6 +258,7 @@ impl RegistryHandle {
         waker: Waker,
         claims: mpsc::Sender<(Reply, Claim)>,
         batches: mpsc::Sender<Batch>,
+        lookups: mpsc::Sender<(LookupReply, Lookup)>,
         presence: Arc<Presence>,
     ) -> Self {
         let (sender, received) = unbounded();
@@ -184,6 +268,7 @@ impl RegistryHandle {
             received,
             claims,
             batches,
+            lookups,
             presence,
         }
     }
@@ -202,9 +287,21 @@ impl RegistryHandle {
             inbox: Arc::clone(&self.inbox),
             token: claim.token,
             session: None,
+            previous: None,
         };
         // What is not taken is dropped, and so answered.
         drop(self.claims.try_send((reply, claim)));
+    }
+
+    /// Asks where a driver is; the answer comes by [`Self::poll`], at once when nobody can be asked.
+    pub fn look_up(&self, lookup: Lookup) {
+        let reply = LookupReply {
+            inbox: Arc::clone(&self.inbox),
+            token: lookup.token,
+            at: Err(()),
+        };
+        // What is not taken is dropped, and so answered.
+        drop(self.lookups.try_send((reply, lookup)));
     }
 
     pub(super) fn inbox(&self) -> Arc<Inbox> {

@@ -2,7 +2,7 @@
 
 use super::Verdict;
 use super::ledger::{File, Ledger};
-use crate::demo::messages::{AuditView, EventLine, is_end};
+use crate::demo::messages::{AuditEvent, AuditView, EventLine, is_end};
 use crate::demo::observe::{OnSocket, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +13,14 @@ pub fn still_there(ledger: &Ledger<'_>, verdict: &mut Verdict) {
         confirmations_are_kept(request, file, verdict);
         events_are_kept(request, file, verdict);
         for before in &file.before {
-            let kept = file.audit().is_some_and(|after| is_prefix(before, after));
+            let is_kept = match ledger.evidence.fleet {
+                Some(_) => is_part,
+                None => is_prefix,
+            };
+            let kept = file.audit().is_some_and(|after| is_kept(before, after));
             verdict.check(kept, || {
                 let steps = before.events.len();
-                format!("{request}: the {steps} steps audited before the kill are not how the audit begins now")
+                format!("{request}: the {steps} steps audited before the kill are not how the audit has them now")
             });
         }
     }
@@ -54,6 +58,16 @@ fn sessions_grow(ledger: &Ledger<'_>, verdict: &mut Verdict) {
 
 fn is_prefix(before: &AuditView, after: &AuditView) -> bool {
     after.events.starts_with(&before.events)
+}
+
+/// Whether every step stands in the later audit, in this order and unchanged but for its number.
+fn is_part(before: &AuditView, after: &AuditView) -> bool {
+    let mut rest = after.events.iter();
+    let is_same = |step: &AuditEvent, other: &AuditEvent| {
+        let seq = step.seq;
+        *step == AuditEvent { seq, ..other.clone() }
+    };
+    before.events.iter().all(|step| rest.any(|other| is_same(step, other)))
 }
 
 fn answers_are_kept(request: &str, file: &File<'_>, verdict: &mut Verdict) {
@@ -127,14 +141,11 @@ fn events_are_kept(request: &str, file: &File<'_>, verdict: &mut Verdict) {
 
 /// The stream read again from its beginning holds, under the same cursors, all that was read of it before the kill.
 fn stream_is_kept(ledger: &Ledger<'_>, verdict: &mut Verdict) {
-    let again: BTreeMap<u64, &EventLine> = ledger
-        .evidence
-        .events_again
-        .iter()
-        .map(|event| (event.cursor, event))
-        .collect();
+    let place = |event: &EventLine| (event.stream, event.cursor);
+    let read_again = ledger.evidence.events_again.iter();
+    let again: BTreeMap<(u16, u64), &EventLine> = read_again.map(|event| (place(event), event)).collect();
     for event in &ledger.events_before_kill {
-        let kept = again.get(&event.cursor).is_some_and(|found| found == event);
+        let kept = again.get(&place(event)).is_some_and(|found| found == event);
         verdict.check(kept, || {
             format!(
                 "event {} ({} of {}) is gone or changed",

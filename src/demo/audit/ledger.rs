@@ -46,10 +46,10 @@ pub struct File<'a> {
     pub cancelled: bool,
     /// Outcomes heard on sockets and over HTTP.
     pub heard: Vec<Heard<'a>>,
-    /// Offers heard on sockets.
-    pub offered: Vec<(&'a Id, u32)>,
-    /// Its published events, each cursor once, by cursor.
-    pub events: BTreeMap<u64, &'a EventLine>,
+    /// Offers heard on sockets: by whom, which attempt, and when its time is over, Unix ms.
+    pub offered: Vec<(&'a Id, u32, u64)>,
+    /// Its published events, each once, by stream and cursor.
+    pub events: BTreeMap<(u16, u64), &'a EventLine>,
 }
 
 impl<'a> File<'a> {
@@ -72,6 +72,12 @@ impl<'a> File<'a> {
     /// Attempts of the audit at the end, by number.
     pub fn attempts(&self) -> BTreeMap<u32, Attempt<'a>> {
         self.audit().map(attempts_of).unwrap_or_default()
+    }
+
+    /// When an attempt's time is over, as its driver was told, Unix ms.
+    pub fn expires_at_ms(&self, attempt: u32) -> Option<u64> {
+        let told = self.offered.iter().filter(|(_, number, _)| *number == attempt);
+        told.map(|(_, _, expires_at_ms)| *expires_at_ms).max()
     }
 
     /// Whether some POST of it was answered 2xx.
@@ -138,7 +144,7 @@ impl<'a> Ledger<'a> {
                 Seen::Socket(driver, what) => ledger.add_socket(observation.at, driver, what),
                 Seen::Api(what) => ledger.add_api(what),
                 Seen::NodeKilled => ledger.events_before_kill.append(&mut ledger.events_since),
-                Seen::NodeReady => {}
+                Seen::NodeReady | Seen::Unserved(_) => {}
             }
         }
         for event in &evidence.events_again {
@@ -161,8 +167,13 @@ impl<'a> Ledger<'a> {
     fn add_socket(&mut self, at: Duration, driver: &'a Id, what: &'a OnSocket) {
         self.sockets.entry(driver).or_default().push((at, what));
         match what {
-            OnSocket::Offer { request, attempt, .. } => {
-                self.files.entry(request).or_default().offered.push((driver, *attempt));
+            OnSocket::Offer {
+                request,
+                attempt,
+                expires_at_ms,
+            } => {
+                let offer = (driver, *attempt, *expires_at_ms);
+                self.files.entry(request).or_default().offered.push(offer);
             }
             OnSocket::Outcome {
                 request,
@@ -219,7 +230,10 @@ impl<'a> Ledger<'a> {
 
     fn add_event(&mut self, event: &'a EventLine) {
         let file = self.files.entry(&event.request_id).or_default();
-        file.events.insert(event.cursor, event);
+        let is_known = |known: &&EventLine| known.saying() == event.saying();
+        if self.evidence.fleet.is_none() || !file.events.values().any(is_known) {
+            file.events.insert((event.stream, event.cursor), event);
+        }
     }
 }
 

@@ -23,12 +23,15 @@ pub fn one_at_a_time(ledger: &Ledger<'_>, verdict: &mut Verdict) {
         }
     }
     let (mut offers, mut trips) = (Spans::new(), Spans::new());
+    let fleet = ledger.evidence.fleet;
     for (request, file) in &ledger.files {
-        for attempt in file.attempts().values() {
+        for (number, attempt) in file.attempts() {
             if let (Some(driver), Some(from), Some(end)) =
                 (attempt.driver, attempt.delivered_at_ms, attempt.ends.first())
             {
-                offers.entry(driver).or_default().push((from, end.at_ms, request));
+                let expires = file.expires_at_ms(number).filter(|_| fleet.is_some());
+                let until = expires.map_or(end.at_ms, |expires| end.at_ms.min(expires));
+                offers.entry(driver).or_default().push((from, until, request));
             }
         }
         if let (Some(begin), Some(end)) = (file.steps("TRIP_CREATED").next(), file.steps("TRIP_ENDED").next())
@@ -37,20 +40,21 @@ pub fn one_at_a_time(ledger: &Ledger<'_>, verdict: &mut Verdict) {
             trips.entry(driver).or_default().push((begin.at_ms, end.at_ms, request));
         }
     }
-    no_overlap("offers", offers, verdict);
-    no_overlap("trips", trips, verdict);
+    let slack_ms = TURN_MS_MAX + fleet.map_or(0, |allowed| allowed.pause_ms);
+    no_overlap("offers", offers, slack_ms, verdict);
+    no_overlap("trips", trips, slack_ms, verdict);
 }
 
 /// By driver: from, to, request.
 type Spans<'a> = BTreeMap<&'a str, Vec<(u64, u64, &'a str)>>;
 
-fn no_overlap(what: &str, spans: Spans<'_>, verdict: &mut Verdict) {
+fn no_overlap(what: &str, spans: Spans<'_>, slack_ms: u64, verdict: &mut Verdict) {
     for (driver, mut spans) in spans {
         spans.sort_unstable();
         let mut latest: Option<(u64, &str)> = None;
         for (from, to, request) in spans {
             if let Some((until, other)) = latest {
-                verdict.check(from + TURN_MS_MAX >= until, || {
+                verdict.check(from + slack_ms >= until, || {
                     format!(
                         "{driver}: {what} of {other} and {request} overlap by {} ms",
                         until - from

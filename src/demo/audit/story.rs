@@ -69,7 +69,7 @@ fn is_well_formed(request: &str, audit: &AuditView, verdict: &mut Verdict) {
 /// Each offer that a driver heard was sent to that driver; re-dispatches are as many as were answered 202.
 fn holds_what_was_offered(request: &str, file: &File<'_>, verdict: &mut Verdict) {
     let attempts = file.attempts();
-    for (driver, number) in &file.offered {
+    for (driver, number, _) in &file.offered {
         let recorded = attempts.get(number);
         let sent = recorded.is_some_and(|attempt| attempt.sent && attempt.driver == Some(driver));
         verdict.check(sent, || {

@@ -2,8 +2,8 @@
 
 mod run;
 
-use crate::demo::messages::{AuditView, RequestView};
-use crate::demo::observe::{FinalView, OnApi, OnSocket, Outcome, Seen};
+use crate::demo::messages::{AuditView, EventLine, RequestView};
+use crate::demo::observe::{Allowance, FinalView, OnApi, OnSocket, Outcome, Seen};
 use run::{Run, acked, answer, confirmed, event, good, line, offer, outcome, sent_trip, socket, welcome};
 use serde_json::json;
 
@@ -37,6 +37,70 @@ fn what_a_lost_socket_may_have_said_is_not_held_against_the_node() {
     for verdict in run.verdicts() {
         assert_eq!((verdict.violations, &verdict.examples), (0, &vec![]), "{verdict:?}");
     }
+}
+
+/// Spoils the run and expects that nothing is violated in a fleet, and `number` for one node.
+fn check_allowed(number: u8, spoil: impl Fn(&mut Run)) {
+    check(number, "", &spoil);
+    let mut run = good();
+    run.fleet = Some(Allowance { pause_ms: 4000 });
+    spoil(&mut run);
+    for verdict in run.verdicts() {
+        assert_eq!((verdict.violations, &verdict.examples), (0, &vec![]), "{verdict:?}");
+    }
+}
+
+/// Spoils a fleet's run and expects a violation of `number`.
+fn check_in_fleet(number: u8, words: &str, spoil: impl Fn(&mut Run)) {
+    check(number, words, |run| {
+        run.fleet = Some(Allowance::default());
+        spoil(run);
+    });
+}
+
+#[test]
+fn a_fleet_may_publish_again_and_bring_receipts_late() {
+    check_allowed(5, |run| {
+        let again = EventLine {
+            stream: 1,
+            ..line(1, "TRIP_CREATED")
+        };
+        run.stream.push(again);
+    });
+    // Read while the node was away that had written the receipts of the first attempt.
+    check_allowed(3, |run| {
+        run.before.retain(|step| !matches!(step.seq, 3 | 4));
+        for (step, seq) in run.before.iter_mut().zip(1..) {
+            step.seq = seq;
+        }
+    });
+}
+
+#[test]
+fn what_a_fleet_may_not_do_either() {
+    check_in_fleet(5, "2 TRIP_CREATED published", |run| {
+        let other = EventLine {
+            stream: 1,
+            trip_id: Some("t2".into()),
+            ..line(1, "TRIP_CREATED")
+        };
+        run.stream.push(other);
+    });
+    check_in_fleet(3, "steps audited before", |run| {
+        run.before[4].event = "OFFER_REVOKED".into();
+    });
+    check_in_fleet(3, "steps audited before", |run| run.before.swap(3, 4));
+    // The same cursor of another stream is not the event that was read.
+    check_in_fleet(3, "is gone or changed", |run| run.stream[0].stream = 1);
+    check_in_fleet(1, "won by", |run| {
+        let other = EventLine {
+            stream: 1,
+            driver_id: Some("a".into()),
+            trip_id: Some("t2".into()),
+            ..line(1, "TRIP_CREATED")
+        };
+        run.stream.push(other);
+    });
 }
 
 #[test]

@@ -112,19 +112,13 @@ impl Driver {
     }
 
     /// Who goes off shift does not take the offer; says whether there is one.
-    pub(super) fn decline_off_shift(&self, effects: &mut Vec<DriverEffect>) -> bool {
+    pub(super) fn decline_off_shift(&mut self, effects: &mut Vec<DriverEffect>) -> bool {
         let Some((request_id, attempt, _)) = self.offer().filter(|_| self.off_shift_since_ms != 0) else {
             return false;
         };
         let reason = Some("off shift".into());
-        self.answer(
-            request_id.clone(),
-            attempt,
-            Answer::DeclineHeld,
-            reason,
-            Asker::Driver,
-            effects,
-        );
+        let request_id = request_id.clone();
+        self.answer(request_id, attempt, Answer::DeclineHeld, reason, Asker::Driver, effects);
         true
     }
 }

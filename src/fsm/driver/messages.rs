@@ -47,6 +47,12 @@ pub enum DriverEvent {
     Written,
     /// A request speaks.
     Request { request_id: RequestId, message: ToDriver },
+    /// Another node has the driver: its socket here is closed, and what binds it goes there.
+    Moved,
+    /// Words between the driver and the request that has it may have been lost, or the request's node was away.
+    Doubt,
+    /// The time of its offer has been over for long, and the request's node cannot be reached.
+    Overdue,
     /// The time that was armed has come.
     Timer,
 }

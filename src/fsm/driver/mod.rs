@@ -9,6 +9,7 @@
 
 mod life;
 mod messages;
+mod moves;
 mod requests;
 
 pub use messages::{CloseCause, DriverEffect, DriverEvent, Location, ToSocket};
@@ -52,6 +53,8 @@ struct Held {
     expires_at_ms: UnixMs,
     trip: Option<Arc<str>>,
     delivered: bool,
+    /// What the driver's home said of it to the request: until the request decides, the driver may have it.
+    answer: Option<Answer>,
 }
 
 /// A request in the queue.
@@ -64,6 +67,7 @@ struct Waiter {
 
 #[derive(Clone, Debug)]
 struct Bound {
+    request_id: RequestId,
     trip_id: TripId,
     on_trip: bool,
 }
@@ -149,6 +153,15 @@ impl Driver {
         Some((&held.request_id, held.attempt, held.expires_at_ms))
     }
 
+    /// The request whose offer the driver holds or whose trip it has.
+    pub fn at_hand(&self) -> Option<&RequestId> {
+        match (&self.bound, &self.held) {
+            (Some(bound), _) => Some(&bound.request_id),
+            (None, Some(held)) => Some(&held.request_id),
+            (None, None) => None,
+        }
+    }
+
     /// The state.
     pub fn state(&self) -> DriverState {
         match (&self.bound, &self.held) {
@@ -218,6 +231,9 @@ impl Driver {
             DriverEvent::Request { request_id, message } => {
                 self.request(request_id, message, now_ms, limits, effects);
             }
+            DriverEvent::Moved => self.moved(effects),
+            DriverEvent::Doubt => self.doubt(effects),
+            DriverEvent::Overdue => self.overdue(effects),
             DriverEvent::Timer => self.timer(now_ms, limits, effects),
         }
     }
@@ -228,7 +244,7 @@ impl Driver {
     }
 
     fn answer(
-        &self,
+        &mut self,
         request_id: RequestId,
         attempt: u32,
         answer: Answer,
@@ -236,6 +252,11 @@ impl Driver {
         asker: Asker,
         effects: &mut Vec<DriverEffect>,
     ) {
+        if matches!(answer, Answer::AcceptHeld | Answer::DeclineHeld)
+            && let Some(held) = self.held.as_mut().filter(|held| held.request_id == request_id)
+        {
+            held.answer = held.answer.or(Some(answer));
+        }
         let (driver_id, attempt) = (self.id.clone(), Some(attempt));
         let event = RequestEvent::Answered {
             driver_id,

@@ -36,6 +36,7 @@ impl Driver {
                     expires_at_ms,
                     trip: Some(trip),
                     delivered: resumed == Resumed::Delivered,
+                    answer: None,
                 };
                 self.offered(held, resumed, effects);
             }
@@ -64,33 +65,11 @@ impl Driver {
                 self.trip(request_id, trip_id, phase, reason, again, effects);
             }
             ToDriver::NoSuchTrip { trip_id } => self.send(ToSocket::NoSuchTrip { trip_id }, effects),
-            ToDriver::Bound { trip_id, phase } => self.rebound(trip_id, phase, effects),
-        }
-    }
-
-    /// After a restart, or when its request has come here from another node: the driver has this trip. No history of a sound
-    /// node has two; should a directory hold them
-    /// all the same, the one with somebody on board stands, else the one that was heard of first. The other stays with
-    /// its request: it can be ended there, by the driver too, and binds nobody.
-    fn rebound(&mut self, trip_id: TripId, phase: TripPhase, effects: &mut Vec<DriverEffect>) {
-        let on_trip = phase == TripPhase::OnTrip;
-        if self.bound.as_ref().is_some_and(|other| other.on_trip || !on_trip) {
-            return;
-        }
-        self.bound = Some(Box::new(Bound { trip_id, on_trip }));
-        // An offer that was about to be refused, when no journal said so yet.
-        if let (Some(offer), Some(reason)) = (self.held.take(), self.refusal())
-            && offer.attempt > 0
-        {
-            self.refuse(*offer, reason, effects);
-        }
-        if self.session == 0 {
-            self.told = self.state();
-            return;
-        }
-        self.tell_state(false, effects);
-        if let Some(reason) = self.refusal() {
-            self.refuse_queue(reason, effects);
+            ToDriver::Bound {
+                attempt,
+                trip_id,
+                phase,
+            } => self.rebound(&request_id, attempt, trip_id, phase, effects),
         }
     }
 
@@ -113,6 +92,7 @@ impl Driver {
                     expires_at_ms,
                     trip: None,
                     delivered: false,
+                    answer: None,
                 };
                 self.held = Some(Box::new(held));
                 RequestEvent::Reserved { driver_id, ask }
@@ -149,6 +129,10 @@ impl Driver {
     }
 
     pub(super) fn offered(&mut self, offer: Held, resumed: Resumed, effects: &mut Vec<DriverEffect>) {
+        let is_same = |held: &Held| held.request_id == offer.request_id && held.attempt == offer.attempt;
+        if self.held.as_deref().is_some_and(is_same) {
+            return; // Said again, as it may have been lost between two nodes.
+        }
         if resumed != Resumed::No {
             return self.resumed(offer, effects);
         }
@@ -170,42 +154,6 @@ impl Driver {
             }
             return;
         }
-        self.held = Some(Box::new(offer));
-        self.send_offer(effects);
-    }
-
-    /// An offer from before the restart waits for the reconnect. Of several, the driver held one: the others were
-    /// about to be refused, and no journal says so. It is not one of them that reached the socket. The offer of a request that has
-    /// come here from another node finds a driver who may be here already, with another offer by now.
-    pub(super) fn resumed(&mut self, offer: Held, effects: &mut Vec<DriverEffect>) {
-        if self.session != 0 {
-            return self.resumed_here(offer, effects);
-        }
-        let refusal = match (&self.bound, &self.held) {
-            (Some(_), _) => self.refusal(),
-            (None, Some(_)) if !offer.delivered => Some(RefuseReason::Offered),
-            (None, None) if !offer.delivered && self.off_shift_since_ms != 0 => Some(RefuseReason::Offline),
-            (None, _) => None,
-        };
-        if let Some(reason) = refusal {
-            return self.refuse(offer, reason, effects);
-        }
-        if let Some(other) = self.held.replace(Box::new(offer)) {
-            self.refuse(*other, RefuseReason::Offered, effects);
-        }
-        // Gone off shift with the offer in hand, when no journal said so yet.
-        self.decline_off_shift(effects);
-    }
-
-    /// The driver is connected: what it holds here was sent here.
-    fn resumed_here(&mut self, mut offer: Held, effects: &mut Vec<DriverEffect>) {
-        if self.holds(&offer.request_id, offer.attempt) {
-            return;
-        }
-        if let Some(reason) = self.refusal() {
-            return self.refuse(offer, reason, effects);
-        }
-        offer.delivered = false;
         self.held = Some(Box::new(offer));
         self.send_offer(effects);
     }
@@ -232,7 +180,8 @@ impl Driver {
         effects: &mut Vec<DriverEffect>,
     ) {
         let own = |held: &Held| held.request_id == request_id && held.attempt == attempt;
-        let ends = !again && self.held.as_deref().is_some_and(own);
+        // An answer ends it too: what ended it was lost between two nodes then.
+        let ends = self.held.as_deref().is_some_and(own);
         if !again && !ends {
             // The offer was refused, the request decided before it heard so: the app never saw it.
             return;
@@ -242,9 +191,9 @@ impl Driver {
         }
         match (outcome, trip_id) {
             (Outcome::Accepted, Some(trip_id)) => {
-                if ends {
-                    assert!(self.bound.is_none(), "one trip for each driver");
+                if ends && self.bound.is_none() {
                     self.bound = Some(Box::new(Bound {
+                        request_id: request_id.clone(),
                         trip_id: trip_id.clone(),
                         on_trip: false,
                     }));

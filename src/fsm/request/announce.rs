@@ -204,6 +204,7 @@ pub(super) fn turn_away(event: RequestEvent, effects: &mut Vec<RequestEffect>) {
         | RequestEvent::Busy { .. }
         | RequestEvent::Unavailable { .. }
         | RequestEvent::TripMoved { .. }
+        | RequestEvent::DriverHere { .. }
         | RequestEvent::Timer => {}
     }
 }

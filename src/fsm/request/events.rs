@@ -1,6 +1,6 @@
 //! What each event means to a request, one function each.
 
-use super::{Answer, ApiAnswer, Asker, Question, ReplyTo, Request, RequestEffect, ToDriver, TripMove};
+use super::{Answer, ApiAnswer, Asker, Question, ReplyTo, Request, RequestEffect, Resumed, ToDriver, TripMove};
 use crate::fsm::fold::{Outcome, Trip, TripPhase};
 use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::types::{Channel, OfferRequest, RequestState, RevokeReason, Step, TripOutcome, UnixMs};
@@ -312,6 +312,76 @@ impl Request {
                 },
             }),
         }
+    }
+
+    /// A driver's home asks how it stands, and says what the driver has said of the offer: that may have been lost.
+    pub(super) fn driver_is_here(
+        &mut self,
+        driver_id: DriverId,
+        held: Option<u32>,
+        answer: Option<Answer>,
+        now_ms: UnixMs,
+        effects: &mut Vec<RequestEffect>,
+    ) {
+        match (held, answer) {
+            (Some(attempt), Some(answer)) if self.is_open(attempt, &driver_id) => {
+                let attempt = Some(attempt);
+                self.answered(&driver_id, attempt, answer, None, Asker::Driver, now_ms, effects);
+            }
+            _ => self.driver_here(driver_id, held, effects),
+        }
+    }
+
+    /// Tells a driver's home how it stands between the two: the trip, the offer, or that what the driver holds there is
+    /// over. With nothing of it, that a reservation is void.
+    fn driver_here(&self, driver_id: DriverId, held: Option<u32>, effects: &mut Vec<RequestEffect>) {
+        let trip = self.fold.trip.as_ref().filter(|trip| trip.driver_id == driver_id);
+        let made = self.fold.attempt_of(&driver_id);
+        let message = match (trip, made) {
+            (Some(trip), _) => match trip.phase {
+                TripPhase::EnRoute | TripPhase::OnTrip => ToDriver::Bound {
+                    attempt: self.attempt_number(&driver_id),
+                    trip_id: trip.trip_id.clone(),
+                    phase: trip.phase,
+                },
+                TripPhase::Ended(_) => ToDriver::Trip {
+                    trip_id: trip.trip_id.clone(),
+                    phase: trip.phase,
+                    reason: self.log.iter().rev().find_map(|entry| match &entry.step {
+                        Step::TripEnded { reason, .. } => reason.clone(),
+                        _ => None,
+                    }),
+                    again: false,
+                },
+            },
+            (None, Some((number, attempt))) if attempt.outcome == Outcome::Open => {
+                let resumed = if attempt.delivered {
+                    Resumed::Delivered
+                } else {
+                    Resumed::Sent
+                };
+                return self.send_offer(number, resumed, effects);
+            }
+            (None, made) => match held {
+                Some(attempt) => {
+                    let own = made.filter(|(number, _)| *number == attempt);
+                    let outcome = match own.map(|(_, made)| made.outcome) {
+                        Some(outcome @ (Outcome::Declined | Outcome::TimedOut | Outcome::Revoked(_))) => outcome,
+                        Some(Outcome::Open | Outcome::Accepted | Outcome::Refused(_)) | None => {
+                            Outcome::Revoked(RevokeReason::Superseded)
+                        }
+                    };
+                    ToDriver::Outcome {
+                        attempt,
+                        outcome,
+                        trip_id: None,
+                        again: false,
+                    }
+                }
+                None => ToDriver::Release,
+            },
+        };
+        effects.push(RequestEffect::Driver { driver_id, message });
     }
 
     pub(super) fn trip_cancelled(

@@ -1,21 +1,28 @@
-//! What a request hears and says. Data only.
+//! What a request hears and says. Data only; links between nodes carry it as it stands (`wire/link.rs`).
+#![allow(
+    missing_docs,
+    reason = "rkyv derives resolvers and leaves their fields without documents; our own types all have them"
+)]
 
 use crate::fsm::fold::{Outcome, TripPhase};
 use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::types::{OfferRequest, Priority, RefuseReason, RequestState, TripOutcome, UnixMs};
+use rkyv::{Archive, Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Where an API answer goes; made and understood by the shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
 pub struct ReplyTo {
-    /// Shard that holds the caller's connection.
+    /// Node that holds the caller's connection, as this node numbers the others; 0: this one.
+    pub node: u16,
+    /// Shard of that node.
     pub shard: u16,
     /// The call, as that shard numbers it.
     pub call: u64,
 }
 
 /// Who asked, and so who is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Asker {
     /// An API call.
     Api(ReplyTo),
@@ -24,7 +31,7 @@ pub enum Asker {
 }
 
 /// A driver's answer to an offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Answer {
     /// Takes it. Not known yet: whether the offer has reached the driver, or ever will.
     Accept,
@@ -37,7 +44,7 @@ pub enum Answer {
 }
 
 /// What a driver says of its trip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum TripMove {
     /// At the pickup.
     Arrived,
@@ -50,7 +57,7 @@ pub enum TripMove {
 }
 
 /// Why the body of a `POST` is no offer: what the caller is told where the body matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Unfit {
     /// Its offer would not fit a frame (413); else it is not what the contract allows (400).
     pub too_large: bool,
@@ -59,8 +66,7 @@ pub struct Unfit {
 }
 
 /// What happens to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the contract's")]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum RequestEvent {
     /// The same request again.
     Reposted { offer: Box<OfferRequest>, reply: ReplyTo },
@@ -108,6 +114,15 @@ pub enum RequestEvent {
     },
     /// The caller ends the trip.
     TripCancelled { reason: Option<Box<str>>, reply: ReplyTo },
+    /// The driver's home asks how it stands between the two: the driver has come to it from another node, or words may
+    /// have been lost on the way. `held`: the attempt that the driver holds there, if it holds one of this request; `answer`: what
+    /// it has said to that, if the attempt is still open. Answered with the trip or the offer, or with the end of what the
+    /// driver holds; in any case with something.
+    DriverHere {
+        driver_id: DriverId,
+        held: Option<u32>,
+        answer: Option<Answer>,
+    },
     /// The time that was armed has come.
     Timer,
 }
@@ -124,7 +139,7 @@ pub enum Durability {
 }
 
 /// Whether an offer was this driver's before a restart of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Resumed {
     /// It is new.
     No,
@@ -135,8 +150,7 @@ pub enum Resumed {
 }
 
 /// What the request's driver is told; the shard carries it to the driver's home.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the contract's")]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum ToDriver {
     /// Are you free? Be reserved, if so. Answered with `Reserved`, `Busy` or `Unavailable`, which carry the number of the
     /// `ask`: an answer to an earlier one, released meanwhile, says nothing about this one.
@@ -177,13 +191,16 @@ pub enum ToDriver {
     },
     /// The driver spoke of a trip that is not its own.
     NoSuchTrip { trip_id: TripId },
-    /// After a restart: the driver has this trip.
-    Bound { trip_id: TripId, phase: TripPhase },
+    /// The driver has this trip, by this attempt: after a restart of the node, or when the driver came to another one.
+    Bound {
+        attempt: u32,
+        trip_id: TripId,
+        phase: TripPhase,
+    },
 }
 
 /// What an API caller is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the contract's")]
 pub enum ApiAnswer {
     /// 202 (`duplicate` false) or 200.
     Offer {
@@ -222,7 +239,6 @@ pub enum ApiAnswer {
 
 /// What the shard does for the actor, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the contract's")]
 pub enum RequestEffect {
     /// Store `log[from..to]`; answer with [`Durability`] when `wait`.
     Persist { from: usize, to: usize, wait: bool },
@@ -234,4 +250,55 @@ pub enum RequestEffect {
     Arm { at_ms: Option<UnixMs> },
     /// Nothing can change any more and all of it is stored.
     Closed,
+}
+
+impl RequestEvent {
+    /// Where the caller is who waits for an answer, if one does.
+    pub fn reply(&self) -> Option<ReplyTo> {
+        match self {
+            Self::Reposted { reply, .. }
+            | Self::Misposted { reply, .. }
+            | Self::Cancelled { reply, .. }
+            | Self::TripCancelled { reply, .. } => Some(*reply),
+            Self::Answered { asker, .. } => asker.reply(),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn reply_mut(&mut self) -> Option<&mut ReplyTo> {
+        match self {
+            Self::Reposted { reply, .. }
+            | Self::Misposted { reply, .. }
+            | Self::Cancelled { reply, .. }
+            | Self::TripCancelled { reply, .. }
+            | Self::Answered {
+                asker: Asker::Api(reply),
+                ..
+            } => Some(reply),
+            _ => None,
+        }
+    }
+}
+
+impl ToDriver {
+    /// Where the caller is whose answer is being asked for, to be changed.
+    pub fn reply_mut(&mut self) -> Option<&mut ReplyTo> {
+        match self {
+            Self::Accept {
+                asker: Asker::Api(reply),
+                ..
+            } => Some(reply),
+            _ => None,
+        }
+    }
+}
+
+impl Asker {
+    fn reply(self) -> Option<ReplyTo> {
+        match self {
+            Self::Api(reply) => Some(reply),
+            Self::Driver => None,
+        }
+    }
 }

@@ -146,6 +146,7 @@ impl Request {
             && !matches!(trip.phase, TripPhase::Ended(_))
         {
             let message = ToDriver::Bound {
+                attempt: self.attempt_number(&trip.driver_id),
                 trip_id: trip.trip_id.clone(),
                 phase: trip.phase,
             };
@@ -320,6 +321,11 @@ impl Request {
                 self.trip_moved(driver_id, trip_id, what, now_ms, effects);
             }
             RequestEvent::TripCancelled { reason, reply } => self.trip_cancelled(reason, reply, now_ms, effects),
+            RequestEvent::DriverHere {
+                driver_id,
+                held,
+                answer,
+            } => self.driver_is_here(driver_id, held, answer, now_ms, effects),
             RequestEvent::Timer => {}
         }
         self.advance(now_ms, effects);
@@ -437,6 +443,11 @@ impl Request {
     fn is_open(&self, number: u32, driver_id: &DriverId) -> bool {
         let attempt = self.fold.attempt(number);
         attempt.is_some_and(|attempt| attempt.outcome == Outcome::Open && attempt.driver_id == *driver_id)
+    }
+
+    /// The number of this driver's attempt, 0 for none.
+    fn attempt_number(&self, driver_id: &DriverId) -> u32 {
+        self.fold.attempt_of(driver_id).map_or(0, |(number, _)| number)
     }
 
     fn trip_id(&self) -> Option<TripId> {

@@ -5,6 +5,7 @@ use super::reception::Reception;
 use super::start::{self, Room, Starts};
 use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
 use crate::cold::cassandra::ClaimsEnd;
+use crate::cold::links::Links;
 use crate::cold::registry::DriverRegistry;
 use crate::cold::{
     Cassandra, CassandraConfig, Claims, FleetLink, Source, Store, StoreConfig, StoreHandle, Surroundings,
@@ -45,6 +46,8 @@ pub(super) struct Boot {
     membership: Option<Membership>,
     /// The registry, since the shards were started.
     registry: Option<Arc<DriverRegistry>>,
+    /// The links, since the shards were started.
+    links: Option<Arc<Links>>,
     /// What is there since the shards were started.
     starts: Option<Starts>,
     threads: Vec<ExecutorJoinHandle<()>>,
@@ -69,6 +72,7 @@ pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) registry: Option<Arc<DriverRegistry>>,
+    pub(super) links: Option<Arc<Links>>,
     pub(super) cassandra: Option<Cassandra>,
     pub(super) threads: Vec<ExecutorJoinHandle<()>>,
     /// Of every shard's ring.
@@ -95,6 +99,7 @@ impl Boot {
             opened: None,
             membership: None,
             registry: None,
+            links: None,
             starts: None,
             threads: Vec::new(),
             wakers: Vec::new(),
@@ -109,14 +114,24 @@ impl Boot {
         self
     }
 
-    /// Starts the registry's thread, when there is a fleet.
+    /// Starts the links and the registry's thread, when there is a fleet.
     fn start_registry(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
         let Some(membership) = self.membership.take() else {
             return Ok(());
         };
         let Opened { clock, shared, .. } = self.opened();
-        let registry = membership.start(&self.config, self.address, incarnation, *clock, &self.health, shared)?;
+        let links = membership.start_links(&self.config, incarnation, shared)?;
+        let registry = membership.start(
+            &self.config,
+            links.as_ref(),
+            self.address,
+            incarnation,
+            *clock,
+            &self.health,
+            shared,
+        )?;
         self.registry = Some(Arc::new(registry));
+        self.links = links.map(Arc::new);
         Ok(())
     }
 
@@ -132,6 +147,7 @@ impl Boot {
             shared,
             store,
             registry: self.registry,
+            links: self.links,
             cassandra,
             threads: self.threads,
             wakers: self.wakers,
@@ -233,6 +249,7 @@ impl Host for Boot {
             clock: *clock,
             store,
             registry: self.registry.as_ref(),
+            links: self.links.as_ref(),
             claims: claims.as_ref(),
             room: self.room,
         };

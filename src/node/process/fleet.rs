@@ -1,12 +1,14 @@
 //! What makes a node one of a fleet: its settings, its place in the registry, its lease.
 
 use super::{ServeError, identity};
+use crate::cold::links::{LinkConfig, Links};
 use crate::cold::registry::{DriverRegistry, Identity, LeaseAtStart, Surroundings, Target};
 use crate::config::Config;
 use crate::journal::Incarnation;
 use crate::limits::HEARTBEATS_MISSED_MAX;
 use crate::ops::health::Health;
 use crate::shard::{Clock, Shared};
+use compact_str::{CompactString, format_compact};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ pub(super) struct Membership {
     target: Target,
     /// The name of this node's data directory in it.
     data: String,
+    /// Where links of other nodes are listened for, if they are.
+    link_listen: Option<SocketAddr>,
 }
 
 impl Membership {
@@ -29,17 +33,50 @@ impl Membership {
             return Ok(None);
         };
         check(config).map_err(refused)?;
+        let link_listen = link_listen(config).map_err(refused)?;
         let data = identity::data_name(&config.data_dir)?;
-        Ok(Some(Self { target, data }))
+        Ok(Some(Self {
+            target,
+            data,
+            link_listen,
+        }))
+    }
+
+    /// Starts the links' thread, if there are links.
+    ///
+    /// # Errors
+    /// Their address cannot be listened on, or the system has no thread for it.
+    pub(super) fn start_links(
+        &self,
+        config: &Config,
+        incarnation: Incarnation,
+        shared: &Shared,
+    ) -> Result<Option<Links>, ServeError> {
+        let Some(listen) = self.link_listen else {
+            return Ok(None);
+        };
+        let link_config = LinkConfig {
+            listen,
+            fleet: fleet_name(config),
+            node_id: config.node_id.clone(),
+            incarnation: incarnation.get(),
+            shards: config.shard_count(),
+        };
+        let links = Links::start(link_config, Arc::clone(&shared.registry));
+        let links = links.map_err(|error| ServeError::new("cannot listen for links", format!("{listen}: {error}")))?;
+        tracing::info!(address = %links.address(), "listening for links of other nodes");
+        Ok(Some(links))
     }
 
     /// Starts the registry's thread; `listens` is where this node does.
     ///
     /// # Errors
     /// The system has no thread for it.
+    #[expect(clippy::too_many_arguments, reason = "what the registry's thread sees of its node")]
     pub(super) fn start(
         self,
         config: &Config,
+        links: Option<&Links>,
         listens: SocketAddr,
         incarnation: Incarnation,
         clock: Clock,
@@ -55,11 +92,13 @@ impl Membership {
             incarnation: incarnation.get(),
             data: self.data,
             address,
+            link_address: links.map_or_else(Default::default, |links| link_address(config, links)),
         };
         let around = Surroundings {
             metrics: Arc::clone(&shared.registry),
             health: Arc::clone(health),
             now_ms: Box::new(move || clock.now_ms()),
+            on_nodes: links.map(Links::watcher),
         };
         DriverRegistry::start(self.target, config, &identity, around)
             .map_err(|error| ServeError::new("cannot start the registry's thread", error))
@@ -82,6 +121,51 @@ fn check(config: &Config) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// What nodes of one fleet have in common: the names under which they keep their data.
+fn fleet_name(config: &Config) -> CompactString {
+    let keyspace = match config.fleet_cassandra_contact_points.as_str() {
+        "" => "",
+        _ => config.fleet_cassandra_keyspace.as_str(),
+    };
+    format_compact!("{}|{keyspace}", config.fleet_redis_prefix)
+}
+
+/// Where links are listened for; says what is wrong with the settings.
+fn link_listen(config: &Config) -> Result<Option<SocketAddr>, String> {
+    let (text, told) = (&config.fleet_link_listen, &config.fleet_link_advertise);
+    if text.is_empty() {
+        return match told.as_str() {
+            "" => Ok(None),
+            told => Err(format!(
+                "fleet_link_advertise is {told} and fleet_link_listen is empty: there are no links"
+            )),
+        };
+    }
+    let listen: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("fleet_link_listen is {text}: IP:port is needed, such as 10.0.0.1:7400"))?;
+    if told.is_empty() && listen.ip().is_unspecified() {
+        return Err(format!(
+            "fleet_link_advertise is empty and fleet_link_listen is {listen}: other nodes cannot reach that"
+        ));
+    }
+    let is_endpoint = |told: &str| {
+        (told.rsplit_once(':')).is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    if !told.is_empty() && !is_endpoint(told) {
+        return Err(format!("fleet_link_advertise is {told}: host:port is needed"));
+    }
+    Ok(Some(listen))
+}
+
+/// Where other nodes reach these links.
+fn link_address(config: &Config, links: &Links) -> CompactString {
+    match config.fleet_link_advertise.as_str() {
+        "" => links.address().to_string().into(),
+        told => told.into(),
+    }
 }
 
 /// Waits for this node's lease: nobody is served under a name that another process has.

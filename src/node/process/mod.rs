@@ -78,6 +78,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         shared,
         store,
         registry,
+        links,
         cassandra,
         threads,
         wakers,
@@ -95,6 +96,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     tracing::info!("drained");
     if let Some(registry) = registry.and_then(Arc::into_inner) {
         registry.shutdown();
+    }
+    if let Some(links) = links.and_then(Arc::into_inner) {
+        links.shutdown();
     }
     if let Some(cassandra) = cassandra {
         cassandra.finish(CASSANDRA_PATIENCE);

@@ -55,6 +55,10 @@ pub fn export(config: Config, file: &Path, out: &mut impl Write) -> Result<(), S
         .sync_all()
         .map_err(unwritten)?;
     std::fs::rename(&part, file).map_err(unwritten)?;
+    // The name too is to outlive the power.
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = File::open(dir.unwrap_or(Path::new("."))).map_err(unwritten)?;
+    dir.sync_all().map_err(unwritten)?;
     let said = writeln!(
         out,
         "{} dispatch records and {} ended requests of {} are in {}",

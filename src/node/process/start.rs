@@ -1,7 +1,8 @@
 //! The start of the shards' threads: what each gets, and what it does before it serves.
 
 use super::ServeError;
-use crate::cold::registry::{DriverRegistry, RegistryHandle};
+use crate::cold::links::Links;
+use crate::cold::registry::DriverRegistry;
 use crate::cold::{Claims, Store};
 use crate::config::Config;
 use crate::journal::{Geometry, Incarnation, Owner, Writer, create_shard_dir};
@@ -23,6 +24,8 @@ pub(super) struct Common<'a> {
     pub(super) store: &'a Arc<Store>,
     /// When there is a fleet.
     pub(super) registry: Option<&'a Arc<DriverRegistry>>,
+    /// When that has links.
+    pub(super) links: Option<&'a Arc<Links>>,
     /// When requests are owned by nodes.
     pub(super) claims: Option<&'a Arc<Claims>>,
     pub(super) room: Room,
@@ -46,6 +49,7 @@ struct Begin {
     mail: Mail,
     store: Arc<Store>,
     registry: Option<Arc<DriverRegistry>>,
+    links: Option<Arc<Links>>,
     claims: Option<Arc<Claims>>,
     journal_dir: PathBuf,
     orders: Orders,
@@ -100,6 +104,7 @@ pub(super) fn spawn(
             mail,
             store: Arc::clone(common.store),
             registry: common.registry.map(Arc::clone),
+            links: common.links.map(Arc::clone),
             claims: common.claims.map(Arc::clone),
             journal_dir,
             orders: orders.clone(),
@@ -118,9 +123,10 @@ pub(super) fn spawn(
     Ok((threads, Starts { heirs, go }))
 }
 
-/// The shard's way to the fleet's registry.
-fn attach(registry: &DriverRegistry, index: u16, waker: Waker) -> RegistryHandle {
-    registry.attach(index, Box::new(move || waker.wake()))
+/// What other threads call when a shard is to look at its inbox.
+fn waking(waker: &Waker) -> Box<dyn Fn() + Send + Sync> {
+    let waker = waker.clone();
+    Box::new(move || waker.wake())
 }
 
 /// The life of a shard's thread.
@@ -153,10 +159,7 @@ fn shard_main(begin: Begin) {
     };
     let waker = ring.waker();
     let store_health = store.health();
-    let handle = {
-        let waker = waker.clone();
-        store.attach(index, Box::new(move || waker.wake()))
-    };
+    let handle = store.attach(index, waking(&waker));
     drop(store);
     let geometry = Geometry::new(config.journal_segment_bytes, crate::journal::COMMIT_BYTES_MAX)
         .expect("checked settings make a sound geometry");
@@ -177,11 +180,9 @@ fn shard_main(begin: Begin) {
         store_health,
         writer: Writer::new(owner, geometry),
         files: Housekeeper::new(begin.orders, begin.journal_dir, waker.clone()),
-        registry: begin.registry.map(|registry| attach(&registry, index, waker.clone())),
-        claims: begin.claims.map(|claims| {
-            let waker = waker.clone();
-            claims.attach(index, Box::new(move || waker.wake()))
-        }),
+        registry: begin.registry.map(|registry| registry.attach(index, waking(&waker))),
+        links: begin.links.map(|links| links.attach(index, waking(&waker))),
+        claims: begin.claims.map(|claims| claims.attach(index, waking(&waker))),
     });
     shard.inherit(begin.inheritance);
     while !shard.is_heir() {

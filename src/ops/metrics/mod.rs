@@ -14,7 +14,7 @@ pub use labels::{
     BadInput, CloseCause, ConnectionKind, Label, LwtKind, MemoryKind, MessageIn, MessageOut, OfferEvent, RequestEnd,
     StatusClass,
 };
-pub use table::{CassandraMetrics, Counters, Gauges, RegistryMetrics, ShardMetrics, StoreMetrics};
+pub use table::{CassandraMetrics, Counters, Gauges, LinksMetrics, RegistryMetrics, ShardMetrics, StoreMetrics};
 
 use super::health::{Health, Readiness};
 use super::process::ProcessStats;
@@ -28,6 +28,7 @@ pub struct Registry {
     shards: Box<[CachePadded<ShardMetrics>]>,
     store: Arc<StoreMetrics>,
     registry: CachePadded<RegistryMetrics>,
+    links: CachePadded<LinksMetrics>,
     cassandra: Arc<CassandraMetrics>,
 }
 
@@ -53,6 +54,7 @@ impl Registry {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             store,
             registry: CachePadded::default(),
+            links: CachePadded::default(),
             cassandra: Arc::default(),
         }
     }
@@ -60,6 +62,11 @@ impl Registry {
     /// The set of the fleet's registry; only its thread may write it.
     pub fn registry(&self) -> &RegistryMetrics {
         &self.registry
+    }
+
+    /// The set of the links between nodes; only their thread may write it.
+    pub fn links(&self) -> &LinksMetrics {
+        &self.links
     }
 
     /// Sums over all shards.
@@ -111,6 +118,7 @@ impl Registry {
         ShardMetrics::encode(&shards, &mut out);
         StoreMetrics::encode(&[&*self.store], &mut out);
         RegistryMetrics::encode(&[&*self.registry], &mut out);
+        LinksMetrics::encode(&[&*self.links], &mut out);
         CassandraMetrics::encode(&[&*self.cassandra], &mut out);
         if let Some(bytes) = super::heap::allocated_bytes() {
             let name = "dispatchd_allocated_bytes";

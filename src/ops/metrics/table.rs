@@ -112,6 +112,12 @@ metrics! {
             "Memory that the shards' tables and buffers take.";
         ring_slots: Gauge, "dispatchd_ring_slots",
             "Slots of the rings' tables of direct descriptors that hold a socket, looked at once a second.";
+        link_letters: Counter, "dispatchd_link_letters_total",
+            "Letters of other nodes read.";
+        link_bounces: Counter, "dispatchd_link_bounces_total",
+            "Letters to drivers that came back, as the driver had gone to another node.";
+        link_refused: Counter, "dispatchd_link_refused_total",
+            "Letters to other nodes that were not taken: too much waited.";
         timers_armed: Gauge, "dispatchd_timers_armed",
             "Timers armed.";
         timers_fired: Counter, "dispatchd_timers_fired_total",
@@ -238,6 +244,10 @@ metrics! {
             "Connects that got their session from the registry.";
         claims_unanswered: Counter, "dispatchd_registry_claims_unanswered_total",
             "Connects that were served without an answer of the registry that they had asked.";
+        lookups: Counter, "dispatchd_registry_lookups_total",
+            "Questions where a driver is that the registry answered.";
+        lookups_unanswered: Counter, "dispatchd_registry_lookups_unanswered_total",
+            "Questions where a driver is that the registry did not answer.";
         taken: Counter, "dispatchd_registry_taken_total",
             "Drivers taken from other nodes by a connect to this one.";
         refused: Counter, "dispatchd_registry_refused_total",
@@ -248,5 +258,31 @@ metrics! {
             "Connections to Redis lost or not made, and calls to a cluster that failed.";
         lag: Histogram, "dispatchd_registry_lag_seconds",
             "From the change of a driver to its entry written, of the oldest in each batch.";
+    }
+}
+
+metrics! {
+    /// What the thread of the links between nodes counts; nothing without links.
+    LinksMetrics {
+        up: Gauge, "dispatchd_links_up",
+            "Nodes to which this node's letters go out now.";
+        connects: Counter, "dispatchd_links_connects_total",
+            "Connections made to other nodes, the first to each among them.";
+        frames_sent: Counter, "dispatchd_links_letters_sent_total",
+            "Letters written to other nodes, those written again among them.";
+        frames_received: Counter, "dispatchd_links_letters_received_total",
+            "Letters taken from other nodes, each once.";
+        bytes_sent: Counter, "dispatchd_links_sent_bytes_total",
+            "Bytes written to other nodes.";
+        bytes_received: Counter, "dispatchd_links_received_bytes_total",
+            "Bytes read from other nodes.";
+        queue: Gauge, "dispatchd_links_queue_letters",
+            "Letters that wait for other nodes, counted once a second.";
+        lost: Counter, "dispatchd_links_lost_total",
+            "Letters given up, as a node was away for long.";
+        bad_frames: Counter, "dispatchd_links_bad_frames_total",
+            "Frames from other nodes that were none: damage, or another version.";
+        bad_connections: Counter, "dispatchd_links_broken_total",
+            "Connections from other nodes that were refused or ended other than by their end.";
     }
 }

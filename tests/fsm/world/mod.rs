@@ -100,6 +100,7 @@ impl World {
     pub fn call(&mut self) -> ReplyTo {
         self.calls += 1;
         ReplyTo {
+            node: 0,
             shard: 0,
             call: self.calls,
         }

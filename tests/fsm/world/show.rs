@@ -192,6 +192,7 @@ fn to_request(event: &RequestEvent) -> String {
         RequestEvent::Busy { .. } => "busy".to_owned(),
         RequestEvent::Unavailable { reason, .. } => format!("unavailable: {}", reason.as_str()),
         RequestEvent::TripMoved { what, .. } => format!("trip: {}", trip_move(*what)),
+        RequestEvent::DriverHere { held, answer, .. } => format!("driver here, holds {held:?}, said {answer:?}"),
         RequestEvent::Timer => "timer".to_owned(),
     }
 }

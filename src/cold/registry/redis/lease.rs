@@ -1,7 +1,7 @@
 //! Nodes: this one's lease, and who else is alive.
 //!
 //! `node:{node_id}` holds `boot` (a name of this process that no other has), `data` (of its data directory),
-//! `incarnation`, `address`, `started_at_ms`, `is_serving`, `drivers`, `requests_open`, `backlog` (drivers whose entry
+//! `incarnation`, `address`, `link_address`, `started_at_ms`, `is_serving`, `drivers`, `requests_open`, `backlog` (drivers whose entry
 //! waits to be written) and `lag_ms` (how long the last of them had waited). It ends by itself `fleet_redis_lease_ms` after
 //! it was renewed. Nothing that is promised rests on it: it says whom to count on, and keeps two processes from using
 //! one name.
@@ -60,6 +60,7 @@ pub(super) struct Sign {
     pub(super) data: String,
     pub(super) incarnation: u64,
     pub(super) address: CompactString,
+    pub(super) link_address: CompactString,
     pub(super) started_at_ms: UnixMs,
     pub(super) is_serving: bool,
     pub(super) drivers: u64,
@@ -104,6 +105,7 @@ pub(super) async fn renew(
         .arg(&sign.data);
     cmd.arg("incarnation").arg(sign.incarnation);
     cmd.arg("address").arg(sign.address.as_str());
+    cmd.arg("link_address").arg(sign.link_address.as_str());
     cmd.arg("started_at_ms").arg(sign.started_at_ms);
     cmd.arg("is_serving").arg(u8::from(sign.is_serving));
     cmd.arg("drivers").arg(sign.drivers);
@@ -187,6 +189,7 @@ pub(super) fn alive(nodes: &[NodeFields]) -> NodeList {
             .map(|node| NodeSeen {
                 node_id: node.node_id.as_str().into(),
                 address: node.text("address").into(),
+                link_address: node.text("link_address").into(),
                 drivers: node.number("drivers"),
                 is_serving: node.text("is_serving") == "1",
             })

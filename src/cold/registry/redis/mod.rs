@@ -3,6 +3,8 @@
 
 mod client;
 mod lease;
+mod lines;
+mod lookups;
 mod scripts;
 mod serve;
 pub mod status;

@@ -2,26 +2,27 @@
 //! server. A script is the only way to read, compare and write in one step.
 
 use super::client::Link;
-use crate::cold::registry::port::{Claim, Here, Line, What};
+use crate::cold::registry::port::{Claim, Found, Here, Line, Previous, What};
+use crate::fsm::ids::RequestId;
 use crate::wire::api;
+use compact_str::CompactString;
 use redis::{Cmd, RedisResult, Value};
 
-/// A connect. ARGV: node, proposed session, now, TTL. Gives the session and the node that had the driver, if another.
+/// A connect. ARGV: node, proposed session, now, TTL. Gives the session, the node that had the driver, and the request that
+/// bound it with the node that has that; what is not there is empty.
 /// Numbers of Lua are doubles: sessions stay below 2^53 until the year 2112 (see `shard/registry.rs`).
 const CLAIM: &str = r"
-local was = redis.call('HMGET', KEYS[1], 'node', 'session')
+local was = redis.call('HMGET', KEYS[1], 'node', 'session', 'request', 'owner')
 local session = tonumber(ARGV[2])
 local had = tonumber(was[2] or '0') or 0
 if had >= session then session = had + 1 end
 local text = string.format('%.0f', session)
 redis.call('HSET', KEYS[1], 'node', ARGV[1], 'session', text, 'last_seen', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-local from = was[1] or ''
-if from == ARGV[1] then from = '' end
-return {text, from}
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+return {text, was[1] or '', was[3] or '', was[4] or ''}
 ";
 
-/// A line. ARGV: node, session, TTL, state, trip, location, last seen. Gives 0 and the session of the other node that has
+/// A line. ARGV: node, session, TTL, state, trip, location, last seen, request, its node. Gives 0 and the session of the other node that has
 /// the driver, 1, or 2 and the node that had it under an older session.
 const WRITE: &str = r"
 local was = redis.call('HMGET', KEYS[1], 'node', 'session')
@@ -31,7 +32,7 @@ if is_other and had >= mine then return {'0', was[2]} end
 local session = ARGV[2]
 if had > mine then session = was[2] end
 redis.call('HSET', KEYS[1], 'node', ARGV[1], 'session', session, 'state', ARGV[4],
-  'current_trip_id', ARGV[5], 'location', ARGV[6], 'last_seen', ARGV[7])
+  'current_trip_id', ARGV[5], 'location', ARGV[6], 'last_seen', ARGV[7], 'request', ARGV[8], 'owner', ARGV[9])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 if is_other then return {'2', was[1]} end
 return {'1', ''}
@@ -106,7 +107,8 @@ impl Scripts {
         match &line.what {
             What::Here(here) => {
                 let mut cmd = Self::call(&self.write, key);
-                cmd.arg(node_id).arg(line.session).arg(ttl_ms);
+                let lasts_ms = here.at_hand.as_ref().map_or(0, |at_hand| at_hand.lasts_ms);
+                cmd.arg(node_id).arg(line.session).arg(ttl_ms + lasts_ms);
                 here_args(&mut cmd, here);
                 cmd
             }
@@ -137,23 +139,55 @@ fn here_args(cmd: &mut Cmd, here: &Here) {
         .arg(trip)
         .arg(location)
         .arg(here.last_seen_ms);
+    match &here.at_hand {
+        Some(at_hand) => cmd.arg(at_hand.request_id.as_str()).arg(at_hand.node_id.as_str()),
+        None => cmd.arg("").arg(""),
+    };
 }
 
 /// What became of a connect.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Claimed {
     pub(super) session: u64,
-    /// The other node that had the driver.
-    pub(super) from: Option<String>,
+    /// What was known of the driver, when anything was.
+    pub(super) previous: Option<Previous>,
 }
 
 /// The answer to a connect; `None` when it is none.
 pub(super) fn claimed(answer: &[String]) -> Option<Claimed> {
-    let [session, from] = answer else { return None };
+    let [session, from, request, owner] = answer else {
+        return None;
+    };
     Some(Claimed {
         session: session.parse().ok()?,
-        from: (!from.is_empty()).then(|| from.clone()),
+        previous: (!from.is_empty()).then(|| Previous {
+            node_id: from.as_str().into(),
+            at_hand: at_hand(request, owner),
+        }),
     })
+}
+
+/// The question where a driver is.
+pub(super) fn whereabouts(key: &str) -> Cmd {
+    let mut cmd = redis::cmd("HMGET");
+    cmd.arg(key).arg("node").arg("session").arg("request").arg("owner");
+    cmd
+}
+
+/// The answer to it; what cannot be read is not there.
+pub(super) fn found(answer: [Option<String>; 4]) -> Option<Found> {
+    let [node_id, session, request, owner] = answer;
+    Some(Found {
+        node_id: node_id?.into(),
+        session: session?.parse().ok()?,
+        at_hand: at_hand(&request.unwrap_or_default(), &owner.unwrap_or_default()),
+    })
+}
+
+/// A request and the node that has it, if there is one.
+fn at_hand(request: &str, owner: &str) -> Option<(RequestId, CompactString)> {
+    let request_id = RequestId::parse(request).ok()?;
+    (!owner.is_empty()).then(|| (request_id, owner.into()))
 }
 
 /// What became of a line.

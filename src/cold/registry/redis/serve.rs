@@ -2,12 +2,14 @@
 
 use super::client::{Link, describe, is_of_key};
 use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
+use super::lines::{write_piped, write_scattered};
+use super::lookups::{LOOKUPS_WINDOW, LookupDone};
 use super::scripts::{self, Claimed, Scripts, Written};
 use super::writer::{LeaseAtStart, Writer};
-use crate::cold::registry::port::{Batch, Claim, FromRegistry, Line, Reply};
+use crate::cold::registry::port::{Batch, Claim, FromRegistry, Previous, Reply};
 use crate::fsm::ids::{DriverId, home_shard};
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use redis::{RedisError, RedisResult};
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -36,15 +38,15 @@ impl Lost {
 }
 
 /// What calls need, without borrowing from anybody.
-struct Context {
-    link: Link,
-    scripts: Scripts,
-    keys: Keys,
-    node_id: String,
-    ttl_ms: u64,
+pub(super) struct Context {
+    pub(super) link: Link,
+    pub(super) scripts: Scripts,
+    pub(super) keys: Keys,
+    pub(super) node_id: String,
+    pub(super) ttl_ms: u64,
     lease_ms: u64,
-    timeout: Duration,
-    is_cluster: bool,
+    pub(super) timeout: Duration,
+    pub(super) is_cluster: bool,
 }
 
 /// A connect that was asked for.
@@ -78,9 +80,10 @@ type Calls<T> = FuturesUnordered<Pin<Box<dyn Future<Output = T>>>>;
 
 /// A connection in use.
 pub(super) struct Connection<'w> {
-    writer: &'w mut Writer,
-    cx: Arc<Context>,
+    pub(super) writer: &'w mut Writer,
+    pub(super) cx: Arc<Context>,
     claims: Calls<ClaimDone>,
+    pub(super) lookups: Calls<LookupDone>,
     batches: Calls<BatchDone>,
     signs: Calls<RedisResult<Heard>>,
     notices_sent: Calls<(String, RedisResult<()>)>,
@@ -124,6 +127,7 @@ impl<'w> Connection<'w> {
             writer,
             cx,
             claims: Calls::new(),
+            lookups: Calls::new(),
             batches: Calls::new(),
             signs: Calls::new(),
             notices_sent: Calls::new(),
@@ -151,6 +155,7 @@ impl<'w> Connection<'w> {
         while self.claims_open || self.batches_open || !self.batches.is_empty() {
             tokio::select! {
                 Some(done) = self.claims.next() => self.claimed(done)?,
+                Some(done) = self.lookups.next() => self.looked_up(done)?,
                 Some(done) = self.batches.next() => self.wrote(done)?,
                 Some(heard) = self.signs.next() => self.heard(heard)?,
                 Some((node_id, sent)) = self.notices_sent.next() => self.told(&node_id, sent)?,
@@ -166,6 +171,9 @@ impl<'w> Connection<'w> {
                         None => self.batches_open = false,
                     }
                 }
+                Some((reply, lookup)) = self.writer.lookups.recv(), if self.lookups.len() < LOOKUPS_WINDOW => {
+                    self.look_up(reply, lookup);
+                }
                 _ = self.tick.tick(), if self.signs.is_empty() => self.sign(),
                 _ = self.notice_tick.tick(), if !self.notices.is_empty() => self.tell(),
             }
@@ -176,12 +184,12 @@ impl<'w> Connection<'w> {
         Ok(())
     }
 
-    fn is_present(&self) -> bool {
+    pub(super) fn is_present(&self) -> bool {
         self.writer.shared.presence.generation() != 0
     }
 
     /// An error costs the connection, unless it is that of one key, or a cluster's, of which a part may well answer.
-    fn failed(&mut self, error: &RedisError, key: &str) -> Result<(), Lost> {
+    pub(super) fn failed(&mut self, error: &RedisError, key: &str) -> Result<(), Lost> {
         if is_of_key(error) {
             self.unusable(key);
             return Ok(());
@@ -232,10 +240,13 @@ impl<'w> Connection<'w> {
     fn claimed(&mut self, done: ClaimDone) -> Result<(), Lost> {
         let metrics = self.writer.shared.metrics();
         match done.result {
-            Ok(Claimed { session, from }) => {
+            Ok(Claimed { session, previous }) => {
                 metrics.claims.inc();
-                done.reply.give(session);
-                if let Some(from) = from {
+                let from = previous
+                    .as_ref()
+                    .map(|previous: &Previous| previous.node_id.to_string());
+                done.reply.give(session, previous);
+                if let Some(from) = from.filter(|from| *from != self.cx.node_id) {
                     self.notice(from, session, &done.driver_id);
                 }
                 Ok(())
@@ -433,6 +444,9 @@ impl<'w> Connection<'w> {
         self.writer.shared.metrics().nodes.set(nodes.nodes().len() as u64);
         self.writer.nodes = Arc::new(nodes);
         self.writer.shared.inboxes.show(&self.writer.nodes);
+        if let Some(on_nodes) = &self.writer.shared.around.on_nodes {
+            on_nodes(&self.writer.nodes);
+        }
     }
 
     /// Another node says that it has taken a driver: `session id`.
@@ -448,34 +462,6 @@ impl<'w> Connection<'w> {
         let moved = FromRegistry::Moved { driver_id, session };
         self.writer.shared.inboxes.send(home, moved);
     }
-}
-
-/// One pipeline, of which each line succeeds or fails by itself.
-async fn write_piped(cx: &Context, lines: &[Line]) -> RedisResult<Vec<RedisResult<Option<Written>>>> {
-    let mut pipe = redis::Pipeline::with_capacity(lines.len());
-    pipe.ignore_errors();
-    for line in lines {
-        let key = cx.keys.driver(line.driver_id.as_str());
-        pipe.add_command(cx.scripts.line(&key, &cx.node_id, line, cx.ttl_ms));
-    }
-    let answers: Vec<redis::Value> = cx.link.pipe(&pipe).await?;
-    let result = |answer| match answer {
-        redis::Value::ServerError(error) => Err(RedisError::from(error)),
-        answer => Ok(scripts::written(&answer)),
-    };
-    Ok(answers.into_iter().map(result).collect())
-}
-
-/// Each line by itself, to whichever master has it.
-async fn write_scattered(cx: &Context, lines: &[Line]) -> RedisResult<Vec<RedisResult<Option<Written>>>> {
-    let calls = lines.iter().map(|line| async {
-        let key = cx.keys.driver(line.driver_id.as_str());
-        let cmd = cx.scripts.line(&key, &cx.node_id, line, cx.ttl_ms);
-        let answer = cx.link.query::<redis::Value>(&cmd).await;
-        answer.map(|answer| scripts::written(&answer))
-    });
-    // In their order: the results are those of the lines.
-    Ok(stream::iter(calls).buffered(lines.len().max(1)).collect().await)
 }
 
 /// Renews the lease, and asks what there is to know.

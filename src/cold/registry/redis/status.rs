@@ -14,6 +14,8 @@ struct Row {
     /// `serving`, `draining`, or `lapsed` when its lease has ended.
     state: &'static str,
     address: String,
+    /// Where links of other nodes reach it; empty: it has none.
+    link_address: String,
     incarnation: u64,
     started_at_ms: u64,
     /// Its last sign of life, by its own clock.
@@ -37,6 +39,7 @@ impl Row {
             node_id: node.node_id.clone(),
             state,
             address: node.text("address").to_owned(),
+            link_address: node.text("link_address").to_owned(),
             incarnation: node.number("incarnation"),
             started_at_ms: node.number("started_at_ms"),
             seen_at_ms: node.seen_ms,
@@ -81,6 +84,7 @@ fn table(rows: &[Row]) -> Table {
         "NODE",
         "STATE",
         "ADDRESS",
+        "LINKS",
         "INCARNATION",
         "STARTED",
         "SEEN",
@@ -94,6 +98,7 @@ fn table(rows: &[Row]) -> Table {
             row.node_id.clone(),
             row.state.to_owned(),
             row.address.clone(),
+            row.link_address.clone(),
             row.incarnation.to_string(),
             time(row.started_at_ms),
             time(row.seen_at_ms),

@@ -6,7 +6,8 @@ use super::scripts::Scripts;
 use super::serve::{Connection, Lost};
 use crate::cold::registry::assign::NodeList;
 use crate::cold::registry::port::{
-    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, Presence, RegistryHandle, Reply, Waker,
+    BATCHES_MAX, Batch, CLAIMS_MAX, Claim, FromRegistry, Inbox, LOOKUPS_MAX, Lookup, LookupReply, OnNodes, Presence,
+    RegistryHandle, Reply, Waker,
 };
 use crate::config::Config;
 use crate::fsm::types::UnixMs;
@@ -41,6 +42,8 @@ pub struct Identity {
     pub data: String,
     /// Where other nodes and apps reach it.
     pub address: CompactString,
+    /// Where links of other nodes reach it; empty: it has none.
+    pub link_address: CompactString,
 }
 
 /// What the registry's thread sees of its node.
@@ -51,6 +54,8 @@ pub struct Surroundings {
     pub health: Arc<Health>,
     /// The node's clock, Unix milliseconds.
     pub now_ms: Box<dyn Fn() -> UnixMs + Send>,
+    /// Hears who is alive, when that has changed.
+    pub on_nodes: Option<OnNodes>,
 }
 
 /// What is known of this node's lease before it serves anybody.
@@ -74,6 +79,7 @@ pub struct DriverRegistry {
     presence: Arc<Presence>,
     claims: mpsc::Sender<(Reply, Claim)>,
     batches: mpsc::Sender<Batch>,
+    lookups: mpsc::Sender<(LookupReply, Lookup)>,
     inboxes: Arc<Inboxes>,
     lease: Mutex<std_mpsc::Receiver<LeaseAtStart>>,
     lease_word_max: Duration,
@@ -134,6 +140,7 @@ impl DriverRegistry {
         let shards = config.shard_count();
         let (claims, claims_taken) = mpsc::channel(CLAIMS_MAX);
         let (batches, batches_taken) = mpsc::channel(BATCHES_MAX);
+        let (lookups, lookups_taken) = mpsc::channel(LOOKUPS_MAX);
         let (say_lease, lease) = std_mpsc::channel();
         let presence = Arc::new(Presence::default());
         let inboxes = Arc::new(Inboxes(Mutex::new(Attached {
@@ -157,6 +164,7 @@ impl DriverRegistry {
             },
             claims: claims_taken,
             batches: batches_taken,
+            lookups: lookups_taken,
             say_lease: Some(say_lease),
             generation: 0,
             losses: Losses::default(),
@@ -171,6 +179,7 @@ impl DriverRegistry {
             presence,
             claims,
             batches,
+            lookups,
             inboxes,
             lease: Mutex::new(lease),
             lease_word_max,
@@ -187,6 +196,7 @@ impl DriverRegistry {
             waker,
             self.claims.clone(),
             self.batches.clone(),
+            self.lookups.clone(),
             Arc::clone(&self.presence),
         );
         self.inboxes.attach(shard, handle.inbox());
@@ -205,10 +215,11 @@ impl DriverRegistry {
         let Self {
             claims,
             batches,
+            lookups,
             thread,
             ..
         } = self;
-        drop((claims, batches));
+        drop((claims, batches, lookups));
         // A panic there has ended the process.
         drop(thread.join());
     }
@@ -221,6 +232,7 @@ fn sign(identity: &Identity, started_at_ms: UnixMs) -> Sign {
         data: identity.data.clone(),
         incarnation: identity.incarnation,
         address: identity.address.clone(),
+        link_address: identity.link_address.clone(),
         started_at_ms,
         is_serving: false,
         drivers: 0,
@@ -261,6 +273,7 @@ pub(super) struct Writer {
     pub(super) shared: Shared,
     pub(super) claims: mpsc::Receiver<(Reply, Claim)>,
     pub(super) batches: mpsc::Receiver<Batch>,
+    pub(super) lookups: mpsc::Receiver<(LookupReply, Lookup)>,
     say_lease: Option<std_mpsc::Sender<LeaseAtStart>>,
     pub(super) generation: u64,
     pub(super) losses: Losses,
@@ -313,6 +326,7 @@ impl Writer {
                 // Dropped: that is the answer.
                 claim = self.claims.recv() => drop(claim?),
                 batch = self.batches.recv() => drop(batch?),
+                lookup = self.lookups.recv() => drop(lookup?),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::demo::audit::{Verdict, judge};
 use crate::demo::messages::{AuditEvent, AuditView, EventLine, Id, OfferAnswer, RequestView};
-use crate::demo::observe::{ClassRound, Evidence, FinalView, Observation, OnApi, OnSocket, Outcome, Seen};
+use crate::demo::observe::{Allowance, ClassRound, Evidence, FinalView, Observation, OnApi, OnSocket, Outcome, Seen};
 use serde_json::json;
 use std::time::Duration;
 
@@ -199,6 +199,8 @@ pub struct Run {
     pub round: ClassRound,
     /// A second request's end, if any.
     pub other: Option<(Id, FinalView)>,
+    /// What several nodes are allowed.
+    pub fleet: Option<Allowance>,
 }
 
 pub fn good() -> Run {
@@ -228,6 +230,7 @@ pub fn good() -> Run {
             served: vec![id("p1"), id("p2"), id("s"), id("e")],
         },
         other: None,
+        fleet: None,
     }
 }
 
@@ -253,6 +256,7 @@ impl Run {
             finals: [(Id::from("r"), last)].into_iter().chain(self.other).collect(),
             events_again: self.stream,
             class_rounds: vec![self.round],
+            fleet: self.fleet,
         };
         judge(&evidence)
     }

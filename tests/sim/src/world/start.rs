@@ -223,6 +223,7 @@ impl Host for SimHost<'_, '_> {
                     incarnation,
                 },
                 registry: None,
+                links: None,
                 claims: None,
             });
             shard.inherit(inheritance);

@@ -1,0 +1,257 @@
+//! A connection that another node made: letters in, acknowledgements out.
+
+use super::{Core, GREETING_MAX};
+use crate::cold::links::port::{FromLinks, INBOX_LETTERS_MAX, Inbox, SILENCE_MAX};
+use crate::fsm::request::ReplyTo;
+use crate::wire::link::{LINK_VERSION, LinkError, LinkFrame, LinkLetter, decode, encode};
+use compact_str::CompactString;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A sender that says nothing for so long is dead: it asks more often.
+const SENDER_SILENCE_MAX: Duration = Duration::from_millis(4 * SILENCE_MAX.as_millis() as u64);
+/// Room for what is read at once.
+const READ_BYTES: usize = 64 << 10;
+/// How long to wait for a shard that does not take its letters.
+const INBOX_PAUSE: Duration = Duration::from_millis(1);
+
+/// What has come from a node, over all its connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Received {
+    incarnation: u64,
+    /// The last letter of that life.
+    seq: u64,
+    /// The connection that counts: a newer one ends the others.
+    connection: u64,
+}
+
+/// A connection after its greeting.
+struct Served {
+    core: Arc<Core>,
+    stream: TcpStream,
+    input: Vec<u8>,
+    from: u16,
+    name: CompactString,
+    /// See [`Received::connection`].
+    connection: u64,
+}
+
+pub(super) async fn serve(core: Arc<Core>, stream: TcpStream, from: SocketAddr) {
+    let mut input = Vec::with_capacity(READ_BYTES);
+    let greeted = timeout(GREETING_MAX, greeted(&core, stream, &mut input)).await;
+    let ended = match greeted {
+        Ok(Ok((stream, from, name, connection))) => {
+            let served = Served {
+                core: Arc::clone(&core),
+                stream,
+                input,
+                from,
+                name,
+                connection,
+            };
+            served.run().await
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other("no greeting in time")),
+    };
+    if let Err(error) = ended {
+        core.metrics().bad_connections.inc();
+        tracing::debug!(%from, %error, "links: a connection ended");
+    }
+}
+
+/// Reads the greeting and answers it.
+async fn greeted(
+    core: &Core,
+    mut stream: TcpStream,
+    input: &mut Vec<u8>,
+) -> io::Result<(TcpStream, u16, CompactString, u64)> {
+    stream.set_nodelay(true)?;
+    let frame = loop {
+        match next(input) {
+            Ok(Some(frame)) => break frame,
+            Ok(None) => {}
+            Err(LinkError::Version(version)) => {
+                let why = format!("this node speaks version {LINK_VERSION} of the links, not {version}");
+                return refuse(&mut stream, why).await;
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        if stream.read_buf(input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    };
+    let LinkFrame::Hello {
+        fleet,
+        node_id,
+        incarnation,
+        to,
+        first,
+    } = frame
+    else {
+        return Err(io::Error::other("no greeting"));
+    };
+    let config = &core.config;
+    if fleet != config.fleet {
+        return refuse(
+            &mut stream,
+            format!("this node is of the fleet '{}', not '{fleet}'", config.fleet),
+        )
+        .await;
+    }
+    if to != config.node_id || node_id == config.node_id {
+        return refuse(&mut stream, format!("this is {}", config.node_id)).await;
+    }
+    let Some(from) = core.peers.number_of(&node_id) else {
+        return refuse(&mut stream, "there are too many nodes".to_owned()).await;
+    };
+    let Some(received) = begin(core, &node_id, incarnation, first) else {
+        return refuse(&mut stream, format!("a later process is {node_id}")).await;
+    };
+    let welcome = LinkFrame::Welcome {
+        incarnation: config.incarnation,
+        received: received.seq,
+    };
+    say(&mut stream, &welcome).await?;
+    Ok((stream, from, node_id, received.connection))
+}
+
+/// A new connection of a node counts from now; `None`: it is that of a process that has a successor.
+fn begin(core: &Core, node_id: &CompactString, incarnation: u64, first: u64) -> Option<Received> {
+    let mut all = core.received.lock().unwrap_or_else(PoisonError::into_inner);
+    let received = all.entry(node_id.clone()).or_default();
+    if incarnation < received.incarnation {
+        return None;
+    }
+    if incarnation > received.incarnation {
+        received.incarnation = incarnation;
+        received.seq = 0;
+    }
+    received.connection += 1;
+    // What it no longer has will not come.
+    received.seq = received.seq.max(first.saturating_sub(1));
+    Some(*received)
+}
+
+async fn refuse<T>(stream: &mut TcpStream, why: String) -> io::Result<T> {
+    let refused = LinkFrame::Refused {
+        why: why.as_str().into(),
+    };
+    say(stream, &refused).await?;
+    tracing::warn!(why, "links: a node was refused");
+    Err(io::Error::other(why))
+}
+
+async fn say(stream: &mut TcpStream, frame: &LinkFrame) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    encode(frame, &mut bytes).map_err(io::Error::other)?;
+    stream.write_all(&bytes).await
+}
+
+/// The next whole frame of what was read.
+fn next(input: &mut Vec<u8>) -> Result<Option<LinkFrame>, LinkError> {
+    let Some((frame, len)) = decode(input)? else {
+        return Ok(None);
+    };
+    input.drain(..len);
+    Ok(Some(frame))
+}
+
+impl Served {
+    async fn run(mut self) -> io::Result<()> {
+        loop {
+            if self.take_frames().await? {
+                let received = self.received();
+                let acked = timeout(SENDER_SILENCE_MAX, say(&mut self.stream, &LinkFrame::Ack { received })).await;
+                acked.map_err(io::Error::other)??;
+            }
+            let read = timeout(SENDER_SILENCE_MAX, self.stream.read_buf(&mut self.input)).await;
+            let count = read.map_err(|_| io::Error::other("it says nothing"))??;
+            if count == 0 {
+                return Ok(());
+            }
+            self.core.metrics().bytes_received.add(count as u64);
+        }
+    }
+
+    fn received(&self) -> u64 {
+        let all = self.core.received.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&self.name).map_or(0, |received| received.seq)
+    }
+
+    /// Acts on every whole frame; says whether there was one.
+    async fn take_frames(&mut self) -> io::Result<bool> {
+        let mut has_any = false;
+        let mut at = 0;
+        loop {
+            let decoded = decode(&self.input[at..]).inspect_err(|_| self.core.metrics().bad_frames.inc());
+            let Some((frame, len)) = decoded.map_err(io::Error::other)? else {
+                break;
+            };
+            at += len;
+            has_any = true;
+            match frame {
+                LinkFrame::Ping => {}
+                LinkFrame::Letter { seq, letter } => self.letter(seq, letter).await?,
+                LinkFrame::Hello { .. }
+                | LinkFrame::Welcome { .. }
+                | LinkFrame::Refused { .. }
+                | LinkFrame::Ack { .. } => return Err(io::Error::other("a frame that does not belong here")),
+            }
+        }
+        self.input.drain(..at);
+        Ok(has_any)
+    }
+
+    async fn letter(&mut self, seq: u64, letter: LinkLetter) -> io::Result<()> {
+        let home = self.core.home_of(&letter);
+        let inbox = home.and_then(|home| self.core.inbox_of(home));
+        if let Some(inbox) = &inbox {
+            while inbox.len() > INBOX_LETTERS_MAX {
+                tokio::time::sleep(INBOX_PAUSE).await;
+            }
+        }
+        if self.counts(seq)? {
+            self.core.metrics().frames_received.inc();
+            self.deliver(inbox.as_deref(), letter);
+        }
+        Ok(())
+    }
+
+    /// Whether a letter is new. From here to its delivery nothing is awaited: it is given once, in order.
+    fn counts(&self, seq: u64) -> io::Result<bool> {
+        let mut all = self.core.received.lock().unwrap_or_else(PoisonError::into_inner);
+        let received = all.get_mut(&self.name).expect("it was greeted");
+        if received.connection != self.connection {
+            return Err(io::Error::other("a newer connection of that node is there"));
+        }
+        let next = received.seq.saturating_add(1);
+        if seq > next {
+            return Err(io::Error::other("letters are missing"));
+        }
+        let is_new = seq == next && seq > received.seq;
+        received.seq = received.seq.max(seq);
+        Ok(is_new)
+    }
+
+    fn deliver(&self, inbox: Option<&Inbox>, mut letter: LinkLetter) {
+        if let Some(reply) = letter.replies_mut() {
+            // As the sender numbers nodes: 0 is the sender, another number means this node.
+            let node = if reply.node == 0 { self.from } else { 0 };
+            *reply = ReplyTo { node, ..*reply };
+        }
+        let Some(inbox) = inbox else {
+            tracing::warn!(node = %self.name, ?letter, "links: a letter for nobody");
+            return;
+        };
+        inbox.send(FromLinks::Letter {
+            from: self.from,
+            letter: Box::new(letter),
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! What a driver is bound to from elsewhere: from before a restart, or from the node that had it before. And what becomes
+//! of that when the driver goes to another node, or when its request's node was away.
+
+use super::{Bound, Driver, DriverEffect, Held, ToSocket, without_offer};
+use crate::fsm::fold::{Outcome, TripPhase};
+use crate::fsm::ids::{RequestId, TripId};
+use crate::fsm::request::{Answer, RequestEvent};
+use crate::fsm::types::{RefuseReason, RevokeReason};
+
+impl Driver {
+    /// The driver has this trip: after a restart, or when it has come from another node. No history of a sound node has two;
+    /// should a directory hold them all the same, the one with somebody on board stands, else the one that was heard of
+    /// first. The other stays with its request: it can be ended there, by the driver too, and binds nobody.
+    pub(super) fn rebound(
+        &mut self,
+        request_id: &RequestId,
+        attempt: u32,
+        trip_id: TripId,
+        phase: TripPhase,
+        effects: &mut Vec<DriverEffect>,
+    ) {
+        let on_trip = phase == TripPhase::OnTrip;
+        if let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id) {
+            bound.on_trip = on_trip;
+            return self.tell_state(false, effects);
+        }
+        let is_connected = self.session != 0;
+        if (self.bound.as_ref()).is_some_and(|other| other.on_trip || !on_trip || is_connected) {
+            return;
+        }
+        self.bound = Some(Box::new(Bound {
+            request_id: request_id.clone(),
+            trip_id: trip_id.clone(),
+            on_trip,
+        }));
+        let offer = self.held.take();
+        if is_connected {
+            let confirmed = ToSocket::Confirmed {
+                request_id: request_id.clone(),
+                attempt,
+                trip_id,
+            };
+            self.send(confirmed, effects);
+            self.tell_state(false, effects);
+        } else {
+            self.told = self.state();
+        }
+        // An offer that was about to be refused, when no journal said so yet; or that was made where nobody knew of the trip.
+        if let (Some(offer), Some(reason)) = (offer.filter(|offer| offer.request_id != *request_id), self.refusal()) {
+            self.take_back(*offer, reason, effects);
+        }
+        if let Some(reason) = self.refusal() {
+            self.refuse_queue(reason, effects);
+        }
+    }
+
+    /// An offer from before the restart waits for the reconnect. Of several, the driver held one: the others were
+    /// about to be refused, and no journal says so. It is not one of them that reached the socket. One that comes after a
+    /// driver who is connected already is shown, unless there is another.
+    pub(super) fn resumed(&mut self, offer: Held, effects: &mut Vec<DriverEffect>) {
+        let is_own = |held: &Held| held.request_id == offer.request_id && held.attempt == 0;
+        if self.held.as_deref().is_some_and(is_own) {
+            self.held = None;
+        }
+        let is_taken = self.session != 0 || !offer.delivered;
+        let refusal = match (&self.bound, &self.held) {
+            (Some(_), _) => self.refusal(),
+            (None, Some(_)) if is_taken => Some(RefuseReason::Offered),
+            (None, None) if !offer.delivered && self.off_shift_since_ms != 0 => Some(RefuseReason::Offline),
+            (None, _) => None,
+        };
+        if let Some(reason) = refusal {
+            return self.refuse(offer, reason, effects);
+        }
+        if let Some(other) = self.held.replace(Box::new(offer)) {
+            self.refuse(*other, RefuseReason::Offered, effects);
+        }
+        if let Some(held) = self.held.as_mut().filter(|_| self.session != 0) {
+            held.delivered = false;
+        }
+        self.send_offer(effects);
+        // Gone off shift with the offer in hand, when no journal said so yet.
+        self.decline_off_shift(effects);
+    }
+
+    /// Gives an offer back that the driver may have seen.
+    fn take_back(&mut self, offer: Held, reason: RefuseReason, effects: &mut Vec<DriverEffect>) {
+        if offer.attempt == 0 {
+            return;
+        }
+        let revoked = ToSocket::Revoked {
+            request_id: offer.request_id.clone(),
+            attempt: offer.attempt,
+            reason: RevokeReason::Superseded,
+        };
+        self.send(revoked, effects);
+        self.refuse(offer, reason, effects);
+    }
+
+    /// Another node has the driver. What binds it stays with its request, which tells the other node; who waits for the
+    /// driver asks there.
+    pub(super) fn moved(&mut self, effects: &mut Vec<DriverEffect>) {
+        self.session = 0;
+        self.present = false;
+        let mut queue = self.queue.take();
+        while let Some((_, waiter)) = queue.as_mut().and_then(|queue| queue.pop()) {
+            let event = RequestEvent::Busy {
+                driver_id: self.id.clone(),
+                ask: waiter.ask,
+            };
+            effects.push(DriverEffect::Request {
+                request_id: waiter.request_id,
+                event,
+            });
+        }
+        self.ask_request(None, None, effects);
+        self.held = None;
+        self.bound = None;
+        self.told = without_offer(self.state());
+        effects.push(DriverEffect::Arm { at_ms: None });
+        self.go(effects);
+    }
+
+    /// Words may have been lost: the request is asked how it stands, and told what the driver has said of its offer.
+    pub(super) fn doubt(&self, effects: &mut Vec<DriverEffect>) {
+        let held = self.held.as_ref().filter(|held| held.attempt > 0);
+        self.ask_request(
+            held.map(|held| held.attempt),
+            held.and_then(|held| held.answer),
+            effects,
+        );
+    }
+
+    /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver that takes it, it
+    /// can only have ended: the driver is free. With one, the request alone knows.
+    pub(super) fn overdue(&mut self, effects: &mut Vec<DriverEffect>) {
+        let Some(held) = &self.held else { return };
+        if held.answer == Some(Answer::AcceptHeld) {
+            return;
+        }
+        let (request_id, attempt) = (held.request_id.clone(), held.attempt);
+        if attempt == 0 {
+            self.release(&request_id, effects);
+        } else {
+            self.outcome(request_id, attempt, Outcome::TimedOut, None, false, effects);
+        }
+    }
+
+    fn ask_request(&self, held: Option<u32>, answer: Option<Answer>, effects: &mut Vec<DriverEffect>) {
+        if let Some(request_id) = self.at_hand().cloned() {
+            let driver_id = self.id.clone();
+            let event = RequestEvent::DriverHere {
+                driver_id,
+                held,
+                answer,
+            };
+            effects.push(DriverEffect::Request { request_id, event });
+        }
+    }
+}

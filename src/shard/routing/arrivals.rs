@@ -1,0 +1,349 @@
+//! The connect of a driver who may come from another node. What it is bound to is asked for before its `WELCOME`, which shows
+//! it; for a moment, since the driver waits.
+
+use super::here;
+use crate::cold::registry::Previous;
+use crate::fsm::ids::{DriverId, RequestId};
+use crate::fsm::request::{Resumed, ToDriver};
+use crate::net::ConnId;
+use crate::shard::connections::Conn;
+use crate::shard::{Letter, Platform, Shard, home_of_request};
+use crate::wire::link::LinkLetter;
+use compact_str::CompactString;
+
+/// Longest wait of a `WELCOME` for what binds its driver.
+const WELCOME_MAX_MS: u64 = 300;
+/// How long after it a driver may speak of a request of which nobody here knows yet.
+const LATE_MAX_MS: u64 = 10_000;
+
+/// A driver who is about to be here.
+#[derive(Default)]
+pub(super) struct Arriving {
+    /// Connects whose session the registry has not said yet.
+    claims: u32,
+    /// Connects that have theirs.
+    waiting: Vec<Waiting>,
+    /// What requests said meanwhile, in order.
+    letters: Vec<Said>,
+}
+
+/// A connect that waits for what bound its driver.
+struct Waiting {
+    conn: ConnId,
+    session: u64,
+    /// The node that had the driver says what bound it there.
+    awaits_left: bool,
+    /// This request says how it stands.
+    awaits_request: Option<RequestId>,
+    until_ms: u64,
+}
+
+impl Waiting {
+    fn is_over(&self) -> bool {
+        !self.awaits_left && self.awaits_request.is_none()
+    }
+}
+
+/// A driver who got its `WELCOME` before all was said that may bind it.
+pub(super) struct Late {
+    session: u64,
+    until_ms: u64,
+    /// What it said of requests that are not known here.
+    words: Vec<Letter>,
+}
+
+/// What a request said, and the number of its node.
+struct Said {
+    peer: u16,
+    request_id: RequestId,
+    message: ToDriver,
+}
+
+impl Said {
+    /// Whether it is what a `WELCOME` shows.
+    fn binds(&self) -> bool {
+        match &self.message {
+            ToDriver::Bound { .. } => true,
+            ToDriver::Offer { resumed, .. } => *resumed != Resumed::No,
+            _ => false,
+        }
+    }
+}
+
+impl<P: Platform> Shard<P> {
+    pub(super) fn is_arriving(&self, driver_id: &DriverId) -> bool {
+        (self.routing.as_ref()).is_some_and(|routing| routing.arriving.contains_key(driver_id))
+    }
+
+    /// The registry is asked for the session of a connect.
+    pub(in crate::shard) fn arrival_begins(&mut self, driver_id: &DriverId) {
+        if let Some(routing) = &mut self.routing {
+            routing.arriving.entry(driver_id.clone()).or_default().claims += 1;
+        }
+    }
+
+    /// The registry has answered. True: the connect waits for what a request has to say, and is seated later.
+    pub(in crate::shard) fn arrival_waits(
+        &mut self,
+        conn: ConnId,
+        driver_id: &DriverId,
+        session: u64,
+        previous: Option<Box<Previous>>,
+    ) -> bool {
+        let (node_id, at_hand) = match previous.map(|previous| *previous) {
+            Some(Previous { node_id, at_hand }) => (Some(node_id), at_hand),
+            None => (None, None),
+        };
+        let Some(routing) = &mut self.routing else {
+            return false;
+        };
+        let mut awaits_left = false;
+        let peer = node_id.and_then(|node_id| routing.links.peers().number_of(&node_id));
+        if let Some(peer) = peer.filter(|peer| *peer != 0) {
+            let is_up = routing.links.peers().is_up(peer);
+            let driver_id = driver_id.clone();
+            // If it is not taken, that node is told by the registry.
+            awaits_left = self.send_far(peer, LinkLetter::Moved { driver_id, session }).is_ok() && is_up;
+        }
+        // What is remembered here is newer than what the registry has.
+        let own = self.config.node_id.clone();
+        let given = self.given_to(driver_id).map(|request_id| (request_id, own));
+        let at_hand = given.or(at_hand);
+        let known = self.drivers.find(driver_id);
+        let known = known.and_then(|key| self.drivers.slab[key as usize].driver.at_hand().cloned());
+        let unknown = at_hand.filter(|(request_id, _)| known.as_ref() != Some(request_id));
+        let is_unknown = unknown.is_some();
+        let asked = unknown.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
+        let is_cut = (peer.is_some_and(|peer| peer != 0) && !awaits_left) || (is_unknown && asked.is_none());
+        if is_cut {
+            self.note_late(driver_id, session);
+        }
+        let waiting = Waiting {
+            conn,
+            session,
+            awaits_left,
+            awaits_request: asked.map(|(request_id, _)| request_id),
+            until_ms: self.now_ms + WELCOME_MAX_MS,
+        };
+        let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
+        let Some(arriving) = arriving.filter(|_| !waiting.is_over()) else {
+            return false;
+        };
+        arriving.claims -= 1;
+        let until_ms = waiting.until_ms;
+        arriving.waiting.push(waiting);
+        self.wake_at(until_ms);
+        true
+    }
+
+    /// The node that had the driver says what bound it there.
+    pub(super) fn arrival_left(
+        &mut self,
+        driver_id: &DriverId,
+        session: u64,
+        bound: Option<(RequestId, CompactString)>,
+        off_shift_since_ms: u64,
+    ) {
+        let is_said = |arriving: &Arriving, request_id: &RequestId| {
+            let is_asked = |waiting: &Waiting| waiting.awaits_request.as_ref() == Some(request_id);
+            arriving.letters.iter().any(|said| said.request_id == *request_id) || arriving.waiting.iter().any(is_asked)
+        };
+        let arriving = (self.routing.as_ref()).and_then(|routing| routing.arriving.get(driver_id));
+        let Some(arriving) = arriving.filter(|arriving| arriving.waiting.iter().any(|one| one.session == session))
+        else {
+            return self.left_late(driver_id, session, bound);
+        };
+        let unasked = bound.filter(|(request_id, _)| !is_said(arriving, request_id));
+        self.learn_off_shift(driver_id, off_shift_since_ms);
+        let asked = unasked.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
+        let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
+        let Some(waiting) =
+            arriving.and_then(|arriving| arriving.waiting.iter_mut().find(|one| one.session == session))
+        else {
+            return;
+        };
+        waiting.awaits_left = false;
+        if let Some((request_id, _)) = asked {
+            waiting.awaits_request = Some(request_id);
+        }
+        if waiting.is_over() {
+            self.welcome(driver_id);
+        }
+    }
+
+    /// Asks a request how it stands with a driver who has come here; false: nobody answers soon.
+    fn ask_owner(&mut self, driver_id: &DriverId, session: u64, request_id: &RequestId, owner: &str) -> bool {
+        let (driver_id, request_id) = (driver_id.clone(), request_id.clone());
+        let peers = self.routing.as_ref().map(|routing| routing.links.peers());
+        let Some(peer) = peers.and_then(|peers| peers.number_of(owner)) else {
+            return false;
+        };
+        if peer == 0 {
+            self.post_to_request(request_id, here(&driver_id, None));
+            return true;
+        }
+        let is_up = peers.is_some_and(|peers| peers.is_up(peer));
+        let letter = LinkLetter::DriverHere {
+            driver_id,
+            session,
+            request_id,
+        };
+        self.send_far(peer, letter).is_ok() && is_up
+    }
+
+    /// A request speaks to a driver who is about to be here.
+    pub(super) fn tell_arriving(&mut self, peer: u16, driver_id: &DriverId, request_id: RequestId, message: ToDriver) {
+        let Some(arriving) = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id)) else {
+            return;
+        };
+        let mut is_over = false;
+        for waiting in &mut arriving.waiting {
+            waiting.awaits_request.take_if(|awaited| *awaited == request_id);
+            is_over |= waiting.is_over();
+        }
+        arriving.letters.push(Said {
+            peer,
+            request_id,
+            message,
+        });
+        if is_over {
+            self.welcome(driver_id);
+        }
+    }
+
+    /// Seats whoever waits: what binds the driver first, so that its `WELCOME` shows it.
+    fn welcome(&mut self, driver_id: &DriverId) {
+        let Some(arriving) = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id)) else {
+            return;
+        };
+        let mut waiting = std::mem::take(&mut arriving.waiting);
+        let binding: Vec<Said> = arriving.letters.extract_if(.., |said| said.binds()).collect();
+        for Said {
+            peer,
+            request_id,
+            message,
+        } in binding
+        {
+            self.tell_driver_here(peer, driver_id, request_id, message, None);
+        }
+        waiting.sort_by_key(|waiting| waiting.session);
+        for waiting in waiting {
+            if !waiting.is_over() {
+                self.note_late(driver_id, waiting.session);
+            }
+            let Waiting { conn, session, .. } = waiting;
+            match self.connections.take(conn) {
+                Conn::Claiming(claiming) if claiming.id == conn => self.seat(conn, claiming.handshake, Some(session)),
+                // The socket is gone.
+                other => self.connections.set(conn, other),
+            }
+        }
+        self.arrival_settles(driver_id);
+    }
+
+    /// A connect gets its seat before all is known that may bind its driver.
+    fn note_late(&mut self, driver_id: &DriverId, session: u64) {
+        let until_ms = self.now_ms + LATE_MAX_MS;
+        if let Some(routing) = &mut self.routing {
+            let late = Late {
+                session,
+                until_ms,
+                words: Vec::new(),
+            };
+            routing.late.insert(driver_id.clone(), late);
+            routing.sweep_at_ms = 0;
+        }
+    }
+
+    /// What bound a driver at its last node is said when the driver has its seat.
+    fn left_late(&mut self, driver_id: &DriverId, session: u64, bound: Option<(RequestId, CompactString)>) {
+        let late = self.routing.as_ref().and_then(|routing| routing.late.get(driver_id));
+        if let (Some(_), Some((request_id, owner))) = (late.filter(|late| late.session == session), bound) {
+            self.ask_owner(driver_id, session, &request_id, &owner);
+        }
+    }
+
+    /// A driver here speaks of a request of which nobody knows: when it came just now, that may be said soon. Gives the
+    /// words back if not.
+    pub(super) fn keep_late_words(&mut self, driver_id: &DriverId, words: Letter) -> Option<Letter> {
+        match self
+            .routing
+            .as_mut()
+            .and_then(|routing| routing.late.get_mut(driver_id))
+        {
+            Some(late) => {
+                late.words.push(words);
+                None
+            }
+            None => Some(words),
+        }
+    }
+
+    /// Something was said to a driver: what it said itself may be understood now.
+    pub(super) fn say_late_words(&mut self, driver_id: &DriverId) {
+        let late = self
+            .routing
+            .as_mut()
+            .and_then(|routing| routing.late.get_mut(driver_id));
+        for words in late.map(|late| std::mem::take(&mut late.words)).unwrap_or_default() {
+            if let Letter::Request { request_id, .. } = &words {
+                self.post(home_of_request(request_id, self.shards), words);
+            }
+        }
+    }
+
+    /// What was not said by now is not.
+    pub(super) fn give_up_late(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(routing) = &mut self.routing else { return };
+        let over: Vec<Late> = (routing.late.extract_if(|_, late| late.until_ms <= now_ms))
+            .map(|(_, late)| late)
+            .collect();
+        for words in over.into_iter().flat_map(|late| late.words) {
+            if let Letter::Request { request_id, .. } = &words {
+                self.post(home_of_request(request_id, self.shards), words);
+            }
+        }
+    }
+
+    /// A connect has its seat, or is gone.
+    pub(in crate::shard) fn arrival_ends(&mut self, driver_id: &DriverId) {
+        let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
+        if let Some(arriving) = arriving {
+            arriving.claims -= 1;
+            self.arrival_settles(driver_id);
+        }
+    }
+
+    /// When nobody is on the way any more, the driver hears what was said meanwhile.
+    fn arrival_settles(&mut self, driver_id: &DriverId) {
+        let Some(routing) = &mut self.routing else { return };
+        let is_over = |arriving: &Arriving| arriving.claims == 0 && arriving.waiting.is_empty();
+        if !routing.arriving.get(driver_id).is_some_and(is_over) {
+            return;
+        }
+        let letters = routing.arriving.remove(driver_id).map(|arriving| arriving.letters);
+        for Said {
+            peer,
+            request_id,
+            message,
+        } in letters.unwrap_or_default()
+        {
+            self.tell_driver_here(peer, driver_id, request_id, message, None);
+        }
+    }
+
+    /// Seats those who have waited long enough.
+    pub(super) fn welcome_overdue(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(routing) = &self.routing else { return };
+        let is_due = |arriving: &Arriving| arriving.waiting.iter().any(|waiting| waiting.until_ms <= now_ms);
+        let due: Vec<DriverId> = (routing.arriving.iter())
+            .filter(|(_, arriving)| is_due(arriving))
+            .map(|(driver_id, _)| driver_id.clone())
+            .collect();
+        for driver_id in due {
+            self.welcome(&driver_id);
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! At a driver's home: what requests of other nodes say to drivers here, what comes back, and drivers who leave.
+
+use super::tables::Place;
+use super::{ASK_MAX_MS, Far, OVERDUE_ASK_MS, OVERDUE_END_MS, SEEK_MAX_MS, SEEK_SOON_MS, Sought, here};
+use crate::fsm::driver::DriverEvent;
+use crate::fsm::ids::{DriverId, RequestId, TripId};
+use crate::fsm::request::{Answer, Asker, RequestEvent, ToDriver};
+use crate::fsm::types::RefuseReason;
+use crate::shard::latency::Begun;
+use crate::shard::{Letter, Platform, Shard, home_of_request};
+use crate::wire::link::LinkLetter;
+
+impl<P: Platform> Shard<P> {
+    /// A request, of the node with this number (0: this one), speaks to a driver here.
+    pub(super) fn tell_driver_here(
+        &mut self,
+        peer: u16,
+        driver_id: &DriverId,
+        request_id: RequestId,
+        message: ToDriver,
+        begun: Option<Begun>,
+    ) {
+        let spoke = self.routing.is_some().then(|| request_id.clone());
+        self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, begun);
+        if let Some(request_id) = spoke {
+            self.note_far(peer, driver_id, &request_id);
+            self.say_late_words(driver_id);
+        }
+    }
+
+    /// A driver speaks of its trip: its request's home here may have forgotten which node has that.
+    pub(in crate::shard) fn say_owner(&mut self, home: u16, key: u32, trip_id: &TripId) {
+        let far = self.routing.as_ref().and_then(|routing| routing.far.get(&key).copied());
+        let driver = &self.drivers.slab[key as usize].driver;
+        if let (Some(Far { peer, .. }), Some(request_id)) = (far, driver.at_hand().cloned())
+            && driver.trip_id() == Some(trip_id)
+        {
+            let trip_id = Some(trip_id.clone());
+            self.post(
+                home,
+                Letter::Owned {
+                    request_id,
+                    trip_id,
+                    peer,
+                },
+            );
+        }
+    }
+
+    /// Remembers which node has the request that binds a driver.
+    fn note_far(&mut self, peer: u16, driver_id: &DriverId, request_id: &RequestId) {
+        let (Some(key), Some(routing)) = (self.drivers.find(driver_id), &mut self.routing) else {
+            return;
+        };
+        match self.drivers.slab[key as usize].driver.at_hand() {
+            None => drop(routing.far.remove(&key)),
+            Some(at_hand) if at_hand != request_id => {}
+            Some(_) => {
+                let known = match peer {
+                    0 => routing.far.remove(&key),
+                    _ => routing.far.insert(key, Far { peer, asked_ms: 0 }),
+                };
+                if known.is_some_and(|known| known.peer != peer) {
+                    // Another node has taken the request over: it may not know what the driver has said.
+                    self.step_driver(key, DriverEvent::Doubt);
+                }
+            }
+        }
+    }
+
+    /// A request of another node speaks to a driver that is here, as that node believes.
+    pub(super) fn far_to_driver(
+        &mut self,
+        from: u16,
+        driver_id: DriverId,
+        session: u64,
+        request_id: RequestId,
+        message: ToDriver,
+    ) {
+        if let Some(Learned { trip_id }) = learns(&message) {
+            let home = home_of_request(&request_id, self.shards);
+            let request_id = request_id.clone();
+            self.post(
+                home,
+                Letter::Owned {
+                    request_id,
+                    trip_id,
+                    peer: from,
+                },
+            );
+        }
+        if self.is_arriving(&driver_id) {
+            return self.tell_arriving(from, &driver_id, request_id, message);
+        }
+        if !self.is_driver_here(&driver_id) {
+            let place = self.routing.as_mut().and_then(|routing| routing.places.get(&driver_id));
+            if let Some(place) = place.filter(|place| place.session > session) {
+                return self.bounce(from, driver_id, request_id, message, place);
+            }
+        }
+        let is_over = matches!(&message, ToDriver::Offer { expires_at_ms, .. } if *expires_at_ms <= self.now_ms);
+        if !is_over {
+            self.tell_driver_here(from, &driver_id, request_id, message, None);
+        }
+    }
+
+    fn bounce(&mut self, from: u16, driver_id: DriverId, request_id: RequestId, message: ToDriver, place: Place) {
+        let Some(routing) = &self.routing else { return };
+        let node = place.peer.and_then(|peer| routing.links.peers().name_of(peer));
+        let letter = LinkLetter::Bounced {
+            driver_id,
+            request_id,
+            message,
+            session: place.session,
+            node,
+        };
+        // What that node is told then is not worth more than its own clock.
+        drop(self.send_far(from, letter));
+    }
+
+    /// A letter of a request here comes back: its driver has left that node. What it said may be old by now, so the request
+    /// says anew how it stands; what only asks or answers is sent again.
+    pub(super) fn bounced(
+        &mut self,
+        driver_id: DriverId,
+        request_id: RequestId,
+        message: ToDriver,
+        session: u64,
+        node: Option<&str>,
+    ) {
+        let Some(routing) = &mut self.routing else { return };
+        let peer = node.and_then(|name| routing.links.peers().number_of(name));
+        let place = Place {
+            peer: peer.filter(|peer| *peer != 0),
+            session,
+        };
+        routing.places.learn(&driver_id, place);
+        self.metrics().link_bounces.inc();
+        let event = match message {
+            ToDriver::Offer { .. } | ToDriver::Bound { .. } | ToDriver::Trip { again: false, .. } => {
+                here(&driver_id, None)
+            }
+            ToDriver::Outcome {
+                attempt, again: false, ..
+            } => here(&driver_id, Some(attempt)),
+            ToDriver::Accept { attempt, asker } => RequestEvent::Answered {
+                driver_id,
+                attempt: Some(attempt),
+                answer: Answer::Accept,
+                reason: None,
+                asker,
+            },
+            ToDriver::Decline { attempt, reason } => RequestEvent::Answered {
+                driver_id,
+                attempt: Some(attempt),
+                answer: Answer::Decline,
+                reason,
+                asker: Asker::Driver,
+            },
+            ToDriver::Ask { .. }
+            | ToDriver::Wait { .. }
+            | ToDriver::Release
+            | ToDriver::Outcome { .. }
+            | ToDriver::NoSuchOffer
+            | ToDriver::Trip { .. }
+            | ToDriver::NoSuchTrip { .. } => {
+                return self.route_again(driver_id, request_id, message, peer.is_some());
+            }
+        };
+        self.post_to_request(request_id, event);
+    }
+
+    fn route_again(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver, is_known: bool) {
+        let is_here = self.is_driver_here(&driver_id) || self.is_arriving(&driver_id);
+        if is_known || is_here {
+            return self.route_to_driver(driver_id, request_id, message, None);
+        }
+        let until_ms = self.now_ms + SEEK_MAX_MS;
+        let sought = Sought::Message {
+            request_id,
+            message,
+            begun: None,
+            until_ms,
+        };
+        self.seek(driver_id, sought, SEEK_SOON_MS);
+    }
+
+    /// Another node has the driver since this session: what is here of it goes. `peer`: which one, if that is known.
+    pub(in crate::shard) fn driver_left(&mut self, driver_id: &DriverId, session: u64, peer: Option<u16>) {
+        if let Some(routing) = &mut self.routing {
+            routing.places.learn(driver_id, Place { peer, session });
+        }
+        self.driver_moved(driver_id, session.saturating_sub(1));
+        self.seek_at_place(driver_id);
+    }
+
+    /// A driver is about to leave.
+    pub(in crate::shard) fn note_left(&mut self, key: u32) {
+        let driver = &self.drivers.slab[key as usize].driver;
+        if let (Some(routing), Some(request_id)) = (&mut self.routing, driver.at_hand()) {
+            let peer = routing.far.get(&key).map_or(0, |far| far.peer);
+            routing.left.insert(driver.id().clone(), (request_id.clone(), peer));
+        }
+    }
+
+    /// Another node has taken a driver from this one, and hears what bound it here.
+    pub(super) fn driver_taken(&mut self, from: u16, driver_id: DriverId, session: u64) {
+        let known = self.drivers.find(&driver_id);
+        let off_shift_since_ms = match known {
+            Some(key) => self.drivers.slab[key as usize].driver.off_shift_since_ms(),
+            None => self.drivers.off_shift_since_ms(&driver_id),
+        };
+        self.driver_left(&driver_id, session, Some(from));
+        // The registry may have said that it left before that node did.
+        let left = self.routing.as_mut().and_then(|routing| {
+            let (request_id, peer) = routing.left.get(&driver_id)?;
+            Some((request_id, routing.links.peers().name_of(peer)?))
+        });
+        let left = LinkLetter::Left {
+            driver_id,
+            session,
+            bound: left,
+            off_shift_since_ms,
+        };
+        // If it is not taken, that node goes on without.
+        drop(self.send_far(from, left));
+    }
+
+    /// Another node has a driver for whom a request here has an offer or a trip, perhaps.
+    pub(super) fn driver_is_there(&mut self, from: u16, driver_id: &DriverId, session: u64, request_id: RequestId) {
+        self.driver_left(driver_id, session, Some(from));
+        let event = here(driver_id, None);
+        self.post_to_request(request_id, event);
+    }
+
+    /// Offers of other nodes whose time is long over.
+    pub(super) fn sweep_far(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(routing) = &mut self.routing else { return };
+        let drivers = &self.drivers;
+        routing
+            .far
+            .retain(|key, _| (drivers.slab.get(*key as usize)).is_some_and(|entry| entry.driver.at_hand().is_some()));
+        let mut due = Vec::new();
+        for (key, far) in &mut routing.far {
+            let Some((.., expires_at_ms)) = self.drivers.slab[*key as usize].driver.offer() else {
+                continue;
+            };
+            let is_up = routing.links.peers().is_up(far.peer);
+            if is_up && now_ms >= expires_at_ms.max(far.asked_ms) + OVERDUE_ASK_MS {
+                far.asked_ms = now_ms;
+                due.push((*key, DriverEvent::Doubt));
+            } else if !is_up && now_ms >= expires_at_ms + OVERDUE_END_MS {
+                due.push((*key, DriverEvent::Overdue));
+            }
+        }
+        for (key, event) in due {
+            if self.drivers.slab.contains(key as usize) {
+                self.step_driver(key, event);
+            }
+        }
+    }
+
+    /// The driver spoke of a trip that nobody knows.
+    pub(in crate::shard) fn no_such_trip_anywhere(&mut self, driver_id: DriverId) {
+        if self.is_driver_here(&driver_id) {
+            return self.no_such_trip(&driver_id);
+        }
+        let place = self.routing.as_mut().and_then(|routing| routing.places.get(&driver_id));
+        match place.and_then(|place| place.peer) {
+            Some(peer) => drop(self.send_far(peer, LinkLetter::NoSuchTrip { driver_id })),
+            None => self.no_such_trip(&driver_id),
+        }
+    }
+
+    /// Asks that were not answered in time.
+    pub(super) fn give_up_asks(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(routing) = &mut self.routing else { return };
+        let due: Vec<_> = routing
+            .asks
+            .extract_if(|_, (until_ms, _)| *until_ms <= now_ms)
+            .collect();
+        for ((request_id, driver_id), (_, ask)) in due {
+            let reason = RefuseReason::Offline;
+            self.post_to_request(request_id, RequestEvent::Unavailable { driver_id, ask, reason });
+        }
+    }
+
+    /// A request here asks a driver: an answer comes, or is given for it.
+    pub(in crate::shard) fn note_ask(&mut self, driver_id: &DriverId, request_id: &RequestId, message: &ToDriver) {
+        let until_ms = self.now_ms + ASK_MAX_MS;
+        if let (Some(routing), ToDriver::Ask { ask, .. }) = (&mut self.routing, message) {
+            let key = (request_id.clone(), driver_id.clone());
+            routing.asks.insert(key, (until_ms, *ask));
+        }
+    }
+
+    /// A driver answers.
+    pub(in crate::shard) fn note_answer(&mut self, request_id: &RequestId, event: &RequestEvent) {
+        let (RequestEvent::Reserved { driver_id, ask }
+        | RequestEvent::Busy { driver_id, ask }
+        | RequestEvent::Unavailable { driver_id, ask, .. }) = event
+        else {
+            return;
+        };
+        if let Some(routing) = self.routing.as_mut().filter(|routing| !routing.asks.is_empty()) {
+            let key = (request_id.clone(), driver_id.clone());
+            if routing.asks.get(&key).is_some_and(|(_, asked)| asked == ask) {
+                routing.asks.remove(&key);
+            }
+        }
+    }
+}
+
+/// What a message says of its request.
+struct Learned {
+    trip_id: Option<TripId>,
+}
+
+/// Whether a message says that its sender has the request (and which trip that made): the driver, or who speaks for it,
+/// will have something to say to it.
+fn learns(message: &ToDriver) -> Option<Learned> {
+    let trip_id = match message {
+        ToDriver::Bound { trip_id, .. } => Some(trip_id.clone()),
+        ToDriver::Outcome { trip_id, .. } => trip_id.clone(),
+        ToDriver::Ask { .. } | ToDriver::Wait { .. } | ToDriver::Offer { .. } => None,
+        ToDriver::Accept { .. }
+        | ToDriver::Decline { .. }
+        | ToDriver::Release
+        | ToDriver::NoSuchOffer
+        | ToDriver::Trip { .. }
+        | ToDriver::NoSuchTrip { .. } => return None,
+    };
+    Some(Learned { trip_id })
+}

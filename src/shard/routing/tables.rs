@@ -1,0 +1,244 @@
+//! What a shard knows of other nodes: where drivers are, who has which request, which calls were passed on. Bounded, and
+//! nothing in it is needed for a promise.
+
+use crate::fsm::ids::{DriverId, RequestId, TripId};
+use crate::fsm::request::ReplyTo;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+/// Entries of a [`Memory`] that are surely kept.
+const MEMORY_LEN: usize = 32_768;
+/// Calls are marked by this bit, so that they are not taken for those of the shard's own connections.
+const PASSED: u64 = 1 << 63;
+/// How long the answer to a call that was passed on is waited for.
+pub(super) const PASSED_MAX_MS: u64 = 5_000;
+/// Most calls that are passed on at once; what is beyond is answered 429.
+const PASSED_MAX: usize = 16_384;
+
+/// Keeps what was used last: at least [`MEMORY_LEN`] entries, at most twice as many.
+pub(super) struct Memory<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Memory<K, V> {
+    pub(super) fn new() -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+
+    pub(super) fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= MEMORY_LEN && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+        if let Some(value) = self.young.get(key) {
+            return Some(value.clone());
+        }
+        let value = self.old.remove(key)?;
+        self.insert(key.clone(), value.clone());
+        Some(value)
+    }
+
+    pub(super) fn remove(&mut self, key: &K) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    /// Everything, in any order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.young.iter().chain(&self.old)
+    }
+}
+
+/// Where a driver is that is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The node's number; `None`: elsewhere, nobody said where.
+    pub(super) peer: Option<u16>,
+    /// Under which session.
+    pub(super) session: u64,
+}
+
+/// Where drivers are that are not here, as it was said last. Of two words the one with the greater session stands.
+pub(super) struct Places(Memory<DriverId, Place>);
+
+impl Places {
+    pub(super) fn new() -> Self {
+        Self(Memory::new())
+    }
+
+    pub(super) fn get(&mut self, driver_id: &DriverId) -> Option<Place> {
+        self.0.get(driver_id)
+    }
+
+    /// Somebody says where a driver is.
+    pub(super) fn learn(&mut self, driver_id: &DriverId, place: Place) {
+        let is_older =
+            |known: Place| known.session > place.session || (known.session == place.session && place.peer.is_none());
+        if !self.0.get(driver_id).is_some_and(is_older) {
+            self.0.insert(driver_id.clone(), place);
+        }
+    }
+
+    /// The driver is here, or the registry knows of no place.
+    pub(super) fn forget(&mut self, driver_id: &DriverId) {
+        self.0.remove(driver_id);
+    }
+}
+
+/// Which nodes have the requests, and the trips, of which drivers here or their answers spoke.
+pub(super) struct Owners {
+    requests: Memory<RequestId, u16>,
+    /// A trip lasts longer; whenever its driver speaks of it, it is learned anew.
+    trips: Memory<TripId, u16>,
+}
+
+impl Owners {
+    pub(super) fn new() -> Self {
+        Self {
+            requests: Memory::new(),
+            trips: Memory::new(),
+        }
+    }
+
+    pub(super) fn learn(&mut self, request_id: RequestId, trip_id: Option<TripId>, peer: u16) {
+        self.requests.insert(request_id, peer);
+        if let Some(trip_id) = trip_id {
+            self.trips.insert(trip_id, peer);
+        }
+    }
+
+    pub(super) fn of_request(&mut self, request_id: &RequestId) -> Option<u16> {
+        self.requests.get(request_id)
+    }
+
+    pub(super) fn of_trip(&mut self, trip_id: &TripId) -> Option<u16> {
+        self.trips.get(trip_id)
+    }
+}
+
+/// Calls that were passed on to where they can be answered, and who waits for the answer.
+pub(super) struct Passed {
+    waiting: HashMap<u64, ReplyTo>,
+    due: VecDeque<(u64, u64)>,
+    next: u64,
+}
+
+impl Passed {
+    /// Numbers begin at another place in each life of the node: an answer to an earlier one means nobody.
+    pub(super) fn new(incarnation: u64) -> Self {
+        Self {
+            waiting: HashMap::new(),
+            due: VecDeque::new(),
+            next: (incarnation & 0xff_ffff) << 38,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= PASSED_MAX
+    }
+
+    /// The number under which the answer to `reply` comes back.
+    pub(super) fn begin(&mut self, reply: ReplyTo, now_ms: u64) -> u64 {
+        self.next += 1;
+        let call = PASSED | self.next;
+        self.waiting.insert(call, reply);
+        self.due.push_back((now_ms + PASSED_MAX_MS, call));
+        call
+    }
+
+    /// Whether a call's number is one of these.
+    pub(super) fn is_passed(call: u64) -> bool {
+        call & PASSED != 0
+    }
+
+    /// Who waits for this answer; nobody any more when it comes too late.
+    pub(super) fn end(&mut self, call: u64) -> Option<ReplyTo> {
+        self.waiting.remove(&call)
+    }
+
+    /// The next call whose time is over.
+    pub(super) fn overdue(&mut self, now_ms: u64) -> Option<ReplyTo> {
+        loop {
+            let (due_ms, call) = *self.due.front()?;
+            if due_ms > now_ms && self.waiting.contains_key(&call) {
+                return None;
+            }
+            self.due.pop_front();
+            if let Some(reply) = self.waiting.remove(&call) {
+                return Some(reply);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn driver(number: usize) -> DriverId {
+        DriverId::parse(&format!("d-{number}")).unwrap()
+    }
+
+    #[test]
+    fn what_was_used_last_is_remembered() {
+        let mut memory = Memory::new();
+        for number in 0..3 * MEMORY_LEN {
+            memory.insert(number, number);
+            assert_eq!(memory.get(&0), Some(0), "{number}");
+        }
+        assert_eq!(memory.get(&(2 * MEMORY_LEN + 1)), Some(2 * MEMORY_LEN + 1));
+        assert_eq!(memory.get(&1), None);
+        assert!(memory.young.len() + memory.old.len() <= 2 * MEMORY_LEN);
+    }
+
+    #[test]
+    fn the_later_session_says_where_a_driver_is() {
+        let mut places = Places::new();
+        let place = |peer, session| Place { peer, session };
+        places.learn(&driver(1), place(Some(1), 10));
+        places.learn(&driver(1), place(Some(2), 9));
+        assert_eq!(places.get(&driver(1)), Some(place(Some(1), 10)));
+        places.learn(&driver(1), place(None, 10));
+        assert_eq!(places.get(&driver(1)), Some(place(Some(1), 10)));
+        places.learn(&driver(1), place(None, 11));
+        assert_eq!(places.get(&driver(1)), Some(place(None, 11)));
+        places.learn(&driver(1), place(Some(3), 11));
+        assert_eq!(places.get(&driver(1)), Some(place(Some(3), 11)));
+        places.forget(&driver(1));
+        assert_eq!(places.get(&driver(1)), None);
+    }
+
+    #[test]
+    fn a_call_is_answered_once_or_given_up() {
+        let mut passed = Passed::new(3);
+        let reply = |call| ReplyTo {
+            node: 0,
+            shard: 0,
+            call,
+        };
+        let first = passed.begin(reply(1), 0);
+        let second = passed.begin(reply(2), 10);
+        assert!(Passed::is_passed(first) && first != second && !Passed::is_passed(1));
+        assert_eq!(passed.end(first), Some(reply(1)));
+        assert_eq!(passed.end(first), None);
+        assert_eq!(passed.overdue(PASSED_MAX_MS + 9), None);
+        assert_eq!(passed.overdue(PASSED_MAX_MS + 10), Some(reply(2)));
+        assert_eq!(passed.overdue(u64::MAX), None);
+        assert_ne!(
+            Passed::new(4).begin(reply(1), 0),
+            first,
+            "another life has other numbers"
+        );
+    }
+}

@@ -1,0 +1,430 @@
+//! A driver who goes to another node, and words between the two nodes that are lost or said twice.
+
+use crate::world::DEFAULTS;
+use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, DriverLimits, ToSocket};
+use dispatchd::fsm::fold::{Outcome, TripPhase};
+use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
+use dispatchd::fsm::request::{
+    Answer, Asker, Durability, ReplyTo, Request, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove,
+};
+use dispatchd::fsm::types::{DriverState, OfferRequest, Priority, RefuseReason, RevokeReason, TripOutcome};
+
+const LIMITS: DriverLimits = DriverLimits {
+    heartbeat_ms: 30_000,
+    driver_ttl_ms: 60_000,
+    off_shift_memory_ms: 100_000,
+    age_step_ms: 2_000,
+};
+const NOW_MS: u64 = 1_000_000;
+
+fn driver_id() -> DriverId {
+    DriverId::parse("d1").unwrap()
+}
+
+fn request_id(name: &str) -> RequestId {
+    RequestId::parse(name).unwrap()
+}
+
+fn connected(session: u64) -> Driver {
+    let mut driver = Driver::new(driver_id(), 0);
+    step(&mut driver, DriverEvent::Connected { session });
+    driver
+}
+
+fn step(driver: &mut Driver, event: DriverEvent) -> Vec<DriverEffect> {
+    let mut effects = Vec::new();
+    driver.step(event, NOW_MS, &LIMITS, &mut effects);
+    effects
+}
+
+fn tell(driver: &mut Driver, request: &str, message: ToDriver) -> Vec<DriverEffect> {
+    let request_id = request_id(request);
+    step(driver, DriverEvent::Request { request_id, message })
+}
+
+fn offer(resumed: Resumed) -> ToDriver {
+    ToDriver::Offer {
+        attempt: 1,
+        priority: Priority::Standard,
+        expires_at_ms: NOW_MS + 8_000,
+        trip: "{}".into(),
+        resumed,
+    }
+}
+
+fn trip_of(request: &str) -> TripId {
+    TripId::for_request(&request_id(request), NOW_MS)
+}
+
+fn bound(request: &str, phase: TripPhase) -> ToDriver {
+    ToDriver::Bound {
+        attempt: 1,
+        trip_id: trip_of(request),
+        phase,
+    }
+}
+
+fn to_socket(effects: &[DriverEffect]) -> Vec<ToSocket> {
+    let sent = effects.iter().filter_map(|effect| match effect {
+        DriverEffect::Send(message) => Some(message.clone()),
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn to_requests(effects: &[DriverEffect]) -> Vec<(String, RequestEvent)> {
+    let said = effects.iter().filter_map(|effect| match effect {
+        DriverEffect::Request { request_id, event } => Some((request_id.to_string(), event.clone())),
+        _ => None,
+    });
+    said.collect()
+}
+
+fn here(request: &str, held: Option<u32>) -> (String, RequestEvent) {
+    let driver_id = driver_id();
+    let answer = None;
+    let event = RequestEvent::DriverHere {
+        driver_id,
+        held,
+        answer,
+    };
+    (request.to_owned(), event)
+}
+
+#[test]
+fn a_driver_that_leaves_takes_nothing_with_it_and_asks_for_all() {
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", offer(Resumed::No));
+    let wait = ToDriver::Wait {
+        ask: 4,
+        priority: Priority::Premium,
+    };
+    assert!(tell(&mut driver, "r2", wait).is_empty());
+    step(&mut driver, DriverEvent::Disconnected { session: 1 });
+    let effects = step(&mut driver, DriverEvent::Moved);
+    let busy = RequestEvent::Busy {
+        driver_id: driver_id(),
+        ask: 4,
+    };
+    assert_eq!(to_requests(&effects), [("r2".to_owned(), busy), here("r1", None)]);
+    assert!(effects.contains(&DriverEffect::Gone));
+    assert_eq!((driver.state(), driver.at_hand()), (DriverState::Offline, None));
+
+    let mut driver = connected(2);
+    tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    assert_eq!(driver.state(), DriverState::OnTrip);
+    assert_eq!(driver.at_hand(), Some(&request_id("r1")));
+    step(&mut driver, DriverEvent::Disconnected { session: 2 });
+    assert_eq!(to_requests(&step(&mut driver, DriverEvent::Moved)), [here("r1", None)]);
+    assert_eq!(driver.trip_id(), None);
+}
+
+#[test]
+fn what_is_said_twice_is_heard_once() {
+    let mut driver = connected(1);
+    assert_eq!(to_socket(&tell(&mut driver, "r1", offer(Resumed::No))).len(), 1);
+    for resumed in [Resumed::No, Resumed::Sent, Resumed::Delivered] {
+        assert!(tell(&mut driver, "r1", offer(resumed)).is_empty());
+    }
+    let confirmed = ToSocket::Confirmed {
+        request_id: request_id("r1"),
+        attempt: 1,
+        trip_id: trip_of("r1"),
+    };
+    let state = |state| ToSocket::State {
+        state,
+        trip_id: Some(trip_of("r1")),
+    };
+    let effects = tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+    assert_eq!(to_socket(&effects), [confirmed, state(DriverState::EnRoute)]);
+    assert!(to_requests(&effects).is_empty());
+    assert!(tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute)).is_empty());
+    let effects = tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    assert_eq!(to_socket(&effects), [state(DriverState::OnTrip)]);
+}
+
+/// A connected driver keeps what it sees, but for what turns out to be void as it has a trip.
+#[test]
+fn what_comes_late_does_not_take_the_place_of_what_is_shown() {
+    let refused = |attempt, reason| RequestEvent::Refused {
+        attempt,
+        driver_id: driver_id(),
+        reason,
+    };
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", offer(Resumed::No));
+    let effects = tell(&mut driver, "r2", offer(Resumed::Delivered));
+    assert_eq!(
+        to_requests(&effects),
+        [("r2".to_owned(), refused(1, RefuseReason::Offered))]
+    );
+    assert_eq!(driver.at_hand(), Some(&request_id("r1")));
+    let effects = tell(&mut driver, "r3", bound("r3", TripPhase::EnRoute));
+    let revoked = ToSocket::Revoked {
+        request_id: request_id("r1"),
+        attempt: 1,
+        reason: RevokeReason::Superseded,
+    };
+    assert_eq!(to_socket(&effects).last(), Some(&revoked));
+    assert_eq!(
+        to_requests(&effects),
+        [("r1".to_owned(), refused(1, RefuseReason::EnRoute))]
+    );
+    assert!(
+        tell(&mut driver, "r4", bound("r4", TripPhase::OnTrip)).is_empty(),
+        "one trip"
+    );
+    assert_eq!(driver.trip_id(), Some(&trip_of("r3")));
+}
+
+#[test]
+fn an_offer_from_elsewhere_is_shown_and_takes_the_place_of_its_reservation() {
+    let mut driver = connected(1);
+    let ask = ToDriver::Ask {
+        ask: 1,
+        priority: Priority::Standard,
+    };
+    tell(&mut driver, "r1", ask);
+    let effects = tell(&mut driver, "r1", offer(Resumed::Sent));
+    assert!(
+        matches!(to_socket(&effects)[..], [ToSocket::Offer { attempt: 1, .. }]),
+        "{effects:?}"
+    );
+    assert!(driver.awaits_delivery());
+}
+
+fn answer(driver: &mut Driver, answer: Answer) {
+    let event = DriverEvent::Answer {
+        request_id: request_id("r1"),
+        attempt: 1,
+        answer,
+        reason: None,
+    };
+    step(driver, event);
+}
+
+#[test]
+fn in_doubt_a_driver_repeats_what_it_said() {
+    let mut driver = connected(1);
+    assert!(step(&mut driver, DriverEvent::Doubt).is_empty());
+    tell(&mut driver, "r1", offer(Resumed::No));
+    assert_eq!(
+        to_requests(&step(&mut driver, DriverEvent::Doubt)),
+        [here("r1", Some(1))]
+    );
+    answer(&mut driver, Answer::Accept);
+    let said = RequestEvent::DriverHere {
+        driver_id: driver_id(),
+        held: Some(1),
+        answer: Some(Answer::AcceptHeld),
+    };
+    let effects = step(&mut driver, DriverEvent::Doubt);
+    assert_eq!(to_requests(&effects), [("r1".to_owned(), said)]);
+    tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+    assert_eq!(to_requests(&step(&mut driver, DriverEvent::Doubt)), [here("r1", None)]);
+}
+
+/// Nobody can have decided for a driver who has not said that it takes the offer.
+#[test]
+fn an_offer_of_a_dead_node_ends_unless_it_was_taken() {
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", offer(Resumed::No));
+    let revoked = ToSocket::Revoked {
+        request_id: request_id("r1"),
+        attempt: 1,
+        reason: RevokeReason::Timeout,
+    };
+    assert_eq!(to_socket(&step(&mut driver, DriverEvent::Overdue)), [revoked]);
+    assert_eq!(driver.state(), DriverState::Available);
+    tell(&mut driver, "r1", offer(Resumed::No));
+    answer(&mut driver, Answer::Accept);
+    assert!(step(&mut driver, DriverEvent::Overdue).is_empty());
+    assert_eq!(driver.state(), DriverState::Offered);
+    // The end that comes as an answer is one, too.
+    let over = ToDriver::Outcome {
+        attempt: 1,
+        outcome: Outcome::TimedOut,
+        trip_id: None,
+        again: true,
+    };
+    assert_eq!(to_socket(&tell(&mut driver, "r1", over)).len(), 1);
+    assert_eq!(driver.state(), DriverState::Available);
+}
+
+struct Asked {
+    request: Request,
+    effects: Vec<RequestEffect>,
+}
+
+impl Asked {
+    /// A request whose offer to `d1` is durable.
+    fn new() -> Self {
+        let offer = OfferRequest {
+            request_id: request_id("r1"),
+            candidates: vec![driver_id(), DriverId::parse("d2").unwrap()],
+            priority: Priority::Standard,
+            offer_timeout_ms: None,
+            deadline_ms: None,
+            max_attempts: None,
+            parallel: None,
+            busy_wait_ms: None,
+            trip: "{}".into(),
+        };
+        let reply = ReplyTo {
+            node: 0,
+            shard: 0,
+            call: 1,
+        };
+        let mut effects = Vec::new();
+        let request = Request::received(offer, reply, DEFAULTS, NOW_MS, &mut effects);
+        let mut asked = Self { request, effects };
+        asked.commit();
+        asked
+    }
+
+    fn commit(&mut self) {
+        self.request.durable(Durability::Committed, NOW_MS, &mut self.effects);
+    }
+
+    fn step(&mut self, event: RequestEvent) {
+        self.request.step(event, NOW_MS, &mut self.effects);
+    }
+
+    /// What a driver is told who is here.
+    fn tells(&mut self, held: Option<u32>) -> Vec<ToDriver> {
+        self.effects.clear();
+        let driver_id = driver_id();
+        let answer = None;
+        self.step(RequestEvent::DriverHere {
+            driver_id,
+            held,
+            answer,
+        });
+        self.told()
+    }
+
+    fn told(&mut self) -> Vec<ToDriver> {
+        let told = self.effects.drain(..).filter_map(|effect| match effect {
+            RequestEffect::Driver { driver_id: to, message } if to == driver_id() => Some(message),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        self.step(RequestEvent::Answered {
+            driver_id: driver_id(),
+            attempt: Some(1),
+            answer,
+            reason: None,
+            asker: Asker::Driver,
+        });
+    }
+}
+
+#[test]
+fn a_request_says_how_it_stands() {
+    let outcome = |outcome| ToDriver::Outcome {
+        attempt: 1,
+        outcome,
+        trip_id: None,
+        again: false,
+    };
+    let mut asked = Asked::new();
+    assert!(matches!(
+        asked.tells(None)[..],
+        [ToDriver::Offer {
+            attempt: 1,
+            resumed: Resumed::Sent,
+            ..
+        }]
+    ));
+    asked.step(RequestEvent::Delivered {
+        attempt: 1,
+        driver_id: driver_id(),
+    });
+    let told = asked.tells(Some(1));
+    assert!(
+        matches!(
+            told[..],
+            [ToDriver::Offer {
+                resumed: Resumed::Delivered,
+                ..
+            }]
+        ),
+        "{told:?}"
+    );
+    // While it decides, the answer waits for that.
+    asked.answered(Answer::DeclineHeld);
+    assert!(asked.tells(Some(1)).is_empty());
+    asked.commit();
+    assert_eq!(asked.told(), [outcome(Outcome::Declined), outcome(Outcome::Declined)]);
+    assert_eq!(asked.tells(None), [ToDriver::Release]);
+    // An attempt that never was.
+    assert_eq!(asked.tells(Some(7)).len(), 1);
+}
+
+/// An answer that was lost comes with the question, and decides once.
+#[test]
+fn an_answer_that_was_lost_counts_once() {
+    let mut asked = Asked::new();
+    asked.effects.clear();
+    for _ in 0..2 {
+        asked.step(RequestEvent::DriverHere {
+            driver_id: driver_id(),
+            held: Some(1),
+            answer: Some(Answer::AcceptHeld),
+        });
+    }
+    asked.commit();
+    let told = asked.told();
+    assert!(
+        matches!(
+            told[..],
+            [
+                ToDriver::Outcome {
+                    outcome: Outcome::Accepted,
+                    again: false,
+                    ..
+                },
+                ToDriver::Bound { .. }
+            ]
+        ),
+        "{told:?}"
+    );
+    assert_eq!(asked.request.log().len(), 4);
+}
+
+#[test]
+fn a_request_says_how_its_trip_stands() {
+    let mut asked = Asked::new();
+    asked.answered(Answer::AcceptHeld);
+    asked.commit();
+    let trip_id = asked.request.fold().trip.clone().unwrap().trip_id;
+    let bound = |phase| ToDriver::Bound {
+        attempt: 1,
+        trip_id: trip_id.clone(),
+        phase,
+    };
+    assert_eq!(asked.tells(Some(1)), [bound(TripPhase::EnRoute)]);
+    for (what, expect) in [
+        (TripMove::Pickup, bound(TripPhase::OnTrip)),
+        (
+            TripMove::Complete,
+            ToDriver::Trip {
+                trip_id: trip_id.clone(),
+                phase: TripPhase::Ended(TripOutcome::Completed),
+                reason: None,
+                again: false,
+            },
+        ),
+    ] {
+        asked.step(RequestEvent::TripMoved {
+            driver_id: driver_id(),
+            trip_id: trip_id.clone(),
+            what,
+        });
+        asked.commit();
+        assert_eq!(asked.tells(None), [expect]);
+    }
+}
