@@ -143,6 +143,22 @@ fn what_is_said_twice_is_heard_once() {
     assert_eq!(to_socket(&effects), [state(DriverState::OnTrip)]);
 }
 
+/// Who takes a request over from a node that died knows what that one had stored, which receipts are not.
+#[test]
+fn a_new_owner_hears_that_the_offer_has_arrived() {
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", offer(Resumed::No));
+    let delivered = RequestEvent::Delivered {
+        attempt: 1,
+        driver_id: driver_id(),
+    };
+    let effects = step(&mut driver, DriverEvent::Written);
+    assert_eq!(to_requests(&effects), [("r1".to_owned(), delivered.clone())]);
+    let effects = tell(&mut driver, "r1", offer(Resumed::Sent));
+    assert_eq!(to_requests(&effects), [("r1".to_owned(), delivered)]);
+    assert!(to_socket(&effects).is_empty());
+}
+
 /// A connected driver keeps what it sees, but for what turns out to be void as it has a trip.
 #[test]
 fn what_comes_late_does_not_take_the_place_of_what_is_shown() {

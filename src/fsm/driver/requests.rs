@@ -130,8 +130,15 @@ impl Driver {
 
     pub(super) fn offered(&mut self, offer: Held, resumed: Resumed, effects: &mut Vec<DriverEffect>) {
         let is_same = |held: &Held| held.request_id == offer.request_id && held.attempt == offer.attempt;
-        if self.held.as_deref().is_some_and(is_same) {
-            return; // Said again, as it may have been lost between two nodes.
+        if let Some(held) = self.held.as_deref().filter(|held| is_same(held)) {
+            // Said again, as it may have been lost between two nodes, or by a new owner, who does not know yet that it arrived.
+            if held.delivered {
+                let (attempt, driver_id) = (offer.attempt, self.id.clone());
+                let event = RequestEvent::Delivered { attempt, driver_id };
+                let request_id = offer.request_id;
+                effects.push(DriverEffect::Request { request_id, event });
+            }
+            return;
         }
         if resumed != Resumed::No {
             return self.resumed(offer, effects);

@@ -85,11 +85,13 @@ impl Witness {
         }
     }
 
-    /// From when on a driver held an offer for certain, node time: as the audit says, or else as the driver saw it.
+    /// From when on a driver held an offer for certain, node time: as the audit says, or else as the driver saw it, by when the
+    /// node has written down what it decided before.
     pub(super) fn held_from_ms(&self, request: Request, attempt: u32, tried: &Tried) -> Option<u64> {
         let known = self.requests[request as usize].attempts.get(attempt as usize - 1);
         let heard_ms = known.map_or(0, |known| known.heard_ms);
-        let seen = heard_ms > 0 && (tried.way == ways::OPEN || heard_ms < tried.ended_at_ms);
-        tried.delivered_at_ms.or(seen.then_some(heard_ms))
+        let from_ms = heard_ms + self.noting_ms();
+        let seen = heard_ms > 0 && (tried.way == ways::OPEN || from_ms < tried.ended_at_ms);
+        tried.delivered_at_ms.or(seen.then_some(from_ms))
     }
 }

@@ -1,6 +1,6 @@
 //! Who is there, who may be closed, and whom nobody may refuse.
 
-use super::story::{CANCELLED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown};
+use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown};
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
@@ -147,7 +147,7 @@ fn the_same_message_twice_is_answered_once() {
         story.now_us += 10_000_000;
         ends(
             &mut story,
-            &[SENT, declined, CANCELLED],
+            &[SENT, DELIVERED, declined, CANCELLED],
             &RECORD.replace("TIMEOUT", "DECLINED"),
         );
         if is_good {

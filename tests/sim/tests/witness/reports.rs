@@ -1,7 +1,8 @@
 //! Audits, errors, repeats, records and views: what the node says about itself.
 
 use super::story::{
-    CANCELLED, EVENT, EXPIRES_MS, LEFT_MS, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, shown, taken,
+    CANCELLED, DELIVERED, EVENT, EXPIRES_MS, LEFT_MS, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of,
+    shown, taken,
 };
 use dispatchd_sim::checks::{Check, Counts};
 use dispatchd_sim::client::NodeEvent;
@@ -70,7 +71,11 @@ fn nobody_answers() {
     story.say(0, Say::Decline(R0));
     story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
     story.now_us += 60_000_000;
-    story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
+    story.last(
+        &audit("CANCELLED", &[SENT, DELIVERED, TIMED_OUT, CANCELLED]),
+        RECORD,
+        EVENT,
+    );
     story.finds(Check::Answered);
 }
 

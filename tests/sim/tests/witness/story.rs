@@ -239,6 +239,7 @@ pub const SENT: (&str, u64, &str) = (
     1_000_005,
     ",\"attempt\":1,\"driver_id\":\"d0\",\"channel\":\"websocket\",\"detail\":{\"expires_at_ms\":1009000}",
 );
+pub const DELIVERED: (&str, u64, &str) = ("OFFER_DELIVERED", 1_000_020, ",\"attempt\":1,\"driver_id\":\"d0\"");
 pub const TIMED_OUT: (&str, u64, &str) = ("OFFER_TIMED_OUT", 1_009_000, ",\"attempt\":1,\"driver_id\":\"d0\"");
 pub const CANCELLED: (&str, u64, &str) = ("REQUEST_CANCELLED", 1_009_001, "");
 pub const RECORD: &str = "{\"request_id\":\"r0\",\"trip_id\":null,\"attempt\":1,\"offer_sent_at_ms\":1000005,\"response_type\":\"TIMEOUT\",\"response_at_ms\":1009000}";
