@@ -100,7 +100,7 @@ const FSM: Set = Set {
     dependencies: &["compact_str", "rkyv", "xxhash-rust", "proptest"],
     tests: "fsm",
     runs: &[
-        target(&[], &["transcripts", "views"], &[]),
+        target(&[], &["transcripts", "views", "moves", "owners"], &[]),
         unit(&["wheel.rs", "queue.rs", "ids.rs"], &["--skip", "like_a_sorted_list"]),
         target(&["wheel.rs"], &["wheel::bytes", "wheel::time"], &[]),
         unit(&["wheel.rs"], &["like_a_sorted_list"]),
