@@ -5,6 +5,7 @@ use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
 use dispatchd::fsm::request::{
     Answer, ApiAnswer, Asker, Defaults, Durability, ReplyTo, Request, RequestEffect, RequestEvent, Resumed, ToDriver,
+    Unfit,
 };
 use dispatchd::fsm::types::{DriverState, OfferRequest, Priority, RefuseReason, RevokeReason, Step};
 
@@ -119,10 +120,53 @@ fn an_acceptance_that_cannot_be_is_taken_back() {
     );
 }
 
+fn answered(asker: Asker) -> RequestEvent {
+    RequestEvent::Answered {
+        driver_id: driver("d1"),
+        attempt: Some(1),
+        answer: Answer::Accept,
+        reason: None,
+        asker,
+    }
+}
+
+/// Calls that are passed on between nodes are answered by way of what they carry.
+#[test]
+fn calls_carry_who_waits_for_the_answer() {
+    let check = |event: &RequestEvent, expect: Option<ReplyTo>| {
+        assert_eq!(event.reply(), expect, "{event:?}");
+        assert_eq!(event.clone().reply_mut().copied(), expect, "{event:?}");
+    };
+    let (reply, reason) = (reply(7), None);
+    let offer = Box::new(offer(&["d1"]));
+    let unfit = Unfit {
+        too_large: false,
+        why: "no candidates".into(),
+    };
+    check(&RequestEvent::Reposted { offer, reply }, Some(reply));
+    check(&RequestEvent::Misposted { unfit, reply }, Some(reply));
+    check(
+        &RequestEvent::Cancelled {
+            reason: reason.clone(),
+            reply,
+        },
+        Some(reply),
+    );
+    check(&RequestEvent::TripCancelled { reason, reply }, Some(reply));
+    check(&answered(Asker::Api(reply)), Some(reply));
+    check(&answered(Asker::Driver), None);
+    check(&RequestEvent::Timer, None);
+    let accept = |asker| ToDriver::Accept { attempt: 1, asker };
+    assert_eq!(accept(Asker::Api(reply)).reply_mut().copied(), Some(reply));
+    assert_eq!(accept(Asker::Driver).reply_mut(), None);
+    assert_eq!(ToDriver::Release.reply_mut(), None);
+}
+
 /// Callers are told that it takes long, once; the decision stands all the same when it does.
 #[test]
 fn a_slow_decision_keeps_nobody_waiting() {
     let mut request = posted(&["d1"]);
+    assert!(request.is_deciding());
     let mut effects = Vec::new();
     let (reason, reply_to) = (None, reply(2));
     request.step(
@@ -134,13 +178,15 @@ fn a_slow_decision_keeps_nobody_waiting() {
         &mut effects,
     );
     assert!(effects.is_empty());
+    request.step(answered(Asker::Api(reply(3))), NOW_MS, &mut effects);
     request.delayed(&mut effects);
-    assert_eq!(replies(&effects), [(1, &ApiAnswer::Fenced), (2, &ApiAnswer::Fenced)]);
+    let fenced = [1, 2, 3].map(|call| (call, &ApiAnswer::Fenced));
+    assert_eq!(replies(&effects), fenced);
     effects.clear();
     request.delayed(&mut effects);
     assert!(effects.is_empty());
     let effects = durable(&mut request, Durability::Committed);
-    assert!(replies(&effects).is_empty());
+    assert!(replies(&effects).is_empty() && !request.is_deciding());
     assert!(matches!(told(&effects, "d1")[..], [ToDriver::Offer { .. }]));
 }
 
