@@ -9,7 +9,7 @@ use std::time::Instant;
 const OFFERS: usize = 500;
 
 #[tokio::test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: ./test --long"]
 async fn an_offer_over_a_link_and_a_local_one() {
     let fleet = Fleet::start(2).await;
     let mut driver = fleet.driver(1, "d-1").await;
