@@ -1,7 +1,7 @@
 //! Statements with which a fleet decides, and how decisions become values.
 
 use super::session::CassandraError;
-use super::statements::{STEPS_FORMAT_VERSION, number, timestamp, ttl_s};
+use super::statements::{STEPS_FORMAT_VERSION, number, prepare, timestamp, ttl_s};
 use super::{CassandraConfig, now_ms};
 use crate::cold::claims::Head;
 use crate::cold::embedded::Encoder;
@@ -85,12 +85,7 @@ impl ClaimStatements {
     /// # Errors
     /// Cassandra does not answer, or a table is not as it should be.
     pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, CassandraError> {
-        let prepare = async |text: String| {
-            let prepared = session.prepare(text).await;
-            let mut prepared = prepared.map_err(|error| CassandraError::new("cannot prepare a statement", error))?;
-            prepared.set_is_idempotent(true);
-            Ok::<_, CassandraError>(prepared)
-        };
+        let prepare = async |text: String| prepare(session, text).await;
         let serial = async |text: String| {
             let mut prepared = prepare(text).await?;
             prepared.set_consistency(Consistency::LocalSerial);

@@ -36,18 +36,24 @@ pub(super) struct Statements {
     pub(super) select_records: PreparedStatement,
 }
 
+/// Prepares a statement that may be repeated.
+///
+/// # Errors
+/// Cassandra does not answer, or a table is not as it should be.
+pub(super) async fn prepare(session: &Session, text: String) -> Result<PreparedStatement, CassandraError> {
+    let prepared = session.prepare(text).await;
+    let mut prepared = prepared.map_err(|error| CassandraError::new("cannot prepare a statement", error))?;
+    prepared.set_is_idempotent(true);
+    Ok(prepared)
+}
+
 impl Statements {
     /// Prepares all of them. Every one may be repeated.
     ///
     /// # Errors
     /// Cassandra does not answer, or a table is not as it should be.
     pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, CassandraError> {
-        let prepare = async |text: String| {
-            let prepared = session.prepare(text).await;
-            let mut prepared = prepared.map_err(|error| CassandraError::new("cannot prepare a statement", error))?;
-            prepared.set_is_idempotent(true);
-            Ok::<_, CassandraError>(prepared)
-        };
+        let prepare = async |text: String| prepare(session, text).await;
         let insert_record = format!(
             "INSERT INTO {keyspace}.dispatch_records (driver_id, date, dispatch_timestamp, request_id, attempt, trip_id, \
              offer_sent_at, response_type, response_at, gateway_node_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
