@@ -15,12 +15,21 @@ pub use crate::wire::limits as wire;
 pub const RETRY_AFTER_MS_MIN: u64 = 1_000;
 /// Most jittered `retry_after_ms` of a draining close.
 pub const RETRY_AFTER_MS_MAX: u64 = 10_000;
+/// The same while other nodes serve: they are ready at once.
+pub const RETRY_ELSEWHERE_MS_MIN: u64 = 20;
+/// Most jittered `retry_after_ms` then, unless more drivers than [`RECONNECTS_PER_MS`] would come to the other nodes.
+pub const RETRY_ELSEWHERE_MS_MAX: u64 = 200;
+/// Drivers that a draining node sends to others in a millisecond, on the whole.
+pub const RECONNECTS_PER_MS: u64 = 10;
 /// `Retry-After` of 429 and 503, in seconds.
 pub const RETRY_AFTER_S: u32 = 1;
 /// What SIGTERM adds to `drain_ms` at most before the process is gone, in ms.
 pub const DRAIN_GRACE_MS: u64 = 10_000;
 /// How long answers and close handshakes may take after the last driver was sent away.
 pub const DRAIN_ANSWERS_MS: u64 = 2_000;
+/// How long other nodes may take for what a draining node still has, after its last driver was sent away; then its lease is given
+/// back, and they take it all the same.
+pub const DRAIN_HAND_OVER_MS: u64 = 4_000;
 /// How long the store may take to confirm what it was fed; the journal keeps the rest for the next start.
 pub const DRAIN_STORE_MS: u64 = 5_000;
 /// How long the journal may take; what it could not take (a full disk) was promised to nobody.
@@ -87,8 +96,10 @@ const _: () = {
     // What one turn's new requests send fits the completion queue.
     assert!(INGRESS_BATCH_MAX * (wire::PARALLEL_MAX as usize + 1) <= net::CQ_ENTRIES_MIN as usize);
     assert!(RETRY_AFTER_MS_MIN < RETRY_AFTER_MS_MAX);
+    assert!(RETRY_ELSEWHERE_MS_MIN < RETRY_ELSEWHERE_MS_MAX && RETRY_ELSEWHERE_MS_MAX < RETRY_AFTER_MS_MIN);
     // Each of these counts from the last driver's close; the store's own end takes the rest.
     assert!(DRAIN_ANSWERS_MS < DRAIN_STORE_MS && DRAIN_STORE_MS < DRAIN_JOURNAL_MS);
+    assert!(DRAIN_HAND_OVER_MS < DRAIN_STORE_MS);
     assert!(DRAIN_JOURNAL_MS + 2_000 < DRAIN_GRACE_MS);
     assert!("retry_after_ms=".len() + 10 <= wire::CLOSE_REASON_LEN_MAX);
     assert!(wire::OFFER_TIMEOUT_MS_MAX <= wire::DEADLINE_MS_MAX && wire::BUSY_WAIT_MS_MAX <= wire::DEADLINE_MS_MAX);

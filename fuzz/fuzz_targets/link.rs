@@ -69,7 +69,7 @@ fn message(u: &mut Unstructured<'_>) -> Result<ToDriver> {
 }
 
 fn letter(u: &mut Unstructured<'_>) -> Result<LinkLetter> {
-    Ok(match u.int_in_range(0..=6)? {
+    Ok(match u.int_in_range(0..=8)? {
         0 => LinkLetter::ToDriver {
             driver_id: driver_id(u)?,
             session: u.arbitrary()?,
@@ -112,6 +112,8 @@ fn letter(u: &mut Unstructured<'_>) -> Result<LinkLetter> {
             session: u.arbitrary()?,
             request_id: request_id(u)?,
         },
+        6 => LinkLetter::HandOver { request_id: request_id(u)?, received_at_ms: u.arbitrary()? },
+        7 => LinkLetter::HandedOver { request_id: request_id(u)?, is_taken: u.arbitrary()? },
         _ => LinkLetter::NoSuchTrip { driver_id: driver_id(u)? },
     })
 }

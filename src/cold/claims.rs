@@ -16,6 +16,7 @@ use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
 use crate::fsm::types::{LogEntry, RequestLog, RequestState, UnixMs};
 use crate::wake::WakeFlag;
+use compact_str::CompactString;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -94,6 +95,17 @@ pub struct Adopted {
     pub is_foreign: bool,
 }
 
+/// A request that a node hands over to this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// Which.
+    pub request_id: RequestId,
+    /// When it was received.
+    pub received_at_ms: UnixMs,
+    /// The node that has it.
+    pub from: CompactString,
+}
+
 /// What is asked of the fleet's store.
 #[derive(Debug)]
 pub enum ToClaims {
@@ -121,6 +133,8 @@ pub enum ToClaims {
     Reclaim(Arc<Inbox>, Box<RequestLog>),
     /// Whether this request is still this node's; answered only when it is not.
     Check(Arc<Inbox>, RequestId),
+    /// A node that ends has stopped deciding about this request: it is to be this node's.
+    HandOver(Arc<Inbox>, Handed),
     /// The end of a request, received then, is in the journal: nobody has to take it over any more.
     Over(RequestId, UnixMs),
     /// The nodes that are alive.
@@ -144,6 +158,9 @@ pub enum FromClaims {
     Adopted(Box<Adopted>),
     /// This request is another node's.
     NotMine(RequestId),
+    /// The answer to [`ToClaims::HandOver`]: the request was taken over, which [`Self::Adopted`] has said before, or is left as it
+    /// was.
+    HandOver(Handed, bool),
     /// What an earlier boot owned was taken over; what is not among it is not this node's, or was never stored.
     OwnDone,
 }
@@ -289,6 +306,11 @@ impl ClaimsHandle {
     /// See [`ToClaims::Check`].
     pub fn check(&self, request_id: RequestId) {
         self.send(ToClaims::Check(Arc::clone(&self.inbox), request_id));
+    }
+
+    /// See [`ToClaims::HandOver`].
+    pub fn take_over(&self, handed: Handed) {
+        self.send(ToClaims::HandOver(Arc::clone(&self.inbox), handed));
     }
 
     /// See [`ToClaims::Over`].

@@ -179,7 +179,8 @@ impl<P: Platform> Shard<P> {
         let Some(nodes) = known.filter(|nodes| !nodes.nodes().is_empty()) else {
             return Ok(api::assigned(driver_id, &self.config.node_id, &self.own_address()));
         };
-        let node = nodes.assign(driver_id).ok_or_else(Problem::no_node)?;
+        let stays = |node: &crate::cold::registry::NodeSeen| !self.is_leaving(&node.node_id);
+        let node = nodes.assign(driver_id, stays).ok_or_else(Problem::no_node)?;
         Ok(api::assigned(driver_id, &node.node_id, &node.address))
     }
 

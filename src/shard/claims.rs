@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::commit::After;
+use super::handover::Hand;
 use super::{Letter, Platform, Shard};
 use crate::cold::claims::{Adopted, CLAIMS_WAITING_MAX, Decision, FromClaims, Head};
 use crate::cold::{ClaimsHandle, EndedRequest, FarRequest};
@@ -126,16 +127,11 @@ impl<P: Platform> Shard<P> {
 
     fn claims_said(&mut self, message: FromClaims) {
         match message {
-            FromClaims::Stored(token) => self.decision_stands(token as u32),
-            FromClaims::Fenced(token) => {
-                let key = token as u32;
-                self.keep_receipts(key);
-                let mut effects = std::mem::take(&mut self.request_effects);
-                let request = &mut self.requests.slab[key as usize].request;
-                request.durable(Durability::Fenced, self.now_ms, &mut effects);
-                self.apply_request(key, effects, self.now_us);
-                self.give_up_request(key);
+            FromClaims::Stored(token) if self.requests.slab[token as usize].hand == Hand::Storing => {
+                self.receipts_stand(token as u32);
             }
+            FromClaims::Stored(token) => self.decision_stands(token as u32),
+            FromClaims::Fenced(token) => self.decision_fenced(token as u32),
             FromClaims::DriverBound(token) => {
                 let key = token as u32;
                 let mut effects = std::mem::take(&mut self.request_effects);
@@ -152,8 +148,26 @@ impl<P: Platform> Shard<P> {
             FromClaims::Lost(token, far) => self.claim_lost(token as u32, *far),
             FromClaims::Adopted(adopted) => self.adopted_in_fleet(adopted),
             FromClaims::NotMine(request_id) => self.not_mine(&request_id),
+            FromClaims::HandOver(handed, is_taken) => self.handed(handed, is_taken),
             FromClaims::OwnDone => self.reclaim_dormant(),
         }
+    }
+
+    /// Another owner has the request.
+    fn decision_fenced(&mut self, key: u32) {
+        if self.requests.slab[key as usize].was_handed {
+            return self.handed_over(key, None);
+        }
+        self.keep_receipts(key);
+        let mut effects = std::mem::take(&mut self.request_effects);
+        let entry = &mut self.requests.slab[key as usize];
+        match entry.hand {
+            Hand::Storing => entry.request.fence(&mut effects),
+            Hand::Stays | Hand::Asked(_) => entry.request.durable(Durability::Fenced, self.now_ms, &mut effects),
+        }
+        entry.hand = Hand::Stays;
+        self.apply_request(key, effects, self.now_us);
+        self.give_up_request(key);
     }
 
     /// What was decided stands: it goes to the journal, and is announced when that has it.
@@ -203,9 +217,12 @@ impl<P: Platform> Shard<P> {
             return;
         };
         let entry = &mut self.requests.slab[key as usize];
-        // What is being decided gets its own answer; what is over goes by itself.
-        if entry.request.is_deciding() || entry.request.is_closed() {
+        // What is being decided or handed over gets its own answer; what is over goes by itself.
+        if entry.request.is_deciding() || entry.request.is_closed() || entry.hand.rests() {
             return;
+        }
+        if entry.was_handed {
+            return self.handed_over(key, None);
         }
         let was_dormant = std::mem::take(&mut entry.is_dormant);
         // What drivers said meanwhile they say again to its owner.
@@ -222,7 +239,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Steps that this node journaled and nobody stored, of a request that another one has: for its audit.
-    fn keep_receipts(&mut self, key: u32) {
+    pub(super) fn keep_receipts(&mut self, key: u32) {
         let entry = &self.requests.slab[key as usize];
         let steps: Vec<LogEntry> = entry.request.log()[entry.stored as usize..entry.journaled].to_vec();
         if let (false, Some(claims)) = (steps.is_empty(), &self.claims) {
@@ -232,7 +249,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Journals that a request is another node's; it leaves memory when that is durable.
-    fn give_up_request(&mut self, key: u32) {
+    pub(super) fn give_up_request(&mut self, key: u32) {
         let request = &self.requests.slab[key as usize].request;
         debug_assert!(request.is_closed());
         let (request_id, received_at_ms) = (request.id().clone(), request.fold().received_at_ms);
@@ -368,7 +385,8 @@ impl<P: Platform> Shard<P> {
         let Some(claims) = &self.claims else { return };
         for (_, entry) in self.requests.slab.iter() {
             let request = &entry.request;
-            if entry.stored > 0 && !entry.is_dormant && !request.is_deciding() && !request.is_closed() {
+            let rests = entry.is_dormant || entry.hand.rests();
+            if entry.stored > 0 && !rests && !request.is_deciding() && !request.is_closed() {
                 claims.handle.check(request.id().clone());
             }
         }

@@ -4,6 +4,7 @@
 
 use super::Platform;
 use super::Shard;
+use super::handover::HandOver;
 use crate::limits;
 use crate::wire::ws::close_code;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,19 @@ pub(super) struct Drain {
     all_away_ms: Option<u64>,
     /// This shard has nothing left to do of its own, and said so.
     is_done: bool,
+    /// What goes to other nodes.
+    pub(super) hand_over: HandOver,
+}
+
+impl Drain {
+    pub(super) fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// Whether there were drivers to send away.
+    pub(super) fn has_sent_away(&self) -> bool {
+        self.total > 0
+    }
 }
 
 impl<P: Platform> Shard<P> {
@@ -45,7 +59,9 @@ impl<P: Platform> Shard<P> {
                 is_away: false,
                 all_away_ms: None,
                 is_done: false,
+                hand_over: HandOver::default(),
             });
+            self.announce_leaving();
         }
         let drain_ms = self.config.drain_ms;
         let Some(drain) = &mut self.draining else { return };
@@ -61,8 +77,10 @@ impl<P: Platform> Shard<P> {
         };
         let keep = drain.total - due;
         let closing = drain.left.split_off(keep.min(drain.left.len()));
+        let total = drain.total;
+        self.hand_over_requests();
         for key in closing {
-            self.send_away(key);
+            self.send_away(key, total);
         }
         self.wake_at(self.now_ms + STEP_MS);
     }
@@ -74,14 +92,12 @@ impl<P: Platform> Shard<P> {
         left_ms.div_ceil(1000).max(1)
     }
 
-    fn send_away(&mut self, key: u32) {
+    fn send_away(&mut self, key: u32, total: usize) {
         let Some(conn) = self.drivers.slab.get(key as usize).and_then(|entry| entry.conn) else {
             return;
         };
-        // Spread by the driver's own hash: no two waves, and no dice needed.
-        let spread_ms = limits::RETRY_AFTER_MS_MAX - limits::RETRY_AFTER_MS_MIN + 1;
-        let after_ms = self.drivers.slab[key as usize].driver.id().hash64() % spread_ms;
-        let reason = format!("retry_after_ms={}", limits::RETRY_AFTER_MS_MIN + after_ms);
+        let hash = self.drivers.slab[key as usize].driver.id().hash64();
+        let reason = format!("retry_after_ms={}", self.retry_after_ms(hash, total));
         self.close_socket(conn, close_code::SERVICE_RESTART, &reason);
     }
 
@@ -105,15 +121,17 @@ impl<P: Platform> Shard<P> {
         let after_ms = now_ms - *drain.all_away_ms.get_or_insert(now_ms);
         let answered = after_ms >= limits::DRAIN_ANSWERS_MS || !self.connections.is_talking();
         let is_settled = self.durable.is_settled() && self.claims_are_settled();
+        let is_handed_over = after_ms >= limits::DRAIN_HAND_OVER_MS || self.has_handed_over(after_ms);
         let Some(drain) = &mut self.draining else { return false };
         let stored = is_settled
             || (after_ms >= limits::DRAIN_STORE_MS && self.durable.writer.is_idle())
             || after_ms >= limits::DRAIN_JOURNAL_MS;
-        if !answered || !stored {
+        if !answered || !stored || !is_handed_over {
             return false;
         }
         if !std::mem::replace(&mut drain.is_done, true) {
             self.shared.done.fetch_add(1, Ordering::AcqRel);
+            self.log_handed_over();
         }
         self.shared.done.load(Ordering::Acquire) == shards
     }

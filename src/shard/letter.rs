@@ -67,6 +67,12 @@ pub(crate) enum Letter {
         trip_id: Option<TripId>,
         peer: u16,
     },
+    /// The request that binds a driver here, perhaps, was handed over to another node: to the driver's home.
+    OwnerIs {
+        driver_id: DriverId,
+        request_id: RequestId,
+        peer: u16,
+    },
     /// A driver's answer over HTTP to an offer of which nobody here knows, to the driver's home.
     SeekOffer { driver_id: DriverId, letter: Box<Letter> },
     /// The answer to a call, to the shard that holds its connection.
@@ -224,6 +230,11 @@ impl<P: Platform> Shard<P> {
                 trip_id,
                 peer,
             } => self.owned(request_id, trip_id, peer),
+            Letter::OwnerIs {
+                driver_id,
+                request_id,
+                peer,
+            } => self.note_owner(&driver_id, &request_id, peer),
             Letter::SeekOffer { driver_id, letter } => self.seek_offer_of(driver_id, letter),
             Letter::FarReply { to, reply } => self.reply_far(to, *reply),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),

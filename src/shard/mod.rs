@@ -16,6 +16,7 @@ mod commit;
 mod connections;
 mod drain;
 mod drivers;
+mod handover;
 mod http;
 mod index;
 mod latency;

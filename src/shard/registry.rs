@@ -119,6 +119,11 @@ impl Fleet {
         self.handle.generation() != 0
     }
 
+    /// See [`RegistryHandle::sign_now`].
+    pub(super) fn sign_now(&self) {
+        self.handle.sign_now();
+    }
+
     /// Asks where a driver is.
     pub(super) fn look_up(&self, lookup: Lookup) {
         self.handle.look_up(lookup);
@@ -148,7 +153,7 @@ impl Fleet {
     }
 
     /// A driver's line is due: it changed.
-    fn touch(&mut self, key: u32, now_ms: u64) {
+    pub(super) fn touch(&mut self, key: u32, now_ms: u64) {
         let mark = self.mark(key);
         if mark.session != 0 && !mark.is_dirty {
             mark.is_dirty = true;
@@ -230,7 +235,8 @@ impl Fleet {
         self.has_more().then_some(now_ms + PACE_MS)
     }
 
-    fn has_more(&self) -> bool {
+    /// Whether something waits to be written.
+    pub(super) fn has_more(&self) -> bool {
         self.backlog() > 0 || self.rebuild_from.is_some()
     }
 

@@ -3,6 +3,7 @@
 
 use super::Platform;
 use super::answers::view;
+use super::handover::Hand;
 use super::index::KeyIndex;
 use super::latency::{self, Begun};
 use super::{Letter, Shard, Timer};
@@ -40,6 +41,10 @@ pub(super) struct Entry {
     pub(super) is_foreign: bool,
     /// Of the last boot: not known yet whose it is.
     pub(super) is_dormant: bool,
+    /// Whether it is on its way to another node.
+    pub(super) hand: Hand,
+    /// Another node was asked to take it.
+    pub(super) was_handed: bool,
 }
 
 /// What has come for an id that is not in memory.
@@ -140,6 +145,8 @@ impl Requests {
             epoch: 0,
             is_foreign: false,
             is_dormant: false,
+            hand: Hand::Stays,
+            was_handed: false,
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
@@ -177,6 +184,9 @@ fn lookups_max(letter: &Letter) -> usize {
 impl<P: Platform> Shard<P> {
     /// A letter for a request, known or not.
     pub(super) fn request_letter(&mut self, request_id: RequestId, letter: Letter) {
+        if let Some(peer) = self.handed_to(&request_id) {
+            return self.pass_to_owner(peer, letter);
+        }
         if let Letter::Request { event, .. } = &letter {
             self.note_answer(&request_id, event);
         }
@@ -335,6 +345,9 @@ impl<P: Platform> Shard<P> {
 
     /// A letter for a trip: to its request, wherever that is kept.
     pub(super) fn trip_letter(&mut self, trip_id: TripId, letter: Letter) {
+        if let Some(peer) = self.trip_handed_to(&trip_id) {
+            return self.pass_to_owner(peer, letter);
+        }
         if let Some(key) = self.requests.trips.get(&trip_id) {
             return self.deliver_to_request(*key, letter);
         }
@@ -366,6 +379,11 @@ impl<P: Platform> Shard<P> {
     }
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
+        if self.requests.slab[key as usize].hand.rests() {
+            // Whoever has the request in a moment answers.
+            let request_id = self.requests.slab[key as usize].request.id().clone();
+            return self.requests.park(request_id, letter);
+        }
         if self.requests.slab[key as usize].is_dormant {
             if self.routing.is_some() && letter.is_of_driver() {
                 // Links were faster: it waits until it is known whose the request is.
@@ -424,6 +442,7 @@ impl<P: Platform> Shard<P> {
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
             | Letter::Owned { .. }
+            | Letter::OwnerIs { .. }
             | Letter::SeekOffer { .. }
             | Letter::Reply { .. }
             | Letter::FarReply { .. }
@@ -482,7 +501,7 @@ impl<P: Platform> Shard<P> {
         entry.begun = latency::begun(decided, entry.posted_us, event_us, entry.begun);
     }
 
-    fn arm_request(&mut self, key: u32, at_ms: Option<u64>) {
+    pub(super) fn arm_request(&mut self, key: u32, at_ms: Option<u64>) {
         let entry = &mut self.requests.slab[key as usize];
         if entry.timer.map(|(_, armed_ms)| armed_ms) == at_ms {
             return;

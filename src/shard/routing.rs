@@ -116,6 +116,9 @@ pub(super) struct Routing {
     seeking: HashMap<DriverId, Seeking>,
     lookups: Slab<DriverId>,
     owners: Owners,
+    /// Who took over what this node had, while it ends. What comes for that is passed on, also what came over a link: nobody
+    /// is given a request who ends already, so it cannot come back.
+    handed: Owners,
     passed: Passed,
     arriving: HashMap<DriverId, Arriving>,
     late: HashMap<DriverId, Late>,
@@ -141,6 +144,7 @@ impl Routing {
             seeking: HashMap::new(),
             lookups: Slab::new(),
             owners: Owners::new(),
+            handed: Owners::new(),
             passed: Passed::new(incarnation),
             arriving: HashMap::new(),
             late: HashMap::new(),
@@ -201,7 +205,10 @@ impl<P: Platform> Shard<P> {
                     self.read_own_letters();
                 }
                 FromLinks::Up { peer, is_new } => self.link_is_up(peer, is_new),
-                FromLinks::Down { peer } => self.watch_drivers_at(peer),
+                FromLinks::Down { peer } => {
+                    self.giver_lost(peer);
+                    self.watch_drivers_at(peer);
+                }
                 FromLinks::Lost { peer } => self.doubt_drivers_of(peer),
             }
         }
@@ -250,6 +257,13 @@ impl<P: Platform> Shard<P> {
             | LinkLetter::TripCancelled { .. }
             | LinkLetter::View { .. }
             | LinkLetter::Offer { .. } => self.far_to_request(letter),
+            LinkLetter::HandOver {
+                request_id,
+                received_at_ms,
+            } => self.hand_over_asked(from, request_id, received_at_ms),
+            LinkLetter::HandedOver { request_id, is_taken } => self.handed_over_said(from, &request_id, is_taken),
+            // The links take note of it.
+            LinkLetter::Leaving => {}
         }
     }
 
@@ -280,6 +294,9 @@ impl<P: Platform> Shard<P> {
     }
 
     fn link_is_up(&mut self, peer: u16, is_new: bool) {
+        if self.draining.is_some() && self.index == 0 {
+            drop(self.send_far(peer, LinkLetter::Leaving));
+        }
         if is_new {
             self.doubt_drivers_of(peer);
             self.tell_drivers_at(peer);

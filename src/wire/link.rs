@@ -31,7 +31,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Version of the frames and of everything in them. Nodes of another version are refused.
-pub const LINK_VERSION: u8 = 1;
+pub const LINK_VERSION: u8 = 2;
 /// Bytes before the payload.
 pub const HEADER_LEN: usize = 16;
 /// Longest payload, in bytes: the longest answer of the API that goes over a link is an audit.
@@ -197,6 +197,23 @@ pub enum LinkLetter {
         /// The answer.
         answer: LinkReply,
     },
+    /// The sender ends: nothing new is for it. Links take note of it, shards are not told.
+    Leaving,
+    /// The sender ends and has stopped deciding about this request: the receiver is to take it over. Answered with
+    /// [`Self::HandedOver`].
+    HandOver {
+        /// Which.
+        request_id: RequestId,
+        /// When it was received.
+        received_at_ms: UnixMs,
+    },
+    /// The answer to a [`Self::HandOver`].
+    HandedOver {
+        /// Which.
+        request_id: RequestId,
+        /// It is the sender's now. If not, it is as it was.
+        is_taken: bool,
+    },
 }
 
 /// An answer of the API on its way between nodes.
@@ -344,7 +361,10 @@ impl LinkLetter {
             | Self::Left { .. }
             | Self::TripMoved { .. }
             | Self::NoSuchTrip { .. }
-            | Self::Reply { .. } => None,
+            | Self::Reply { .. }
+            | Self::Leaving
+            | Self::HandOver { .. }
+            | Self::HandedOver { .. } => None,
         }
     }
 
@@ -362,7 +382,10 @@ impl LinkLetter {
             | Self::Moved { .. }
             | Self::Left { .. }
             | Self::TripMoved { .. }
-            | Self::NoSuchTrip { .. } => None,
+            | Self::NoSuchTrip { .. }
+            | Self::Leaving
+            | Self::HandOver { .. }
+            | Self::HandedOver { .. } => None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod support;
 mod archive;
 mod bench;
 mod cluster;
+mod drain;
 mod faults;
 mod owners;
 mod records;

@@ -308,3 +308,79 @@ fn a_connected_driver_gets_the_offer_of_a_request_that_comes_over() {
     assert_eq!(effects, [DriverEffect::Send(confirmed), DriverEffect::Send(expect)]);
     refused(wheel.hears("q", resumed(1)), RefuseReason::EnRoute);
 }
+
+/// A request that was given to another node goes on there: here nobody hears of it, and what comes later is turned away.
+#[test]
+fn what_is_handed_over_is_silent() {
+    let mut request = posted(&["d1", "d2"]);
+    durable(&mut request, Durability::Committed);
+    assert!(request.is_quiet());
+    let mut effects = Vec::new();
+    assert!(request.hand_over(&mut effects).is_empty());
+    assert!(replies(&effects).is_empty() && told(&effects, "d1").is_empty(), "{effects:?}");
+    assert!(effects.contains(&RequestEffect::Arm { at_ms: None }) && effects.contains(&RequestEffect::Closed));
+    assert!(request.is_closed());
+    // Who it is for can still be told to its drivers' homes.
+    let mut bound = Vec::new();
+    request.rebind(&mut bound);
+    assert!(matches!(told(&bound, "d1")[..], [ToDriver::Offer { attempt: 1, .. }]), "{bound:?}");
+    let mut effects = Vec::new();
+    let cancelled = RequestEvent::Cancelled {
+        reason: None,
+        reply: reply(3),
+    };
+    request.step(cancelled, NOW_MS, &mut effects);
+    assert_eq!(replies(&effects), [(3, &ApiAnswer::Fenced)]);
+    request.step(RequestEvent::Timer, NOW_MS + 10_000, &mut effects);
+    assert_eq!(request.log().len(), 2, "nothing is decided here any more");
+}
+
+/// It was given and taken while something was being decided here after all: that never was, its caller hears so, the driver
+/// nothing, and what came meanwhile is given back for the new owner.
+#[test]
+fn what_was_decided_after_a_hand_over_never_was() {
+    let mut request = posted(&["d1", "d2"]);
+    durable(&mut request, Durability::Committed);
+    let answered = |answer, asker| RequestEvent::Answered {
+        driver_id: driver("d1"),
+        attempt: Some(1),
+        answer,
+        reason: None,
+        asker,
+    };
+    let mut effects = Vec::new();
+    let decline = answered(Answer::DeclineHeld, Asker::Api(reply(2)));
+    request.step(decline, NOW_MS, &mut effects);
+    assert!(!request.is_quiet());
+    let accept = answered(Answer::AcceptHeld, Asker::Driver);
+    request.step(accept.clone(), NOW_MS, &mut effects);
+    effects.clear();
+    assert_eq!(request.hand_over(&mut effects), [accept]);
+    assert_eq!(replies(&effects), [(2, &ApiAnswer::Fenced)]);
+    assert!(told(&effects, "d1").is_empty(), "{effects:?}");
+    assert!(matches!(told(&effects, "d2")[..], [ToDriver::Release]), "reserved perhaps, never offered");
+    assert_eq!(request.log().len(), 2);
+}
+
+/// A driver who is being asked is waited for: the answer may hang on words that nobody else knows.
+#[test]
+fn who_asks_is_not_quiet() {
+    let defaults = Defaults {
+        offer_timeout_ms: 8_000,
+        deadline_ms: 120_000,
+    };
+    let mut posted = offer(&["d1"]);
+    posted.busy_wait_ms = Some(10_000);
+    let mut effects = Vec::new();
+    let mut request = Request::received(posted, reply(1), defaults, NOW_MS, &mut effects);
+    assert!(!request.is_quiet());
+    let busy = RequestEvent::Busy {
+        driver_id: driver("d1"),
+        ask: 1,
+    };
+    request.step(busy, NOW_MS, &mut effects);
+    durable(&mut request, Durability::Committed);
+    assert!(request.is_waiting() && request.is_quiet());
+    assert!(request.hand_over(&mut effects).is_empty());
+    assert!(!request.is_waiting(), "its turn is the new owner's to ask for");
+}

@@ -163,6 +163,9 @@ impl Owner {
             ToClaims::Check(inbox, request_id) => {
                 self.spawn(async move |owner| owner.check(&inbox, &request_id).await);
             }
+            ToClaims::HandOver(inbox, handed) => {
+                self.spawn(async move |owner| owner.take_handed(&inbox, handed).await);
+            }
             ToClaims::Over(request_id, received_at_ms) => {
                 let bucket = bucket_of(received_at_ms);
                 self.spawn(async move |owner| owner.remove_open(bucket, &request_id).await);

@@ -10,7 +10,7 @@ use super::index::{bucket_of, is_quiet, write_time_us};
 use super::reads::unread;
 use super::session::Ready;
 use super::statements::Found;
-use crate::cold::claims::{Adopted, FromClaims, Head, Inbox};
+use crate::cold::claims::{Adopted, FromClaims, Handed, Head, Inbox};
 use crate::cold::registry::NodeList;
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::RequestId;
@@ -131,6 +131,29 @@ impl Owner {
             self.strike(from, bucket, id, write_time_us()).await;
         }
         taken
+    }
+
+    /// Takes over a request that a node hands over, which takes it off its own list, and says whether it did.
+    pub(super) async fn take_handed(&self, inbox: &Inbox, handed: Handed) {
+        let is_taken = {
+            let _slot = self.background().await;
+            self.core.is_up() && self.take_from_giver(&handed).await
+        };
+        inbox.send(FromClaims::HandOver(handed, is_taken));
+    }
+
+    async fn take_from_giver(&self, handed: &Handed) -> bool {
+        let Handed { request_id, from, .. } = handed;
+        let found = self
+            .until_done("read a request that is handed over", async |ready| {
+                Ok(ready.find_request(request_id).await?)
+            })
+            .await;
+        let is_theirs = |found: &&Found| found.far.owner == *from && found.length.is_some();
+        match found.as_ref().filter(is_theirs) {
+            Some(found) => self.take(found, bucket_of(handed.received_at_ms), request_id).await,
+            None => false,
+        }
     }
 
     /// Takes a request off a dead node's list. What is written there later stays.

@@ -7,7 +7,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Most letters that wait for one node, and most that it has not acknowledged.
 pub const QUEUE_LETTERS_MAX: usize = 8_192;
@@ -63,6 +63,9 @@ pub struct Refused(pub Box<LinkLetter>);
 struct Peer {
     letters: mpsc::Sender<Box<LinkLetter>>,
     is_up: AtomicBool,
+    is_leaving: AtomicBool,
+    /// It is there: whoever rests before dialing it again need not.
+    is_there: Notify,
 }
 
 /// Names of nodes and their numbers in this process, from 1. A number is for ever: shards keep it.
@@ -113,6 +116,8 @@ impl Peers {
         let peer = Peer {
             letters: sender,
             is_up: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
+            is_there: Notify::new(),
         };
         if place.set(peer).is_err() {
             return None; // A place is filled once, under the lock.
@@ -148,6 +153,49 @@ impl Peers {
         if let Some(peer) = self.peer(number) {
             peer.is_up.store(is_up, Ordering::Release);
         }
+    }
+
+    /// Whether this node has said that it ends; its next life has not.
+    pub fn is_leaving(&self, number: u16) -> bool {
+        (self.peer(number)).is_some_and(|peer| peer.is_leaving.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_leaving(&self, number: u16, is_leaving: bool) {
+        if let Some(peer) = self.peer(number) {
+            peer.is_leaving.store(is_leaving, Ordering::Release);
+        }
+    }
+
+    /// A new process of this node has come.
+    pub(super) fn began(&self, number: u16) {
+        self.set_leaving(number, false);
+        if let Some(peer) = self.peer(number) {
+            peer.is_there.notify_one();
+        }
+    }
+
+    /// Returns when a new process of this node has come since the last call.
+    pub(super) async fn beginning(&self, number: u16) {
+        match self.peer(number) {
+            Some(peer) => peer.is_there.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The number of a node that has one: 0 for this one.
+    pub fn known(&self, name: &str) -> Option<u16> {
+        if name == self.own {
+            return Some(0);
+        }
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = names.iter().position(|known| known == name)?;
+        Some(index as u16 + 1)
+    }
+
+    /// The numbers of all nodes that have one.
+    pub fn numbers(&self) -> std::ops::RangeInclusive<u16> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        1..=names.len() as u16
     }
 
     /// Letters that wait for all nodes and that the thread has not taken.

@@ -13,7 +13,7 @@ use compact_str::CompactString;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Most lines of one batch: a pipeline.
 pub const LINES_MAX: usize = 256;
@@ -230,16 +230,29 @@ impl Drop for LookupReply {
 
 /// Whether the registry can be written to.
 #[derive(Debug, Default)]
-pub(super) struct Presence(AtomicU64);
+pub(super) struct Presence {
+    generation: AtomicU64,
+    hurry: Notify,
+}
 
 impl Presence {
     /// The number of the present connection, from 1; 0 when there is none, or this node is not to write.
     pub(super) fn generation(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.generation.load(Ordering::Acquire)
     }
 
     pub(super) fn set(&self, generation: u64) {
-        self.0.store(generation, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// What the lease says is to be said again now.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Returns when it is.
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 }
 
@@ -278,6 +291,11 @@ impl RegistryHandle {
     #[inline]
     pub fn generation(&self) -> u64 {
         self.presence.generation()
+    }
+
+    /// The node begins to serve or to end: its lease says so at once rather than with its next renewal.
+    pub fn sign_now(&self) {
+        self.presence.hurry();
     }
 
     /// Asks for a driver's session; the answer comes by [`Self::poll`], at once and without a session when nobody can be

@@ -149,21 +149,9 @@ impl Request {
 
     /// Another owner has the request: what this one still holds out is void, and what it decided last never was.
     pub(super) fn give_up(&mut self, pending: Pending, effects: &mut Vec<RequestEffect>) {
-        debug_assert!(!self.fenced && self.pending.is_none());
-        for (asker, _) in pending.replies {
-            answer_fenced(asker, effects);
-        }
-        for entry in &self.log[pending.from..] {
-            // Reserved perhaps, but never offered.
-            if let Step::OfferSent { driver_id, .. } = &entry.step {
-                let (driver_id, message) = (driver_id.clone(), ToDriver::Release);
-                effects.push(RequestEffect::Driver { driver_id, message });
-            }
-        }
-        if pending.from > 0 {
-            self.log.truncate(pending.from);
-            self.persisted = pending.from;
-            self.fold = Fold::of(&self.log).expect("a prefix of a good log is good");
+        let stood = pending.from > 0;
+        self.take_back(pending, effects);
+        if stood {
             for number in self.fold.open() {
                 let driver_id = self.fold.attempts[number as usize - 1].driver_id.clone();
                 let message = ToDriver::Outcome {
@@ -179,6 +167,31 @@ impl Request {
         for event in std::mem::take(&mut self.deferred) {
             turn_away(event, effects);
         }
+        self.end_here(effects);
+    }
+
+    /// What was being decided never was. Of a new request nothing was.
+    pub(super) fn take_back(&mut self, pending: Pending, effects: &mut Vec<RequestEffect>) {
+        debug_assert!(!self.fenced && self.pending.is_none());
+        for (asker, _) in pending.replies {
+            answer_fenced(asker, effects);
+        }
+        for entry in &self.log[pending.from..] {
+            // Reserved perhaps, but never offered.
+            if let Step::OfferSent { driver_id, .. } = &entry.step {
+                let (driver_id, message) = (driver_id.clone(), ToDriver::Release);
+                effects.push(RequestEffect::Driver { driver_id, message });
+            }
+        }
+        if pending.from > 0 {
+            self.log.truncate(pending.from);
+            self.persisted = pending.from;
+            self.fold = Fold::of(&self.log).expect("a prefix of a good log is good");
+        }
+    }
+
+    /// Nothing is decided here any more.
+    pub(super) fn end_here(&mut self, effects: &mut Vec<RequestEffect>) {
         self.fenced = true;
         self.closed = true;
         effects.push(RequestEffect::Arm { at_ms: None });

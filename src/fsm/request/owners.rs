@@ -78,6 +78,30 @@ impl Request {
         }
     }
 
+    /// Another owner has the request because this one gave it: that one goes on with all of it, so drivers hear nothing of the
+    /// change. Who waits for a decision that is on its way hears that it is not known; it never was. Gives back what has come
+    /// meanwhile, for the new owner.
+    ///
+    /// # Panics
+    /// When the request is over here.
+    pub fn hand_over(&mut self, effects: &mut Vec<RequestEffect>) -> VecDeque<RequestEvent> {
+        assert!(!self.closed, "what is over stays where it is");
+        if let Some(pending) = self.pending.take() {
+            self.take_back(*pending, effects);
+        }
+        // Reservations that come of these asks, and turns in queues, are told to the new owner, who gives them back.
+        self.waiting.clear();
+        let events = std::mem::take(&mut self.deferred);
+        self.end_here(effects);
+        events
+    }
+
+    /// Whether all that was decided stands and is announced, and no driver is being asked: the request can change its owner without
+    /// anybody's words being lost.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_none() && !self.is_asking()
+    }
+
     /// Whether a decision is on its way.
     pub fn is_deciding(&self) -> bool {
         self.pending.is_some()

@@ -311,6 +311,9 @@ impl Host for Boot {
         let starts = self.starts.take().expect("the shards were started");
         open_doors(reception, self.address, starts.go)?;
         self.health.advance(Phase::Serving);
+        if let Some(registry) = &self.registry {
+            registry.sign_now();
+        }
         Ok(())
     }
 

@@ -114,6 +114,8 @@ metrics! {
             "Slots of the rings' tables of direct descriptors that hold a socket, looked at once a second.";
         link_letters: Counter, "dispatchd_link_letters_total",
             "Letters of other nodes read.";
+        requests_handed_over: Counter, "dispatchd_requests_handed_over_total",
+            "Requests that other nodes took over from this one while it drained.";
         link_bounces: Counter, "dispatchd_link_bounces_total",
             "Letters to drivers that came back, as the driver had gone to another node.";
         link_refused: Counter, "dispatchd_link_refused_total",

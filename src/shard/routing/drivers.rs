@@ -62,9 +62,22 @@ impl<P: Platform> Shard<P> {
                 };
                 if known.is_some_and(|known| known.peer != peer) {
                     // Another node has taken the request over: it may not know what the driver has said.
+                    self.touch_registry(key);
                     self.step_driver(key, DriverEvent::Doubt);
                 }
             }
+        }
+    }
+
+    /// The request here that binds a driver, perhaps, has gone to another node.
+    pub(in crate::shard) fn note_owner(&mut self, driver_id: &DriverId, request_id: &RequestId, peer: u16) {
+        let (Some(key), Some(routing)) = (self.drivers.find(driver_id), &mut self.routing) else {
+            return;
+        };
+        if self.drivers.slab[key as usize].driver.at_hand() == Some(request_id) {
+            routing.far.insert(key, Far { peer, asked_ms: 0 });
+            self.touch_registry(key);
+            self.step_driver(key, DriverEvent::Doubt);
         }
     }
 

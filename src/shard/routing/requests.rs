@@ -11,6 +11,7 @@ use crate::limits;
 use crate::shard::{Letter, Platform, Shard, home_of_driver};
 use crate::wire::link::{LinkLetter, LinkReply};
 use crate::wire::respond::{Problem, Reply};
+use compact_str::CompactString;
 
 impl<P: Platform> Shard<P> {
     /// Which other node has this request, if it is known that one does; never for what came over a link.
@@ -23,6 +24,54 @@ impl<P: Platform> Shard<P> {
     pub(in crate::shard) fn owner_of_trip(&mut self, trip_id: &TripId) -> Option<u16> {
         let routing = self.routing.as_mut().filter(|routing| !routing.is_from_link)?;
         routing.owners.of_trip(trip_id)
+    }
+
+    /// Who took over a request that this node had, and trip; see [`super::Routing`].
+    pub(in crate::shard) fn note_handed(&mut self, request_id: &RequestId, trip_id: Option<TripId>, peer: u16) {
+        if let Some(routing) = &mut self.routing {
+            routing.handed.learn(request_id.clone(), trip_id, peer);
+        }
+    }
+
+    /// See [`Self::note_handed`].
+    pub(in crate::shard) fn handed_to(&mut self, request_id: &RequestId) -> Option<u16> {
+        self.draining.as_ref()?;
+        self.routing.as_mut()?.handed.of_request(request_id)
+    }
+
+    /// The same of a trip.
+    pub(in crate::shard) fn trip_handed_to(&mut self, trip_id: &TripId) -> Option<u16> {
+        self.draining.as_ref()?;
+        self.routing.as_mut()?.handed.of_trip(trip_id)
+    }
+
+    /// Numbers of all nodes that this one knows.
+    pub(in crate::shard) fn peers(&self) -> Vec<u16> {
+        let peers = self.routing.as_ref().map(|routing| routing.links.peers().numbers());
+        peers.into_iter().flatten().collect()
+    }
+
+    /// A node's name.
+    pub(in crate::shard) fn name_of_peer(&self, peer: u16) -> Option<CompactString> {
+        self.routing.as_ref()?.links.peers().name_of(peer)
+    }
+
+    /// Whether another node has said that it ends.
+    pub(in crate::shard) fn has_left(&self, node_id: &str) -> bool {
+        let peers = self.routing.as_ref().map(|routing| routing.links.peers());
+        peers.is_some_and(|peers| peers.known(node_id).is_some_and(|peer| peers.is_leaving(peer)))
+    }
+
+    /// Another node's number, if it can be given something: it is linked and has not said that it ends.
+    pub(in crate::shard) fn giveable(&self, node_id: &str) -> Option<u16> {
+        let peers = self.routing.as_ref()?.links.peers();
+        let peer = peers.known(node_id).filter(|peer| *peer != 0)?;
+        (peers.is_up(peer) && !peers.is_leaving(peer)).then_some(peer)
+    }
+
+    /// Whether calls were passed on that nobody has answered.
+    pub(in crate::shard) fn has_passed(&self) -> bool {
+        (self.routing.as_ref()).is_some_and(|routing| !routing.passed.is_empty())
     }
 
     /// Whether letters to this node go out.
@@ -127,7 +176,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Sends a letter to another node; gives it back when that has too much already.
-    pub(super) fn send_far(&mut self, peer: u16, letter: LinkLetter) -> Result<(), Box<LinkLetter>> {
+    pub(in crate::shard) fn send_far(&mut self, peer: u16, letter: LinkLetter) -> Result<(), Box<LinkLetter>> {
         let letter = Box::new(letter);
         let Some(routing) = &self.routing else {
             return Err(letter);

@@ -83,6 +83,15 @@ fn letters() -> Vec<LinkLetter> {
             to: reply(),
             answer: Problem::overloaded(2).into_reply().into(),
         },
+        LinkLetter::Leaving,
+        LinkLetter::HandOver {
+            request_id: request(),
+            received_at_ms: 7,
+        },
+        LinkLetter::HandedOver {
+            request_id: request(),
+            is_taken: true,
+        },
     ]
 }
 

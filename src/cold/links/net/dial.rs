@@ -107,10 +107,12 @@ impl Dial {
     /// Waits; letters come meanwhile. `None`: the node ends.
     async fn rest(&mut self, pause: Duration) -> Option<()> {
         let until = Instant::now() + pause;
+        let core = Arc::clone(&self.core);
         loop {
             let room = self.room();
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Some(()),
+                () = core.peers.beginning(self.number) => return Some(()),
                 letter = self.letters.recv(), if room => self.keep(*letter?),
             }
         }

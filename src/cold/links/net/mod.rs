@@ -67,7 +67,7 @@ impl Core {
         }
     }
 
-    /// The shard that a letter is for; `None`: no node sends such a letter.
+    /// The shard that a letter is for; `None`: it is for the links, or no node sends such a letter.
     fn home_of(&self, letter: &LinkLetter) -> Option<u16> {
         let shards = self.config.shards;
         match letter {
@@ -78,14 +78,16 @@ impl Core {
             | LinkLetter::Left { driver_id, .. }
             | LinkLetter::NoSuchTrip { driver_id }
             | LinkLetter::DriverView { driver_id, .. } => Some(home_shard(driver_id.hash64(), shards)),
-            LinkLetter::ToRequest { request_id, .. } | LinkLetter::View { request_id, .. } => {
-                Some(home_shard(request_id.hash64(), shards))
-            }
+            LinkLetter::ToRequest { request_id, .. }
+            | LinkLetter::View { request_id, .. }
+            | LinkLetter::HandOver { request_id, .. }
+            | LinkLetter::HandedOver { request_id, .. } => Some(home_shard(request_id.hash64(), shards)),
             LinkLetter::Offer { offer, .. } => Some(home_shard(offer.request_id.hash64(), shards)),
             LinkLetter::TripMoved { trip_id, .. } | LinkLetter::TripCancelled { trip_id, .. } => {
                 trip_id.request_hash().map(|hash| home_shard(hash, shards))
             }
             LinkLetter::Reply { to, .. } => (to.shard < shards).then_some(to.shard),
+            LinkLetter::Leaving => None,
         }
     }
 

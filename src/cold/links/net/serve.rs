@@ -110,7 +110,7 @@ async fn greeted(
     let Some(from) = core.peers.number_of(&node_id) else {
         return refuse(&mut stream, "there are too many nodes".to_owned()).await;
     };
-    let Some(received) = begin(core, &node_id, incarnation, first) else {
+    let Some(received) = begin(core, from, &node_id, incarnation, first) else {
         return refuse(&mut stream, format!("a later process is {node_id}")).await;
     };
     let welcome = LinkFrame::Welcome {
@@ -122,7 +122,7 @@ async fn greeted(
 }
 
 /// A new connection of a node counts from now; `None`: it is that of a process that has a successor.
-fn begin(core: &Core, node_id: &CompactString, incarnation: u64, first: u64) -> Option<Received> {
+fn begin(core: &Core, from: u16, node_id: &CompactString, incarnation: u64, first: u64) -> Option<Received> {
     let mut all = core.received.lock().unwrap_or_else(PoisonError::into_inner);
     let received = all.entry(node_id.clone()).or_default();
     if incarnation < received.incarnation {
@@ -131,6 +131,7 @@ fn begin(core: &Core, node_id: &CompactString, incarnation: u64, first: u64) -> 
     if incarnation > received.incarnation {
         received.incarnation = incarnation;
         received.seq = 0;
+        core.peers.began(from);
     }
     received.connection += 1;
     // What it no longer has will not come.
@@ -240,6 +241,9 @@ impl Served {
     }
 
     fn deliver(&self, inbox: Option<&Inbox>, mut letter: LinkLetter) {
+        if letter == LinkLetter::Leaving {
+            return self.core.peers.set_leaving(self.from, true);
+        }
         if let Some(reply) = letter.replies_mut() {
             // As the sender numbers nodes: 0 is the sender, another number means this node.
             let node = if reply.node == 0 { self.from } else { 0 };

@@ -1,7 +1,7 @@
 //! Nodes: this one's lease, and who else is alive.
 //!
 //! `node:{node_id}` holds `boot` (a name of this process that no other has), `data` (of its data directory),
-//! `incarnation`, `address`, `link_address`, `started_at_ms`, `is_serving`, `drivers`, `requests_open`, `backlog` (drivers whose entry
+//! `incarnation`, `address`, `link_address`, `started_at_ms`, `is_serving`, `is_draining`, `drivers`, `requests_open`, `backlog` (drivers whose entry
 //! waits to be written) and `lag_ms` (how long the last of them had waited). It ends by itself `fleet_redis_lease_ms` after
 //! it was renewed. Nothing that is promised rests on it: it says whom to count on, and keeps two processes from using
 //! one name.
@@ -10,6 +10,7 @@ use super::client::Link;
 use super::scripts::Scripts;
 use crate::cold::registry::assign::{NodeList, NodeSeen};
 use crate::fsm::types::UnixMs;
+use crate::ops::health::Phase;
 use compact_str::CompactString;
 use futures_util::future::try_join_all;
 use redis::RedisResult;
@@ -62,7 +63,7 @@ pub(super) struct Sign {
     pub(super) address: CompactString,
     pub(super) link_address: CompactString,
     pub(super) started_at_ms: UnixMs,
-    pub(super) is_serving: bool,
+    pub(super) phase: Phase,
     pub(super) drivers: u64,
     pub(super) requests_open: u64,
     pub(super) backlog: u64,
@@ -107,7 +108,8 @@ pub(super) async fn renew(
     cmd.arg("address").arg(sign.address.as_str());
     cmd.arg("link_address").arg(sign.link_address.as_str());
     cmd.arg("started_at_ms").arg(sign.started_at_ms);
-    cmd.arg("is_serving").arg(u8::from(sign.is_serving));
+    cmd.arg("is_serving").arg(u8::from(sign.phase == Phase::Serving));
+    cmd.arg("is_draining").arg(u8::from(sign.phase == Phase::Draining));
     cmd.arg("drivers").arg(sign.drivers);
     cmd.arg("requests_open").arg(sign.requests_open);
     cmd.arg("backlog").arg(sign.backlog);

@@ -152,6 +152,7 @@ impl<'w> Connection<'w> {
         } else {
             BATCHES_WINDOW
         };
+        let presence = Arc::clone(&self.writer.shared.presence);
         while self.claims_open || self.batches_open || !self.batches.is_empty() {
             tokio::select! {
                 Some(done) = self.claims.next() => self.claimed(done)?,
@@ -175,6 +176,7 @@ impl<'w> Connection<'w> {
                     self.look_up(reply, lookup);
                 }
                 _ = self.tick.tick(), if self.signs.is_empty() => self.sign(),
+                () = presence.hurried(), if self.signs.is_empty() => self.sign(),
                 _ = self.notice_tick.tick(), if !self.notices.is_empty() => self.tell(),
             }
         }
@@ -350,7 +352,7 @@ impl<'w> Connection<'w> {
     fn sign(&mut self) {
         let shared = &mut self.writer.shared;
         let totals = shared.around.metrics.totals();
-        shared.sign.is_serving = !shared.around.health.is_draining();
+        shared.sign.phase = shared.around.health.phase();
         shared.sign.drivers = totals.drivers_connected;
         shared.sign.requests_open = totals.requests_open;
         shared.sign.backlog = totals.registry_backlog;

@@ -30,10 +30,11 @@ struct Row {
 
 impl Row {
     fn of(node: &NodeFields) -> Self {
-        let state = match (node.fields.is_empty(), node.text("is_serving")) {
-            (true, _) => "lapsed",
-            (false, "1") => "serving",
-            (false, _) => "draining",
+        let state = match (node.text("is_serving"), node.text("is_draining")) {
+            _ if node.fields.is_empty() => "lapsed",
+            ("1", _) => "serving",
+            (_, "0") => "starting",
+            _ => "draining",
         };
         Self {
             node_id: node.node_id.clone(),

@@ -11,7 +11,7 @@ use crate::cold::registry::port::{
 };
 use crate::config::Config;
 use crate::fsm::types::UnixMs;
-use crate::ops::health::Health;
+use crate::ops::health::{Health, Phase};
 use crate::ops::metrics::{self, RegistryMetrics};
 use compact_str::CompactString;
 use redis::RedisResult;
@@ -50,7 +50,7 @@ pub struct Identity {
 pub struct Surroundings {
     /// What is measured.
     pub metrics: Arc<metrics::Registry>,
-    /// Whether the node drains.
+    /// Whether the node serves.
     pub health: Arc<Health>,
     /// The node's clock, Unix milliseconds.
     pub now_ms: Box<dyn Fn() -> UnixMs + Send>,
@@ -203,6 +203,11 @@ impl DriverRegistry {
         handle
     }
 
+    /// See [`RegistryHandle::sign_now`].
+    pub fn sign_now(&self) {
+        self.presence.hurry();
+    }
+
     /// Waits until it is known whether this node's name is free, a few seconds at most.
     pub fn await_lease(&self) -> LeaseAtStart {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,7 +239,7 @@ fn sign(identity: &Identity, started_at_ms: UnixMs) -> Sign {
         address: identity.address.clone(),
         link_address: identity.link_address.clone(),
         started_at_ms,
-        is_serving: false,
+        phase: Phase::Recovering,
         drivers: 0,
         requests_open: 0,
         backlog: 0,
