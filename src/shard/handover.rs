@@ -366,7 +366,7 @@ impl<P: Platform> Shard<P> {
     /// The store's answer to that.
     pub(super) fn handed(&mut self, handed: Handed, is_taken: bool) {
         let is_taken = is_taken || self.has_open(&handed.request_id);
-        if let Some(peer) = self.reachable(&handed.from) {
+        if let Some(peer) = self.number_of_peer(&handed.from) {
             self.say_handed_over(peer, handed.request_id, is_taken);
         }
     }

@@ -56,6 +56,12 @@ impl<P: Platform> Shard<P> {
         self.routing.as_ref()?.links.peers().name_of(peer)
     }
 
+    /// Another node's number.
+    pub(in crate::shard) fn number_of_peer(&self, node_id: &str) -> Option<u16> {
+        let peer = self.routing.as_ref()?.links.peers().known(node_id)?;
+        (peer != 0).then_some(peer)
+    }
+
     /// Whether another node has said that it ends.
     pub(in crate::shard) fn has_left(&self, node_id: &str) -> bool {
         let peers = self.routing.as_ref().map(|routing| routing.links.peers());
