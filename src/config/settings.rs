@@ -96,6 +96,8 @@ settings! {
         "Size of the kept events beyond which the oldest go, acknowledged or not.";
     disk_reserve_bytes: u64, "bytes", within(0, 1 << 50), Preset::Text("536870912"),
         "Free disk space below which the store writes nothing and the node takes no new requests.";
+    store_cache_bytes: u64, "bytes", within(MIB, 1 << 40), Preset::Text("67108864"),
+        "Memory that the store keeps of what it read; room for about 2 bytes per remembered id keeps new ids off the disk.";
 
     handshake_timeout_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
         "Time from accept to a complete WebSocket handshake.";

@@ -335,6 +335,7 @@ fn open_store(config: &Config, clock: Clock, fleet: Option<FleetLink>) -> Result
         events_retention_ms: config.events_retention_ms,
         events_bytes_max: config.events_bytes_max,
         disk_reserve_bytes: config.disk_reserve_bytes,
+        cache_bytes: config.store_cache_bytes,
         surroundings,
         fleet,
         ..StoreConfig::new(&dir)
