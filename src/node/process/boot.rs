@@ -116,7 +116,7 @@ impl Boot {
 
     /// Starts the links and the registry's thread, when there is a fleet.
     fn start_registry(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
-        let Some(membership) = self.membership.take() else {
+        let Some(mut membership) = self.membership.take() else {
             return Ok(());
         };
         let Opened { clock, shared, .. } = self.opened();
