@@ -156,7 +156,7 @@ settings! {
     fleet_link_tls_ca_file: CompactString, "", Kind::Line, Preset::Text(""),
         "Certificates (PEM) of the authorities that sign those of the fleet's nodes; nothing: links are plain TCP.";
     fleet_link_tls_cert_file: CompactString, "", Kind::Line, Preset::Text(""),
-        "This node's certificate (PEM, with those between it and an authority), which names node_id as DNS; read again when it has changed.";
+        "This node's certificate (PEM, with those between it and an authority), which names the node as DNS; read again when it has changed.";
     fleet_link_tls_key_file: CompactString, "", Kind::Line, Preset::Text(""),
         "Its private key (PEM).";
     fleet_cassandra_contact_points: CompactString, "", Kind::Endpoints, Preset::Text(""),

@@ -338,7 +338,6 @@ fn open_store(config: &Config, clock: Clock, fleet: Option<FleetLink>) -> Result
         cache_bytes: config.store_cache_bytes,
         surroundings,
         fleet,
-        ..StoreConfig::new(&dir)
     };
     Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))
 }
