@@ -24,8 +24,10 @@ impl Witness {
     /// The driver says that it is available: from here on nothing is known of its shift until a socket that came later is told.
     pub(super) fn on_said(&mut self, driver: Driver, conn: u32) {
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
+        let now_ms = self.node_ms_at(self.now_us);
         let seen = &mut self.drivers[driver as usize];
         seen.off_told = false;
+        seen.on_said_ms.get_or_insert(now_ms);
         seen.on_session = seen.on_session.max(session.unwrap_or(0));
     }
 
@@ -48,7 +50,11 @@ impl Witness {
             DriverState::Available => {
                 let off = seen.off_told && !over;
                 self.shifts_over += u64::from(seen.off_told && over);
-                (seen.off_told, seen.off_said_ms) = (false, None);
+                seen.off_told = false;
+                // An `offline` that it said after the words that this answers may still be on its way.
+                let answers_ms = seen.on_said_ms.take().unwrap_or(u64::MAX);
+                let later = seen.off_said_ms.filter(|&(_, last_ms)| last_ms >= answers_ms);
+                seen.off_said_ms = later.map(|(first_ms, last_ms)| (first_ms.max(answers_ms), last_ms));
                 if !self.holds(Check::ConfirmedKept, !off) {
                     let text = format!("d{driver} was told that it is offline, said nothing since, and is available");
                     self.violate(Check::ConfirmedKept, About::driver(driver), text);

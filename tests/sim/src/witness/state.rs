@@ -261,6 +261,8 @@ pub struct Driver {
     pub spans: Vec<Span>,
     /// When it said `offline` for the first time since it was last available, and for the last time, node time.
     pub off_said_ms: Option<(u64, u64)>,
+    /// When it first said `available` since it was last told so, node time.
+    pub on_said_ms: Option<u64>,
     /// When it first said `offline`, node time.
     pub first_off_ms: Option<u64>,
     /// When a socket of it was last over, simulated microseconds.
