@@ -4,6 +4,7 @@
 use super::Platform;
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
 use crate::cold::port::{self, Query};
+use crate::cold::registry::NodeSeen;
 use crate::fsm::ids::home_shard;
 use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent, Unfit};
 use crate::limits;
@@ -179,8 +180,10 @@ impl<P: Platform> Shard<P> {
         let Some(nodes) = known.filter(|nodes| !nodes.nodes().is_empty()) else {
             return Ok(api::assigned(driver_id, &self.config.node_id, &self.own_address()));
         };
-        let stays = |node: &crate::cold::registry::NodeSeen| !self.is_leaving(&node.node_id);
-        let node = nodes.assign(driver_id, stays).ok_or_else(Problem::no_node)?;
+        // Of itself a node knows better than its lease, which was written a moment ago.
+        let is_own = |node: &NodeSeen| node.node_id == self.config.node_id;
+        let serves = |node: &NodeSeen| (node.is_serving || is_own(node)) && !self.is_leaving(&node.node_id);
+        let node = nodes.assign(driver_id, serves).ok_or_else(Problem::no_node)?;
         Ok(api::assigned(driver_id, &node.node_id, &node.address))
     }
 

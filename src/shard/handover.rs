@@ -151,7 +151,9 @@ impl<P: Platform> Shard<P> {
         found.sort_by_key(|(rank, _)| *rank);
         let now_ms = self.now_ms;
         if let Some(hand_over) = self.hand_over() {
-            hand_over.queue.extend(found.into_iter().map(|(_, request_id)| request_id));
+            hand_over
+                .queue
+                .extend(found.into_iter().map(|(_, request_id)| request_id));
             hand_over.left = Some(left);
             hand_over.look_at_ms = now_ms + LOOK_EVERY_MS;
         }
@@ -400,7 +402,11 @@ impl<P: Platform> Shard<P> {
         // Those that have just refused are asked again.
         let has_heirs = self.heir_among(0, |_| true).is_some();
         let is_all_gone = hand_over.left == Some(0) && hand_over.queue.is_empty();
-        let since_ms = if is_all_gone { hand_over.gone_ms } else { drain.started_ms() };
+        let since_ms = if is_all_gone {
+            hand_over.gone_ms
+        } else {
+            drain.started_ms()
+        };
         let is_calm = hand_over.under_way.is_empty() && self.now_ms >= since_ms + LINGER_MS;
         let is_written = (self.fleet.as_ref()).is_none_or(|fleet| !fleet.is_present() || !fleet.has_more());
         (is_all_gone || !has_heirs) && is_calm && is_written && !self.has_passed()
@@ -411,7 +417,12 @@ impl<P: Platform> Shard<P> {
         let Some(drain) = &self.draining else { return };
         let (handed, left) = (drain.hand_over.count, drain.hand_over.left.unwrap_or(0));
         if handed > 0 || (left > 0 && self.claims.is_some()) {
-            tracing::info!(shard = self.index, handed, left, "open requests handed over to other nodes");
+            tracing::info!(
+                shard = self.index,
+                handed,
+                left,
+                "open requests handed over to other nodes"
+            );
         }
     }
 

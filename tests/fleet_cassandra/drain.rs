@@ -58,7 +58,10 @@ impl Fleet {
     /// Nodes to which some drivers are sent by `node`.
     async fn assigned(&self, node: &Node) -> Vec<String> {
         let asks = (0..16).map(|number| async move {
-            let home = node.get(&format!("/v1/fleet/assign?driver_id=x-{number}")).await.ok(200);
+            let home = node
+                .get(&format!("/v1/fleet/assign?driver_id=x-{number}"))
+                .await
+                .ok(200);
             text(&home, "node").to_owned()
         });
         join_all(asks).await
@@ -67,7 +70,9 @@ impl Fleet {
     /// Requests that these nodes took over.
     async fn until_adopted(&self, by: &[usize], at_least: u64) {
         let taken = async || {
-            let counts = by.iter().map(|number| self.nodes[*number].metric("dispatchd_requests_adopted_total", ""));
+            let counts = by
+                .iter()
+                .map(|number| self.nodes[*number].metric("dispatchd_requests_adopted_total", ""));
             (join_all(counts).await.iter().sum::<u64>() >= at_least).then_some(())
         };
         eventually("requests to be taken over", taken).await;
@@ -76,7 +81,10 @@ impl Fleet {
     /// Who owns a request, by Cassandra.
     async fn owner(&self, shared: &Shared, request_id: &str) -> String {
         let session = shared.cluster.session().await;
-        let text = format!("SELECT owner FROM {}.requests WHERE request_id = ? LIMIT 1", self.keyspace);
+        let text = format!(
+            "SELECT owner FROM {}.requests WHERE request_id = ? LIMIT 1",
+            self.keyspace
+        );
         let asked = session.query_unpaged(text, (request_id,)).await.expect("an answer");
         let rows = asked.into_rows_result().expect("rows");
         rows.single_row::<(String,)>().expect("a row").0
@@ -91,7 +99,9 @@ async fn a_draining_node_hands_over_while_it_lives() {
     let mut fleet = Fleet::start(&shared, 3, |setup| setup.set("drain_ms", 15_000)).await;
     let ids: Vec<String> = (0..4).map(|_| unique("r")).collect();
     let names: Vec<String> = (0..4).map(|_| unique("d")).collect();
-    let [a, b, c] = &fleet.nodes[..] else { unreachable!("three") };
+    let [a, b, c] = &fleet.nodes[..] else {
+        unreachable!("three")
+    };
     let mut offered = b.driver(&names[0]).await;
     let mut driving = a.driver(&names[1]).await;
     let mut silent = c.driver(&names[2]).await;
@@ -105,7 +115,8 @@ async fn a_draining_node_hands_over_while_it_lives() {
     let trip_id = driving.accept(&trip_offer).await;
     a.offer(&ids[2], &["nobody"], &json!({})).await;
     a.until_event(&ids[2], "REDISPATCH_REQUESTED").await;
-    a.offer(&ids[3], &[&names[2], &names[3]], &json!({"offer_timeout_ms": 4_000})).await;
+    a.offer(&ids[3], &[&names[2], &names[3]], &json!({"offer_timeout_ms": 4_000}))
+        .await;
     let unheard = silent.expect("OFFER").await;
     until_noted(a, &ids[3], "OFFER_DELIVERED").await;
 
@@ -121,7 +132,11 @@ async fn a_draining_node_hands_over_while_it_lives() {
         assert_ne!(fleet.owner(&shared, id).await, fleet.names[0]);
     }
     let again = a.post_offer(&ids[0], &[&names[0]], &json!({})).await;
-    assert!(again.status == 503 || again.json()["duplicate"] == true, "{}", again.status);
+    assert!(
+        again.status == 503 || again.json()["duplicate"] == true,
+        "{}",
+        again.status
+    );
     let answered = a.respond(&names[0], &ids[0], "ACCEPT", None).await.ok(200);
     assert_eq!(answered["outcome"], "CONFIRMED");
     offered.expect_confirmed(&offer).await;
@@ -161,7 +176,11 @@ impl Fleet {
             let events = audit["events"].as_array().expect("events");
             crate::support::audit::assert_sound(id, events);
             for attempt in 1..=2 {
-                let of: Vec<Value> = events.iter().filter(|event| event["attempt"] == attempt).cloned().collect();
+                let of: Vec<Value> = events
+                    .iter()
+                    .filter(|event| event["attempt"] == attempt)
+                    .cloned()
+                    .collect();
                 for name in ["OFFER_SENT", "OFFER_DELIVERED", "OFFER_ACKED"] {
                     assert!(count(&of, name) <= 1, "{name} twice: {audit}");
                 }
@@ -242,7 +261,10 @@ async fn no_answer_is_lost_while_requests_change_hands() {
             }
             driver.answer("ACCEPT", &offer).await;
             let first = driver.next().await;
-            assert_eq!((text(&first, "type"), &first["attempt"]), ("CONFIRMED", &offer["attempt"]));
+            assert_eq!(
+                (text(&first, "type"), &first["attempt"]),
+                ("CONFIRMED", &offer["attempt"])
+            );
             (driver, text(&first, "trip_id").to_owned())
         }
     });

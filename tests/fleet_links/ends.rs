@@ -272,6 +272,44 @@ async fn only_nodes_of_the_fleet_are_let_in() {
     );
 }
 
+/// A node that ends says so, whatever its link is; its next process is one that stays, and it is dialed at once.
+#[tokio::test]
+async fn a_node_that_ends_is_known_to_until_its_next_process() {
+    let (at_a, at_b) = (ports::free_address(), ports::free_address());
+    let (a, b) = (end("a", "f", 1, at_a, None), end("b", "f", 1, at_b, None));
+    let nodes = list(&[("a", at_a), ("b", at_b)]);
+    a.links.watcher()(&nodes);
+    b.links.watcher()(&nodes);
+    let (to_b, from_a) = (a.handle.peers().number_of("b"), b.handle.peers().number_of("a"));
+    let (to_b, from_a) = (to_b.expect("a number"), from_a.expect("a number"));
+    assert!(!b.handle.peers().is_leaving(from_a));
+    a.handle.send(to_b, Box::new(LinkLetter::Leaving)).expect("room");
+    eventually("b to hear of it", || async {
+        b.handle.peers().is_leaving(from_a).then_some(())
+    })
+    .await;
+    a.links.shutdown();
+    eventually("the link to be down", || async {
+        (!b.handle.peers().is_up(from_a)).then_some(())
+    })
+    .await;
+    assert!(b.handle.peers().is_leaving(from_a));
+    let a = end("a", "f", 2, at_a, None);
+    a.links.watcher()(&nodes);
+    eventually("b to count on it", || async {
+        (!b.handle.peers().is_leaving(from_a)).then_some(())
+    })
+    .await;
+    eventually("the link to be up", || async {
+        b.handle.peers().is_up(from_a).then_some(())
+    })
+    .await;
+    let mut heard = Vec::new();
+    b.handle.poll(&mut heard);
+    let is_letter = |message: &FromLinks| matches!(message, FromLinks::Letter { .. });
+    assert!(!heard.iter().any(is_letter), "no shard has to know: {heard:?}");
+}
+
 /// A peer that says a letter twice, leaves one out, or goes on over an older connection.
 #[tokio::test]
 async fn a_letter_counts_once() {

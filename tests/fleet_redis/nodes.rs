@@ -95,10 +95,10 @@ async fn a_name_has_one_process() {
     assert_eq!(second.exit().await.code(), Some(1));
     first.crash_and_restart().await;
     let shown = until_nodes(&redis, "the second incarnation", |nodes| {
-        nodes["gw-a"]["incarnation"] == 2
+        nodes["gw-a"]["incarnation"] == 2 && nodes["gw-a"]["state"] == "serving"
     })
     .await;
-    assert_eq!(text(&shown["gw-a"], "state"), "serving");
+    assert_eq!(text(&shown["gw-a"], "node_id"), "gw-a");
     first.terminate();
     assert!(first.exit().await.success());
     assert_eq!(nodes(&redis)["gw-a"]["state"], "lapsed", "a lease is given back");

@@ -317,13 +317,19 @@ fn what_is_handed_over_is_silent() {
     assert!(request.is_quiet());
     let mut effects = Vec::new();
     assert!(request.hand_over(&mut effects).is_empty());
-    assert!(replies(&effects).is_empty() && told(&effects, "d1").is_empty(), "{effects:?}");
+    assert!(
+        replies(&effects).is_empty() && told(&effects, "d1").is_empty(),
+        "{effects:?}"
+    );
     assert!(effects.contains(&RequestEffect::Arm { at_ms: None }) && effects.contains(&RequestEffect::Closed));
     assert!(request.is_closed());
     // Who it is for can still be told to its drivers' homes.
     let mut bound = Vec::new();
     request.rebind(&mut bound);
-    assert!(matches!(told(&bound, "d1")[..], [ToDriver::Offer { attempt: 1, .. }]), "{bound:?}");
+    assert!(
+        matches!(told(&bound, "d1")[..], [ToDriver::Offer { attempt: 1, .. }]),
+        "{bound:?}"
+    );
     let mut effects = Vec::new();
     let cancelled = RequestEvent::Cancelled {
         reason: None,
@@ -358,7 +364,10 @@ fn what_was_decided_after_a_hand_over_never_was() {
     assert_eq!(request.hand_over(&mut effects), [accept]);
     assert_eq!(replies(&effects), [(2, &ApiAnswer::Fenced)]);
     assert!(told(&effects, "d1").is_empty(), "{effects:?}");
-    assert!(matches!(told(&effects, "d2")[..], [ToDriver::Release]), "reserved perhaps, never offered");
+    assert!(
+        matches!(told(&effects, "d2")[..], [ToDriver::Release]),
+        "reserved perhaps, never offered"
+    );
     assert_eq!(request.log().len(), 2);
 }
 

@@ -55,10 +55,10 @@ impl NodeList {
         &self.nodes
     }
 
-    /// Where this driver is to connect, of the nodes that take drivers and that `may` says; `None` when there is none.
-    pub fn assign(&self, driver_id: &DriverId, may: impl Fn(&NodeSeen) -> bool) -> Option<&NodeSeen> {
+    /// Where this driver is to connect, of the nodes that take drivers, as `serves` says; `None` when there is none.
+    pub fn assign(&self, driver_id: &DriverId, serves: impl Fn(&NodeSeen) -> bool) -> Option<&NodeSeen> {
         let driver = driver_id.hash64();
-        let serving = || self.nodes.iter().filter(|node| node.is_serving && may(node));
+        let serving = || self.nodes.iter().filter(|node| serves(node));
         let total: u64 = serving().map(|node| node.drivers).sum();
         let bound = load_bound(total, serving().count() as u64);
         serving()
@@ -118,7 +118,7 @@ mod tests {
 
     fn homes(list: &NodeList) -> Vec<String> {
         drivers()
-            .map(|id| list.assign(&id, |_| true).unwrap().node_id.to_string())
+            .map(|id| list.assign(&id, |node| node.is_serving).unwrap().node_id.to_string())
             .collect()
     }
 
@@ -158,7 +158,7 @@ mod tests {
         let mut loads: HashMap<String, u64> = (0..5).map(|number| (format!("gw-{number}"), 0)).collect();
         for (count, id) in drivers().enumerate() {
             let list = NodeList::new(loads.iter().map(|(name, load)| node(name, *load, true)).collect());
-            let chosen = list.assign(&id, |_| true).unwrap().node_id.to_string();
+            let chosen = list.assign(&id, |node| node.is_serving).unwrap().node_id.to_string();
             *loads.get_mut(&chosen).unwrap() += 1;
             let bound = load_bound(count as u64, 5);
             assert!(loads.values().all(|load| *load <= bound), "{loads:?} {bound}");
@@ -170,9 +170,9 @@ mod tests {
         let list = NodeList::new(vec![node("a", 900, true), node("b", 10, true), node("c", 0, false)]);
         assert!(homes(&list).iter().all(|home| home == "b"));
         let driver = DriverId::parse("d").unwrap();
-        assert!(NodeList::default().assign(&driver, |_| true).is_none());
+        assert!(NodeList::default().assign(&driver, |node| node.is_serving).is_none());
         let alone = NodeList::new(vec![node("a", 0, true)]);
-        assert_eq!(alone.assign(&driver, |_| true).unwrap().node_id, "a");
+        assert_eq!(alone.assign(&driver, |node| node.is_serving).unwrap().node_id, "a");
         assert!(alone.assign(&driver, |node| node.node_id != "a").is_none());
         assert_eq!(alone.heir(7), Some("a"));
         assert_eq!(alone.heir_among(7, |node| node.node_id != "a"), None);

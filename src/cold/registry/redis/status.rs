@@ -11,7 +11,7 @@ use std::io::{self, Write};
 #[derive(Debug, Serialize)]
 struct Row {
     node_id: String,
-    /// `serving`, `draining`, or `lapsed` when its lease has ended.
+    /// `starting`, `serving`, `draining`, or `lapsed` when its lease has ended.
     state: &'static str,
     address: String,
     /// Where links of other nodes reach it; empty: it has none.
