@@ -155,7 +155,7 @@ impl<P: Platform> Shard<P> {
 
     /// Another owner has the request.
     fn decision_fenced(&mut self, key: u32) {
-        if self.requests.slab[key as usize].was_handed {
+        if self.requests.slab[key as usize].offered_to.is_some() {
             return self.handed_over(key, None);
         }
         self.keep_receipts(key);
@@ -221,7 +221,7 @@ impl<P: Platform> Shard<P> {
         if entry.request.is_deciding() || entry.request.is_closed() || entry.hand.rests() {
             return;
         }
-        if entry.was_handed {
+        if entry.offered_to.is_some() {
             return self.handed_over(key, None);
         }
         let was_dormant = std::mem::take(&mut entry.is_dormant);

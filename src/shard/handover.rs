@@ -214,7 +214,7 @@ impl<P: Platform> Shard<P> {
         let until_ms = self.now_ms + ANSWER_MAX_MS;
         let entry = &mut self.requests.slab[key as usize];
         entry.hand = Hand::Asked(peer);
-        entry.was_handed = true;
+        entry.offered_to = Some(peer);
         if let Some(hand_over) = self.hand_over() {
             hand_over.under_way.insert(request_id.clone(), until_ms);
         }
@@ -280,7 +280,7 @@ impl<P: Platform> Shard<P> {
             return;
         };
         let entry = &self.requests.slab[key as usize];
-        if !entry.was_handed || entry.request.is_closed() {
+        if entry.offered_to.is_none() || entry.request.is_closed() {
             return;
         }
         if !is_taken {

@@ -43,8 +43,8 @@ pub(super) struct Entry {
     pub(super) is_dormant: bool,
     /// Whether it is on its way to another node.
     pub(super) hand: Hand,
-    /// Another node was asked to take it.
-    pub(super) was_handed: bool,
+    /// The node that was last asked to take it.
+    pub(super) offered_to: Option<u16>,
 }
 
 /// What has come for an id that is not in memory.
@@ -146,7 +146,7 @@ impl Requests {
             is_foreign: false,
             is_dormant: false,
             hand: Hand::Stays,
-            was_handed: false,
+            offered_to: None,
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
