@@ -245,6 +245,8 @@ pub struct Driver {
     pub off_said: bool,
     /// It was told that it is off shift, and has not said `available` since.
     pub off_told: bool,
+    /// The session of the socket on which it was told that last.
+    pub off_session: u64,
     /// The highest session on whose socket it said `available`; 0: none.
     pub on_session: u64,
     /// It was welcomed, long enough before the node ended that this was stored.
