@@ -6,6 +6,7 @@ use crate::redis::Redis;
 use crate::support::audit::count;
 use crate::support::{Driver, Node, Setup, Value, eventually, json, number, ports, text};
 use futures_util::future::join_all;
+use scylla::client::session::Session;
 
 /// Nodes with links, one Redis and one keyspace.
 struct Fleet {
@@ -79,8 +80,7 @@ impl Fleet {
     }
 
     /// Who owns a request, by Cassandra.
-    async fn owner(&self, shared: &Shared, request_id: &str) -> String {
-        let session = shared.cluster.session().await;
+    async fn owner(&self, session: &Session, request_id: &str) -> String {
         let text = format!(
             "SELECT owner FROM {}.requests WHERE request_id = ? LIMIT 1",
             self.keyspace
@@ -97,6 +97,7 @@ impl Fleet {
 async fn a_draining_node_hands_over_while_it_lives() {
     let Some(shared) = shared().await else { return };
     let mut fleet = Fleet::start(&shared, 3, |setup| setup.set("drain_ms", 15_000)).await;
+    let session = shared.cluster.session().await;
     let ids: Vec<String> = (0..4).map(|_| unique("r")).collect();
     let names: Vec<String> = (0..4).map(|_| unique("d")).collect();
     let [a, b, c] = &fleet.nodes[..] else {
@@ -129,7 +130,7 @@ async fn a_draining_node_hands_over_while_it_lives() {
     for id in &ids {
         let (here, there) = (a.view(id).await, b.view(id).await);
         assert_eq!(here, there);
-        assert_ne!(fleet.owner(&shared, id).await, fleet.names[0]);
+        assert_ne!(fleet.owner(&session, id).await, fleet.names[0]);
     }
     let again = a.post_offer(&ids[0], &[&names[0]], &json!({})).await;
     assert!(
@@ -198,6 +199,7 @@ impl Fleet {
 async fn nothing_is_left_at_a_node_that_ended_at_once() {
     let Some(shared) = shared().await else { return };
     let mut fleet = Fleet::start(&shared, 2, |setup| setup.set("drain_ms", 0)).await;
+    let session = shared.cluster.session().await;
     let (id, driver_id) = (unique("r"), unique("d"));
     let searching: Vec<String> = (0..50).map(|_| unique("r")).collect();
     let mut driver = fleet.nodes[0].driver(&driver_id).await;
@@ -214,7 +216,7 @@ async fn nothing_is_left_at_a_node_that_ended_at_once() {
     assert!(retry_ms < 1_000, "{reason}");
     assert!(fleet.nodes[0].exit().await.success());
     for id in searching.iter().chain([&id]) {
-        assert_eq!(fleet.owner(&shared, id).await, fleet.names[1], "{id}");
+        assert_eq!(fleet.owner(&session, id).await, fleet.names[1], "{id}");
     }
     let mut driver = fleet.nodes[1].driver(&driver_id).await;
     assert_eq!(driver.welcome["state"], "offered", "{}", driver.welcome);
@@ -298,6 +300,7 @@ async fn until_noted(node: &Node, request_id: &str, event: &str) {
 async fn who_ends_too_or_hangs_is_passed_over() {
     let Some(shared) = shared().await else { return };
     let mut fleet = Fleet::start(&shared, 3, |setup| setup.set("drain_ms", 1_000)).await;
+    let session = shared.cluster.session().await;
     let mut ids = Vec::new();
     for number in 0..24 {
         let id = unique("r");
@@ -310,7 +313,7 @@ async fn who_ends_too_or_hangs_is_passed_over() {
         assert!(fleet.nodes[number].exit().await.success());
     }
     for id in &ids {
-        assert_eq!(fleet.owner(&shared, id).await, fleet.names[2], "{id}");
+        assert_eq!(fleet.owner(&session, id).await, fleet.names[2], "{id}");
     }
     for number in 0..2 {
         fleet.nodes[number].spawn();
