@@ -5,8 +5,8 @@
 //! decision that was not made.
 //!
 //! Invariants worth naming:
-//! - Every [`Decision`] gets exactly one of [`FromClaims::Stored`], [`FromClaims::Fenced`], [`FromClaims::DriverBound`] and
-//!   [`FromClaims::Lost`], however long that takes. A request has one decision under way at most, so the queue needs no bound of
+//! - Every [`Decision`] gets exactly one of [`FromClaims::Stored`], [`FromClaims::Fenced`], [`FromClaims::DriverBound`],
+//!   [`FromClaims::Withdrawn`] and [`FromClaims::Lost`], however long that takes. A request has one decision under way at most, so the queue needs no bound of
 //!   its own: what a shard takes in is bounded by [`ClaimsHandle::waiting`].
 //! - A request is given to a shard by [`FromClaims::Adopted`] only after this node is its owner.
 
@@ -16,6 +16,7 @@ use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
 use crate::fsm::types::{LogEntry, RequestLog, RequestState, UnixMs};
 use crate::wake::WakeFlag;
+use compact_str::CompactString;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -119,12 +120,21 @@ pub enum ToClaims {
     },
     /// A request of an earlier boot that was not taken over with the others: whose is it? It is claimed when it is nobody's.
     Reclaim(Arc<Inbox>, Box<RequestLog>),
-    /// Whether this request is still this node's; answered only when it is not.
+    /// Whether this request is still this node's.
     Check(Arc<Inbox>, RequestId),
     /// The end of a request, received then, is in the journal: nobody has to take it over any more.
     Over(RequestId, UnixMs),
     /// The nodes that are alive.
     Nodes(Arc<NodeList>),
+}
+
+/// What is known of a decision that was refused, since another owner has its request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// The node that has the request; empty: none, it has expired.
+    pub owner: CompactString,
+    /// The decision was stored before the owner changed, when nobody heard of that: the new owner goes on from it.
+    pub stood: bool,
 }
 
 /// What comes back to a shard.
@@ -133,17 +143,21 @@ pub enum FromClaims {
     /// The decision of this token stands.
     Stored(u64),
     /// Another owner has the request of this token.
-    Fenced(u64),
+    Fenced(u64, Loss),
     /// The driver who was to win has another trip.
     DriverBound(u64),
     /// The decision of this token takes long; an answer to it follows all the same.
     Delayed(u64),
+    /// The new request of this token was not sent, since so much waits before it: it never was.
+    Withdrawn(u64),
     /// The new request of this token was there already: as it was found.
     Lost(u64, Box<FarRequest>),
     /// A request to go on with.
     Adopted(Box<Adopted>),
-    /// This request is another node's.
-    NotMine(RequestId),
+    /// This request is this node's still.
+    Mine(RequestId),
+    /// This request is the node's of this name.
+    NotMine(RequestId, CompactString),
     /// What an earlier boot owned was taken over; what is not among it is not this node's, or was never stored.
     OwnDone,
 }

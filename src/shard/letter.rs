@@ -66,6 +66,14 @@ pub(crate) enum Letter {
         request_id: RequestId,
         trip_id: Option<TripId>,
         peer: u16,
+        /// It has decided something of it, so it is its owner.
+        decides: bool,
+    },
+    /// Another node has this request from now on, which binds a driver: to the driver's home.
+    BoundBy {
+        driver_id: DriverId,
+        request_id: RequestId,
+        peer: u16,
     },
     /// A driver's answer over HTTP to an offer of which nobody here knows, to the driver's home.
     SeekOffer { driver_id: DriverId, letter: Box<Letter> },
@@ -223,7 +231,18 @@ impl<P: Platform> Shard<P> {
                 request_id,
                 trip_id,
                 peer,
-            } => self.owned(request_id, trip_id, peer),
+                decides,
+            } => {
+                if decides {
+                    self.contest(&request_id);
+                }
+                self.owned(request_id, trip_id, peer);
+            }
+            Letter::BoundBy {
+                driver_id,
+                request_id,
+                peer,
+            } => self.bound_by(&driver_id, &request_id, peer),
             Letter::SeekOffer { driver_id, letter } => self.seek_offer_of(driver_id, letter),
             Letter::FarReply { to, reply } => self.reply_far(to, *reply),
             Letter::DriverView { driver_id, reply } => self.driver_view(driver_id, reply),

@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub(super) is_foreign: bool,
     /// Of the last boot: not known yet whose it is.
     pub(super) is_dormant: bool,
+    /// Another node speaks as its owner: it is being asked whose it is.
+    pub(super) is_contested: bool,
 }
 
 /// What has come for an id that is not in memory.
@@ -140,6 +142,7 @@ impl Requests {
             epoch: 0,
             is_foreign: false,
             is_dormant: false,
+            is_contested: false,
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
@@ -181,6 +184,9 @@ impl<P: Platform> Shard<P> {
             self.note_answer(&request_id, event);
         }
         if let Some(key) = self.requests.find(&request_id) {
+            if let Some(peer) = self.owner_instead(key, &letter) {
+                return self.pass_to_owner(peer, letter);
+            }
             return self.deliver_to_request(key, letter);
         }
         if let Some(peer) = self.owner_of(&request_id)
@@ -366,7 +372,12 @@ impl<P: Platform> Shard<P> {
     }
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
-        if self.requests.slab[key as usize].is_dormant {
+        let entry = &self.requests.slab[key as usize];
+        if entry.is_contested && (letter.is_of_driver() || letter.is_echo()) {
+            let request_id = entry.request.id().clone();
+            return self.requests.park(request_id, letter);
+        }
+        if entry.is_dormant {
             if self.routing.is_some() && letter.is_of_driver() {
                 // Links were faster: it waits until it is known whose the request is.
                 let request_id = self.requests.slab[key as usize].request.id().clone();
@@ -424,6 +435,7 @@ impl<P: Platform> Shard<P> {
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
             | Letter::Owned { .. }
+            | Letter::BoundBy { .. }
             | Letter::SeekOffer { .. }
             | Letter::Reply { .. }
             | Letter::FarReply { .. }
@@ -462,6 +474,7 @@ impl<P: Platform> Shard<P> {
                     let request_id = self.requests.slab[key as usize].request.id().clone();
                     self.answer_call(&request_id, reply, answer);
                 }
+                RequestEffect::PassOn(event) => self.pass_on_event(key, event),
                 RequestEffect::Arm { at_ms } => self.arm_request(key, at_ms),
                 RequestEffect::Closed => self.metrics().requests_open.dec(),
             }

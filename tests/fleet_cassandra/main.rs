@@ -11,6 +11,7 @@ mod archive;
 mod bench;
 mod cluster;
 mod faults;
+mod linked;
 mod owners;
 mod records;
 #[path = "../fleet_redis/redis.rs"]

@@ -458,7 +458,7 @@ fn a_word_about_the_trip_is_said_again() {
     };
     let mut driver = connected(1);
     tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
-    let mut says = |driver: &mut Driver, request, what| {
+    let says = |driver: &mut Driver, request, what| {
         let trip_id = trip_of(request);
         let effects = step(
             driver,
