@@ -236,7 +236,10 @@ impl<P: Platform> Shard<P> {
                 if decides {
                     self.contest(&request_id);
                 }
-                self.owned(request_id, trip_id, peer);
+                // Several nodes may ask a driver for one id, of which one becomes the owner.
+                if decides || trip_id.is_some() || self.owner_of(&request_id).is_none() {
+                    self.owned(request_id, trip_id, peer);
+                }
             }
             Letter::BoundBy {
                 driver_id,
