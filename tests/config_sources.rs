@@ -145,6 +145,30 @@ fn a_bad_value_names_key_value_place_and_rule() {
     }
 }
 
+/// `[fleet]` and so on: the setting's name is the table's, `_` and the key.
+#[test]
+fn settings_may_stand_in_tables() {
+    let text =
+        "shards = 2\n[fleet]\nredis_url = \"redis://h:1\"\n[fleet.redis]\nprefix = \"p:\"\n[log]\nlevel = \"warn\"\n";
+    let (dir, sources) = file(text);
+    let loaded = sources.load().unwrap();
+    assert_eq!(loaded.config.fleet_redis_url, "redis://h:1");
+    assert_eq!(loaded.config.fleet_redis_prefix, "p:");
+    let place = format!("{}:5", dir.path().join("node.toml").display());
+    assert_eq!(
+        value_and_origin(&loaded, "fleet_redis_prefix"),
+        ("p:".to_owned(), place)
+    );
+    check_file(
+        "drain_ms = 1\n[drain]\nms = 2",
+        "drain_ms stands twice (FILE:1 and FILE:3)",
+    );
+    check_file(
+        "[shards]\nx = 1",
+        "shards cannot be [shards] (FILE:1); allowed: a whole number from 0 to 1024",
+    );
+}
+
 #[test]
 fn an_unknown_key_names_its_place_and_the_nearest() {
     check_file(
@@ -152,8 +176,12 @@ fn an_unknown_key_names_its_place_and_the_nearest() {
         "unknown setting \"offer_timout_ms\" (FILE:4); did you mean \"offer_timeout_ms\"?",
     );
     check_file(
-        "[node]\nid = 1",
-        "unknown setting \"node\" (FILE:1); did you mean \"node_id\"?",
+        "[node]\nidd = 1",
+        "unknown setting \"node_idd\" (FILE:2); did you mean \"node_id\"?",
+    );
+    check_file(
+        "[nodes]\nid = 1",
+        "unknown setting \"nodes\" (FILE:1); `dispatchd config show` lists all",
     );
     check_file(
         "zzz = 1",

@@ -43,6 +43,15 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: String,
     },
+    /// A setting stands in the file twice, once in a table.
+    Twice {
+        /// The setting.
+        key: String,
+        /// Where it stands first.
+        before: Origin,
+        /// Where it stands again.
+        origin: Origin,
+    },
     /// A `--set` without `=`.
     NotAPair {
         /// As it was typed.
@@ -73,6 +82,9 @@ impl fmt::Display for ConfigError {
                 allowed,
             } => {
                 write!(f, "{key} cannot be {value} ({origin}); allowed: {allowed}")
+            }
+            Self::Twice { key, before, origin } => {
+                write!(f, "{key} stands twice ({before} and {origin})")
             }
             Self::NotAPair { text } => write!(f, "--set {text:?} is no key=value"),
         }

@@ -114,7 +114,7 @@ impl Reader {
             }
         };
         match DeTable::parse(&text) {
-            Ok(table) => self.read_table(path, &text, table.get_ref()),
+            Ok(table) => self.read_table(path, &text, "", table.get_ref()),
             Err(error) => {
                 let line = line_of(&text, error.span().map_or(0, |span| span.start));
                 let message = error.message().replace('\n', ", ");
@@ -127,7 +127,8 @@ impl Reader {
         }
     }
 
-    fn read_table(&mut self, path: &Path, text: &str, table: &DeTable<'_>) {
+    /// A key in a table `[fleet]` is the setting with `fleet_` before it.
+    fn read_table(&mut self, path: &Path, text: &str, prefix: &str, table: &DeTable<'_>) {
         // The table is sorted by key; people read errors from the top of the file.
         let mut rows: Vec<_> = table.iter().collect();
         rows.sort_by_key(|(key, _)| key.span().start);
@@ -136,11 +137,33 @@ impl Reader {
                 path: path.to_owned(),
                 line: line_of(text, key.span().start),
             };
+            let name = format!("{prefix}{}", key.get_ref());
+            if let DeValue::Table(table) = value.get_ref() {
+                let prefix = format!("{name}_");
+                if SETTINGS.iter().any(|setting| setting.name.starts_with(&prefix)) {
+                    self.read_table(path, text, &prefix, table);
+                    continue;
+                }
+            }
+            if let Some(before) = self.place_in_file(&name) {
+                self.errors.push(ConfigError::Twice {
+                    key: name,
+                    before,
+                    origin,
+                });
+                continue;
+            }
             let shown = text.get(value.span()).unwrap_or_default();
-            self.set(key.get_ref(), shown, origin, |kind| {
+            self.set(&name, shown, origin, |kind| {
                 value_in_file(kind, value.get_ref()).ok_or_else(|| allowed_in_file(kind, value.get_ref()))
             });
         }
+    }
+
+    /// Where in the file a setting stands already. TOML itself refuses only the same spelling.
+    fn place_in_file(&self, name: &str) -> Option<Origin> {
+        let entry = self.entries.iter().find(|entry| entry.setting.name == name)?;
+        matches!(entry.origin, Origin::File { .. }).then(|| entry.origin.clone())
     }
 
     fn read_variable(&mut self, name: &str, value: &str) {

@@ -96,6 +96,8 @@ settings! {
         "Size of the kept events beyond which the oldest go, acknowledged or not.";
     disk_reserve_bytes: u64, "bytes", within(0, 1 << 50), Preset::Text("536870912"),
         "Free disk space below which the store writes nothing and the node takes no new requests.";
+    store_cache_bytes: u64, "bytes", within(MIB, 1 << 40), Preset::Text("67108864"),
+        "Memory that the store keeps of what it read; room for about 2 bytes per remembered id keeps new ids off the disk.";
 
     handshake_timeout_ms: u64, "ms", within(10, 10 * MINUTE_MS), Preset::Text("10000"),
         "Time from accept to a complete WebSocket handshake.";
@@ -151,6 +153,12 @@ settings! {
         "Address, as IP:port, on which this node listens for links of the fleet's other nodes; empty: no links, and a driver is offered only what is posted to its own node.";
     fleet_link_advertise: CompactString, "", Kind::Words, Preset::Text(""),
         "Where other nodes reach that, as host:port; empty: the address that it listens on.";
+    fleet_link_tls_ca_file: CompactString, "", Kind::Line, Preset::Text(""),
+        "Certificates (PEM) of the authorities that sign those of the fleet's nodes; nothing: links are plain TCP.";
+    fleet_link_tls_cert_file: CompactString, "", Kind::Line, Preset::Text(""),
+        "This node's certificate (PEM, with those between it and an authority), which names the node as DNS; read again when it has changed.";
+    fleet_link_tls_key_file: CompactString, "", Kind::Line, Preset::Text(""),
+        "Its private key (PEM).";
     fleet_cassandra_contact_points: CompactString, "", Kind::Endpoints, Preset::Text(""),
         "Nodes of Cassandra or Scylla from which the others are found; nothing: dispatch records stay in the embedded store alone.";
     fleet_cassandra_keyspace: CompactString, "", Kind::Keyspace, Preset::Text("dispatchd"),

@@ -1,9 +1,10 @@
 //! Two ends of links without nodes around them: order, once and only once, bounds, greetings.
 
+use crate::authority::Authority;
 use crate::proxy::{Mode, Proxy};
 use crate::support::{eventually, ports, within};
 use dispatchd::cold::links::port::QUEUE_LETTERS_MAX;
-use dispatchd::cold::links::{FromLinks, LinkConfig, Links, LinksHandle};
+use dispatchd::cold::links::{FromLinks, LinkConfig, LinkTls, Links, LinksHandle};
 use dispatchd::cold::registry::{NodeList, NodeSeen};
 use dispatchd::fsm::ids::DriverId;
 use dispatchd::ops::metrics::Registry;
@@ -13,13 +14,13 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-struct End {
-    links: Links,
-    handle: LinksHandle,
-    metrics: Arc<Registry>,
+pub struct End {
+    pub links: Links,
+    pub handle: LinksHandle,
+    pub metrics: Arc<Registry>,
 }
 
-fn end(name: &str, fleet: &str, incarnation: u64, listen: SocketAddr) -> End {
+pub fn end(name: &str, fleet: &str, incarnation: u64, listen: SocketAddr, tls: Option<LinkTls>) -> End {
     let metrics = Arc::new(Registry::new(1, Arc::default()));
     let config = LinkConfig {
         listen,
@@ -28,12 +29,12 @@ fn end(name: &str, fleet: &str, incarnation: u64, listen: SocketAddr) -> End {
         incarnation,
         shards: 1,
     };
-    let links = Links::start(config, Arc::clone(&metrics)).expect("links");
+    let links = Links::start(config, tls, Arc::clone(&metrics)).expect("links");
     let handle = links.attach(0, Box::new(|| ()));
     End { links, handle, metrics }
 }
 
-fn list(nodes: &[(&str, SocketAddr)]) -> Arc<NodeList> {
+pub fn list(nodes: &[(&str, SocketAddr)]) -> Arc<NodeList> {
     let seen = |(name, address): &(&str, SocketAddr)| NodeSeen {
         node_id: (*name).into(),
         address: "127.0.0.1:1".into(),
@@ -44,7 +45,7 @@ fn list(nodes: &[(&str, SocketAddr)]) -> Arc<NodeList> {
     Arc::new(NodeList::new(nodes.iter().map(seen).collect()))
 }
 
-fn letter(session: u64) -> LinkLetter {
+pub fn letter(session: u64) -> LinkLetter {
     LinkLetter::Moved {
         driver_id: DriverId::parse("d").expect("an id"),
         session,
@@ -52,7 +53,7 @@ fn letter(session: u64) -> LinkLetter {
 }
 
 /// Everything that has come, by the numbers of the letters.
-fn take(end: &End, sessions: &mut Vec<u64>) {
+pub fn take(end: &End, sessions: &mut Vec<u64>) {
     let mut heard = Vec::new();
     end.handle.poll(&mut heard);
     for message in heard {
@@ -72,8 +73,12 @@ struct Pair {
 }
 
 async fn pair() -> Pair {
+    pair_with(None, None).await
+}
+
+async fn pair_with(of_a: Option<LinkTls>, of_b: Option<LinkTls>) -> Pair {
     let (at_a, at_b) = (ports::free_address(), ports::free_address());
-    let (a, b) = (end("a", "f", 1, at_a), end("b", "f", 1, at_b));
+    let (a, b) = (end("a", "f", 1, at_a, of_a), end("b", "f", 1, at_b, of_b));
     let proxy = Proxy::start(at_b).await;
     a.links.watcher()(&list(&[("a", at_a), ("b", proxy.address)]));
     let to_b = a.handle.peers().number_of("b").expect("a number");
@@ -87,10 +92,23 @@ async fn until_up(pair: &Pair, is_up: bool) {
     .await;
 }
 
-/// Through cuts, stalls and damage every letter arrives once, in order.
 #[tokio::test]
 async fn letters_arrive_once_and_in_order() {
-    let pair = pair().await;
+    let pair = through_harm(pair().await).await;
+    assert!(pair.b.metrics.links().bad_frames.get() > 0);
+    pair.a.links.shutdown();
+    pair.b.links.shutdown();
+}
+
+/// The same with TLS, which notices damage before the frame does.
+#[tokio::test]
+async fn protected_letters_arrive_once_and_in_order() {
+    let authority = Authority::new();
+    through_harm(pair_with(Some(authority.of("a")), Some(authority.of("b"))).await).await;
+}
+
+/// Through cuts, stalls and damage every letter arrives once, in order.
+async fn through_harm(pair: Pair) -> Pair {
     until_up(&pair, true).await;
     let mut got = Vec::new();
     for round in 0..8_u64 {
@@ -121,10 +139,8 @@ async fn letters_arrive_once_and_in_order() {
         .await;
     }
     assert_eq!(got, (0..4_000).collect::<Vec<u64>>());
-    assert!(pair.b.metrics.links().bad_frames.get() > 0);
     assert!(pair.a.metrics.links().connects.get() >= 3);
-    pair.a.links.shutdown();
-    pair.b.links.shutdown();
+    pair
 }
 
 /// What is beyond the bounds is refused, and the rest arrives.
@@ -182,7 +198,7 @@ async fn a_new_life_is_told_apart() {
     }
     let at_b = b.links.address();
     b.links.shutdown();
-    let b = end("b", "f", 2, at_b);
+    let b = end("b", "f", 2, at_b, None);
     proxy.set(Mode::Pass);
     eventually("another life", || async { heard_up(true).then_some(()) }).await;
     let mut got = Vec::new();
@@ -211,7 +227,7 @@ async fn greeted(to: SocketAddr, bytes: &[u8]) -> Option<LinkFrame> {
     }
 }
 
-fn hello(fleet: &str, from: &str, to: &str, incarnation: u64) -> Vec<u8> {
+pub fn hello(fleet: &str, from: &str, to: &str, incarnation: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let hello = LinkFrame::Hello {
         fleet: fleet.into(),
@@ -227,7 +243,7 @@ fn hello(fleet: &str, from: &str, to: &str, incarnation: u64) -> Vec<u8> {
 #[tokio::test]
 async fn only_nodes_of_the_fleet_are_let_in() {
     let at = ports::free_address();
-    let _b = end("b", "f", 3, at);
+    let _b = end("b", "f", 3, at, None);
     let check = async |bytes: Vec<u8>, expect: &str| match greeted(at, &bytes).await {
         Some(LinkFrame::Refused { why }) => assert!(why.contains(expect), "{why}"),
         other => panic!("{expect}: {other:?}"),
@@ -260,7 +276,7 @@ async fn only_nodes_of_the_fleet_are_let_in() {
 #[tokio::test]
 async fn a_letter_counts_once() {
     let at = ports::free_address();
-    let b = end("b", "f", 1, at);
+    let b = end("b", "f", 1, at, None);
     let numbered = |seq: u64| {
         let mut bytes = Vec::new();
         let letter = letter(seq);

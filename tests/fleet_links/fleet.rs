@@ -18,6 +18,11 @@ impl Fleet {
     }
 
     pub async fn start_with(count: usize, with: impl Fn(Setup) -> Setup) -> Self {
+        Self::start_numbered(count, |_, setup| with(setup)).await
+    }
+
+    /// `with` hears which node's setup it is.
+    pub async fn start_numbered(count: usize, with: impl Fn(usize, Setup) -> Setup) -> Self {
         let redis = Redis::start();
         let mut proxies = Vec::new();
         let mut nodes = Vec::new();
@@ -28,7 +33,7 @@ impl Fleet {
                 .setup(&name(number), 2)
                 .set("fleet_link_listen", listen)
                 .set("fleet_link_advertise", proxy.address);
-            nodes.push(with(setup).start().await);
+            nodes.push(with(number, setup).start().await);
             proxies.push(proxy);
         }
         let fleet = Self { redis, nodes, proxies };

@@ -8,6 +8,7 @@ mod redis;
 mod support;
 
 mod api;
+mod authority;
 mod cuts;
 mod deaths;
 mod ends;
@@ -15,4 +16,5 @@ mod fleet;
 mod flow;
 mod measure;
 mod moves;
+mod protected;
 mod proxy;

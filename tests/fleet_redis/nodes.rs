@@ -114,6 +114,7 @@ async fn a_fleet_is_checked_at_the_start() {
         ("fleet_redis_url", "http://127.0.0.1:1"),
         ("fleet_redis_url", "rediss://127.0.0.1:1"),
         ("fleet_redis_url", "redis://127.0.0.1:1,redis://127.0.0.1:2"),
+        ("fleet_link_tls_key_file", "gw-a.key"),
     ] {
         let mut node = redis.setup("gw-a", 1).set(key, value).prepare();
         node.spawn();

@@ -52,6 +52,13 @@ fn offer(resumed: Resumed) -> ToDriver {
     }
 }
 
+fn reservation() -> ToDriver {
+    ToDriver::Ask {
+        ask: 1,
+        priority: Priority::Standard,
+    }
+}
+
 fn trip_of(request: &str) -> TripId {
     TripId::for_request(&request_id(request), NOW_MS)
 }
@@ -196,17 +203,48 @@ fn what_comes_late_does_not_take_the_place_of_what_is_shown() {
 #[test]
 fn an_offer_from_elsewhere_is_shown_and_takes_the_place_of_its_reservation() {
     let mut driver = connected(1);
-    let ask = ToDriver::Ask {
-        ask: 1,
-        priority: Priority::Standard,
-    };
-    tell(&mut driver, "r1", ask);
+    tell(&mut driver, "r1", reservation());
     let effects = tell(&mut driver, "r1", offer(Resumed::Sent));
     assert!(
         matches!(to_socket(&effects)[..], [ToSocket::Offer { attempt: 1, .. }]),
         "{effects:?}"
     );
     assert!(driver.awaits_delivery());
+}
+
+#[test]
+fn an_offer_from_elsewhere_leaves_another_reservation_alone() {
+    let mut driver = connected(1);
+    tell(&mut driver, "r2", reservation());
+    let effects = tell(&mut driver, "r1", offer(Resumed::Sent));
+    let refused = RequestEvent::Refused {
+        attempt: 1,
+        driver_id: driver_id(),
+        reason: RefuseReason::Offered,
+    };
+    assert_eq!(to_requests(&effects), [("r1".to_owned(), refused)]);
+    assert!(to_socket(&effects).is_empty());
+    assert_eq!(driver.at_hand(), Some(&request_id("r2")));
+}
+
+/// An acceptance that is repeated after its trip has ended says what it said, and binds nobody.
+#[test]
+fn an_acceptance_said_again_binds_nobody() {
+    let mut driver = connected(1);
+    let trip_id = trip_of("r1");
+    let again = ToDriver::Outcome {
+        attempt: 1,
+        outcome: Outcome::Accepted,
+        trip_id: Some(trip_id.clone()),
+        again: true,
+    };
+    let confirmed = ToSocket::Confirmed {
+        request_id: request_id("r1"),
+        attempt: 1,
+        trip_id,
+    };
+    assert_eq!(to_socket(&tell(&mut driver, "r1", again)), [confirmed]);
+    assert_eq!((driver.state(), driver.trip_id()), (DriverState::Available, None));
 }
 
 fn answer(driver: &mut Driver, answer: Answer) {
@@ -223,6 +261,12 @@ fn answer(driver: &mut Driver, answer: Answer) {
 fn in_doubt_a_driver_repeats_what_it_said() {
     let mut driver = connected(1);
     assert!(step(&mut driver, DriverEvent::Doubt).is_empty());
+    tell(&mut driver, "r1", reservation());
+    assert_eq!(
+        to_requests(&step(&mut driver, DriverEvent::Doubt)),
+        [here("r1", None)],
+        "no attempt yet"
+    );
     tell(&mut driver, "r1", offer(Resumed::No));
     assert_eq!(
         to_requests(&step(&mut driver, DriverEvent::Doubt)),
@@ -328,9 +372,13 @@ impl Asked {
     }
 
     fn answered(&mut self, answer: Answer) {
+        self.answered_by(driver_id(), 1, answer);
+    }
+
+    fn answered_by(&mut self, driver_id: DriverId, attempt: u32, answer: Answer) {
         self.step(RequestEvent::Answered {
-            driver_id: driver_id(),
-            attempt: Some(1),
+            driver_id,
+            attempt: Some(attempt),
             answer,
             reason: None,
             asker: Asker::Driver,
@@ -495,4 +543,46 @@ fn a_word_about_the_trip_is_said_again() {
         },
     );
     assert!(said(&mut driver).is_empty());
+}
+
+#[test]
+fn a_request_says_why_its_trip_has_ended() {
+    let mut asked = Asked::new();
+    asked.answered(Answer::AcceptHeld);
+    asked.commit();
+    let reply = ReplyTo {
+        node: 0,
+        shard: 0,
+        call: 2,
+    };
+    let why: Box<str> = "the rider left".into();
+    let reason = Some(why.clone());
+    asked.step(RequestEvent::TripCancelled { reason, reply });
+    asked.commit();
+    let told = asked.tells(None);
+    assert!(
+        matches!(&told[..], [ToDriver::Trip { reason, .. }] if *reason == Some(why)),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_winner_hears_the_number_of_its_own_attempt() {
+    let mut asked = Asked::new();
+    asked.answered(Answer::DeclineHeld);
+    asked.commit();
+    let second = DriverId::parse("d2").unwrap();
+    asked.answered_by(second.clone(), 2, Answer::AcceptHeld);
+    asked.commit();
+    asked.effects.clear();
+    asked.step(RequestEvent::DriverHere {
+        driver_id: second,
+        held: Some(2),
+        answer: None,
+    });
+    let told = asked.effects.iter().find_map(|effect| match effect {
+        RequestEffect::Driver { message, .. } => Some(message),
+        _ => None,
+    });
+    assert!(matches!(told, Some(ToDriver::Bound { attempt: 2, .. })), "{told:?}");
 }

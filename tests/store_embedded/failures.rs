@@ -112,6 +112,7 @@ fn settings_out_of_range_are_refused_by_name() {
     });
     check("events_retention_ms", |config| config.events_retention_ms = 0);
     check("events_bytes_max", |config| config.events_bytes_max = 1);
+    check("store_cache_bytes", |config| config.cache_bytes = 1);
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub const IDEMPOTENCY_RETENTION_DAYS_MIN: u32 = 7;
 pub const RETENTION_DAYS_MAX: u32 = 3_650;
 /// Smallest bound of kept events, in bytes.
 pub const EVENTS_BYTES_MIN: u64 = 1 << 20;
+/// Smallest block cache, in bytes.
+pub const CACHE_BYTES_MIN: u64 = 1 << 20;
 
 /// The clock and the disk as the store sees them; tests drive both.
 #[derive(Clone)]
@@ -59,7 +61,7 @@ pub struct StoreConfig {
     pub events_bytes_max: u64,
     /// Below this many free bytes on the disk nothing is written.
     pub disk_reserve_bytes: u64,
-    /// Block cache of the store, bytes. Should hold the filters of ended ids, about 2 bytes per id, so that asking for
+    /// Block cache of the store, bytes, at least [`CACHE_BYTES_MIN`]. Should hold the filters of ended ids, about 2 bytes per id, so that asking for
     /// an id that never ended stays off the disk.
     pub cache_bytes: u64,
     /// Clock and disk.
@@ -122,6 +124,7 @@ impl StoreConfig {
             days_max,
         )?;
         within("events_retention_ms", self.events_retention_ms, 1, u64::MAX)?;
-        within("events_bytes_max", self.events_bytes_max, EVENTS_BYTES_MIN, u64::MAX)
+        within("events_bytes_max", self.events_bytes_max, EVENTS_BYTES_MIN, u64::MAX)?;
+        within("store_cache_bytes", self.cache_bytes, CACHE_BYTES_MIN, u64::MAX)
     }
 }

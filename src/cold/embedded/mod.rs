@@ -29,7 +29,8 @@ mod writer;
 
 pub use codec::{Decoder, Encoder};
 pub use config::{
-    EVENTS_BYTES_MIN, FleetLink, IDEMPOTENCY_RETENTION_DAYS_MIN, RETENTION_DAYS_MAX, StoreConfig, Surroundings,
+    CACHE_BYTES_MIN, EVENTS_BYTES_MIN, FleetLink, IDEMPOTENCY_RETENTION_DAYS_MIN, RETENTION_DAYS_MAX, StoreConfig,
+    Surroundings,
 };
 pub use events::CONSUMERS_MAX;
 pub use export::StoreExport;

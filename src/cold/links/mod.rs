@@ -1,4 +1,4 @@
-//! Links between the nodes of a fleet: persistent TCP, one connection per ordered pair of nodes.
+//! Links between the nodes of a fleet: persistent TCP, or TLS on it, one connection per ordered pair of nodes.
 //!
 //! One thread with a runtime of its own (`net/`) listens, dials every node that the registry lists with an address for links,
 //! and carries what shards write to each other ([`port`]). Who made a connection sends letters on it and hears
@@ -23,5 +23,5 @@ mod net;
 pub mod port;
 
 #[cfg(feature = "fleet")]
-pub use net::{LinkConfig, Links};
+pub use net::{LinkConfig, LinkTls, Links, TlsFiles};
 pub use port::{FromLinks, LinksHandle, Peers, Refused};

@@ -116,7 +116,7 @@ impl Boot {
 
     /// Starts the links and the registry's thread, when there is a fleet.
     fn start_registry(&mut self, incarnation: Incarnation) -> Result<(), ServeError> {
-        let Some(membership) = self.membership.take() else {
+        let Some(mut membership) = self.membership.take() else {
             return Ok(());
         };
         let Opened { clock, shared, .. } = self.opened();
@@ -335,9 +335,9 @@ fn open_store(config: &Config, clock: Clock, fleet: Option<FleetLink>) -> Result
         events_retention_ms: config.events_retention_ms,
         events_bytes_max: config.events_bytes_max,
         disk_reserve_bytes: config.disk_reserve_bytes,
+        cache_bytes: config.store_cache_bytes,
         surroundings,
         fleet,
-        ..StoreConfig::new(&dir)
     };
     Store::open(&dir, store_config).map_err(|error| ServeError::new("cannot open the store", error))
 }

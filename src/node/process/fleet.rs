@@ -1,7 +1,7 @@
 //! What makes a node one of a fleet: its settings, its place in the registry, its lease.
 
 use super::{ServeError, identity};
-use crate::cold::links::{LinkConfig, Links};
+use crate::cold::links::{LinkConfig, LinkTls, Links, TlsFiles};
 use crate::cold::registry::{DriverRegistry, Identity, LeaseAtStart, Surroundings, Target};
 use crate::config::Config;
 use crate::journal::Incarnation;
@@ -20,6 +20,8 @@ pub(super) struct Membership {
     data: String,
     /// Where links of other nodes are listened for, if they are.
     link_listen: Option<SocketAddr>,
+    /// What links are protected by, if they are.
+    link_tls: Option<LinkTls>,
 }
 
 impl Membership {
@@ -34,11 +36,13 @@ impl Membership {
         };
         check(config).map_err(refused)?;
         let link_listen = link_listen(config).map_err(refused)?;
+        let link_tls = link_tls(config).map_err(refused)?;
         let data = identity::data_name(&config.data_dir)?;
         Ok(Some(Self {
             target,
             data,
             link_listen,
+            link_tls,
         }))
     }
 
@@ -47,7 +51,7 @@ impl Membership {
     /// # Errors
     /// Their address cannot be listened on, or the system has no thread for it.
     pub(super) fn start_links(
-        &self,
+        &mut self,
         config: &Config,
         incarnation: Incarnation,
         shared: &Shared,
@@ -62,9 +66,11 @@ impl Membership {
             incarnation: incarnation.get(),
             shards: config.shard_count(),
         };
-        let links = Links::start(link_config, Arc::clone(&shared.registry));
+        let tls = self.link_tls.take();
+        let has_tls = tls.is_some();
+        let links = Links::start(link_config, tls, Arc::clone(&shared.registry));
         let links = links.map_err(|error| ServeError::new("cannot listen for links", format!("{listen}: {error}")))?;
-        tracing::info!(address = %links.address(), "listening for links of other nodes");
+        tracing::info!(address = %links.address(), tls = has_tls, "listening for links of other nodes");
         Ok(Some(links))
     }
 
@@ -158,6 +164,39 @@ fn link_listen(config: &Config) -> Result<Option<SocketAddr>, String> {
         return Err(format!("fleet_link_advertise is {told}: host:port is needed"));
     }
     Ok(Some(listen))
+}
+
+/// What links are protected by; says what is wrong with the settings or the files.
+fn link_tls(config: &Config) -> Result<Option<LinkTls>, String> {
+    let settings = [
+        ("fleet_link_tls_ca_file", &config.fleet_link_tls_ca_file),
+        ("fleet_link_tls_cert_file", &config.fleet_link_tls_cert_file),
+        ("fleet_link_tls_key_file", &config.fleet_link_tls_key_file),
+    ];
+    let is_empty = |(_, file): &&(&str, &CompactString)| file.is_empty();
+    match (
+        settings.iter().find(is_empty),
+        settings.iter().find(|setting| !is_empty(setting)),
+    ) {
+        (_, None) => return Ok(None),
+        (Some((missing, _)), Some((given, _))) => {
+            return Err(format!("{given} is given and {missing} is not: TLS needs all three"));
+        }
+        (None, Some((given, _))) if config.fleet_link_listen.is_empty() => {
+            return Err(format!(
+                "{given} is given and fleet_link_listen is empty: there are no links"
+            ));
+        }
+        (None, Some(_)) => {}
+    }
+    let [authorities, certificate, key] = settings.map(|(_, file)| file.as_str().into());
+    let files = TlsFiles {
+        authorities,
+        certificate,
+        key,
+    };
+    let tls = LinkTls::load(files, &config.node_id);
+    tls.map(Some).map_err(|error| format!("fleet_link_tls: {error}"))
 }
 
 /// Where other nodes reach these links.

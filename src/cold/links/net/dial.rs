@@ -1,5 +1,6 @@
 //! A connection that this node makes: letters out, acknowledgements in.
 
+use super::tls::{self, Stream};
 use super::{Core, GREETING_MAX};
 use crate::cold::links::port::{FromLinks, NewPeer, PATIENCE, QUEUE_LETTERS_MAX, SILENCE_MAX, UNACKED_BYTES_MAX};
 use crate::wire::link::{LinkFrame, LinkLetter, decode, encode};
@@ -8,9 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -47,12 +46,14 @@ pub(super) struct Dial {
 
 /// A connection in use.
 struct Connection {
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    read: ReadHalf<Box<dyn Stream>>,
+    write: WriteHalf<Box<dyn Stream>>,
     input: Vec<u8>,
     out: Vec<u8>,
     /// How much of `out` the socket has taken.
     taken: usize,
+    /// What it has taken may still be in the TLS session.
+    is_flushed: bool,
     /// How many of the unacknowledged letters were put into `out`.
     sent: usize,
     heard_at: Instant,
@@ -146,15 +147,15 @@ impl Dial {
     }
 
     async fn greet(&mut self, address: &str) -> io::Result<Connection> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (read, write) = stream.into_split();
+        let stream = tls::connect(self.core.tls.as_ref(), address, &self.name).await?;
+        let (read, write) = tokio::io::split(stream);
         let mut connection = Connection {
             read,
             write,
             input: Vec::with_capacity(READ_BYTES),
             out: Vec::new(),
             taken: 0,
+            is_flushed: true,
             sent: 0,
             heard_at: Instant::now(),
         };
@@ -168,6 +169,7 @@ impl Dial {
         };
         encode(&hello, &mut connection.out).map_err(io::Error::other)?;
         connection.write.write_all(&connection.out).await?;
+        connection.write.flush().await?;
         connection.out.clear();
         loop {
             match connection.next()? {
@@ -255,15 +257,16 @@ impl Dial {
         loop {
             self.fill_output(&mut connection);
             let room = self.room() && connection.waiting() < OUT_BYTES_MAX;
-            let pending = connection.taken < connection.out.len();
+            let is_unsent = connection.waiting() > 0 || !connection.is_flushed;
             tokio::select! {
                 letter = self.letters.recv(), if room => match letter {
                     Some(letter) => self.keep(*letter),
                     None => return Ok(()),
                 },
-                written = connection.write.write(&connection.out[connection.taken..]), if pending => {
-                    let count = written?;
+                pushed = push(&mut connection.write, &connection.out[connection.taken..]), if is_unsent => {
+                    let count = pushed?;
                     connection.taken += count;
+                    connection.is_flushed = count == 0;
                     self.core.metrics().bytes_sent.add(count as u64);
                 }
                 read = connection.read.read_buf(&mut connection.input) => {
@@ -310,6 +313,18 @@ impl Dial {
             connection.sent -= gone;
         }
         Ok(())
+    }
+}
+
+/// Gives the socket some of `bytes`, or, when there are none, what TLS still keeps of those before. Cancelled, it has taken none.
+async fn push(write: &mut WriteHalf<Box<dyn Stream>>, bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() {
+        write.flush().await?;
+        return Ok(0);
+    }
+    match write.write(bytes).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        count => Ok(count),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod dial;
 mod serve;
+mod tls;
 
 use super::port::{FromLinks, Inbox, LinksHandle, NewPeer, Peers, Waker};
 use crate::cold::registry::{NodeList, OnNodes};
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+pub use tls::{LinkTls, TlsFiles};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -48,6 +50,8 @@ struct Core {
     received: Mutex<HashMap<CompactString, Received>>,
     /// Where each node is, as its lease says.
     nodes: watch::Receiver<Arc<NodeList>>,
+    /// Without it links are plain TCP.
+    tls: Option<LinkTls>,
     metrics: Arc<metrics::Registry>,
 }
 
@@ -109,7 +113,7 @@ impl Links {
     ///
     /// # Errors
     /// The address cannot be listened on, or the system has no thread for it.
-    pub fn start(config: LinkConfig, metrics: Arc<metrics::Registry>) -> std::io::Result<Self> {
+    pub fn start(config: LinkConfig, tls: Option<LinkTls>, metrics: Arc<metrics::Registry>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = std::net::TcpListener::bind(config.listen)?;
         listener.set_nonblocking(true)?;
@@ -122,6 +126,7 @@ impl Links {
             peers: Arc::new(peers),
             received: Mutex::default(),
             nodes: nodes_seen,
+            tls,
             metrics,
         });
         let (stop, stopped) = oneshot::channel();

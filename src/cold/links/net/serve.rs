@@ -1,5 +1,6 @@
 //! A connection that another node made: letters in, acknowledgements out.
 
+use super::tls::{self, Stream};
 use super::{Core, GREETING_MAX};
 use crate::cold::links::port::{FromLinks, INBOX_LETTERS_MAX, Inbox, SILENCE_MAX};
 use crate::fsm::request::ReplyTo;
@@ -33,7 +34,7 @@ pub(super) struct Received {
 /// A connection after its greeting.
 struct Served {
     core: Arc<Core>,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     input: Vec<u8>,
     from: u16,
     name: CompactString,
@@ -68,10 +69,10 @@ pub(super) async fn serve(core: Arc<Core>, stream: TcpStream, from: SocketAddr) 
 /// Reads the greeting and answers it.
 async fn greeted(
     core: &Core,
-    mut stream: TcpStream,
+    stream: TcpStream,
     input: &mut Vec<u8>,
-) -> io::Result<(TcpStream, u16, CompactString, u64)> {
-    stream.set_nodelay(true)?;
+) -> io::Result<(Box<dyn Stream>, u16, CompactString, u64)> {
+    let (mut stream, shown) = tls::accept(core.tls.as_ref(), stream).await?;
     let frame = loop {
         match next(input) {
             Ok(Some(frame)) => break frame,
@@ -107,6 +108,10 @@ async fn greeted(
     if to != config.node_id || node_id == config.node_id {
         return refuse(&mut stream, format!("this is {}", config.node_id)).await;
     }
+    if !shown.may_be(&node_id) {
+        let why = format!("the certificate is not that of {node_id}");
+        return refuse(&mut stream, why).await;
+    }
     let Some(from) = core.peers.number_of(&node_id) else {
         return refuse(&mut stream, "there are too many nodes".to_owned()).await;
     };
@@ -138,7 +143,7 @@ fn begin(core: &Core, node_id: &CompactString, incarnation: u64, first: u64) -> 
     Some(*received)
 }
 
-async fn refuse<T>(stream: &mut TcpStream, why: String) -> io::Result<T> {
+async fn refuse<T>(stream: &mut Box<dyn Stream>, why: String) -> io::Result<T> {
     let refused = LinkFrame::Refused {
         why: why.as_str().into(),
     };
@@ -147,10 +152,11 @@ async fn refuse<T>(stream: &mut TcpStream, why: String) -> io::Result<T> {
     Err(io::Error::other(why))
 }
 
-async fn say(stream: &mut TcpStream, frame: &LinkFrame) -> io::Result<()> {
+async fn say(stream: &mut Box<dyn Stream>, frame: &LinkFrame) -> io::Result<()> {
     let mut bytes = Vec::new();
     encode(frame, &mut bytes).map_err(io::Error::other)?;
-    stream.write_all(&bytes).await
+    stream.write_all(&bytes).await?;
+    stream.flush().await
 }
 
 /// The next whole frame of what was read.

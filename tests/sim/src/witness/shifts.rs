@@ -24,15 +24,22 @@ impl Witness {
     /// The driver says that it is available: from here on nothing is known of its shift until a socket that came later is told.
     pub(super) fn on_said(&mut self, driver: Driver, conn: u32) {
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
+        let now_ms = self.node_ms_at(self.now_us);
         let seen = &mut self.drivers[driver as usize];
         seen.off_told = false;
+        seen.on_said_ms.get_or_insert(now_ms);
         seen.on_session = seen.on_session.max(session.unwrap_or(0));
     }
 
     /// Whether the driver was told that it is off shift, and has not said otherwise since; as far as the socket that it
-    /// opened last can say.
+    /// opened last can say. The memory of it ends for who comes again, not for who stays.
     pub(super) fn is_off_shift(&mut self, driver: Driver, conn: u32) -> bool {
-        self.last_opened(driver, conn).is_some() && self.drivers[driver as usize].off_told
+        let over = self.is_shift_over(driver);
+        let Some(session) = self.last_opened(driver, conn).map(|socket| socket.session) else {
+            return false;
+        };
+        let seen = &self.drivers[driver as usize];
+        seen.off_told && !(over && session.is_none_or(|session| session > seen.off_session))
     }
 
     /// The driver is told this state, by a `WELCOME` or a `STATE`.
@@ -44,11 +51,20 @@ impl Witness {
         let seen = &mut self.drivers[driver as usize];
         match state {
             // Told before it said the opposite, if that was on this socket or on one that came later.
-            DriverState::Offline if session > seen.on_session => seen.off_told = true,
+            DriverState::Offline if session > seen.on_session => {
+                seen.off_told = true;
+                seen.off_session = session;
+            }
             DriverState::Available => {
                 let off = seen.off_told && !over;
                 self.shifts_over += u64::from(seen.off_told && over);
-                (seen.off_told, seen.off_said_ms) = (false, None);
+                seen.off_told = false;
+                // An `offline` that it said after the words that this answers may still be on its way; if this answers none,
+                // as after a trip, any may.
+                if let Some(answers_ms) = seen.on_said_ms.take() {
+                    let later = seen.off_said_ms.filter(|&(_, last_ms)| last_ms >= answers_ms);
+                    seen.off_said_ms = later.map(|(first_ms, last_ms)| (first_ms.max(answers_ms), last_ms));
+                }
                 if !self.holds(Check::ConfirmedKept, !off) {
                     let text = format!("d{driver} was told that it is offline, said nothing since, and is available");
                     self.violate(Check::ConfirmedKept, About::driver(driver), text);

@@ -245,6 +245,8 @@ pub struct Driver {
     pub off_said: bool,
     /// It was told that it is off shift, and has not said `available` since.
     pub off_told: bool,
+    /// The session of the socket on which it was told that last.
+    pub off_session: u64,
     /// The highest session on whose socket it said `available`; 0: none.
     pub on_session: u64,
     /// It was welcomed, long enough before the node ended that this was stored.
@@ -261,6 +263,8 @@ pub struct Driver {
     pub spans: Vec<Span>,
     /// When it said `offline` for the first time since it was last available, and for the last time, node time.
     pub off_said_ms: Option<(u64, u64)>,
+    /// When it first said `available` since it was last told so, node time.
+    pub on_said_ms: Option<u64>,
     /// When it first said `offline`, node time.
     pub first_off_ms: Option<u64>,
     /// When a socket of it was last over, simulated microseconds.

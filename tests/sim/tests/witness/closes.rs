@@ -128,3 +128,28 @@ fn a_shift_whose_memory_ends() {
         }
     }
 }
+
+/// The answer to an older word comes after the driver went off shift: the memory of that begins when it said so.
+#[test]
+fn a_shift_that_ends_behind_an_older_answer() {
+    for (after_s, is_good) in [(70, true), (50, false)] {
+        let mut story = Story::of(Expect {
+            off_shift_memory_ms: 60_000,
+            ..Story::expect()
+        });
+        story.say(0, Say::Shift(true));
+        story.say(0, Say::Shift(false));
+        let (state, trip) = (DriverState::Available, None);
+        story.hear(0, Heard::State { state, trip });
+        story.go().socket_over(0, 0, "dropped");
+        story.connect(0, 1, 9, DriverState::Offline, None);
+        story.go().socket_over(0, 1, "dropped");
+        story.now_us += after_s * 1_000_000;
+        story.connect(0, 2, 10, DriverState::Available, None);
+        if is_good {
+            story.is_good();
+        } else {
+            assert!(story.witness.violation().is_some());
+        }
+    }
+}

@@ -4,7 +4,7 @@ use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_O
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
-use dispatchd_sim::witness::Ask;
+use dispatchd_sim::witness::{Ask, Expect};
 use dispatchd_sim::words::{Class, DriverState};
 
 /// Driver 0 is shown like this.
@@ -250,6 +250,27 @@ fn an_offer_to_one_that_is_off_shift() {
     story.hear(0, told);
     story.hear(0, shown(R0));
     story.finds(Check::Caused);
+
+    // When the memory of it has ended: for one that has come again since, not for one that has stayed.
+    for comes_again in [true, false] {
+        let mut story = Story::of(Expect {
+            off_shift_memory_ms: 1_000,
+            ..Story::expect()
+        });
+        story.say(0, Say::Shift(false));
+        let (state, trip) = (DriverState::Offline, None);
+        story.hear(0, Heard::State { state, trip });
+        story.now_us += 1_200_000;
+        if comes_again {
+            story.go().socket_over(0, 0, "dropped");
+            story.connect(0, 1, 9, DriverState::Offered, None);
+            story.hear_on(0, 1, shown(R0));
+            story.is_good();
+        } else {
+            story.hear(0, shown(R0));
+            story.finds(Check::Caused);
+        }
+    }
 }
 
 #[test]
