@@ -320,9 +320,10 @@ impl<P: Platform> Shard<P> {
         }
         for letter in letters {
             // What drivers say is kept for it, if it cannot be reached now.
-            let peer = match letter.is_of_driver() && !self.is_from_link() {
-                true => self.peer_of(&owner),
-                false => self.reachable(&owner),
+            let peer = if letter.is_of_driver() && !self.is_from_link() {
+                self.peer_of(&owner)
+            } else {
+                self.reachable(&owner)
             };
             if let Some(peer) = peer {
                 // It knows more than what was decided last.

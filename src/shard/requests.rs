@@ -19,6 +19,7 @@ use crate::wire::respond::Problem;
 use std::collections::{HashMap, VecDeque};
 
 /// A request in memory.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Entry {
     pub(super) request: Request,
     timer: Option<(TimerId, u64)>,
