@@ -2,7 +2,7 @@
 //!
 //! The load is the demo's fleet and matching engine (accept, decline, ignore, vanish and return, parallel offers, waits for busy
 //! drivers, cancels, duplicates, trips), a second consumer of events that acknowledges late, a reader, and a client that sends
-//! what is not allowed. The server is not pinned and has the settings of production, but for a small cache of the store. When the load has ended, nothing may be
+//! what is not allowed. The server is not pinned and has the settings of production. When the load has ended, nothing may be
 //! left open. See [`trend`] for the rule of flatness.
 //!
 //! Resident memory is a high-water mark: the C library keeps what was once handed out, so it follows the highest sum that the
@@ -56,9 +56,6 @@ const MINUTES: std::ops::RangeInclusive<f64> = 10.0..=10_080.0;
 const SAMPLE_SECS: std::ops::RangeInclusive<f64> = 0.5..=300.0;
 /// One of so many samples may be missing.
 const MISSED_SHARE: usize = 50;
-/// The store's cache, small enough to be full before the second half: what the heap needs around the cached blocks, its
-/// classes of sizes and the cache's own tables, counts as memory less the cache, and grows while that fills (`bench/EXPERIMENTS.md`).
-const STORE_CACHE_BYTES: u64 = 4 << 20;
 /// Descriptors beside one per driver.
 const DESCRIPTORS: u64 = 512;
 
@@ -160,10 +157,7 @@ pub fn run(install: &Install, options: &Options, json: Option<&Path>, html: Opti
     let home = tempfile::Builder::new()
         .prefix("dispatchd-soak-")
         .tempdir_in(&install.data_root)?;
-    let mut settings = vec![
-        format!("shards={}", options.shards),
-        format!("store_cache_bytes={STORE_CACHE_BYTES}"),
-    ];
+    let mut settings = vec![format!("shards={}", options.shards)];
     settings.extend_from_slice(&install.settings);
     let mut node = Node::start(&install.program, home.path(), settings)?;
     let http = http_client(ANSWER_MAX).map_err(io::Error::other)?;

@@ -86,12 +86,13 @@ impl Witness {
     }
 
     /// From when on a driver held an offer for certain, node time: as the audit says, or else as the driver saw it, by when the
-    /// node has written down what it decided before.
+    /// node has written down what it decided before; a node that ends until then may not have.
     pub(super) fn held_from_ms(&self, request: Request, attempt: u32, tried: &Tried) -> Option<u64> {
         let known = self.requests[request as usize].attempts.get(attempt as usize - 1);
         let heard_ms = known.map_or(0, |known| known.heard_ms);
         let from_ms = heard_ms + self.noting_ms();
-        let seen = heard_ms > 0 && (tried.way == ways::OPEN || from_ms < tried.ended_at_ms);
+        let noted = heard_ms > 0 && !self.node.is_end_near(heard_ms, from_ms);
+        let seen = noted && (tried.way == ways::OPEN || from_ms < tried.ended_at_ms);
         tried.delivered_at_ms.or(seen.then_some(from_ms))
     }
 }
