@@ -207,7 +207,7 @@ impl Bench {
                     }
                     live.timer = at_ms.map(|at_ms| self.wheel.arm(at_ms, key as u64));
                 }
-                RequestEffect::Reply { .. } | RequestEffect::Closed => {}
+                RequestEffect::Reply { .. } | RequestEffect::PassOn(_) | RequestEffect::Closed => {}
             }
         }
     }

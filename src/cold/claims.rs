@@ -5,8 +5,8 @@
 //! decision that was not made.
 //!
 //! Invariants worth naming:
-//! - Every [`Decision`] gets exactly one of [`FromClaims::Stored`], [`FromClaims::Fenced`], [`FromClaims::DriverBound`] and
-//!   [`FromClaims::Lost`], however long that takes. A request has one decision under way at most, so the queue needs no bound of
+//! - Every [`Decision`] gets exactly one of [`FromClaims::Stored`], [`FromClaims::Fenced`], [`FromClaims::DriverBound`],
+//!   [`FromClaims::Withdrawn`] and [`FromClaims::Lost`], however long that takes. A request has one decision under way at most, so the queue needs no bound of
 //!   its own: what a shard takes in is bounded by [`ClaimsHandle::waiting`].
 //! - A request is given to a shard by [`FromClaims::Adopted`] only after this node is its owner.
 
@@ -131,7 +131,7 @@ pub enum ToClaims {
     },
     /// A request of an earlier boot that was not taken over with the others: whose is it? It is claimed when it is nobody's.
     Reclaim(Arc<Inbox>, Box<RequestLog>),
-    /// Whether this request is still this node's; answered only when it is not.
+    /// Whether this request is still this node's.
     Check(Arc<Inbox>, RequestId),
     /// A node that ends has stopped deciding about this request: it is to be this node's.
     HandOver(Arc<Inbox>, Handed),
@@ -141,23 +141,36 @@ pub enum ToClaims {
     Nodes(Arc<NodeList>),
 }
 
+/// What is known of a decision that was refused, since another owner has its request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// The node that has the request; empty: none, it has expired.
+    pub owner: CompactString,
+    /// The decision was stored before the owner changed, when nobody heard of that: the new owner goes on from it.
+    pub stood: bool,
+}
+
 /// What comes back to a shard.
 #[derive(Clone, Debug)]
 pub enum FromClaims {
     /// The decision of this token stands.
     Stored(u64),
     /// Another owner has the request of this token.
-    Fenced(u64),
+    Fenced(u64, Loss),
     /// The driver who was to win has another trip.
     DriverBound(u64),
     /// The decision of this token takes long; an answer to it follows all the same.
     Delayed(u64),
+    /// The new request of this token was not sent, since so much waits before it: it never was.
+    Withdrawn(u64),
     /// The new request of this token was there already: as it was found.
     Lost(u64, Box<FarRequest>),
     /// A request to go on with.
     Adopted(Box<Adopted>),
-    /// This request is another node's.
-    NotMine(RequestId),
+    /// This request is this node's still.
+    Mine(RequestId),
+    /// This request is the node's of this name.
+    NotMine(RequestId, CompactString),
     /// The answer to [`ToClaims::HandOver`]: the request was taken over, which [`Self::Adopted`] has said before, or is left as it
     /// was.
     HandOver(Handed, bool),

@@ -23,31 +23,32 @@ const POSTED: [(u8, &str); 6] = [
     (1, "standard"),
     (0, "premium"),
 ];
-/// A class that has waited longer than another by the node's ageing step (2 s) is allowed to go before it. A round whose
-/// requests came further apart than this says nothing.
-const SPREAD_MAX: Duration = Duration::from_millis(1500);
+/// How far apart a round's requests may come, at nodes with the default settings: a class that has waited longer than another
+/// by the ageing step (`ingress_age_step_ms`, 2 s) is allowed to go before it.
+pub const SPREAD_MAX: Duration = Duration::from_millis(1500);
 /// Longest wait for anything in a round.
 const STEP_MAX: Duration = Duration::from_secs(5);
 /// After a request was seen waiting: time for its place in the driver's queue to be taken.
 const SETTLE: Duration = Duration::from_millis(40);
 
-/// Runs the scenario once with drivers of its own; rounds that a lost connection or a slow machine made void are left out.
-pub async fn run(world: &World, name: &str) -> Vec<ClassRound> {
+/// Runs the scenario once with drivers of its own; rounds that a lost connection made void, or whose requests came further apart than
+/// `spread_max` (below the nodes' ageing step), are left out.
+pub async fn run(world: &World, name: &str, spread_max: Duration) -> Vec<ClassRound> {
     let mut rounds = JoinSet::new();
     for number in 0..DRIVERS {
         let world = world.clone();
         let driver = Id::from(format!("class-{name}-{number}"));
-        rounds.spawn(async move { round(&world, &driver).await });
+        rounds.spawn(async move { round(&world, &driver, spread_max).await });
     }
     let rounds = rounds.join_all().await;
     rounds.into_iter().flatten().collect()
 }
 
-async fn round(world: &World, driver: &Id) -> Option<ClassRound> {
+async fn round(world: &World, driver: &Id, spread_max: Duration) -> Option<ClassRound> {
     let address = world.api.place_of(driver, 0).await?;
     let mut socket = Socket::connect(address, driver, &world.observer).await.ok()?;
     let blocker = Id::from(format!("{driver}-first"));
-    let played = serve(world, driver, &blocker, &mut socket).await;
+    let played = serve(world, (driver, &blocker), &mut socket, spread_max).await;
     for request in (0..POSTED.len()).map(|place| name_of(driver, place)).chain([blocker]) {
         world.api.cancel(&request).await;
     }
@@ -68,10 +69,15 @@ async fn round(world: &World, driver: &Id) -> Option<ClassRound> {
 }
 
 /// Who waited, by class, and who was served, each in order; `None`: the round says nothing.
-async fn serve(world: &World, driver: &Id, blocker: &Id, socket: &mut Socket) -> Option<(Vec<(u8, Id)>, Vec<Id>)> {
+async fn serve(
+    world: &World,
+    (driver, blocker): (&Id, &Id),
+    socket: &mut Socket,
+    spread_max: Duration,
+) -> Option<(Vec<(u8, Id)>, Vec<Id>)> {
     post(&world.api, driver, blocker, "standard").await?;
     let (held, attempt) = next_offer(socket).await?;
-    let waited = queue_up(world, driver, socket).await?;
+    let waited = queue_up(world, driver, socket, spread_max).await?;
     let mut served = Vec::new();
     socket.answer(&held, attempt, false).await;
     for _ in POSTED {
@@ -90,7 +96,7 @@ fn name_of(driver: &str, place: usize) -> Id {
 }
 
 /// Posts the six one after the other; `None` when they came too far apart, or one could not be posted.
-async fn queue_up(world: &World, driver: &Id, socket: &mut Socket) -> Option<Vec<(u8, Id)>> {
+async fn queue_up(world: &World, driver: &Id, socket: &mut Socket, spread_max: Duration) -> Option<Vec<(u8, Id)>> {
     let begin = Instant::now();
     let mut waited = Vec::new();
     for (place, (class, class_name)) in POSTED.into_iter().enumerate() {
@@ -102,7 +108,7 @@ async fn queue_up(world: &World, driver: &Id, socket: &mut Socket) -> Option<Vec
     let spread = begin.elapsed();
     // Anything heard now would be an offer that did not wait; it stays in the log for the auditor.
     let early = timeout(SETTLE, socket.next()).await;
-    (spread < SPREAD_MAX && early.is_err()).then_some(waited)
+    (spread < spread_max && early.is_err()).then_some(waited)
 }
 
 async fn until_waiting(world: &World, request: &Id, driver: &Id) -> Option<()> {

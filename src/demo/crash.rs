@@ -255,7 +255,7 @@ impl<'a> Play<'a> {
         // Once more, with everything at rest: what is read now has survived.
         self.kill(&mut power)?;
         self.recover(&mut power).await?;
-        let class_rounds: Vec<ClassRound> = classes::run(&self.world, "end").await;
+        let class_rounds: Vec<ClassRound> = classes::run(&self.world, "end", classes::SPREAD_MAX).await;
         let audits = std::mem::take(&mut *self.audits.lock().unwrap_or_else(PoisonError::into_inner));
         let audits_read = audits.len();
         let evidence = readback::evidence(&self.world, audits, class_rounds).await;

@@ -145,6 +145,11 @@ impl Engine {
     /// Replays `rides` at `rate` a second, open loop: a slow answer delays nobody else. Ends when every POST has its answer;
     /// after [`Self::stop`] no more are posted.
     pub async fn replay(self: Arc<Self>, rides: Vec<usize>, rate: f64) {
+        self.replay_while(rides, rate, usize::MAX).await;
+    }
+
+    /// The same, but a ride is left out when `waiting_max` wait for their answers.
+    pub async fn replay_while(self: Arc<Self>, rides: Vec<usize>, rate: f64, waiting_max: usize) {
         let begin = Instant::now();
         let mut posts = JoinSet::new();
         for (number, ride) in rides.into_iter().enumerate() {
@@ -152,10 +157,13 @@ impl Engine {
             if self.stopped.load(Ordering::Relaxed) {
                 break;
             }
+            while posts.try_join_next().is_some() {}
+            if posts.len() >= waiting_max {
+                continue;
+            }
             let request = Id::from(format!("ride-{number:05}"));
             let engine = Arc::clone(&self);
             posts.spawn(async move { engine.dispatch(request, ride).await });
-            while posts.try_join_next().is_some() {}
         }
         while posts.join_next().await.is_some() {}
     }

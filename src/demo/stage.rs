@@ -329,5 +329,5 @@ fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> i
 }
 
 async fn class_rounds(world: World, name: &'static str) -> Vec<ClassRound> {
-    classes::run(&world, name).await
+    classes::run(&world, name, classes::SPREAD_MAX).await
 }

@@ -67,7 +67,7 @@ impl<P: Platform> Shard<P> {
                         self.post_to_driver(driver_id, request.id().clone(), message, None);
                     }
                     RequestEffect::Arm { .. } => {}
-                    RequestEffect::Persist { .. } | RequestEffect::Closed => {
+                    RequestEffect::Persist { .. } | RequestEffect::PassOn(_) | RequestEffect::Closed => {
                         unreachable!("an ended request does not change")
                     }
                 }

@@ -6,13 +6,15 @@
 //! an `Option`.
 #![forbid(unsafe_code)]
 
+mod lost;
+
 use super::commit::After;
 use super::handover::Hand;
 use super::{Letter, Platform, Shard};
 use crate::cold::claims::{Adopted, CLAIMS_WAITING_MAX, Decision, FromClaims, Head};
 use crate::cold::{ClaimsHandle, EndedRequest, FarRequest};
 use crate::fsm::fold::Fold;
-use crate::fsm::ids::{DriverId, RequestId, TripId};
+use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, Step};
 use crate::wire::respond::Problem;
@@ -131,7 +133,7 @@ impl<P: Platform> Shard<P> {
                 self.receipts_stand(token as u32);
             }
             FromClaims::Stored(token) => self.decision_stands(token as u32),
-            FromClaims::Fenced(token) => self.decision_fenced(token as u32),
+            FromClaims::Fenced(token, loss) => self.fenced(token as u32, &loss),
             FromClaims::DriverBound(token) => {
                 let key = token as u32;
                 let mut effects = std::mem::take(&mut self.request_effects);
@@ -145,29 +147,14 @@ impl<P: Platform> Shard<P> {
                 self.requests.slab[key as usize].request.delayed(&mut effects);
                 self.apply_request(key, effects, self.now_us);
             }
+            FromClaims::Withdrawn(token) => self.claim_withdrawn(token as u32),
             FromClaims::Lost(token, far) => self.claim_lost(token as u32, *far),
             FromClaims::Adopted(adopted) => self.adopted_in_fleet(adopted),
-            FromClaims::NotMine(request_id) => self.not_mine(&request_id),
+            FromClaims::Mine(request_id) => self.is_mine(&request_id),
+            FromClaims::NotMine(request_id, owner) => self.not_mine(&request_id, &owner),
             FromClaims::HandOver(handed, is_taken) => self.handed(handed, is_taken),
             FromClaims::OwnDone => self.reclaim_dormant(),
         }
-    }
-
-    /// Another owner has the request.
-    fn decision_fenced(&mut self, key: u32) {
-        if self.requests.slab[key as usize].offered_to.is_some() {
-            return self.handed_over(key, None);
-        }
-        self.keep_receipts(key);
-        let mut effects = std::mem::take(&mut self.request_effects);
-        let entry = &mut self.requests.slab[key as usize];
-        match entry.hand {
-            Hand::Storing => entry.request.fence(&mut effects),
-            Hand::Stays | Hand::Asked(_) => entry.request.durable(Durability::Fenced, self.now_ms, &mut effects),
-        }
-        entry.hand = Hand::Stays;
-        self.apply_request(key, effects, self.now_us);
-        self.give_up_request(key);
     }
 
     /// What was decided stands: it goes to the journal, and is announced when that has it.
@@ -179,84 +166,6 @@ impl<P: Platform> Shard<P> {
         let (from, to) = (entry.journaled, entry.request.persisted_log().len());
         entry.stored = to as u32;
         self.journal_steps(key, from, to, true);
-    }
-
-    /// A new request was there already: whoever posted it, and what has come for it, is answered from what is there.
-    fn claim_lost(&mut self, key: u32, far: FarRequest) {
-        let offer = self.claims.as_mut().and_then(|claims| claims.offers.remove(&key));
-        let mut effects = std::mem::take(&mut self.request_effects);
-        let entry = &mut self.requests.slab[key as usize];
-        let request_id = entry.request.id().clone();
-        let (replies, events) = entry.request.disown(&mut effects);
-        self.apply_request(key, effects, self.now_us);
-        self.forget_request(key);
-        let at_us = self.now_us;
-        let mut letters = VecDeque::new();
-        if let Some(offer) = offer {
-            let again = |reply| Letter::Offer {
-                offer: offer.clone(),
-                reply,
-                at_us,
-            };
-            letters.extend(replies.into_iter().map(again));
-        }
-        letters.extend(events.into_iter().map(|event| match event {
-            RequestEvent::Reposted { offer, reply } => Letter::Offer { offer, reply, at_us },
-            event => Letter::Request {
-                request_id: request_id.clone(),
-                event,
-                at_us,
-            },
-        }));
-        self.answer_far(far, letters);
-    }
-
-    /// Another node has a request that this one had, as it turns out while nothing is being decided.
-    fn not_mine(&mut self, request_id: &RequestId) {
-        let Some(key) = self.requests.find(request_id) else {
-            return;
-        };
-        let entry = &mut self.requests.slab[key as usize];
-        // What is being decided or handed over gets its own answer; what is over goes by itself.
-        if entry.request.is_deciding() || entry.request.is_closed() || entry.hand.rests() {
-            return;
-        }
-        if entry.offered_to.is_some() {
-            return self.handed_over(key, None);
-        }
-        let was_dormant = std::mem::take(&mut entry.is_dormant);
-        // What drivers said meanwhile they say again to its owner.
-        drop(self.requests.unpark(request_id));
-        if was_dormant {
-            tracing::debug!(shard = self.index, request = %request_id, "another node has taken over this request");
-        } else {
-            self.keep_receipts(key);
-        }
-        let mut effects = std::mem::take(&mut self.request_effects);
-        self.requests.slab[key as usize].request.fence(&mut effects);
-        self.apply_request(key, effects, self.now_us);
-        self.give_up_request(key);
-    }
-
-    /// Steps that this node journaled and nobody stored, of a request that another one has: for its audit.
-    pub(super) fn keep_receipts(&mut self, key: u32) {
-        let entry = &self.requests.slab[key as usize];
-        let steps: Vec<LogEntry> = entry.request.log()[entry.stored as usize..entry.journaled].to_vec();
-        if let (false, Some(claims)) = (steps.is_empty(), &self.claims) {
-            let id = entry.request.id().clone();
-            claims.handle.keep_receipts(id, entry.epoch, entry.stored + 1, steps);
-        }
-    }
-
-    /// Journals that a request is another node's; it leaves memory when that is durable.
-    pub(super) fn give_up_request(&mut self, key: u32) {
-        let request = &self.requests.slab[key as usize].request;
-        debug_assert!(request.is_closed());
-        let (request_id, received_at_ms) = (request.id().clone(), request.fold().received_at_ms);
-        if let Some(claims) = &self.claims {
-            claims.handle.over(request_id.clone(), received_at_ms);
-        }
-        self.append(&Record::GivenUp { request_id }, After::Forget { key });
     }
 
     /// A request has come to this node, from one that died or from its own last boot.
@@ -280,7 +189,7 @@ impl<P: Platform> Shard<P> {
         entry.is_foreign = adopted.is_foreign;
         let letters = self.requests.unpark(&adopted.log.request_id);
         if !self.requests.slab[key as usize].request.is_closed() {
-            self.tell_drivers(key);
+            self.tell_drivers(key, adopted.last_from);
             self.resume(key);
         }
         for letter in letters {
@@ -350,11 +259,12 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Tells the drivers of an adopted request what they have of it: its open offers with the time they have left, its trip. One
-    /// who connects later is told by its actor.
-    fn tell_drivers(&mut self, key: u32) {
+    /// who connects later is told by its actor. And whose attempt the last decision ended hears that.
+    fn tell_drivers(&mut self, key: u32, last_from: usize) {
         let mut effects = Vec::new();
         let request = &self.requests.slab[key as usize].request;
         let request_id = request.id().clone();
+        request.tell_ends(last_from, &mut effects);
         request.rebind(&mut effects);
         for effect in effects {
             let RequestEffect::Driver { driver_id, message } = effect else {
@@ -415,7 +325,13 @@ impl<P: Platform> Shard<P> {
             return self.answer_from_store(ended, letters, &nodes);
         }
         for letter in letters {
-            if let Some(peer) = self.reachable(&owner) {
+            // What drivers say is kept for it, if it cannot be reached now.
+            let peer = if letter.is_of_driver() && !self.is_from_link() {
+                self.peer_of(&owner)
+            } else {
+                self.reachable(&owner)
+            };
+            if let Some(peer) = peer {
                 // It knows more than what was decided last.
                 self.pass_to_owner(peer, letter);
             } else if let Letter::View { audit, reply, .. } = letter {
@@ -446,7 +362,10 @@ impl<P: Platform> Shard<P> {
             match effect {
                 RequestEffect::Reply { reply, answer } => replies.push((reply, answer)),
                 RequestEffect::Arm { .. } => {}
-                RequestEffect::Persist { .. } | RequestEffect::Driver { .. } | RequestEffect::Closed => others += 1,
+                RequestEffect::Persist { .. }
+                | RequestEffect::Driver { .. }
+                | RequestEffect::PassOn(_)
+                | RequestEffect::Closed => others += 1,
             }
         }
         if others > 0 || replies.is_empty() {

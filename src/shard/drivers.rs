@@ -259,7 +259,9 @@ impl<P: Platform> Shard<P> {
                 if matches!(event, RequestEvent::Delivered { .. }) {
                     self.stop_watch(key);
                 }
-                self.post_to_request(request_id, event);
+                if let Some(event) = self.answer_asking_node(&request_id, event) {
+                    self.post_to_request(request_id, event);
+                }
             }
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = self.drivers.slab[key as usize].driver.id().clone();

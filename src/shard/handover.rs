@@ -291,16 +291,16 @@ impl<P: Platform> Shard<P> {
         }
         // What is on its way to the store is answered by that.
         if !entry.request.is_deciding() && entry.hand != Hand::Storing {
+            self.keep_receipts(key);
             self.handed_over(key, Some(from));
         }
     }
 
-    /// A request is another node's now, as it was to be. `peer`: whose, if that is known.
+    /// A request is another node's now, as it was to be; its receipts are kept. `peer`: whose, if that is known.
     pub(super) fn handed_over(&mut self, key: u32, peer: Option<u16>) {
-        self.keep_receipts(key);
         let mut effects = std::mem::take(&mut self.request_effects);
         let entry = &mut self.requests.slab[key as usize];
-        entry.hand = Hand::Stays;
+        (entry.hand, entry.is_contested) = (Hand::Stays, false);
         let events = entry.request.hand_over(&mut effects);
         let request_id = entry.request.id().clone();
         let trip_id = entry.request.fold().trip.as_ref().map(|trip| trip.trip_id.clone());

@@ -66,6 +66,14 @@ pub(crate) enum Letter {
         request_id: RequestId,
         trip_id: Option<TripId>,
         peer: u16,
+        /// It has decided something of it, so it is its owner.
+        decides: bool,
+    },
+    /// Another node has this request from now on, which binds a driver: to the driver's home.
+    BoundBy {
+        driver_id: DriverId,
+        request_id: RequestId,
+        peer: u16,
     },
     /// The request that binds a driver here, perhaps, was handed over to another node: to the driver's home.
     OwnerIs {
@@ -229,7 +237,21 @@ impl<P: Platform> Shard<P> {
                 request_id,
                 trip_id,
                 peer,
-            } => self.owned(request_id, trip_id, peer),
+                decides,
+            } => {
+                if decides {
+                    self.contest(&request_id);
+                }
+                // Several nodes may ask a driver for one id, of which one becomes the owner.
+                if decides || trip_id.is_some() || self.owner_of(&request_id).is_none() {
+                    self.owned(request_id, trip_id, peer);
+                }
+            }
+            Letter::BoundBy {
+                driver_id,
+                request_id,
+                peer,
+            } => self.bound_by(&driver_id, &request_id, peer),
             Letter::OwnerIs {
                 driver_id,
                 request_id,

@@ -20,6 +20,7 @@ use crate::wire::respond::Problem;
 use std::collections::{HashMap, VecDeque};
 
 /// A request in memory.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Entry {
     pub(super) request: Request,
     timer: Option<(TimerId, u64)>,
@@ -45,6 +46,8 @@ pub(super) struct Entry {
     pub(super) hand: Hand,
     /// The node that was last asked to take it.
     pub(super) offered_to: Option<u16>,
+    /// Another node speaks as its owner: it is being asked whose it is.
+    pub(super) is_contested: bool,
 }
 
 /// What has come for an id that is not in memory.
@@ -147,6 +150,7 @@ impl Requests {
             is_dormant: false,
             hand: Hand::Stays,
             offered_to: None,
+            is_contested: false,
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;
@@ -191,6 +195,9 @@ impl<P: Platform> Shard<P> {
             self.note_answer(&request_id, event);
         }
         if let Some(key) = self.requests.find(&request_id) {
+            if let Some(peer) = self.owner_instead(key, &letter) {
+                return self.pass_to_owner(peer, letter);
+            }
             return self.deliver_to_request(key, letter);
         }
         if let Some(peer) = self.owner_of(&request_id)
@@ -379,12 +386,13 @@ impl<P: Platform> Shard<P> {
     }
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
-        if self.requests.slab[key as usize].hand.rests() {
-            // Whoever has the request in a moment answers.
-            let request_id = self.requests.slab[key as usize].request.id().clone();
+        let entry = &self.requests.slab[key as usize];
+        // Whoever has the request in a moment answers; or it is about to be known who that is.
+        if entry.hand.rests() || (entry.is_contested && (letter.is_of_driver() || letter.is_echo())) {
+            let request_id = entry.request.id().clone();
             return self.requests.park(request_id, letter);
         }
-        if self.requests.slab[key as usize].is_dormant {
+        if entry.is_dormant {
             if self.routing.is_some() && letter.is_of_driver() {
                 // Links were faster: it waits until it is known whose the request is.
                 let request_id = self.requests.slab[key as usize].request.id().clone();
@@ -443,6 +451,7 @@ impl<P: Platform> Shard<P> {
             | Letter::DriverView { .. }
             | Letter::Owned { .. }
             | Letter::OwnerIs { .. }
+            | Letter::BoundBy { .. }
             | Letter::SeekOffer { .. }
             | Letter::Reply { .. }
             | Letter::FarReply { .. }
@@ -481,6 +490,7 @@ impl<P: Platform> Shard<P> {
                     let request_id = self.requests.slab[key as usize].request.id().clone();
                     self.answer_call(&request_id, reply, answer);
                 }
+                RequestEffect::PassOn(event) => self.pass_on_event(key, event),
                 RequestEffect::Arm { at_ms } => self.arm_request(key, at_ms),
                 RequestEffect::Closed => self.metrics().requests_open.dec(),
             }

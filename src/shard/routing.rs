@@ -131,6 +131,8 @@ pub(super) struct Routing {
     sweep_at_ms: u64,
     /// The letter that is being opened came over a link.
     is_from_link: bool,
+    /// The request of another node that is speaking to a driver here, and the node's number.
+    speaker: Option<(RequestId, u16)>,
 }
 
 impl Routing {
@@ -153,6 +155,7 @@ impl Routing {
             unsure: Vec::new(),
             sweep_at_ms: 0,
             is_from_link: false,
+            speaker: None,
         }
     }
 

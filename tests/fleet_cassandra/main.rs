@@ -12,6 +12,7 @@ mod bench;
 mod cluster;
 mod drain;
 mod faults;
+mod linked;
 mod owners;
 mod records;
 #[path = "../fleet_redis/redis.rs"]

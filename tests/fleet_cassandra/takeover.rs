@@ -2,19 +2,23 @@
 
 use crate::cluster::{Shared, shared, unique};
 use crate::redis::Redis;
-use crate::support::{Node, eventually, json, text};
+use crate::support::{Node, Setup, eventually, json, text};
 use std::time::Instant;
 
 /// Two nodes of one fleet, in one Redis and one Cassandra.
-struct Fleet {
-    a: Node,
-    b: Node,
+pub struct Fleet {
+    pub a: Node,
+    pub b: Node,
     a_name: String,
     _redis: Redis,
 }
 
 impl Fleet {
     async fn start(shared: &Shared) -> Self {
+        Self::start_with(shared, |setup| setup).await
+    }
+
+    pub async fn start_with(shared: &Shared, with: impl Fn(Setup) -> Setup) -> Self {
         let redis = Redis::start();
         let keyspace = shared.cluster.another_keyspace();
         let setup = |name: &str| {
@@ -23,9 +27,10 @@ impl Fleet {
                 .node(name)
                 .set("fleet_cassandra_keyspace", &keyspace)
                 .set("fleet_redis_url", redis.url());
-            setup
+            let setup = setup
                 .set("fleet_redis_timeout_ms", 5_000)
-                .set("fleet_redis_lease_ms", 1_500)
+                .set("fleet_redis_lease_ms", 1_500);
+            with(setup)
         };
         let (a_name, b_name) = (unique("a"), unique("b"));
         let fleet = Self {
@@ -52,7 +57,7 @@ impl Fleet {
     }
 
     /// What B took over.
-    async fn until_adopted(&self, count: u64) {
+    pub async fn until_adopted(&self, count: u64) {
         let taken = async || (self.b.metric("dispatchd_requests_adopted_total", "").await >= count).then_some(());
         eventually("the survivor to have taken over", taken).await;
     }

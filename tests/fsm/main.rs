@@ -5,6 +5,7 @@
 //! `moves` has drivers go from node to node.
 #![forbid(unsafe_code)]
 
+mod fences;
 mod fold;
 mod moves;
 mod owners;

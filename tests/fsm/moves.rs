@@ -493,6 +493,58 @@ fn a_request_says_how_its_trip_stands() {
     }
 }
 
+/// What the driver said of its trip may be lost with the trip's node: it is said again until it was heard.
+#[test]
+fn a_word_about_the_trip_is_said_again() {
+    let said = |driver: &mut Driver| -> Vec<TripMove> {
+        let effects = step(driver, DriverEvent::Doubt);
+        let moved = |effect: &DriverEffect| match effect {
+            DriverEffect::TripMoved { what, .. } => Some(*what),
+            _ => None,
+        };
+        effects.iter().filter_map(moved).collect()
+    };
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+    let says = |driver: &mut Driver, request, what| {
+        let trip_id = trip_of(request);
+        let effects = step(
+            driver,
+            DriverEvent::Trip {
+                trip_id: trip_id.clone(),
+                what,
+            },
+        );
+        assert_eq!(effects, [DriverEffect::TripMoved { trip_id, what }]);
+    };
+    says(&mut driver, "r1", TripMove::Arrived);
+    says(&mut driver, "r2", TripMove::Complete);
+    assert!(said(&mut driver).is_empty(), "it changes nothing, or is another's");
+    says(&mut driver, "r1", TripMove::Pickup);
+    assert_eq!(said(&mut driver), [TripMove::Pickup]);
+    // Its new owner has not heard of it.
+    tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+    assert_eq!(said(&mut driver), [TripMove::Pickup]);
+    tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    assert!(said(&mut driver).is_empty());
+    says(&mut driver, "r1", TripMove::Complete);
+    tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    assert_eq!(said(&mut driver), [TripMove::Complete]);
+    let (trip_id, phase) = (trip_of("r1"), TripPhase::Ended(TripOutcome::Completed));
+    let (reason, again) = (None, false);
+    tell(
+        &mut driver,
+        "r1",
+        ToDriver::Trip {
+            trip_id,
+            phase,
+            reason,
+            again,
+        },
+    );
+    assert!(said(&mut driver).is_empty());
+}
+
 #[test]
 fn a_request_says_why_its_trip_has_ended() {
     let mut asked = Asked::new();

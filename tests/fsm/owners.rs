@@ -4,22 +4,22 @@ use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, ToSocket};
 use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
 use dispatchd::fsm::request::{
-    Answer, ApiAnswer, Asker, Defaults, Durability, ReplyTo, Request, RequestEffect, RequestEvent, Resumed, ToDriver,
-    Unfit,
+    Answer, ApiAnswer, Asker, Defaults, Durability, Fence, ReplyTo, Request, RequestEffect, RequestEvent, Resumed,
+    ToDriver, Unfit,
 };
 use dispatchd::fsm::types::{DriverState, OfferRequest, Priority, RefuseReason, RevokeReason, Step};
 
-const NOW_MS: u64 = 1_700_000_000_000;
+pub const NOW_MS: u64 = 1_700_000_000_000;
 
-fn driver(name: &str) -> DriverId {
+pub fn driver(name: &str) -> DriverId {
     DriverId::parse(name).unwrap()
 }
 
-fn id() -> RequestId {
+pub fn id() -> RequestId {
     RequestId::parse("r").unwrap()
 }
 
-fn reply(call: u64) -> ReplyTo {
+pub fn reply(call: u64) -> ReplyTo {
     ReplyTo {
         node: 0,
         shard: 0,
@@ -27,7 +27,7 @@ fn reply(call: u64) -> ReplyTo {
     }
 }
 
-fn offer(candidates: &[&str]) -> OfferRequest {
+pub fn offer(candidates: &[&str]) -> OfferRequest {
     OfferRequest {
         request_id: id(),
         candidates: candidates.iter().map(|name| driver(name)).collect(),
@@ -42,7 +42,7 @@ fn offer(candidates: &[&str]) -> OfferRequest {
 }
 
 /// A request whose first decision is on its way.
-fn posted(candidates: &[&str]) -> Request {
+pub fn posted(candidates: &[&str]) -> Request {
     let defaults = Defaults {
         offer_timeout_ms: 8_000,
         deadline_ms: 120_000,
@@ -57,13 +57,13 @@ fn posted(candidates: &[&str]) -> Request {
     request
 }
 
-fn durable(request: &mut Request, outcome: Durability) -> Vec<RequestEffect> {
+pub fn durable(request: &mut Request, outcome: Durability) -> Vec<RequestEffect> {
     let mut effects = Vec::new();
     request.durable(outcome, NOW_MS, &mut effects);
     effects
 }
 
-fn replies(effects: &[RequestEffect]) -> Vec<(u64, &ApiAnswer)> {
+pub fn replies(effects: &[RequestEffect]) -> Vec<(u64, &ApiAnswer)> {
     let reply = |effect| match effect {
         &RequestEffect::Reply { reply, ref answer } => Some((reply.call, answer)),
         _ => None,
@@ -71,7 +71,7 @@ fn replies(effects: &[RequestEffect]) -> Vec<(u64, &ApiAnswer)> {
     effects.iter().filter_map(reply).collect()
 }
 
-fn told<'a>(effects: &'a [RequestEffect], name: &str) -> Vec<&'a ToDriver> {
+pub fn told<'a>(effects: &'a [RequestEffect], name: &str) -> Vec<&'a ToDriver> {
     let to = |effect: &'a RequestEffect| match effect {
         RequestEffect::Driver { driver_id, message } if driver_id.as_str() == name => Some(message),
         _ => None,
@@ -200,6 +200,8 @@ fn a_request_that_was_there_already_gives_back_who_asked() {
         reply: reply(2),
     };
     request.step(again.clone(), NOW_MS, &mut effects);
+    // Nobody but this request is woken by its timer.
+    request.step(RequestEvent::Timer, NOW_MS + 8_000, &mut effects);
     let (askers, events) = request.disown(&mut effects);
     assert_eq!(
         (askers, events.into_iter().collect::<Vec<_>>()),
@@ -216,12 +218,12 @@ fn a_request_that_was_taken_away_revokes_its_offers() {
     let mut request = posted(&["d1"]);
     durable(&mut request, Durability::Committed);
     let mut effects = Vec::new();
-    request.fence(&mut effects);
+    request.fence(Fence::default(), &mut effects);
     let revoked = Outcome::Revoked(RevokeReason::Superseded);
     assert!(matches!(told(&effects, "d1")[..], [ToDriver::Outcome { outcome, .. }] if *outcome == revoked));
     assert!(request.is_closed());
     effects.clear();
-    request.fence(&mut effects);
+    request.fence(Fence::default(), &mut effects);
     assert!(effects.is_empty(), "once");
 }
 

@@ -291,6 +291,7 @@ impl Stage<'_> {
             table::run_of(row, played)
         };
         eprintln!("{:<22} {}", row.name, table::word(&run));
+        run.faults.lines().for_each(|line| eprintln!("  {line}"));
         self.add(row.kept_as, run, &[]);
         if lacks.is_none() {
             // Whatever the row left undone.
@@ -341,6 +342,7 @@ impl Stage<'_> {
             let measured = measured.unwrap_or_else(|_| Err(io::Error::other("it hangs")));
             let run = measured.unwrap_or_else(|error| table::failed(&error));
             eprintln!("{name:<22} {}", table::word(&run));
+            run.faults.lines().for_each(|line| eprintln!("  {line}"));
             self.add(report_name, run, goals);
         }
         Ok(())

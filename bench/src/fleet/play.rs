@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::reach::{self, Reach};
 use super::rows::Row;
-use super::seen::{Figures, Times};
+use super::seen::{self, Figures, Times};
 use super::services::Services;
 use super::town::Town;
 
@@ -46,6 +46,9 @@ const CARRIED_MAX: Duration = Duration::from_secs(15);
 /// Gauges are this old at most, and nothing waits when they say so that often.
 const GAUGES_EVERY: Duration = Duration::from_millis(300);
 const CALM_LOOKS: u32 = 3;
+/// When so much of the load waits for its answer, the matching engine posts no more until some has come: engines are bounded, too,
+/// and what a long fault piles up is not to be what the row shows.
+const WAITING_MAX: Duration = Duration::from_secs(8);
 /// Longest load that is prepared for.
 const LOAD_MAX: Duration = Duration::from_secs(300);
 /// Audits of so many of the newest requests are read all the time, with this pause.
@@ -54,6 +57,11 @@ const AUDITS_EVERY: Duration = Duration::from_millis(250);
 const AUDITS_MAX: Duration = Duration::from_secs(1);
 /// Tries of the play about priority classes, which a slow moment makes void.
 const CLASS_TRIES: usize = 3;
+/// How far apart its requests may come: each takes a decision by Cassandra, on a busy machine. The nodes' ageing step is longer.
+const CLASS_SPREAD_MAX: Duration = Duration::from_secs(10);
+/// The nodes' setting `ingress_age_step_ms`.
+pub const AGE_STEP_MS: u64 = 15_000;
+const _: () = assert!(CLASS_SPREAD_MAX.as_millis() < AGE_STEP_MS as u128);
 /// Pause between two looks at a count.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -102,6 +110,7 @@ pub async fn play(town: &mut Town, services: &Services, row: &Row, load: Load) -
     let ended = town.ended();
     until_carried(town).await;
     let (evidence, by_node) = crowd.evidence(class_rounds, row.pause_ms()).await?;
+    seen::write(&town.home().join("seen.txt"), &evidence, times)?;
     crowd.tasks.shutdown().await;
     crowd.drivers.shutdown().await;
     let counters = &crowd.observer.counters;
@@ -165,7 +174,10 @@ impl Crowd {
             drivers,
         };
         crowd.until_connected().await?;
-        crowd.tasks.spawn(engine.replay(rides, load.rate));
+        let waiting_max = (load.rate * WAITING_MAX.as_secs_f64()) as usize;
+        crowd
+            .tasks
+            .spawn(engine.replay_while(rides, load.rate, waiting_max.max(1)));
         Ok(crowd)
     }
 
@@ -208,7 +220,7 @@ impl Crowd {
 
     async fn class_rounds(&self) -> Vec<ClassRound> {
         for number in 0..CLASS_TRIES {
-            let rounds = classes::run(&self.world, &format!("end-{number}")).await;
+            let rounds = classes::run(&self.world, &format!("end-{number}"), CLASS_SPREAD_MAX).await;
             if !rounds.is_empty() {
                 return rounds;
             }

@@ -13,6 +13,8 @@ use super::seen::Times;
 const EXAMPLES_MAX: usize = 5;
 /// A driver counts as connected when it was so long before and goes on being so long after.
 const SURE: Duration = Duration::from_secs(1);
+/// After a fault was mended: links and the ways to Redis are tried again each second, and then what was missed is said.
+const HEALED: Duration = Duration::from_secs(3);
 
 /// How it fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl Reach {
 }
 
 /// Compares what each node said at the end of each request, and looks for drivers who were refused as `offline` while they were
-/// connected; not while the fault lasted and for `SURE` around it, when a node may not know better.
+/// connected; not while the fault lasted and for [`HEALED`] after it, when a node may not know better.
 pub fn judge(evidence: &Evidence, by_node: &[BTreeMap<Id, FinalView>], times: Times) -> Reach {
     let mut reach = Reach::default();
     for (request, known) in &evidence.finals {
@@ -66,7 +68,7 @@ pub fn judge(evidence: &Evidence, by_node: &[BTreeMap<Id, FinalView>], times: Ti
             let Some(at) = Duration::from_millis(step.at_ms).checked_sub(evidence.started_unix) else {
                 continue;
             };
-            if at + SURE > times.fault && at < times.mended + SURE {
+            if at + SURE > times.fault && at < times.mended + HEALED {
                 continue;
             }
             let of_driver = sessions.get(driver.as_str()).map_or(&[][..], Vec::as_slice);

@@ -1,11 +1,13 @@
 //! What the clients of a fleet saw of a fault: errors by kind, offers that were late, how long none came, and when all was well
-//! again. Pure: observations in, figures out.
+//! again. Pure but for the file that [`write()`] makes: observations in, figures out.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
-use dispatchd::demo::observe::{Observation, OnApi, OnSocket, Seen};
+use dispatchd::demo::observe::{Evidence, Observation, OnApi, OnSocket, Seen};
 
 /// An offer that takes longer from its POST to a driver's socket is late.
 pub const LATE: Duration = Duration::from_secs(1);
@@ -94,6 +96,26 @@ impl Figures {
     pub fn errors_in_all(&self) -> u64 {
         self.errors.values().sum()
     }
+}
+
+/// Writes all that was seen, a line each, and then each request's audit: what a violation is looked into with (`--keep`).
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, evidence: &Evidence, times: Times) -> io::Result<()> {
+    let mut out = io::BufWriter::new(std::fs::File::create(path)?);
+    let started_ms = evidence.started_unix.as_millis();
+    writeln!(out, "begun at {started_ms} ms; {times:?}")?;
+    for Observation { at, seen } in &evidence.observations {
+        writeln!(out, "{:.3} {seen:?}", at.as_secs_f64())?;
+    }
+    for (request, last) in &evidence.finals {
+        for step in last.audit.iter().flat_map(|audit| &audit.events) {
+            let after_s = Duration::from_millis(step.at_ms).as_secs_f64() - evidence.started_unix.as_secs_f64();
+            writeln!(out, "audit {request} {after_s:.3} {step:?}")?;
+        }
+    }
+    out.flush()
 }
 
 fn waits(observations: &[Observation]) -> BTreeMap<&str, Wait> {

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use dispatchd::demo::api::http_client;
 use dispatchd::demo::node::Node;
 use rustix::process::Signal;
 
+use super::play::AGE_STEP_MS;
 use super::proxy::{Flow, Pids, Proxy, Whose};
 use super::services::Services;
 use crate::server::Install;
@@ -75,6 +76,7 @@ impl Abilities {
 
 /// The nodes and what is between them. Dropped, the nodes are killed.
 pub struct Town {
+    home: PathBuf,
     nodes: Vec<Node>,
     pids: Pids,
     redis: Proxy,
@@ -109,6 +111,7 @@ impl Town {
         let mut settings = vec![
             "shards=1".to_owned(),
             format!("drain_ms={DRAIN_MS}"),
+            format!("ingress_age_step_ms={AGE_STEP_MS}"),
             format!("fleet_redis_url=redis://{}", redis.address()),
             format!("fleet_redis_prefix={name}:"),
             format!("fleet_cassandra_contact_points={}", points.join(",")),
@@ -117,6 +120,7 @@ impl Town {
         settings.extend_from_slice(&install.settings);
         apply_schema(install, services, &settings).await?;
         let mut town = Self {
+            home: home.join(name),
             nodes: Vec::new(),
             pids,
             redis,
@@ -130,7 +134,7 @@ impl Town {
             if abilities.links {
                 town.add_link(&mut settings).await?;
             }
-            let home = home.join(name).join(format!("gw-{number}"));
+            let home = town.home.join(format!("gw-{number}"));
             std::fs::create_dir_all(&home)?;
             town.nodes.push(Node::start(&install.program, &home, settings)?);
             town.note_pid(number - 1);
@@ -157,6 +161,11 @@ impl Town {
     fn note_pid(&self, index: usize) {
         let mut pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
         pids[index] = self.nodes[index].pid();
+    }
+
+    /// Its directory, with one of each node.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// How many nodes there are.

@@ -11,6 +11,7 @@ use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What claims say to Cassandra.
 pub(super) struct ClaimStatements {
@@ -227,6 +228,16 @@ fn head_values(head: &Head) -> (Option<String>, Option<String>, Option<CqlTimest
     )
 }
 
+/// Rows of receipts stand behind those of the steps of their epoch.
+const RECEIPTS_FROM: u32 = 1 << 30;
+
+/// The `seq` of a row of receipts that a node had noted from number `seq` on, the first of them then: one of its own. A node that
+/// restarted does not know its epoch and counts them to an earlier one, where another node's may stand.
+pub(super) fn receipts_place(node_id: &str, seq: u32, at_ms: UnixMs) -> u32 {
+    let hash = xxh3_64_with_seed(node_id.as_bytes(), at_ms ^ (u64::from(seq) << 44));
+    RECEIPTS_FROM + (hash % u64::from(RECEIPTS_FROM)) as u32
+}
+
 /// Steps from number `seq` on.
 ///
 /// # Errors
@@ -251,4 +262,28 @@ pub(super) fn steps_values(
         config.node_id.clone(),
         request_ttl_s(config, received_at_ms),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_of_two_nodes_and_of_two_times_have_places_of_their_own() {
+        let place = receipts_place("gw-1", 3, 1_700_000_000_000);
+        assert_eq!(
+            place,
+            receipts_place("gw-1", 3, 1_700_000_000_000),
+            "written twice, it is one row"
+        );
+        for other in [
+            receipts_place("gw-2", 3, 1_700_000_000_000),
+            receipts_place("gw-1", 4, 1_700_000_000_000),
+            receipts_place("gw-1", 3, 1_700_000_000_001),
+        ] {
+            assert_ne!(place, other);
+            assert!((RECEIPTS_FROM..2 * RECEIPTS_FROM).contains(&other));
+        }
+        assert_eq!(number(2 * RECEIPTS_FROM - 1), i32::MAX, "as large as an int takes");
+    }
 }

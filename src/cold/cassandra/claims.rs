@@ -4,11 +4,13 @@
 //! out is simply sent again: when it was applied meanwhile, the condition fails, and a serial read finds owner, incarnation and
 //! `length` as this decision leaves them. One that arrives late, from a coordinator that hung, finds another `length`.
 //!
-//! Every decision is a task of its own; at most `fleet_cassandra_writes_max` are on their way. Nothing is given up.
+//! Every decision is a task of its own; at most `fleet_cassandra_writes_max` are on their way, and fewer while Cassandra is slow
+//! ([`super::pace`]). Nothing is given up but new requests that have not been sent yet when their callers have waited for long.
 
 use super::bindings::Bound;
 use super::claim_statements::{Ownership, StepsValues, change_values, claim_values, steps_values};
 use super::index::{Index, bucket_of};
+use super::pace::{Place, Turn};
 use super::reads::unread;
 use super::session::{CassandraError, Ready};
 use super::statements::Found;
@@ -24,8 +26,9 @@ use scylla::serialize::row::SerializeRow;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlTimestamp, CqlValue, Row};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -98,10 +101,10 @@ pub(super) struct Owner {
     /// This boot; 0 until the shards are there.
     incarnation: AtomicU64,
     pub(super) nodes: watch::Sender<Arc<NodeList>>,
-    /// Rounds of Paxos that are on their way.
-    permits: Semaphore,
-    /// Work that nobody waits for takes a part of them, so that decisions do not stand behind it.
+    /// Work that nobody waits for: a part of all that may be on its way, so that decisions do not stand behind it.
     background: Semaphore,
+    /// When it was logged last that something does not succeed.
+    complained: Mutex<HashMap<&'static str, Instant>>,
     /// Tasks that are under way.
     busy: watch::Sender<usize>,
 }
@@ -137,8 +140,8 @@ impl Owner {
             index: Index::default(),
             incarnation: AtomicU64::new(0),
             nodes: watch::Sender::new(Arc::default()),
-            permits: Semaphore::new(core.config.writes_max.max(1)),
             background: Semaphore::new(core.config.background_max()),
+            complained: Mutex::default(),
             busy: watch::Sender::new(0),
         })
     }
@@ -208,17 +211,15 @@ impl Owner {
     }
 
     /// Repeats `work` until it succeeds.
-    pub(super) async fn until_done<T>(&self, what: &str, work: impl AsyncFn(&Ready) -> Result<T, Failed>) -> T {
+    pub(super) async fn until_done<T>(&self, what: &'static str, work: impl AsyncFn(&Ready) -> Result<T, Failed>) -> T {
         let mut pause = PAUSE_MIN / 4;
-        let mut complained: Option<Instant> = None;
         loop {
             let ready = self.connected().await;
             let error = match work(&ready).await {
                 Ok(done) => return done,
                 Err(error) => error,
             };
-            if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_PERIOD) {
-                complained = Some(Instant::now());
+            if self.may_complain(what) {
                 tracing::warn!(%error, "cannot {what} in Cassandra yet");
             }
             self.core.wait_out(pause).await;
@@ -226,9 +227,32 @@ impl Owner {
         }
     }
 
+    /// Whether a line about this was not written for a while.
+    fn may_complain(&self, what: &'static str) -> bool {
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = complained.get(what).is_none_or(|at| at.elapsed() >= COMPLAINT_PERIOD);
+        if is_due {
+            complained.insert(what, Instant::now());
+        }
+        is_due
+    }
+
+    /// Leave for a new request; `None`: its callers have waited for too long, and it was not sent.
+    async fn newcomer(&self, decision: &Decision) -> Option<Option<Place<'_>>> {
+        if decision.stored > 0 {
+            return Some(None);
+        }
+        let place = tokio::time::timeout(self.core.config.timeout, self.core.pace.newcomer()).await;
+        place.ok().map(Some)
+    }
+
     /// Stores a decision and says what became of it.
     async fn decide(&self, inbox: &Inbox, decision: &Decision) {
         let began = Instant::now();
+        let Some(_slot) = self.newcomer(decision).await else {
+            self.core.metrics.decisions.dec();
+            return inbox.answer(FromClaims::Withdrawn(decision.token));
+        };
         let settling = self.until_done("store a decision", async |ready| self.attempt(ready, decision).await);
         tokio::pin!(settling);
         let answer = tokio::select! {
@@ -243,7 +267,7 @@ impl Owner {
         metrics.decisions.dec();
         let stands = matches!(answer, FromClaims::Stored(_));
         match answer {
-            FromClaims::Fenced(_) => metrics.fenced.inc(),
+            FromClaims::Fenced(..) => metrics.fenced.inc(),
             // Its row was written before it was known whose the request is.
             FromClaims::Lost(..) => {
                 inbox.answer(answer);
@@ -259,13 +283,10 @@ impl Owner {
     }
 
     /// Leave for one round of Paxos.
-    ///
-    /// # Panics
-    /// Never: the semaphore is not closed.
-    pub(super) async fn permit(&self, kind: LwtKind) -> SemaphorePermit<'_> {
-        let permit = self.permits.acquire().await.expect("nobody closes it");
+    pub(super) async fn permit(&self, kind: LwtKind) -> Turn<'_> {
+        let turn = self.core.pace.turn().await;
         self.core.metrics.lwts.of(kind).inc();
-        permit
+        turn
     }
 
     /// Leave for work that nobody waits for.
@@ -326,7 +347,7 @@ impl Owner {
         Ok(
             match self.change(ready, LwtKind::Transition, &own, before, Some(row)).await? {
                 Change::Done => FromClaims::Stored(*token),
-                Change::Refused(_) => FromClaims::Fenced(*token),
+                Change::Refused(_) => FromClaims::Fenced(*token, self.loss_of(ready, decision).await?),
             },
         )
     }
@@ -456,37 +477,6 @@ impl Owner {
         Err(answer
             .err()
             .unwrap_or_else(|| Failed::broken("an answer without [applied]")))
-    }
-
-    /// Keeps receipts of a request that another node has.
-    pub(super) async fn keep_receipts(
-        &self,
-        request_id: &RequestId,
-        epoch: u32,
-        seq: u32,
-        steps: Vec<crate::fsm::types::LogEntry>,
-    ) {
-        let at_ms = steps.first().map_or(0, |first| first.at_ms);
-        let Ok(values) = steps_values(&self.core.config, request_id.as_str(), epoch, (seq, &steps), at_ms) else {
-            return;
-        };
-        self.until_done("keep receipts", async |ready| {
-            ready.write(&ready.claims.insert_receipts, &values).await
-        })
-        .await;
-    }
-
-    /// Says so when a request is not this node's any more.
-    async fn check(&self, inbox: &Inbox, request_id: &RequestId) {
-        let _slot = self.background().await;
-        let row = self.until_done("look for an owner", async |ready| {
-            self.read_owner(ready, request_id.as_str()).await
-        });
-        let mine =
-            |row: &OwnerRow| row.owner.as_deref() == Some(self.node_id()) && row.incarnation == self.incarnation();
-        if !row.await.as_ref().is_some_and(mine) {
-            inbox.send(FromClaims::NotMine(request_id.clone()));
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod bindings;
 mod claim_statements;
 mod claims;
 mod index;
+mod pace;
 mod reads;
 pub mod schema;
 mod session;
@@ -32,6 +33,7 @@ use super::port::StoreError;
 use crate::config::Config;
 use crate::ops::metrics::CassandraMetrics;
 use claims::Owner;
+use pace::Pace;
 use session::Ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -180,6 +182,8 @@ struct Core {
     health: Arc<StoreHealth>,
     metrics: Arc<CassandraMetrics>,
     outbox: Arc<OutboxState>,
+    /// How many decisions are under way at once.
+    pace: Pace,
     /// Told when something failed that does not fail while Cassandra is well.
     doubt: Notify,
     /// Whether Cassandra answers.
@@ -198,6 +202,7 @@ impl Core {
         outbox: Arc<OutboxState>,
     ) -> Self {
         Self {
+            pace: Pace::new(config.writes_max, config.timeout),
             config,
             health,
             metrics,
@@ -223,7 +228,10 @@ impl Core {
         }
         match result {
             Ok(()) => tracing::info!(waiting = self.outbox.entries(), "Cassandra answers"),
-            Err(error) => tracing::error!(%error, "Cassandra does not answer: no new requests are taken"),
+            Err(error) => {
+                self.pace.fell();
+                tracing::error!(%error, "Cassandra does not answer: no new requests are taken");
+            }
         }
     }
 

@@ -4,13 +4,13 @@
 //! decided by one condition on its row, which the old owner's next decision meets too. Survivors divide requests by their ids,
 //! so that two seldom want the same one; what is still there after a few passes everybody takes.
 
-use super::claim_statements::{Ownership, steps_values};
-use super::claims::{Change, Failed, Owner};
+use super::claim_statements::{Ownership, receipts_place, steps_values};
+use super::claims::{Change, Failed, Owner, OwnerRow};
 use super::index::{bucket_of, is_quiet, write_time_us};
 use super::reads::unread;
 use super::session::Ready;
 use super::statements::Found;
-use crate::cold::claims::{Adopted, FromClaims, Handed, Head, Inbox};
+use crate::cold::claims::{Adopted, Decision, FromClaims, Handed, Head, Inbox, Loss};
 use crate::cold::registry::NodeList;
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::RequestId;
@@ -234,7 +234,7 @@ impl Owner {
             };
             if found.far.owner != self.node_id() {
                 self.keep_rest(&found, &log).await;
-                return inbox.send(FromClaims::NotMine(id));
+                return inbox.send(FromClaims::NotMine(id, found.far.owner));
             }
             if found.incarnation == self.incarnation() || self.take(&found, bucket, &id).await {
                 return;
@@ -287,6 +287,53 @@ impl Owner {
         let epoch = epoch.map_or(0, |(_, epoch)| *epoch);
         self.keep_receipts(&log.request_id, epoch, common as u32 + 1, rest)
             .await;
+    }
+}
+
+impl Owner {
+    /// Who has a request that this node has lost, and whether its last decision was stored before that: one that timed out
+    /// may have been, and then the new owner took the request over with it.
+    pub(super) async fn loss_of(&self, ready: &Ready, decision: &Decision) -> Result<Loss, Failed> {
+        let Some(found) = self.find_decided(ready, &decision.request_id).await? else {
+            return Ok(Loss::default());
+        };
+        let from = decision.stored as usize;
+        let there = found.decided.get(from..from + decision.steps.len());
+        Ok(Loss {
+            owner: found.far.owner,
+            stood: there == Some(decision.steps.as_slice()),
+        })
+    }
+
+    /// Keeps receipts of a request that another node has.
+    pub(super) async fn keep_receipts(&self, request_id: &RequestId, epoch: u32, seq: u32, steps: Vec<LogEntry>) {
+        let at_ms = steps.first().map_or(0, |first| first.at_ms);
+        let place = receipts_place(self.node_id(), seq, at_ms);
+        let Ok(values) = steps_values(&self.core.config, request_id.as_str(), epoch, (place, &steps), at_ms) else {
+            return;
+        };
+        self.until_done("keep receipts", async |ready| {
+            ready.write(&ready.claims.insert_receipts, &values).await
+        })
+        .await;
+    }
+
+    /// Says whether a request is this node's still.
+    pub(super) async fn check(&self, inbox: &Inbox, request_id: &RequestId) {
+        let _slot = self.background().await;
+        let row = self.until_done("look for an owner", async |ready| {
+            self.read_owner(ready, request_id.as_str()).await
+        });
+        let mine =
+            |row: &OwnerRow| row.owner.as_deref() == Some(self.node_id()) && row.incarnation == self.incarnation();
+        let row = row.await;
+        let id = request_id.clone();
+        inbox.send(if row.as_ref().is_some_and(mine) {
+            FromClaims::Mine(id)
+        } else {
+            let owner = row.and_then(|row| row.owner).unwrap_or_default();
+            FromClaims::NotMine(id, owner.into())
+        });
     }
 }
 

@@ -16,7 +16,7 @@ pub use messages::{CloseCause, DriverEffect, DriverEvent, Location, ToSocket};
 
 use super::ids::{DriverId, RequestId, TripId};
 use super::queue::ClassQueue;
-use super::request::{Answer, Asker, RequestEvent};
+use super::request::{Answer, Asker, RequestEvent, TripMove};
 use super::types::{DriverState, Priority, RefuseReason, UnixMs};
 use std::sync::Arc;
 
@@ -70,6 +70,8 @@ struct Bound {
     request_id: RequestId,
     trip_id: TripId,
     on_trip: bool,
+    /// What the driver said of the trip last that would change it: until its request says that it has, that may be lost.
+    said: Option<TripMove>,
 }
 
 /// The actor.
@@ -222,7 +224,14 @@ impl Driver {
                 };
                 self.answer(request_id, attempt, answer, reason, Asker::Driver, effects);
             }
-            DriverEvent::Trip { trip_id, what } => effects.push(DriverEffect::TripMoved { trip_id, what }),
+            DriverEvent::Trip { trip_id, what } => {
+                if let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id)
+                    && what != TripMove::Arrived
+                {
+                    bound.said = Some(what);
+                }
+                effects.push(DriverEffect::TripMoved { trip_id, what });
+            }
             DriverEvent::Written => {
                 if let Some(request_id) = self.held.as_ref().map(|held| held.request_id.clone()) {
                     self.deliver(&request_id, effects);

@@ -4,8 +4,18 @@
 use super::{Bound, Driver, DriverEffect, Held, ToSocket, without_offer};
 use crate::fsm::fold::{Outcome, TripPhase};
 use crate::fsm::ids::{RequestId, TripId};
-use crate::fsm::request::{Answer, RequestEvent};
+use crate::fsm::request::{Answer, RequestEvent, TripMove};
 use crate::fsm::types::{RefuseReason, RevokeReason};
+
+impl Bound {
+    /// The request says how far the trip is: a pickup has been heard then, its end not before it is over.
+    pub(super) fn heard(&mut self, on_trip: bool) {
+        self.on_trip = on_trip;
+        if on_trip {
+            self.said.take_if(|what| *what == TripMove::Pickup);
+        }
+    }
+}
 
 impl Driver {
     /// The driver has this trip: after a restart, or when it has come from another node. No history of a sound node has two;
@@ -21,7 +31,7 @@ impl Driver {
     ) {
         let on_trip = phase == TripPhase::OnTrip;
         if let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id) {
-            bound.on_trip = on_trip;
+            bound.heard(on_trip);
             return self.tell_state(false, effects);
         }
         let is_connected = self.session != 0;
@@ -32,6 +42,7 @@ impl Driver {
             request_id: request_id.clone(),
             trip_id: trip_id.clone(),
             on_trip,
+            said: None,
         }));
         let offer = self.held.take();
         if is_connected {
@@ -121,7 +132,7 @@ impl Driver {
         self.go(effects);
     }
 
-    /// Words may have been lost: the request is asked how it stands, and told what the driver has said of its offer.
+    /// Words may have been lost: the request is asked how it stands, and told what the driver has said of its offer, or of its trip.
     pub(super) fn doubt(&self, effects: &mut Vec<DriverEffect>) {
         let held = self.held.as_ref().filter(|held| held.attempt > 0);
         self.ask_request(
@@ -129,6 +140,15 @@ impl Driver {
             held.and_then(|held| held.answer),
             effects,
         );
+        if let Some(Bound {
+            trip_id,
+            said: Some(what),
+            ..
+        }) = self.bound.as_deref()
+        {
+            let (trip_id, what) = (trip_id.clone(), *what);
+            effects.push(DriverEffect::TripMoved { trip_id, what });
+        }
     }
 
     /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver that takes it, it

@@ -203,6 +203,7 @@ impl Driver {
                         request_id: request_id.clone(),
                         trip_id: trip_id.clone(),
                         on_trip: false,
+                        said: None,
                     }));
                 }
                 self.send(
@@ -289,8 +290,8 @@ impl Driver {
             return;
         };
         match phase {
-            TripPhase::EnRoute => bound.on_trip = false,
-            TripPhase::OnTrip => bound.on_trip = true,
+            TripPhase::EnRoute => bound.heard(false),
+            TripPhase::OnTrip => bound.heard(true),
             TripPhase::Ended(outcome) => {
                 self.bound = None;
                 if outcome == TripOutcome::Cancelled {

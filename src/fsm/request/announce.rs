@@ -1,9 +1,9 @@
-//! After the commit: everybody hears. After a fence: nobody is left waiting.
+//! After the commit: everybody hears.
 
 use super::{ApiAnswer, Asker, Pending, Question, Request, RequestEffect, RequestEvent, Resumed, ToDriver};
-use crate::fsm::fold::{self, Fold, Outcome};
+use crate::fsm::fold::{self, Outcome};
 use crate::fsm::ids::TripId;
-use crate::fsm::types::{RequestState, RevokeReason, Step};
+use crate::fsm::types::{RequestState, Step};
 
 impl Request {
     pub(super) fn announce(&mut self, pending: &Pending, effects: &mut Vec<RequestEffect>) {
@@ -145,87 +145,5 @@ impl Request {
             driver_id: made.driver_id.clone(),
             message,
         });
-    }
-
-    /// Another owner has the request: what this one still holds out is void, and what it decided last never was.
-    pub(super) fn give_up(&mut self, pending: Pending, effects: &mut Vec<RequestEffect>) {
-        let stood = pending.from > 0;
-        self.take_back(pending, effects);
-        if stood {
-            for number in self.fold.open() {
-                let driver_id = self.fold.attempts[number as usize - 1].driver_id.clone();
-                let message = ToDriver::Outcome {
-                    attempt: number,
-                    outcome: Outcome::Revoked(RevokeReason::Superseded),
-                    trip_id: None,
-                    again: false,
-                };
-                effects.push(RequestEffect::Driver { driver_id, message });
-            }
-        }
-        self.stop_waiting(effects);
-        for event in std::mem::take(&mut self.deferred) {
-            turn_away(event, effects);
-        }
-        self.end_here(effects);
-    }
-
-    /// What was being decided never was. Of a new request nothing was.
-    pub(super) fn take_back(&mut self, pending: Pending, effects: &mut Vec<RequestEffect>) {
-        debug_assert!(!self.fenced && self.pending.is_none());
-        for (asker, _) in pending.replies {
-            answer_fenced(asker, effects);
-        }
-        for entry in &self.log[pending.from..] {
-            // Reserved perhaps, but never offered.
-            if let Step::OfferSent { driver_id, .. } = &entry.step {
-                let (driver_id, message) = (driver_id.clone(), ToDriver::Release);
-                effects.push(RequestEffect::Driver { driver_id, message });
-            }
-        }
-        if pending.from > 0 {
-            self.log.truncate(pending.from);
-            self.persisted = pending.from;
-            self.fold = Fold::of(&self.log).expect("a prefix of a good log is good");
-        }
-    }
-
-    /// Nothing is decided here any more.
-    pub(super) fn end_here(&mut self, effects: &mut Vec<RequestEffect>) {
-        self.fenced = true;
-        self.closed = true;
-        effects.push(RequestEffect::Arm { at_ms: None });
-        effects.push(RequestEffect::Closed);
-    }
-}
-
-/// An event of a request that another owner has.
-pub(super) fn turn_away(event: RequestEvent, effects: &mut Vec<RequestEffect>) {
-    match event {
-        RequestEvent::Reposted { reply, .. }
-        | RequestEvent::Misposted { reply, .. }
-        | RequestEvent::Cancelled { reply, .. }
-        | RequestEvent::TripCancelled { reply, .. } => answer_fenced(Asker::Api(reply), effects),
-        RequestEvent::Answered { asker, .. } => answer_fenced(asker, effects),
-        RequestEvent::Reserved { driver_id, .. } => {
-            let message = ToDriver::Release;
-            effects.push(RequestEffect::Driver { driver_id, message });
-        }
-        RequestEvent::Delivered { .. }
-        | RequestEvent::Acked { .. }
-        | RequestEvent::Refused { .. }
-        | RequestEvent::Busy { .. }
-        | RequestEvent::Unavailable { .. }
-        | RequestEvent::TripMoved { .. }
-        | RequestEvent::DriverHere { .. }
-        | RequestEvent::Timer => {}
-    }
-}
-
-/// A driver asks again when it hears nothing, and asks the owner then.
-pub(super) fn answer_fenced(asker: Asker, effects: &mut Vec<RequestEffect>) {
-    if let Asker::Api(reply) = asker {
-        let answer = ApiAnswer::Fenced;
-        effects.push(RequestEffect::Reply { reply, answer });
     }
 }

@@ -344,6 +344,7 @@ impl Request {
                     trip_id: trip.trip_id.clone(),
                     phase: trip.phase,
                 },
+                TripPhase::Ended(_) if held.is_some() => return self.tell_whole_trip(trip, effects),
                 TripPhase::Ended(_) => ToDriver::Trip {
                     trip_id: trip.trip_id.clone(),
                     phase: trip.phase,
@@ -382,6 +383,19 @@ impl Request {
             },
         };
         effects.push(RequestEffect::Driver { driver_id, message });
+    }
+
+    /// The driver holds the offer still and has not heard that it has won, and the trip is over since: it hears of both.
+    fn tell_whole_trip(&self, trip: &Trip, effects: &mut Vec<RequestEffect>) {
+        let message = ToDriver::Outcome {
+            attempt: self.attempt_number(&trip.driver_id),
+            outcome: Outcome::Accepted,
+            trip_id: Some(trip.trip_id.clone()),
+            again: false,
+        };
+        let driver_id = trip.driver_id.clone();
+        effects.push(RequestEffect::Driver { driver_id, message });
+        self.driver_here(trip.driver_id.clone(), None, effects);
     }
 
     pub(super) fn trip_cancelled(

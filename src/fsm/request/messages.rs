@@ -133,9 +133,18 @@ pub enum Durability {
     /// Stored.
     Committed,
     /// Another owner has the request: forget it.
-    Fenced,
+    Fenced(Fence),
     /// The driver who was to win has another trip: there is no such acceptance. Only of a decision with one.
     DriverBound,
+}
+
+/// What is known when another owner turns out to have a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fence {
+    /// The decision under way was stored before the request changed its owner, when nobody heard of it: it stands.
+    pub stood: bool,
+    /// The new owner can be told, and tells the drivers how they stand with it.
+    pub has_heir: bool,
 }
 
 /// Whether an offer was this driver's before a restart of the node.
@@ -246,6 +255,8 @@ pub enum RequestEffect {
     Driver { driver_id: DriverId, message: ToDriver },
     /// Answer a call.
     Reply { reply: ReplyTo, answer: ApiAnswer },
+    /// Tell the request's new owner, after a [`Fence`] that has one: what a driver or a caller wants of the request.
+    PassOn(RequestEvent),
     /// Wake me with [`RequestEvent::Timer`] at this time instead of any earlier one; `None`: never.
     Arm { at_ms: Option<UnixMs> },
     /// Nothing can change any more and all of it is stored.

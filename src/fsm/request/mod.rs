@@ -9,18 +9,19 @@
 
 mod announce;
 mod events;
+mod fence;
 mod messages;
 mod owners;
 mod search;
 
 pub use messages::{
-    Answer, ApiAnswer, Asker, Durability, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove, Unfit,
+    Answer, ApiAnswer, Asker, Durability, Fence, ReplyTo, RequestEffect, RequestEvent, Resumed, ToDriver, TripMove,
+    Unfit,
 };
 
 use super::fold::{self, Fold, Outcome, TripPhase};
 use super::ids::{DriverId, RequestId, TripId};
 use super::types::{LogEntry, OfferRequest, RefuseReason, RequestLog, Step, UnixMs};
-use announce::turn_away;
 use std::collections::VecDeque;
 
 /// A driver who is asked or waited for (`busy_wait_ms`).
@@ -66,7 +67,7 @@ pub struct Request {
     wait_until_ms: Option<UnixMs>,
     closed: bool,
     /// Another owner has the request: nothing is decided here any more.
-    fenced: bool,
+    fenced: Option<Fence>,
 }
 
 /// Defaults that the node's configuration gives to a request.
@@ -131,7 +132,7 @@ impl Request {
             asks: 0,
             wait_until_ms: None,
             closed,
-            fenced: false,
+            fenced: None,
         })
     }
 
@@ -159,6 +160,19 @@ impl Request {
             let delivered = self.fold.attempt(number).is_some_and(|made| made.delivered);
             let resumed = if delivered { Resumed::Delivered } else { Resumed::Sent };
             self.send_offer(number, resumed, effects);
+        }
+    }
+
+    /// After another owner, besides [`Self::rebind`]: how attempts ended that the log's steps from `from` on have ended. That owner may
+    /// not have come to say so.
+    pub fn tell_ends(&self, from: usize, effects: &mut Vec<RequestEffect>) {
+        for (index, entry) in self.log.iter().enumerate().skip(from) {
+            if matches!(
+                entry.step,
+                Step::Accepted { .. } | Step::Declined { .. } | Step::TimedOut { .. } | Step::Revoked { .. }
+            ) {
+                self.announce_step(index, effects);
+            }
         }
     }
 
@@ -204,8 +218,8 @@ impl Request {
 
     /// One event.
     pub fn step(&mut self, event: RequestEvent, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
-        if self.fenced {
-            return turn_away(event, effects);
+        if let Some(fence) = self.fenced {
+            return fence::turn_away(event, fence, effects);
         }
         let asked = matches!(
             event,
@@ -236,7 +250,7 @@ impl Request {
                     self.answer_twins(effects);
                 }
             }
-            Durability::Fenced => return self.give_up(pending, effects),
+            Durability::Fenced(fence) => return self.give_up(pending, fence, effects),
             Durability::DriverBound => self.unaccept(pending, now_ms, effects),
         }
         if !self.closed && self.fold.is_closed() && self.persisted == self.log.len() {

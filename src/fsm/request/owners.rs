@@ -1,7 +1,7 @@
 //! In a fleet a request may turn out to be another owner's, its winner to have another trip, and a decision to take long.
 
-use super::announce::{answer_fenced, turn_away};
-use super::{Asker, Pending, ReplyTo, Request, RequestEffect, RequestEvent};
+use super::fence::{answer_fenced, turn_away};
+use super::{Asker, Fence, Pending, ReplyTo, Request, RequestEffect, RequestEvent};
 use crate::fsm::fold::Fold;
 use crate::fsm::types::{RevokeReason, Step, UnixMs};
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ impl Request {
                 _ => false,
             };
             if is_call {
-                turn_away(event, effects);
+                turn_away(event, Fence::default(), effects);
             } else {
                 self.deferred.push_back(event);
             }
@@ -61,8 +61,9 @@ impl Request {
             Asker::Driver => None,
         });
         let replies = replies.collect();
-        let events = std::mem::take(&mut self.deferred);
-        self.give_up(Pending::default(), effects);
+        let mut events = std::mem::take(&mut self.deferred);
+        events.retain(|event| *event != RequestEvent::Timer);
+        self.give_up(Pending::default(), Fence::default(), effects);
         (replies, events)
     }
 
@@ -70,11 +71,11 @@ impl Request {
     ///
     /// # Panics
     /// When a decision is under way: its answer says so.
-    pub fn fence(&mut self, effects: &mut Vec<RequestEffect>) {
+    pub fn fence(&mut self, fence: Fence, effects: &mut Vec<RequestEffect>) {
         assert!(self.pending.is_none(), "a decision under way is answered");
         if !self.closed {
             let (from, replies) = (self.persisted, Vec::new());
-            self.give_up(Pending { from, replies }, effects);
+            self.give_up(Pending { from, replies }, fence, effects);
         }
     }
 
@@ -92,7 +93,11 @@ impl Request {
         // Reservations that come of these asks, and turns in queues, are told to the new owner, who gives them back.
         self.waiting.clear();
         let events = std::mem::take(&mut self.deferred);
-        self.end_here(effects);
+        let fence = Fence {
+            stood: false,
+            has_heir: true,
+        };
+        self.end_here(fence, effects);
         events
     }
 

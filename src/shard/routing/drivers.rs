@@ -1,7 +1,7 @@
 //! At a driver's home: what requests of other nodes say to drivers here, what comes back, and drivers who leave.
 
 use super::tables::Place;
-use super::{ASK_MAX_MS, Far, OVERDUE_ASK_MS, OVERDUE_END_MS, SEEK_MAX_MS, SEEK_SOON_MS, Sought, here};
+use super::{ASK_MAX_MS, Far, OVERDUE_ASK_MS, OVERDUE_END_MS, SEEK_MAX_MS, SEEK_SOON_MS, SWEEP_EVERY_MS, Sought, here};
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{Answer, Asker, RequestEvent, ToDriver};
@@ -21,10 +21,41 @@ impl<P: Platform> Shard<P> {
         begun: Option<Begun>,
     ) {
         let spoke = self.routing.is_some().then(|| request_id.clone());
+        if let Some(routing) = self.routing.as_mut().filter(|_| peer != 0) {
+            routing.speaker = spoke.clone().map(|request_id| (request_id, peer));
+        }
         self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, begun);
+        if let Some(routing) = &mut self.routing {
+            routing.speaker = None;
+        }
         if let Some(request_id) = spoke {
             self.note_far(peer, driver_id, &request_id);
             self.say_late_words(driver_id);
+        }
+    }
+
+    /// The answer to an ask of another node goes to that node: the same id may have been posted to several, of which each asks
+    /// before it claims. Gives back what is none.
+    pub(in crate::shard) fn answer_asking_node(
+        &mut self,
+        request_id: &RequestId,
+        event: RequestEvent,
+    ) -> Option<RequestEvent> {
+        let speaker = self.routing.as_ref().and_then(|routing| routing.speaker.as_ref());
+        let peer = speaker
+            .filter(|(asking, _)| asking == request_id)
+            .map(|(_, peer)| *peer);
+        match (peer, &event) {
+            (
+                Some(peer),
+                RequestEvent::Reserved { .. } | RequestEvent::Busy { .. } | RequestEvent::Unavailable { .. },
+            ) => {
+                let request_id = request_id.clone();
+                // One that is not taken is given up by who asked.
+                drop(self.send_far(peer, LinkLetter::ToRequest { request_id, event }));
+                None
+            }
+            _ => Some(event),
         }
     }
 
@@ -42,8 +73,23 @@ impl<P: Platform> Shard<P> {
                     request_id,
                     trip_id,
                     peer,
+                    decides: false,
                 },
             );
+        }
+    }
+
+    /// A request that may bind a driver here has gone to another node, which was asked how it stands: if it does not say so, it is asked
+    /// again.
+    pub(in crate::shard) fn bound_by(&mut self, driver_id: &DriverId, request_id: &RequestId, peer: u16) {
+        let (Some(key), Some(routing)) = (self.drivers.find(driver_id), &mut self.routing) else {
+            return;
+        };
+        if self.drivers.slab[key as usize].driver.at_hand() == Some(request_id) {
+            let asked_ms = self.now_ms;
+            routing.far.insert(key, Far { peer, asked_ms });
+            routing.sweep_at_ms = 0;
+            self.wake_at(asked_ms + SWEEP_EVERY_MS);
         }
     }
 
@@ -90,7 +136,7 @@ impl<P: Platform> Shard<P> {
         request_id: RequestId,
         message: ToDriver,
     ) {
-        if let Some(Learned { trip_id }) = learns(&message) {
+        if let Some(Learned { trip_id, decides }) = learns(&message) {
             let home = home_of_request(&request_id, self.shards);
             let request_id = request_id.clone();
             self.post(
@@ -99,6 +145,7 @@ impl<P: Platform> Shard<P> {
                     request_id,
                     trip_id,
                     peer: from,
+                    decides,
                 },
             );
         }
@@ -329,15 +376,18 @@ impl<P: Platform> Shard<P> {
 /// What a message says of its request.
 struct Learned {
     trip_id: Option<TripId>,
+    /// It speaks of what it has decided.
+    decides: bool,
 }
 
 /// Whether a message says that its sender has the request (and which trip that made): the driver, or who speaks for it,
 /// will have something to say to it.
 fn learns(message: &ToDriver) -> Option<Learned> {
-    let trip_id = match message {
-        ToDriver::Bound { trip_id, .. } => Some(trip_id.clone()),
-        ToDriver::Outcome { trip_id, .. } => trip_id.clone(),
-        ToDriver::Ask { .. } | ToDriver::Wait { .. } | ToDriver::Offer { .. } => None,
+    let (trip_id, decides) = match message {
+        ToDriver::Bound { trip_id, .. } => (Some(trip_id.clone()), true),
+        ToDriver::Outcome { trip_id, again, .. } => (trip_id.clone(), !again),
+        ToDriver::Offer { .. } => (None, true),
+        ToDriver::Ask { .. } | ToDriver::Wait { .. } => (None, false),
         ToDriver::Accept { .. }
         | ToDriver::Decline { .. }
         | ToDriver::Release
@@ -345,5 +395,5 @@ fn learns(message: &ToDriver) -> Option<Learned> {
         | ToDriver::Trip { .. }
         | ToDriver::NoSuchTrip { .. } => return None,
     };
-    Some(Learned { trip_id })
+    Some(Learned { trip_id, decides })
 }

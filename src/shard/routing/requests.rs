@@ -20,6 +20,25 @@ impl<P: Platform> Shard<P> {
         routing.owners.of_request(request_id)
     }
 
+    /// The node to which a driver speaks with this letter, rather than to a request that is being claimed here: one that is not claimed
+    /// has offered nothing to anybody. Its id was posted to both, and that node is about to have it, or has it.
+    pub(in crate::shard) fn owner_instead(&mut self, key: u32, letter: &Letter) -> Option<u16> {
+        let entry = &self.requests.slab[key as usize];
+        let is_unclaimed = self.claims.is_some() && entry.stored == 0 && !entry.is_dormant;
+        let Letter::Request { request_id, event, .. } = letter else {
+            return None;
+        };
+        let is_of_offer = matches!(
+            event,
+            RequestEvent::Answered { .. }
+                | RequestEvent::Delivered { .. }
+                | RequestEvent::Acked { .. }
+                | RequestEvent::Refused { .. }
+                | RequestEvent::DriverHere { .. }
+        );
+        self.owner_of(request_id).filter(|_| is_unclaimed && is_of_offer)
+    }
+
     /// The same of a trip.
     pub(in crate::shard) fn owner_of_trip(&mut self, trip_id: &TripId) -> Option<u16> {
         let routing = self.routing.as_mut().filter(|routing| !routing.is_from_link)?;
@@ -85,6 +104,17 @@ impl<P: Platform> Shard<P> {
         self.routing
             .as_ref()
             .is_some_and(|routing| routing.links.peers().is_up(peer))
+    }
+
+    /// Whether the letter that is being opened came over a link.
+    pub(in crate::shard) fn is_from_link(&self) -> bool {
+        self.routing.as_ref().is_some_and(|routing| routing.is_from_link)
+    }
+
+    /// Another node by its name, whether or not letters go out to it now; `None`: this node, or there are no links.
+    pub(in crate::shard) fn peer_of(&self, node: &str) -> Option<u16> {
+        let routing = self.routing.as_ref().filter(|_| !node.is_empty())?;
+        routing.links.peers().number_of(node).filter(|peer| *peer != 0)
     }
 
     /// A node by its name, if letters go out to it.

@@ -125,7 +125,10 @@ impl Witness {
         match effect {
             RequestEffect::Persist { from, to, .. } => self.persisted(world, id, *from, *to),
             RequestEffect::Driver { driver_id, message } => self.told(world, id, driver_id, message),
-            RequestEffect::Arm { .. } | RequestEffect::Closed | RequestEffect::Reply { .. } => {}
+            RequestEffect::Arm { .. }
+            | RequestEffect::Closed
+            | RequestEffect::Reply { .. }
+            | RequestEffect::PassOn(_) => {}
         }
     }
 

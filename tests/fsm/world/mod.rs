@@ -10,7 +10,7 @@ pub use show::{Show, step};
 use dispatchd::fsm::driver::{Driver, DriverEffect, DriverEvent, DriverLimits, ToSocket};
 use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
 use dispatchd::fsm::request::{
-    ApiAnswer, Asker, Defaults, Durability, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver,
+    ApiAnswer, Asker, Defaults, Durability, Fence, ReplyTo, Request, RequestEffect, RequestEvent, ToDriver,
 };
 use dispatchd::fsm::types::{OfferRequest, RequestLog, UnixMs};
 use std::collections::{BTreeMap, VecDeque};
@@ -221,7 +221,8 @@ impl World {
         assert!(slot.port.waits(), "a fence answers a Persist that waits");
         slot.port.fence();
         let mut effects = Vec::new();
-        slot.actor.durable(Durability::Fenced, now_ms, &mut effects);
+        slot.actor
+            .durable(Durability::Fenced(Fence::default()), now_ms, &mut effects);
         self.apply_request(id, effects);
     }
 
@@ -343,7 +344,7 @@ impl World {
                         .push_back(Mail { number, letter });
                 }
                 RequestEffect::Arm { at_ms } => slot.armed = at_ms,
-                RequestEffect::Reply { .. } => {}
+                RequestEffect::Reply { .. } | RequestEffect::PassOn(_) => {}
                 RequestEffect::Closed => assert!(slot.actor.is_closed()),
             }
             let trip = self.requests[id].actor.fold().trip.as_ref();

@@ -36,6 +36,7 @@ impl Show {
             RequestEffect::Driver { driver_id, message } => format!("{id} -> {driver_id}: {}", to_driver(message)),
             RequestEffect::Reply { reply, answer } => format!("call {}: {}", reply.call, api(answer)),
             RequestEffect::Arm { at_ms } => return self.arm(id.as_str(), *at_ms),
+            RequestEffect::PassOn(event) => format!("{id} passes on {event:?}"),
             RequestEffect::Closed => format!("{id} closes"),
         })
     }

@@ -40,8 +40,11 @@ impl Connection<'_> {
     }
 
     pub(super) fn looked_up(&mut self, done: LookupDone) -> Result<(), Lost> {
+        let refills = self.refills();
         let metrics = self.writer.shared.metrics();
         match done.result {
+            // Its node may not have come to write it again. Dropped: that is the answer.
+            Ok(None) if refills => Ok(()),
             Ok(at) => {
                 metrics.lookups.inc();
                 done.reply.give(at);

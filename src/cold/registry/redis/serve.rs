@@ -95,6 +95,8 @@ pub(super) struct Connection<'w> {
     lapsed: HashSet<String>,
     /// Until when a node that is not listed may only not have said yet that it lives: Redis has lost what it had.
     settles_at: Instant,
+    /// Until when a driver without an entry may only not have been written again: Redis has lost what it had. Not at a node's start.
+    refills_until: Option<Instant>,
     claims_open: bool,
     batches_open: bool,
     /// Signs of life after which lines that were lost in a cluster are written again; 0: none was lost.
@@ -136,6 +138,7 @@ impl<'w> Connection<'w> {
             notices: HashMap::new(),
             lapsed: HashSet::new(),
             settles_at: Instant::now() + Duration::from_millis(lease_ms),
+            refills_until: None,
             claims_open: true,
             batches_open: true,
             lost_for: 0,
@@ -184,6 +187,11 @@ impl<'w> Connection<'w> {
         // It ends by itself soon.
         drop(tokio::time::timeout(self.cx.timeout, released).await);
         Ok(())
+    }
+
+    /// Whether what is not found may be there in a moment.
+    pub(super) fn refills(&self) -> bool {
+        self.refills_until.is_some_and(|until| Instant::now() < until)
     }
 
     pub(super) fn is_present(&self) -> bool {
@@ -402,6 +410,7 @@ impl<'w> Connection<'w> {
         self.lost_for = self.lost_for.saturating_sub(1);
         if is_new {
             self.settles_at = Instant::now() + Duration::from_millis(self.cx.lease_ms);
+            self.refills_until = (self.writer.generation > 0).then_some(self.settles_at);
         }
         if !self.is_present() || heals || is_new {
             self.writer.generation += 1;

@@ -1,0 +1,264 @@
+//! Requests that are not this node's after all: a claim came too late or was not sent, a decision was refused, another node has taken
+//! over. Whoever waits is answered, the new owner hears what was said, and the journal notes that the request is gone.
+
+use crate::cold::FarRequest;
+use crate::cold::claims::Loss;
+use crate::fsm::ids::RequestId;
+use crate::fsm::request::{Durability, Fence, RequestEvent};
+use crate::fsm::types::{LogEntry, Record};
+use crate::limits;
+use crate::shard::commit::After;
+use crate::shard::handover::Hand;
+use crate::shard::{Letter, Platform, Shard, home_of_driver};
+use crate::wire::respond::Problem;
+use std::collections::VecDeque;
+
+impl<P: Platform> Shard<P> {
+    /// A new request came to nothing before it was sent: whoever waits for it hears so, and may ask again.
+    pub(super) fn claim_withdrawn(&mut self, key: u32) {
+        if let Some(claims) = &mut self.claims {
+            claims.offers.remove(&key);
+        }
+        let mut effects = std::mem::take(&mut self.request_effects);
+        let entry = &mut self.requests.slab[key as usize];
+        let request_id = entry.request.id().clone();
+        let (replies, events) = entry.request.disown(&mut effects);
+        self.apply_request(key, effects, self.now_us);
+        self.forget_request(key);
+        let problem = Problem::new(
+            503,
+            "not_durable",
+            "more is being stored than Cassandra takes: ask again",
+        )
+        .with_header("retry-after", limits::RETRY_AFTER_S.to_string());
+        for reply in replies {
+            self.answer(reply, problem.clone().into_reply());
+        }
+        for event in events {
+            let (request_id, at_us) = (request_id.clone(), self.now_us);
+            match event {
+                RequestEvent::Reposted { reply, .. } => self.answer(reply, problem.clone().into_reply()),
+                // Perhaps of the same request at another node, to which it was posted too.
+                event => {
+                    let id = request_id.clone();
+                    let letter = Letter::Request {
+                        request_id,
+                        event,
+                        at_us,
+                    };
+                    self.request_letter(id, letter);
+                }
+            }
+        }
+    }
+
+    /// A new request was there already: whoever posted it, and what has come for it, is answered from what is there.
+    pub(super) fn claim_lost(&mut self, key: u32, far: FarRequest) {
+        let offer = self.claims.as_mut().and_then(|claims| claims.offers.remove(&key));
+        let mut effects = std::mem::take(&mut self.request_effects);
+        let entry = &mut self.requests.slab[key as usize];
+        let request_id = entry.request.id().clone();
+        let (replies, events) = entry.request.disown(&mut effects);
+        self.apply_request(key, effects, self.now_us);
+        self.forget_request(key);
+        let at_us = self.now_us;
+        let mut letters = VecDeque::new();
+        if let Some(offer) = offer {
+            let again = |reply| Letter::Offer {
+                offer: offer.clone(),
+                reply,
+                at_us,
+            };
+            letters.extend(replies.into_iter().map(again));
+        }
+        letters.extend(events.into_iter().map(|event| match event {
+            RequestEvent::Reposted { offer, reply } => Letter::Offer { offer, reply, at_us },
+            event => Letter::Request {
+                request_id: request_id.clone(),
+                event,
+                at_us,
+            },
+        }));
+        self.answer_far(far, letters);
+    }
+
+    /// A decision was refused: another node has its request.
+    pub(super) fn fenced(&mut self, key: u32, loss: &Loss) {
+        if !loss.stood {
+            // Else they are with what was stored.
+            self.keep_receipts(key);
+        }
+        if self.requests.slab[key as usize].offered_to.is_some() {
+            return self.handed_over(key, self.peer_of(&loss.owner));
+        }
+        let fence = Fence {
+            stood: loss.stood,
+            has_heir: self.learn_heir(key, &loss.owner),
+        };
+        let mut effects = std::mem::take(&mut self.request_effects);
+        let entry = &mut self.requests.slab[key as usize];
+        match std::mem::take(&mut entry.hand) {
+            // Receipts were being stored, and nothing decided.
+            Hand::Storing => entry.request.fence(fence, &mut effects),
+            Hand::Stays | Hand::Asked(_) => {
+                let fenced = Durability::Fenced(fence);
+                entry.request.durable(fenced, self.now_ms, &mut effects);
+            }
+        }
+        self.apply_request(key, effects, self.now_us);
+        self.settle_contest(key);
+        self.give_up_request(key);
+    }
+
+    /// Another node speaks as the owner of a request that is this node's, as it believes: one of the two is mistaken, and all nodes' store
+    /// says which. What drivers say meanwhile waits.
+    pub(in crate::shard) fn contest(&mut self, request_id: &RequestId) {
+        let (Some(key), Some(claims)) = (self.requests.find(request_id), &self.claims) else {
+            return;
+        };
+        let entry = &mut self.requests.slab[key as usize];
+        let is_own = entry.stored > 0 && !entry.is_dormant && !entry.hand.rests() && !entry.request.is_closed();
+        // What is being decided gets its own answer.
+        if is_own && !entry.is_contested && !entry.request.is_deciding() {
+            entry.is_contested = true;
+            claims.handle.check(request_id.clone());
+        }
+    }
+
+    /// The store says that a request is this node's.
+    pub(super) fn is_mine(&mut self, request_id: &RequestId) {
+        if let Some(key) = self.requests.find(request_id) {
+            self.settle_contest(key);
+        }
+    }
+
+    /// Whose a request is is known: what drivers said meanwhile goes there.
+    fn settle_contest(&mut self, key: u32) {
+        let entry = &mut self.requests.slab[key as usize];
+        if std::mem::take(&mut entry.is_contested) {
+            let request_id = entry.request.id().clone();
+            for letter in self.requests.unpark(&request_id) {
+                self.request_letter(request_id.clone(), letter);
+            }
+        }
+    }
+
+    /// Another node has a request that this one had, as it turns out while nothing is being decided.
+    pub(super) fn not_mine(&mut self, request_id: &RequestId, owner: &str) {
+        let Some(key) = self.requests.find(request_id) else {
+            return;
+        };
+        let entry = &mut self.requests.slab[key as usize];
+        // What is being decided or handed over gets its own answer; what is over goes by itself.
+        if entry.request.is_deciding() || entry.request.is_closed() || entry.hand.rests() {
+            return;
+        }
+        if entry.offered_to.is_some() {
+            self.keep_receipts(key);
+            return self.handed_over(key, self.peer_of(owner));
+        }
+        let was_dormant = std::mem::take(&mut entry.is_dormant);
+        entry.is_contested = false;
+        let letters = self.requests.unpark(request_id);
+        if was_dormant {
+            tracing::debug!(shard = self.index, request = %request_id, "another node has taken over this request");
+        } else {
+            self.keep_receipts(key);
+        }
+        let fence = Fence {
+            stood: false,
+            has_heir: self.learn_heir(key, owner),
+        };
+        let mut effects = std::mem::take(&mut self.request_effects);
+        self.requests.slab[key as usize].request.fence(fence, &mut effects);
+        self.apply_request(key, effects, self.now_us);
+        // What drivers said meanwhile.
+        for letter in letters {
+            self.request_letter(request_id.clone(), letter);
+        }
+        self.give_up_request(key);
+    }
+
+    /// Notes who has a request from now on; says whether letters reach that node, at once or later.
+    fn learn_heir(&mut self, key: u32, owner: &str) -> bool {
+        let Some(peer) = self.peer_of(owner) else { return false };
+        let request = &self.requests.slab[key as usize].request;
+        let trip_id = request.fold().trip.as_ref().map(|trip| trip.trip_id.clone());
+        self.owned(request.id().clone(), trip_id, peer);
+        true
+    }
+
+    /// Gives something that is meant for a request to its new owner. What came over a link is not: its sender hears from the new owner.
+    pub(in crate::shard) fn pass_on_event(&mut self, key: u32, event: RequestEvent) {
+        let at_us = self.now_us;
+        let request = &self.requests.slab[key as usize].request;
+        let request_id = request.id().clone();
+        let is_here = match &event {
+            RequestEvent::DriverHere { driver_id, .. } => Some(driver_id.clone()),
+            _ => None,
+        };
+        let owner = self.handed_to(&request_id).or_else(|| self.owner_of(&request_id));
+        if let (Some(driver_id), Some(peer)) = (is_here, owner) {
+            let (home, request_id) = (home_of_driver(&driver_id, self.shards), request_id.clone());
+            self.post(
+                home,
+                Letter::BoundBy {
+                    driver_id,
+                    request_id,
+                    peer,
+                },
+            );
+        }
+        let request = &self.requests.slab[key as usize].request;
+        let letter = match (event, &request.fold().trip) {
+            (RequestEvent::Reposted { offer, reply }, _) => Letter::Offer { offer, reply, at_us },
+            (RequestEvent::TripCancelled { reason, reply }, Some(trip)) => Letter::TripCancelled {
+                trip_id: trip.trip_id.clone(),
+                reason,
+                reply,
+            },
+            (
+                RequestEvent::TripMoved {
+                    driver_id,
+                    trip_id,
+                    what,
+                },
+                _,
+            ) => Letter::TripMoved {
+                trip_id,
+                driver_id,
+                what,
+            },
+            (event, _) => Letter::Request {
+                request_id: request_id.clone(),
+                event,
+                at_us,
+            },
+        };
+        match owner {
+            Some(peer) => self.pass_to_owner(peer, letter),
+            None => self.refuse_letter(&letter, &Problem::not_durable()),
+        }
+    }
+
+    /// Steps that this node journaled and nobody stored, of a request that another one has: for its audit.
+    pub(in crate::shard) fn keep_receipts(&mut self, key: u32) {
+        let entry = &self.requests.slab[key as usize];
+        let steps: Vec<LogEntry> = entry.request.log()[entry.stored as usize..entry.journaled].to_vec();
+        if let (false, Some(claims)) = (steps.is_empty(), &self.claims) {
+            let id = entry.request.id().clone();
+            claims.handle.keep_receipts(id, entry.epoch, entry.stored + 1, steps);
+        }
+    }
+
+    /// Journals that a request is another node's; it leaves memory when that is durable.
+    pub(in crate::shard) fn give_up_request(&mut self, key: u32) {
+        let request = &self.requests.slab[key as usize].request;
+        debug_assert!(request.is_closed());
+        let (request_id, received_at_ms) = (request.id().clone(), request.fold().received_at_ms);
+        if let Some(claims) = &self.claims {
+            claims.handle.over(request_id.clone(), received_at_ms);
+        }
+        self.append(&Record::GivenUp { request_id }, After::Forget { key });
+    }
+}
