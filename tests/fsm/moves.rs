@@ -272,6 +272,21 @@ fn in_doubt_a_driver_repeats_what_it_said() {
         to_requests(&step(&mut driver, DriverEvent::Doubt)),
         [here("r1", Some(1))]
     );
+    let receipt = |effects: &[DriverEffect]| to_requests(effects).into_iter().next().map(|(_, event)| event);
+    step(&mut driver, DriverEvent::Written);
+    let delivered = RequestEvent::Delivered {
+        attempt: 1,
+        driver_id: driver_id(),
+    };
+    assert_eq!(receipt(&step(&mut driver, DriverEvent::Doubt)), Some(delivered));
+    let ack = DriverEvent::Ack {
+        request_id: request_id("r1"),
+        attempt: 1,
+    };
+    let acked = receipt(&step(&mut driver, ack));
+    assert!(matches!(acked, Some(RequestEvent::Acked { held: true, .. })));
+    // A new owner, too, is told the same; and the receipt comes before the answer.
+    assert_eq!(receipt(&tell(&mut driver, "r1", offer(Resumed::Sent))), acked);
     answer(&mut driver, Answer::Accept);
     let said = RequestEvent::DriverHere {
         driver_id: driver_id(),
@@ -279,7 +294,8 @@ fn in_doubt_a_driver_repeats_what_it_said() {
         answer: Some(Answer::AcceptHeld),
     };
     let effects = step(&mut driver, DriverEvent::Doubt);
-    assert_eq!(to_requests(&effects), [("r1".to_owned(), said)]);
+    let told = [acked.unwrap(), said].map(|event| ("r1".to_owned(), event));
+    assert_eq!(to_requests(&effects), told);
     tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
     assert_eq!(to_requests(&step(&mut driver, DriverEvent::Doubt)), [here("r1", None)]);
 }

@@ -53,6 +53,8 @@ struct Held {
     expires_at_ms: UnixMs,
     trip: Option<Arc<str>>,
     delivered: bool,
+    /// The driver has said that it has it.
+    acked: bool,
     /// What the driver's home said of it to the request: until the request decides, the driver may have it.
     answer: Option<Answer>,
 }
@@ -201,7 +203,11 @@ impl Driver {
             },
             DriverEvent::Ack { request_id, attempt } => {
                 self.deliver(&request_id, effects);
-                let (driver_id, held) = (self.id.clone(), self.holds(&request_id, attempt));
+                let held = self.holds(&request_id, attempt);
+                if let Some(offer) = self.held.as_mut().filter(|_| held) {
+                    offer.acked = true;
+                }
+                let driver_id = self.id.clone();
                 let event = RequestEvent::Acked {
                     attempt,
                     driver_id,

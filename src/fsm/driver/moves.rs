@@ -135,6 +135,10 @@ impl Driver {
     /// Words may have been lost: the request is asked how it stands, and told what the driver has said of its offer, or of its trip.
     pub(super) fn doubt(&self, effects: &mut Vec<DriverEffect>) {
         let held = self.held.as_ref().filter(|held| held.attempt > 0);
+        // Before the answer, which ends the offer.
+        if let Some(held) = held {
+            self.tell_receipt(held, effects);
+        }
         self.ask_request(
             held.map(|held| held.attempt),
             held.and_then(|held| held.answer),
@@ -149,6 +153,24 @@ impl Driver {
             let (trip_id, what) = (trip_id.clone(), *what);
             effects.push(DriverEffect::TripMoved { trip_id, what });
         }
+    }
+
+    /// Says again, as it may have been lost, that an offer has arrived.
+    pub(super) fn tell_receipt(&self, held: &Held, effects: &mut Vec<DriverEffect>) {
+        let (attempt, driver_id) = (held.attempt, self.id.clone());
+        let event = match (held.acked, held.delivered) {
+            (false, false) => return,
+            (false, true) => RequestEvent::Delivered { attempt, driver_id },
+            (true, _) => RequestEvent::Acked {
+                attempt,
+                driver_id,
+                held: true,
+            },
+        };
+        effects.push(DriverEffect::Request {
+            request_id: held.request_id.clone(),
+            event,
+        });
     }
 
     /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver that takes it, it

@@ -36,6 +36,7 @@ impl Driver {
                     expires_at_ms,
                     trip: Some(trip),
                     delivered: resumed == Resumed::Delivered,
+                    acked: false,
                     answer: None,
                 };
                 self.offered(held, resumed, effects);
@@ -92,6 +93,7 @@ impl Driver {
                     expires_at_ms,
                     trip: None,
                     delivered: false,
+                    acked: false,
                     answer: None,
                 };
                 self.held = Some(Box::new(held));
@@ -132,13 +134,7 @@ impl Driver {
         let is_same = |held: &Held| held.request_id == offer.request_id && held.attempt == offer.attempt;
         if let Some(held) = self.held.as_deref().filter(|held| is_same(held)) {
             // Said again, as it may have been lost between two nodes, or by a new owner, who does not know yet that it arrived.
-            if held.delivered {
-                let (attempt, driver_id) = (offer.attempt, self.id.clone());
-                let event = RequestEvent::Delivered { attempt, driver_id };
-                let request_id = offer.request_id;
-                effects.push(DriverEffect::Request { request_id, event });
-            }
-            return;
+            return self.tell_receipt(held, effects);
         }
         if resumed != Resumed::No {
             return self.resumed(offer, effects);

@@ -29,7 +29,7 @@ fn letters() -> Vec<LinkLetter> {
         request_id: request(),
         message,
     };
-    vec![
+    [
         to_driver(ToDriver::Offer {
             attempt: 2,
             priority: Priority::Premium,
@@ -83,16 +83,22 @@ fn letters() -> Vec<LinkLetter> {
             to: reply(),
             answer: Problem::overloaded(2).into_reply().into(),
         },
-        LinkLetter::Leaving,
-        LinkLetter::HandOver {
-            request_id: request(),
-            received_at_ms: 7,
-        },
-        LinkLetter::HandedOver {
-            request_id: request(),
-            is_taken: true,
-        },
     ]
+    .into_iter()
+    .chain(of_a_drain())
+    .collect()
+}
+
+fn of_a_drain() -> [LinkLetter; 3] {
+    let asked = LinkLetter::HandOver {
+        request_id: request(),
+        received_at_ms: 7,
+    };
+    let answered = LinkLetter::HandedOver {
+        request_id: request(),
+        is_taken: true,
+    };
+    [LinkLetter::Leaving, asked, answered]
 }
 
 fn bytes_of(frame: &LinkFrame) -> Vec<u8> {
