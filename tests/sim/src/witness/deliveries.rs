@@ -8,7 +8,7 @@ use crate::ids::{Driver, Offer, Request};
 
 impl Witness {
     /// How long after a driver has an offer its node may still be about to note that, milliseconds.
-    fn noting_ms(&self) -> u64 {
+    pub(super) fn noting_ms(&self) -> u64 {
         3 * (self.expect.order_margin_ms + self.expect.inside_margin_ms)
     }
 

@@ -200,8 +200,10 @@ impl Witness {
         let cause = match entry.why {
             Why::Offline => !self.was_there(driver, entry.at_ms.saturating_sub(self.late_ms()), entry.at_ms),
             Why::Offered => self.node.is_end_near(from_ms, to_ms) || self.may_be_held(request, bit, lives, &is_then),
+            // A trip binds its driver until its end is written down.
             Why::Trip => lives.iter().flatten().filter_map(|life| life.trip).any(|trip| {
-                trip.driver == driver && is_then(trip.created_at_ms, trip.ended.map_or(u64::MAX, |ended| ended.0))
+                let end_ms = trip.ended.map_or(u64::MAX, |ended| ended.0 + self.noting_ms());
+                trip.driver == driver && is_then(trip.created_at_ms, end_ms)
             }),
             _ => true,
         };
