@@ -7,7 +7,7 @@ use crate::cold::embedded::{Decoder, Encoder};
 use crate::cold::port::{EndedRequest, FarRequest, StoreError};
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::types::{LogEntry, RecordRow, RequestLog, ResponseType, UnixMs};
+use crate::fsm::types::{LogEntry, RecordRow, RequestLog, ResponseType, Step, UnixMs};
 use compact_str::CompactString;
 use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
@@ -313,12 +313,17 @@ pub(super) fn request_of(
     }))
 }
 
-/// Adds steps of a node to what is shown. The clocks of two owners need not agree, and times in an audit never fall.
+/// Adds steps of a node to what is shown. The clocks of two owners need not agree, and times in an audit never fall. A receipt that two
+/// owners noted, as its driver says it again to the new one, is shown once.
 fn show(log: &mut Vec<LogEntry>, nodes: &mut Vec<(usize, CompactString)>, node: &str, steps: &[LogEntry]) {
-    if nodes.last().is_none_or(|(_, last)| last != node) {
-        nodes.push((log.len(), node.into()));
-    }
     for entry in steps {
+        let is_receipt = matches!(entry.step, Step::Delivered { .. } | Step::Acked { .. });
+        if is_receipt && log.iter().any(|shown| shown.step == entry.step) {
+            continue;
+        }
+        if nodes.last().is_none_or(|(_, last)| last != node) {
+            nodes.push((log.len(), node.into()));
+        }
         let mut entry = entry.clone();
         entry.at_ms = entry.at_ms.max(log.last().map_or(0, |last| last.at_ms));
         log.push(entry);
