@@ -180,11 +180,12 @@ impl Witness {
                 audit.is_some_and(|audit| audit.entries.iter().any(|entry| is_then(entry.at_ms, entry.at_ms)))
             };
             let unseen = life.asks_first && acts_then();
+            // An offer holds its driver until its end is written down.
             let holds = |tried: &Tried| {
                 let ended_ms = if tried.way == ways::OPEN {
                     u64::MAX
                 } else {
-                    tried.ended_at_ms
+                    tried.ended_at_ms + self.noting_ms()
                 };
                 1 << tried.driver == bit && tried.expires_at_ms > 0 && is_then(tried.sent_at_ms, ended_ms)
             };
