@@ -14,7 +14,7 @@ use super::{Letter, Platform, Shard, home_of_driver};
 use crate::cold::claims::Handed;
 use crate::cold::registry::NodeSeen;
 use crate::fsm::ids::RequestId;
-use crate::fsm::request::{RequestEffect, RequestEvent};
+use crate::fsm::request::RequestEffect;
 use crate::limits;
 use crate::wire::link::LinkLetter;
 use std::collections::{HashMap, VecDeque};
@@ -319,14 +319,8 @@ impl<P: Platform> Shard<P> {
         self.metrics().requests_handed_over.inc();
         let at_us = self.now_us;
         let mut letters = self.requests.unpark(&request_id);
-        letters.extend(events.into_iter().map(|event| match event {
-            RequestEvent::Reposted { offer, reply } => Letter::Offer { offer, reply, at_us },
-            event => Letter::Request {
-                request_id: request_id.clone(),
-                event,
-                at_us,
-            },
-        }));
+        let waited = |event| Letter::of_event(&request_id, event, at_us);
+        letters.extend(events.into_iter().map(waited));
         for letter in letters {
             self.request_letter(request_id.clone(), letter);
         }

@@ -117,6 +117,18 @@ impl Mail {
 }
 
 impl Letter {
+    /// What waited in a request, as the letter with which it came.
+    pub(super) fn of_event(request_id: &RequestId, event: RequestEvent, at_us: u64) -> Self {
+        match event {
+            RequestEvent::Reposted { offer, reply } => Self::Offer { offer, reply, at_us },
+            event => Self::Request {
+                request_id: request_id.clone(),
+                event,
+                at_us,
+            },
+        }
+    }
+
     /// Whether this may begin a request.
     pub(super) fn is_offer(&self) -> bool {
         matches!(self, Self::Offer { .. })

@@ -4,8 +4,8 @@
 use crate::cold::FarRequest;
 use crate::cold::claims::Loss;
 use crate::fsm::ids::RequestId;
-use crate::fsm::request::{Durability, Fence, RequestEvent};
-use crate::fsm::types::{LogEntry, Record};
+use crate::fsm::request::{Durability, Fence, ReplyTo, RequestEvent};
+use crate::fsm::types::{LogEntry, OfferRequest, Record};
 use crate::limits;
 use crate::shard::commit::After;
 use crate::shard::handover::Hand;
@@ -13,18 +13,18 @@ use crate::shard::{Letter, Platform, Shard, home_of_driver};
 use crate::wire::respond::Problem;
 use std::collections::VecDeque;
 
+/// See [`Shard::disown`].
+type Disowned = (
+    RequestId,
+    Option<Box<OfferRequest>>,
+    Vec<ReplyTo>,
+    VecDeque<RequestEvent>,
+);
+
 impl<P: Platform> Shard<P> {
     /// A new request came to nothing before it was sent: whoever waits for it hears so, and may ask again.
     pub(super) fn claim_withdrawn(&mut self, key: u32) {
-        if let Some(claims) = &mut self.claims {
-            claims.offers.remove(&key);
-        }
-        let mut effects = std::mem::take(&mut self.request_effects);
-        let entry = &mut self.requests.slab[key as usize];
-        let request_id = entry.request.id().clone();
-        let (replies, events) = entry.request.disown(&mut effects);
-        self.apply_request(key, effects, self.now_us);
-        self.forget_request(key);
+        let (request_id, _, replies, events) = self.disown(key);
         let problem = Problem::new(
             503,
             "not_durable",
@@ -52,8 +52,8 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// A new request was there already: whoever posted it, and what has come for it, is answered from what is there.
-    pub(super) fn claim_lost(&mut self, key: u32, far: FarRequest) {
+    /// A new request is none: it leaves memory. Gives back what began it, who posted it, and what has come for it.
+    fn disown(&mut self, key: u32) -> Disowned {
         let offer = self.claims.as_mut().and_then(|claims| claims.offers.remove(&key));
         let mut effects = std::mem::take(&mut self.request_effects);
         let entry = &mut self.requests.slab[key as usize];
@@ -61,6 +61,12 @@ impl<P: Platform> Shard<P> {
         let (replies, events) = entry.request.disown(&mut effects);
         self.apply_request(key, effects, self.now_us);
         self.forget_request(key);
+        (request_id, offer, replies, events)
+    }
+
+    /// A new request was there already: whoever posted it, and what has come for it, is answered from what is there.
+    pub(super) fn claim_lost(&mut self, key: u32, far: FarRequest) {
+        let (request_id, offer, replies, events) = self.disown(key);
         let at_us = self.now_us;
         let mut letters = VecDeque::new();
         if let Some(offer) = offer {
@@ -71,14 +77,8 @@ impl<P: Platform> Shard<P> {
             };
             letters.extend(replies.into_iter().map(again));
         }
-        letters.extend(events.into_iter().map(|event| match event {
-            RequestEvent::Reposted { offer, reply } => Letter::Offer { offer, reply, at_us },
-            event => Letter::Request {
-                request_id: request_id.clone(),
-                event,
-                at_us,
-            },
-        }));
+        let waited = |event| Letter::of_event(&request_id, event, at_us);
+        letters.extend(events.into_iter().map(waited));
         self.answer_far(far, letters);
     }
 
