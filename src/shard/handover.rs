@@ -10,6 +10,7 @@
 //! Only in a fleet whose nodes have links and share a store. What nobody takes is taken over when this node's lease is given back.
 #![forbid(unsafe_code)]
 
+use super::routing::Table;
 use super::{Letter, Platform, Shard, home_of_driver};
 use crate::cold::claims::Handed;
 use crate::cold::registry::NodeSeen;
@@ -17,7 +18,7 @@ use crate::fsm::ids::RequestId;
 use crate::fsm::request::RequestEffect;
 use crate::limits;
 use crate::wire::link::LinkLetter;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Requests of one shard that rest at once: as many as the store takes in a moment, so that none rests for long.
 const UNDER_WAY_MAX: usize = 32;
@@ -58,9 +59,9 @@ pub(super) struct HandOver {
     /// What is still here, the most urgent first.
     queue: VecDeque<RequestId>,
     /// What rests, and until when an answer is waited for.
-    under_way: HashMap<RequestId, u64>,
+    under_way: Table<RequestId, u64>,
     /// Nodes that have not taken something, and until when they are not asked.
-    refusers: HashMap<u16, u64>,
+    refusers: Table<u16, u64>,
     look_at_ms: u64,
     /// Open requests that were here at the last look; `None`: it was not looked since something has gone.
     left: Option<usize>,

@@ -389,6 +389,9 @@ pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
     let request = audit.request;
     let about = About::request(request);
     let known = witness.requests[request as usize].audit.clone();
+    if witness.is_fleet() {
+        return take_in_fleet(witness, audit, known.as_deref());
+    }
     let (known_len, len) = (
         known.as_ref().map_or(0, |known| known.entries.len()),
         audit.entries.len(),
@@ -417,6 +420,47 @@ pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
         }
     }
     witness.requests[request as usize].audit = Some(Rc::new(audit));
+}
+
+/// As [`take`], of a request that several nodes may have had. What was decided is never rewritten. A receipt that the owner noted and that
+/// was stored with no decision comes to the audit when its node does (design.md, section 5: "a node that comes back flushes what its
+/// journal still holds"), and times of what follows it never fall.
+fn take_in_fleet(witness: &mut Witness, audit: Audit, known: Option<&Audit>) {
+    let request = audit.request;
+    let about = About::request(request);
+    let old: Vec<&Entry> = known.iter().flat_map(|known| decided(known)).collect();
+    let new: Vec<&Entry> = decided(&audit).collect();
+    let common = old.len().min(new.len());
+    let differs = (0..common).find(|index| !same_decision(old[*index], new[*index]));
+    if !witness.holds(Check::AuditGrows, differs.is_none()) {
+        let at = differs.map(|index| (old[index], new[index]));
+        let text = format!("the audit of r{request} was rewritten: {at:?}");
+        return witness.violate(Check::AuditGrows, about, text);
+    }
+    witness.counts.add(Check::AuditTrue);
+    match Life::of(&audit) {
+        Err(why) => return witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
+        Ok(life) => {
+            let known_len = known.map_or(0, |known| known.entries.len()).min(audit.entries.len());
+            witness.check_asked(request, &audit.entries[known_len..]);
+            learn(witness, &audit, &life);
+        }
+    }
+    // One that a node which was cut off shows is older.
+    if new.len() >= old.len() {
+        witness.requests[request as usize].audit = Some(Rc::new(audit));
+    }
+}
+
+fn decided(audit: &Audit) -> impl Iterator<Item = &Entry> {
+    let is_receipt = |step| matches!(step, Step::Delivered | Step::Acked);
+    audit.entries.iter().filter(move |entry| !is_receipt(entry.step))
+}
+
+fn same_decision(one: &Entry, other: &Entry) -> bool {
+    let mut other = other.clone();
+    other.at_ms = one.at_ms;
+    *one == other
 }
 
 fn learn(witness: &mut Witness, audit: &Audit, life: &Life) {
