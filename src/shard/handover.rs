@@ -347,7 +347,10 @@ impl<P: Platform> Shard<P> {
     /// A node that ends wants this one to take over a request.
     pub(super) fn hand_over_asked(&mut self, from: u16, request_id: RequestId, received_at_ms: u64) {
         if self.has_open(&request_id) {
-            return self.say_handed_over(from, request_id, true);
+            // One of the two is mistaken, and the row says which: this node, which then gives up what it had and is asked again, or the
+            // other one, which looks when nobody takes it.
+            self.contest(&request_id);
+            return self.say_handed_over(from, request_id, false);
         }
         let name = self.name_of_peer(from);
         match (&self.claims, name) {
@@ -362,7 +365,6 @@ impl<P: Platform> Shard<P> {
 
     /// The store's answer to that.
     pub(super) fn handed(&mut self, handed: Handed, is_taken: bool) {
-        let is_taken = is_taken || self.has_open(&handed.request_id);
         if let Some(peer) = self.number_of_peer(&handed.from) {
             self.say_handed_over(peer, handed.request_id, is_taken);
         }
