@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod lost;
+mod views;
 
 use super::commit::After;
 use super::handover::Hand;
@@ -248,7 +249,7 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    fn restored(&self, log: &RequestLog) -> Option<Request> {
+    pub(in crate::shard) fn restored(&self, log: &RequestLog) -> Option<Request> {
         match Request::restored(log.clone()) {
             Ok(request) => Some(request),
             Err(error) => {
