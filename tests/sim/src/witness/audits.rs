@@ -328,6 +328,8 @@ impl Life {
         let way = match entry.why {
             Why::Revoked(Revoke::Taken) if self.end.is_some() => ways::TAKEN,
             Why::Revoked(Revoke::Cancelled) if self.end.is_none() => ways::CANCELLED,
+            // Its driver had another trip, as a fleet finds when it binds the driver.
+            Why::Revoked(Revoke::Superseded) if self.end.is_none() => ways::SUPERSEDED,
             _ => return Err("for no reason".to_owned()),
         };
         self.over(entry, way)
@@ -415,6 +417,11 @@ pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
     match Life::of(&audit) {
         Err(why) => witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
         Ok(life) => {
+            let is_fit = life.tried.iter().all(|tried| tried.way != ways::SUPERSEDED);
+            if !witness.holds(Check::AuditTrue, is_fit) {
+                let text = format!("r{request} was taken back from a driver who is bound to nothing else");
+                return witness.violate(Check::AuditTrue, about, text);
+            }
             witness.check_asked(request, &audit.entries[known_len..]);
             learn(witness, &audit, &life);
         }

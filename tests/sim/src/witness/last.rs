@@ -302,7 +302,7 @@ impl Witness {
                 } else {
                     Check::OneOffer
                 };
-                let ok = from_ms >= end_ms || first == second;
+                let ok = from_ms >= end_ms || first == second || self.may_be_unseen(trip && next_trip, from_ms);
                 if !self.holds(check, ok) {
                     let about = About {
                         other: Some(second),
@@ -313,6 +313,16 @@ impl Witness {
                 }
             }
         }
+    }
+
+    /// Whether a node may have offered something to a driver who was taken elsewhere, and could not know: whom a request binds, the registry
+    /// says, and it is a moment old, or away. Only trips are bound for certain (design.md, section 5: "on accept the driver is bound
+    /// first"), and where nothing has ailed a fleet for a while, all of it is known.
+    fn may_be_unseen(&self, are_trips: bool, from_ms: u64) -> bool {
+        let calm_ms = self
+            .calm_since_us()
+            .map(|since_us| self.latest_ms_at(since_us + SLACK_US));
+        self.is_fleet() && !are_trips && calm_ms.is_none_or(|calm_ms| from_ms <= calm_ms)
     }
 
     fn check_records(&mut self, lives: &[Option<Life>]) {
