@@ -179,10 +179,11 @@ impl<T: Tables, P: Place> Owner<T, P> {
             head: &head,
         };
         let before = (found.far.owner.as_str(), found.incarnation, own.length);
+        self.index.hold(bucket, id);
         let change = self
             .until_done("take over a request", async |tables| {
                 if before.0 == self.node_id() {
-                    self.index.know(bucket, id);
+                    self.index.know(bucket);
                 } else {
                     self.add_open(tables, bucket, id).await?;
                 }
@@ -190,7 +191,9 @@ impl<T: Tables, P: Place> Owner<T, P> {
             })
             .await;
         if let Change::Refused(_) = change {
-            if before.0 != self.node_id() {
+            if before.0 == self.node_id() {
+                self.index.let_go(bucket, id);
+            } else {
                 self.remove_open(bucket, id).await;
             }
             return false;
@@ -217,6 +220,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             return;
         };
         let bucket = bucket_of(received_at_ms);
+        self.index.hold(bucket, &id);
         let _slot = self.background().await;
         loop {
             let found = self
@@ -235,6 +239,8 @@ impl<T: Tables, P: Place> Owner<T, P> {
                 return inbox.send(FromClaims::NotMine(id, found.far.owner));
             }
             if found.incarnation == self.incarnation() || self.take(&found, bucket, &id).await {
+                // Who took it holds it.
+                self.index.let_go(bucket, &id);
                 return;
             }
         }

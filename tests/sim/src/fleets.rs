@@ -28,6 +28,9 @@ pub(crate) fn draw(seed: u64) -> Case {
     config.fleet_cassandra_timeout_ms = *rng.pick(&[300, 1_000]);
     config.fleet_cassandra_writes_max = *rng.pick(&[4, 16, 64]);
     config.fleet_redis_driver_ttl_ms = (2 * config.heartbeat_ms).max(60_000);
+    config.http_pipeline_max = config.http_pipeline_max.max(4);
+    case.habits.pause_ms = case.habits.pause_ms.max(150);
+    case.habits.requests = case.habits.requests.min(60);
     case.drivers = case.drivers.min(24);
     case.consumers_named = case.consumers_named.max(u32::from(nodes) - 1);
     let length_us = case.hours.close_us;
@@ -126,6 +129,12 @@ fn slow(rng: &mut Rng, for_us: u64, what: Shared) -> Fault {
         for_us,
         added_us: rng.between(1_000, 400_000),
     }
+}
+
+/// How much longer it takes until everything has come to rest: calls wait behind each other on their connections, each for tables
+/// that are slow.
+pub(crate) fn rest_us(plan: &Plan) -> u64 {
+    if plan.fleet.is_some() { 60 * SECOND_US } else { 0 }
 }
 
 /// How much longer anything may be under way in a fleet than in a node, milliseconds.

@@ -114,7 +114,7 @@ impl Case {
         self.plan.faults_over_us = close_us - close_us / 5;
         let deadline_ms = self.habits.deadline_ms.max(u64::from(self.plan.config.deadline_ms));
         self.hours.give_up_us = close_us + 3 * SECOND_US;
-        self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000;
+        self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000 + fleets::rest_us(&self.plan);
         self.hours.audit_us = self.hours.rest_us + 5 * SECOND_US;
         self.plan.end_us = self.hours.audit_us + Self::AUDIT_US_MAX;
     }
