@@ -92,6 +92,8 @@ pub struct Adopted {
     pub epoch: u32,
     /// Whether another node decided some of it: its audit is then what all nodes' store has.
     pub is_foreign: bool,
+    /// Whose it was.
+    pub from: CompactString,
 }
 
 /// A request that a node hands over to this one.

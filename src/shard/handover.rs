@@ -12,7 +12,7 @@
 
 use super::routing::Table;
 use super::{Letter, Platform, Shard, home_of_driver};
-use crate::cold::claims::Handed;
+use crate::cold::claims::{Adopted, Handed};
 use crate::cold::registry::NodeSeen;
 use crate::fsm::ids::RequestId;
 use crate::fsm::request::RequestEffect;
@@ -281,6 +281,10 @@ impl<P: Platform> Shard<P> {
             return;
         };
         let entry = &self.requests.slab[key as usize];
+        if entry.offered_to.is_none() && is_taken {
+            // It has taken this node for dead.
+            return self.contest(request_id);
+        }
         if entry.offered_to.is_none() || entry.request.is_closed() {
             return;
         }
@@ -360,6 +364,13 @@ impl<P: Platform> Shard<P> {
                 from,
             }),
             _ => self.say_handed_over(from, request_id, false),
+        }
+    }
+
+    /// A request has come from another node, which may be alive and not know: it would show for ever what it knew last.
+    pub(super) fn tell_old_owner(&mut self, adopted: &Adopted) {
+        if let Some(peer) = self.number_of_peer(&adopted.from) {
+            self.say_handed_over(peer, adopted.log.request_id.clone(), true);
         }
     }
 

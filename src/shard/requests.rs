@@ -86,7 +86,7 @@ impl Requests {
         }
     }
 
-    fn park(&mut self, id: RequestId, letter: Letter) {
+    pub(super) fn park(&mut self, id: RequestId, letter: Letter) {
         let parked = self.parked.entry(id).or_insert_with(|| {
             self.lookups += 1;
             Parked::default()

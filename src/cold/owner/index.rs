@@ -63,7 +63,9 @@ impl Index {
     /// Lets go of a row; says whether nobody needs it any more.
     pub(super) fn let_go(&self, bucket: i64, request_id: &RequestId) -> bool {
         let mut buckets = self.lock();
-        let Some(known) = buckets.get_mut(&bucket) else { return true };
+        let Some(known) = buckets.get_mut(&bucket) else {
+            return true;
+        };
         let Some(held) = known.open.get_mut(request_id) else {
             return true;
         };

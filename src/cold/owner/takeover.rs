@@ -125,11 +125,20 @@ impl<T: Tables, P: Place> Owner<T, P> {
         if is_own && found.incarnation == self.incarnation() {
             return false;
         }
+        // A pass may take long, and the node be back: it goes on with what it has.
+        if !is_own && self.is_alive(from) {
+            return false;
+        }
         let taken = self.take(found, bucket, id).await;
         if taken && !is_own {
             self.strike(from, bucket, id, write_time_us(self.place())).await;
         }
         taken
+    }
+
+    /// Whether a node is alive, as was heard last.
+    fn is_alive(&self, name: &str) -> bool {
+        self.nodes.borrow().nodes().iter().any(|node| node.node_id == name)
     }
 
     /// Takes over a request that a node hands over, which takes it off its own list, and says whether it did.
@@ -207,6 +216,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             last_from: found.last_from,
             epoch: own.epoch,
             is_foreign: found.far.nodes.iter().any(|(_, node)| node != self.node_id()),
+            from: found.far.owner.clone(),
         };
         self.inboxes.home_of(id).send(FromClaims::Adopted(Box::new(adopted)));
         true
@@ -277,6 +287,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             last_from: log.log.len(),
             epoch: 0,
             is_foreign: false,
+            from: self.node_id().into(),
         };
         self.inboxes.home_of(id).send(FromClaims::Adopted(Box::new(adopted)));
         true
