@@ -144,7 +144,9 @@ impl Witness {
     /// Once faults are over, offers end at their time, and the search at its deadline.
     fn check_in_time(&mut self, request: Request, life: &Life) {
         let Some(over_us) = self.calm_since_us() else { return };
-        let (over_ms, slack_ms) = (self.latest_ms_at(over_us), SLACK_US / 1_000);
+        // Of a fleet: what had failed is tried again after up to 2 s (`PAUSE_MAX` in `cold/owner/reach.rs`), each of a few calls.
+        let slack_us = if self.is_fleet() { 3 * SLACK_US } else { SLACK_US };
+        let (over_ms, slack_ms) = (self.latest_ms_at(over_us), slack_us / 1_000);
         let about = About::request(request);
         for (attempt, tried) in (1..).zip(&life.tried).filter(|(_, tried)| tried.expires_at_ms > 0) {
             let late = tried.ended_at_ms > tried.expires_at_ms.max(over_ms) + slack_ms;

@@ -102,7 +102,10 @@ impl Witness {
         };
         same(problem.state, Some(State::PendingMatch))?;
         let excluded: u64 = problem.excluded.iter().fold(0, |set, driver| set | (1 << driver));
-        let ok = call.candidates & !excluded == 0 && self.requests[request as usize].posts > 1 && call.end.is_none();
+        // As with what is shown: a node that was cut off knows no better.
+        let may_be_old = self.is_fleet() && !self.is_calm_at(call.sent_us);
+        let lives = call.end.is_none() || may_be_old;
+        let ok = call.candidates & !excluded == 0 && self.requests[request as usize].posts > 1 && lives;
         if !self.holds(Check::SameAnswer, ok) {
             let (excluded, offered) = (set_text(excluded), set_text(call.candidates));
             let text = format!("r{request} excludes {excluded}, and was offered to {offered}");

@@ -429,6 +429,7 @@ impl Witness {
 
     /// `no_such_offer`: the driver spoke of an offer that was not made to it, or of one that was refused.
     fn denied(&mut self, driver: Driver, conn: u32, request: Request) {
+        let is_fleet = self.is_fleet();
         let of_request = |spoken: &&(Offer, bool)| spoken.0.request == request;
         let spoken = &self.drivers[driver as usize].spoken;
         let any = spoken.iter().find(of_request).copied();
@@ -445,6 +446,11 @@ impl Witness {
             .or_else(|| socket.awaited.iter().position(of_request));
         if let Some(index) = index {
             socket.awaited.remove(index);
+        }
+        // Of a fleet: refused while its driver was looked for, and then found (`OFFER_REFUSED` "may follow an `OFFER_SENT` of the same
+        // attempt").
+        if is_fleet && socket.offer.is_some_and(|(held, _)| held.request == request) {
+            socket.offer = None;
         }
         if !self.holds(Check::SameAnswer, any.is_some()) {
             let text = format!("d{driver} hears no_such_offer for r{request}, of which it did not speak");
@@ -469,8 +475,9 @@ impl Witness {
                 .filter(|socket| socket.session.is_some() && !socket.stalled)
             {
                 let driver = driver as Driver;
-                // Of a fleet: a node that knows nothing of a request asks the tables, and what was never offered is not worth asking twice.
-                let is_owed = |awaited: &Awaited| !is_fleet || awaited.shown || awaited.at_us > over_us + SLACK_US;
+                // Of a fleet: a node that knows nothing of a request any more asks the tables, which may not answer; nobody waits for an offer
+                // that is over, or was never made. One that is held beyond its end is found below.
+                let is_owed = |awaited: &Awaited| !is_fleet || (awaited.shown && awaited.at_us > over_us + SLACK_US);
                 let late = |awaited: &&Awaited| is_owed(awaited) && awaited.at_us.max(over_us) + SLACK_US < now_us;
                 if let Some(awaited) = socket.awaited.iter().find(late) {
                     let text = format!("d{driver} was not answered about {}", awaited.offer);
