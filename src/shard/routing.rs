@@ -333,9 +333,14 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// A node has begun anew, or does not know what it was told last: requests here say again how they stand.
+    /// A node has begun anew, or does not know what it was told last: requests here say again how they stand, to drivers wherever
+    /// those are now.
     fn tell_drivers_at(&mut self, peer: u16) {
-        for (driver_id, request_id, _) in self.given_at(peer) {
+        let given = self.given_at(peer);
+        if let Some(routing) = &mut self.routing {
+            routing.places.forget_node(peer);
+        }
+        for (driver_id, request_id, _) in given {
             self.post_to_request(request_id, here(&driver_id, None));
         }
     }
