@@ -16,6 +16,7 @@ pub mod embedded;
 pub mod ended_ids;
 pub mod handle;
 pub mod links;
+pub mod owner;
 pub mod port;
 pub mod registry;
 

@@ -5,13 +5,14 @@ use super::statements::{STEPS_FORMAT_VERSION, number, prepare, timestamp, ttl_s}
 use super::{CassandraConfig, now_ms};
 use crate::cold::claims::Head;
 use crate::cold::embedded::Encoder;
+use crate::cold::owner::{Before, Ownership, Steps};
 use crate::cold::port::StoreError;
-use crate::fsm::types::{LogEntry, UnixMs};
+use crate::fsm::ids::RequestId;
+use crate::fsm::types::UnixMs;
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What claims say to Cassandra.
 pub(super) struct ClaimStatements {
@@ -155,16 +156,6 @@ impl ClaimStatements {
 const OPEN_DAYS: u64 = 7;
 const DAY_MS: u64 = 86_400_000;
 
-/// Who is to own a request, and what stands of it then.
-pub(super) struct Ownership<'a> {
-    pub(super) request_id: &'a str,
-    pub(super) incarnation: u64,
-    pub(super) epoch: u32,
-    pub(super) length: u32,
-    pub(super) received_at_ms: UnixMs,
-    pub(super) head: &'a Head,
-}
-
 /// Seconds that what is written of a request lives from now on. All of it expires at one time, which follows from when the
 /// request was received: what is left of a request would be one that nobody can read and nobody can claim. One that is
 /// open for longer lives a day from its last decision.
@@ -181,7 +172,7 @@ fn kept_ms(config: &CassandraConfig) -> u64 {
 pub(super) fn claim_values(config: &CassandraConfig, own: &Ownership<'_>) -> ClaimValues {
     let (driver_id, trip_id, ended_at) = head_values(own.head);
     (
-        own.request_id.to_owned(),
+        own.request_id.to_string(),
         config.node_id.clone(),
         own.incarnation as i64,
         number(own.epoch),
@@ -199,7 +190,7 @@ pub(super) fn claim_values(config: &CassandraConfig, own: &Ownership<'_>) -> Cla
 pub(super) fn change_values(
     config: &CassandraConfig,
     own: &Ownership<'_>,
-    (owner, incarnation, length): (&str, u64, u32),
+    (owner, incarnation, length): Before<'_>,
 ) -> ChangeValues {
     let (driver_id, trip_id, ended_at) = head_values(own.head);
     (
@@ -213,7 +204,7 @@ pub(super) fn change_values(
         driver_id,
         trip_id,
         ended_at,
-        own.request_id.to_owned(),
+        own.request_id.to_string(),
         owner.to_owned(),
         incarnation as i64,
         number(length),
@@ -228,62 +219,28 @@ fn head_values(head: &Head) -> (Option<String>, Option<String>, Option<CqlTimest
     )
 }
 
-/// Rows of receipts stand behind those of the steps of their epoch.
-const RECEIPTS_FROM: u32 = 1 << 30;
-
-/// The `seq` of a row of receipts that a node had noted from number `seq` on, the first of them then: one of its own. A node that
-/// restarted does not know its epoch and counts them to an earlier one, where another node's may stand.
-pub(super) fn receipts_place(node_id: &str, seq: u32, at_ms: UnixMs) -> u32 {
-    let hash = xxh3_64_with_seed(node_id.as_bytes(), at_ms ^ (u64::from(seq) << 44));
-    RECEIPTS_FROM + (hash % u64::from(RECEIPTS_FROM)) as u32
-}
-
-/// Steps from number `seq` on.
+/// Steps as a row.
 ///
 /// # Errors
 /// Out of memory only.
 pub(super) fn steps_values(
     config: &CassandraConfig,
-    request_id: &str,
+    request_id: &RequestId,
     epoch: u32,
-    (seq, steps): (u32, &Vec<LogEntry>),
+    Steps { seq, entries }: Steps<'_>,
     received_at_ms: UnixMs,
 ) -> Result<StepsValues, StoreError> {
     let mut encoder = Encoder::default();
-    let encoded = encoder.encode(steps)?;
+    let encoded = encoder.encode(&entries.to_vec())?;
     let mut bytes = Vec::with_capacity(encoded.len() + 1);
     bytes.push(STEPS_FORMAT_VERSION);
     bytes.extend_from_slice(encoded);
     Ok((
-        request_id.to_owned(),
+        request_id.to_string(),
         number(epoch),
         number(seq),
         bytes,
         config.node_id.clone(),
         request_ttl_s(config, received_at_ms),
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn receipts_of_two_nodes_and_of_two_times_have_places_of_their_own() {
-        let place = receipts_place("gw-1", 3, 1_700_000_000_000);
-        assert_eq!(
-            place,
-            receipts_place("gw-1", 3, 1_700_000_000_000),
-            "written twice, it is one row"
-        );
-        for other in [
-            receipts_place("gw-2", 3, 1_700_000_000_000),
-            receipts_place("gw-1", 4, 1_700_000_000_000),
-            receipts_place("gw-1", 3, 1_700_000_000_001),
-        ] {
-            assert_ne!(place, other);
-            assert!((RECEIPTS_FROM..2 * RECEIPTS_FROM).contains(&other));
-        }
-        assert_eq!(number(2 * RECEIPTS_FROM - 1), i32::MAX, "as large as an int takes");
-    }
 }

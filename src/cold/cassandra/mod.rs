@@ -1,6 +1,6 @@
 //! The fleet's records: dispatch records and ended requests in Cassandra or Scylla, on a thread of its own.
 //!
-//! It stores what requests decide ([`claims`], [`bindings`]), takes over from nodes that died ([`takeover`]), carries the
+//! Owners of requests ([`super::owner`]) stand on its tables ([`tables`]). Besides it carries the
 //! embedded store's outbox away ([`writes`]), answers what this node does not know ([`reads`]), and says
 //! whether Cassandra answers at all: while it does not, the node takes no new requests, since they could not be claimed. The
 //! tables are made by [`schema`], not by a node that starts.
@@ -11,16 +11,13 @@
 //! One thread with one tokio runtime, which the driver's own tasks share. Must never: be waited for by a shard, or take
 //! anything out of the outbox before a quorum has it.
 
-mod bindings;
 mod claim_statements;
-mod claims;
-mod index;
-mod pace;
+mod place;
 mod reads;
 pub mod schema;
 mod session;
 mod statements;
-mod takeover;
+mod tables;
 mod writes;
 
 pub use session::CassandraError;
@@ -29,23 +26,20 @@ pub use writes::{ENTRIES_MAX, Sink};
 
 use super::claims::{Inboxes, ToClaims};
 use super::embedded::{FarAsk, OutboxReader, OutboxState, StoreHealth};
+use super::owner::{Owner, OwnerConfig, PAUSE_MAX, PAUSE_MIN, Reach};
 use super::port::StoreError;
 use crate::config::Config;
 use crate::ops::metrics::CassandraMetrics;
-use claims::Owner;
-use pace::Pace;
+use place::TokioPlace;
 use session::Ready;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-/// First pause before Cassandra is tried again; it doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause before Cassandra is tried again.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How often the backlog's gauges are set.
 const GAUGES_PERIOD: Duration = Duration::from_millis(250);
 
@@ -102,10 +96,13 @@ impl CassandraConfig {
 }
 
 impl CassandraConfig {
-    /// Of what nobody waits for so much is on its way at once.
-    const fn background_max(&self) -> usize {
-        let half = self.writes_max / 2;
-        if half == 0 { 1 } else { half }
+    fn of_owner(&self) -> OwnerConfig {
+        OwnerConfig {
+            node_id: self.node_id.clone(),
+            timeout: self.timeout,
+            // Of what nobody waits for so much is on its way at once.
+            background_max: (self.writes_max / 2).max(1),
+        }
     }
 }
 
@@ -151,7 +148,6 @@ impl Cassandra {
             .enable_all()
             .build()
             .map_err(cannot)?;
-        health.set_far_away(true);
         let core = Arc::new(Core::new(config, health, metrics, outbox.state()));
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -182,12 +178,8 @@ struct Core {
     health: Arc<StoreHealth>,
     metrics: Arc<CassandraMetrics>,
     outbox: Arc<OutboxState>,
-    /// How many decisions are under way at once.
-    pace: Pace,
-    /// Told when something failed that does not fail while Cassandra is well.
-    doubt: Notify,
     /// Whether Cassandra answers.
-    up: watch::Sender<bool>,
+    reach: Arc<Reach<TokioPlace>>,
     /// The node is ending.
     ending: watch::Sender<bool>,
     /// When the oldest entry that is being written was committed; 0: nothing waits.
@@ -201,51 +193,32 @@ impl Core {
         metrics: Arc<CassandraMetrics>,
         outbox: Arc<OutboxState>,
     ) -> Self {
+        let reach = Reach::new(
+            TokioPlace::new(),
+            config.writes_max,
+            config.timeout,
+            Arc::clone(&health),
+            Arc::clone(&metrics),
+        );
         Self {
-            pace: Pace::new(config.writes_max, config.timeout),
+            reach: Arc::new(reach),
             config,
             health,
             metrics,
             outbox,
-            doubt: Notify::new(),
-            up: watch::Sender::new(false),
             ending: watch::Sender::new(false),
             oldest_ms: AtomicU64::new(0),
         }
     }
 
-    fn is_up(&self) -> bool {
-        *self.up.borrow()
-    }
-
-    /// Cassandra answers, or does not because of `error`.
+    /// Cassandra answers, or does not because of an error.
     fn set_up(&self, result: Result<(), &CassandraError>) {
-        let up = result.is_ok();
-        self.metrics.up.set(u64::from(up));
-        self.health.set_far_away(!up);
-        if self.up.send_replace(up) == up {
+        if !self.reach.set_up(result.is_ok()) {
             return;
         }
         match result {
             Ok(()) => tracing::info!(waiting = self.outbox.entries(), "Cassandra answers"),
-            Err(error) => {
-                self.pace.fell();
-                tracing::error!(%error, "Cassandra does not answer: no new requests are taken");
-            }
-        }
-    }
-
-    /// Something failed: waits `pause`, or until Cassandra answers again.
-    async fn wait_out(&self, pause: Duration) {
-        self.doubt.notify_one();
-        let mut up = self.up.subscribe();
-        let is_away = tokio::select! {
-            () = tokio::time::sleep(pause) => false,
-            () = async { drop(up.wait_for(|up| !up).await) } => true,
-        };
-        if is_away {
-            // There is no use in trying before it is back.
-            drop(up.wait_for(|up| *up).await);
+            Err(error) => tracing::error!(%error, "Cassandra does not answer: no new requests are taken"),
         }
     }
 
@@ -277,10 +250,10 @@ async fn run(
 ) {
     let (found, ready) = watch::channel(None);
     let reads = tokio::spawn(reads::serve(Arc::clone(&core), asks, ready.clone()));
-    let link = tokio::spawn(keep_link(Arc::clone(&core), found));
+    let link = tokio::task::spawn_local(keep_link(Arc::clone(&core), found));
     let gauges = tokio::spawn(keep_gauges(Arc::clone(&core)));
-    let owner = Owner::new(&core, ready.clone(), claims.inboxes);
-    let mut owning = tokio::task::spawn_local(claims::serve(Arc::clone(&owner), claims.asked));
+    let owner = Owner::new(core.config.of_owner(), &core.reach, ready.clone(), claims.inboxes);
+    let mut owning = tokio::task::spawn_local(Rc::clone(&owner).serve(claims.asked));
     let mut feed = tokio::spawn(writes::feed(Arc::clone(&core), outbox, ready));
     tokio::select! {
         // It ends by itself only when the embedded store cannot be read, and that has ended the process already.
@@ -322,16 +295,9 @@ async fn keep_link(core: Arc<Core>, found: watch::Sender<Option<Arc<Ready>>>) {
     };
     core.set_up(Ok(()));
     found.send_replace(Some(Arc::clone(&ready)));
-    loop {
-        core.doubt.notified().await;
-        let mut pause = PAUSE_MIN;
-        while let Err(error) = ready.probe().await {
-            core.set_up(Err(&error));
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-        core.set_up(Ok(()));
-    }
+    core.reach
+        .watch(async || ready.probe().await, |result| core.set_up(result))
+        .await;
 }
 
 async fn keep_gauges(core: Arc<Core>) {

@@ -4,8 +4,9 @@
 
 use super::Core;
 use super::session::{CassandraError, Ready};
-use super::statements::{Found, RecordFound, RequestFound, date, record_of, request_of, timestamp};
+use super::statements::{RecordFound, RequestFound, date, record_of, request_of, timestamp};
 use crate::cold::embedded::{FarAsk, RecordsAsk, RowPlace};
+use crate::cold::owner::Found;
 use crate::cold::port::{Answer, RECORDS_PAGE_ROWS_MAX, RecordsPage, StoreError};
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::types::RecordRow;
@@ -33,7 +34,7 @@ pub(super) async fn serve(
     ready: watch::Receiver<Option<Arc<Ready>>>,
 ) {
     while let Some(ask) = asks.recv().await {
-        let ready = ready.borrow().clone().filter(|_| core.is_up());
+        let ready = ready.borrow().clone().filter(|_| core.reach.is_up());
         if let Some(ready) = ready {
             tokio::spawn(answer(Arc::clone(&core), ready, ask));
         } else {
@@ -78,7 +79,7 @@ async fn answer(core: Arc<Core>, ready: Arc<Ready>, ask: FarAsk) {
     let answer = answer.unwrap_or_else(|error| {
         core.metrics.read_failures.inc();
         if error.retry {
-            core.doubt.notify_one();
+            core.reach.doubt();
         } else {
             tracing::error!(%error, "Cassandra gave an answer that cannot be used");
         }

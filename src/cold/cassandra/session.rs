@@ -78,6 +78,7 @@ pub(super) async fn connect(config: &CassandraConfig, timeout: Duration) -> Resu
 
 /// A session whose tables are there.
 pub(super) struct Ready {
+    pub(super) config: CassandraConfig,
     pub(super) session: Session,
     pub(super) statements: Statements,
     pub(super) claims: ClaimStatements,
@@ -94,6 +95,7 @@ impl Ready {
         let statements = Statements::prepare(&session, &config.keyspace).await?;
         let claims = ClaimStatements::prepare(&session, &config.keyspace).await?;
         Ok(Self {
+            config: config.clone(),
             session,
             statements,
             claims,

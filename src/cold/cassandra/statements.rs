@@ -4,10 +4,11 @@ use super::claim_statements::REQUEST_COLUMNS;
 use super::session::CassandraError;
 use super::{CassandraConfig, now_ms};
 use crate::cold::embedded::{Decoder, Encoder};
-use crate::cold::port::{EndedRequest, FarRequest, StoreError};
+use crate::cold::owner::{Found, FoundHead, FoundRow};
+use crate::cold::port::{EndedRequest, StoreError};
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::types::{LogEntry, RecordRow, RequestLog, ResponseType, Step, UnixMs};
+use crate::fsm::types::{LogEntry, RecordRow, ResponseType, UnixMs};
 use compact_str::CompactString;
 use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
@@ -225,22 +226,6 @@ pub(super) type RequestFound = (
     Option<CqlTimestamp>,
 );
 
-/// A request of its rows.
-pub(super) struct Found {
-    /// As it is shown.
-    pub(super) far: FarRequest,
-    /// What was decided, without the receipts that were kept besides: what its next owner goes on with.
-    pub(super) decided: Vec<LogEntry>,
-    /// Where the last decision begins in it.
-    pub(super) last_from: usize,
-    /// Owners of what was decided: the first step of each, counted from 0, and its epoch.
-    pub(super) epochs: Vec<(usize, u32)>,
-    pub(super) incarnation: u64,
-    pub(super) epoch: u32,
-    /// Steps that its owner counts; `None`: written whole, when it had ended, by a node that was alone.
-    pub(super) length: Option<u32>,
-}
-
 /// A request of its rows; `None`: there is none.
 ///
 /// # Errors
@@ -258,76 +243,31 @@ pub(super) fn request_of(
         }
         decoder.steps(steps)
     };
-    let (mut decided, mut log) = (Vec::new(), Vec::new());
-    let mut nodes: Vec<(usize, CompactString)> = Vec::new();
-    let (mut last_from, mut head) = (0, None);
-    let mut epochs: Vec<(usize, u32)> = Vec::new();
+    let (mut found, mut last) = (Vec::new(), None);
     for (row_epoch, seq, steps, receipts, node, owner, incarnation, epoch, length, trip_id, ended_at) in rows {
-        let seq = seq.and_then(|seq| usize::try_from(seq).ok()).unwrap_or(1);
-        let node = node.or_else(|| owner.clone()).unwrap_or_default();
-        if let Some(steps) = steps {
-            let known = (decided.len() + 1)
-                .checked_sub(seq)
-                .ok_or_else(|| damaged("lacks steps"))?;
-            let steps = decode(steps)?.into_iter().skip(known).collect::<Vec<_>>();
-            if !steps.is_empty() {
-                last_from = decided.len();
-                let row_epoch = row_epoch.unwrap_or(0) as u32;
-                if epochs.last().is_none_or(|(_, last)| *last != row_epoch) {
-                    epochs.push((last_from, row_epoch));
-                }
-                show(&mut log, &mut nodes, &node, &steps);
-                decided.extend(steps);
-            }
-        }
-        if let Some(receipts) = receipts {
-            show(&mut log, &mut nodes, &node, &decode(receipts)?);
-        }
-        head = Some((owner, incarnation, epoch, length, trip_id, ended_at));
+        found.push(FoundRow {
+            epoch: row_epoch.unwrap_or(0) as u32,
+            seq: seq.and_then(|seq| u32::try_from(seq).ok()).unwrap_or(1),
+            steps: steps.map(&mut decode).transpose()?,
+            receipts: receipts.map(&mut decode).transpose()?,
+            node: node.unwrap_or_default().into(),
+        });
+        // The same in every row.
+        last = Some((owner, incarnation, epoch, length, trip_id, ended_at));
     }
-    let Some((Some(owner), incarnation, epoch, length, trip_id, ended_at)) = head else {
+    let Some((owner, incarnation, epoch, length, trip_id, ended_at)) = last else {
         return Ok(None);
     };
-    if decided.is_empty() {
-        return Ok(None);
-    }
     let trip_id = trip_id.map(|text| TripId::parse(&text)).transpose();
-    let far = FarRequest {
-        log: RequestLog {
-            request_id: request_id.clone(),
-            log,
-        },
-        nodes,
-        owner: owner.into(),
-        trip_id: trip_id.map_err(|_| damaged("has a bad trip id"))?,
-        ended_at_ms: ended_at.map(|at| at.0 as u64),
-    };
-    Ok(Some(Found {
-        far,
-        decided,
-        last_from,
-        epochs,
+    let head = FoundHead {
+        owner: owner.map(CompactString::from),
         incarnation: incarnation.unwrap_or(0) as u64,
         epoch: epoch.unwrap_or(0) as u32,
         length: length.map(|length| length as u32),
-    }))
-}
-
-/// Adds steps of a node to what is shown. The clocks of two owners need not agree, and times in an audit never fall. A receipt that two
-/// owners noted, as its driver says it again to the new one, is shown once.
-fn show(log: &mut Vec<LogEntry>, nodes: &mut Vec<(usize, CompactString)>, node: &str, steps: &[LogEntry]) {
-    for entry in steps {
-        let is_receipt = matches!(entry.step, Step::Delivered { .. } | Step::Acked { .. });
-        if is_receipt && log.iter().any(|shown| shown.step == entry.step) {
-            continue;
-        }
-        if nodes.last().is_none_or(|(_, last)| last != node) {
-            nodes.push((log.len(), node.into()));
-        }
-        let mut entry = entry.clone();
-        entry.at_ms = entry.at_ms.max(log.last().map_or(0, |last| last.at_ms));
-        log.push(entry);
-    }
+        trip_id: trip_id.map_err(|_| damaged("has a bad trip id"))?,
+        ended_at_ms: ended_at.map(|at| at.0 as u64),
+    };
+    Found::of(request_id, found, head)
 }
 
 /// A row that `select_records` finds.

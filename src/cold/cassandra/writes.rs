@@ -6,8 +6,9 @@
 
 use super::session::{CassandraError, Ready};
 use super::statements::{RecordValues, RequestWrite, record_values, request_write};
-use super::{CassandraConfig, Core, PAUSE_MAX, PAUSE_MIN};
+use super::{CassandraConfig, Core};
 use crate::cold::embedded::{Encoder, OutboxEntry, OutboxReader};
+use crate::cold::owner::{PAUSE_MAX, PAUSE_MIN};
 use crate::cold::port::StoreError;
 use crate::ops::metrics::CassandraMetrics;
 use futures_util::stream::{self, StreamExt};
@@ -183,7 +184,7 @@ impl Sink {
     /// Waits `pause`, or until Cassandra answers again.
     async fn wait(&self, pause: Duration) {
         match &self.core {
-            Some(core) => core.wait_out(pause).await,
+            Some(core) => core.reach.wait_out(pause).await,
             None => tokio::time::sleep(pause).await,
         }
     }

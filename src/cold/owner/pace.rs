@@ -5,8 +5,9 @@
 //! requests a second kept it at two a second for fifty seconds). So each answer that takes more than half of its time makes the number
 //! smaller by a quarter, once in such a time, and each faster one that had to wait for its turn makes it a little greater.
 
+use super::port::Place;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// So many are always allowed.
@@ -14,25 +15,25 @@ const LEAST: usize = 4;
 /// At the start, before anything was measured.
 const FIRST: usize = 16;
 
-/// Places whose number changes.
-struct Places {
+/// Seats whose number changes.
+struct Seats {
     permits: Semaphore,
     state: Mutex<Owed>,
 }
 
 struct Owed {
     allowed: usize,
-    /// Places that are taken, and to be taken away when they are free.
+    /// Seats that are taken, and to be taken away when they are free.
     owed: usize,
 }
 
-/// A place that is taken, until it is dropped.
-pub(super) struct Place<'a> {
-    places: &'a Places,
+/// A seat that is taken, until it is dropped.
+pub(super) struct Seat<'a> {
+    seats: &'a Seats,
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Places {
+impl Seats {
     fn new(allowed: usize) -> Self {
         Self {
             permits: Semaphore::new(allowed),
@@ -59,18 +60,18 @@ impl Places {
         state.allowed = to;
     }
 
-    async fn take(&self) -> Place<'_> {
+    async fn take(&self) -> Seat<'_> {
         let permit = self.permits.acquire().await.expect("nobody closes it");
-        Place {
-            places: self,
+        Seat {
+            seats: self,
             permit: Some(permit),
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut state = self.places.lock();
+        let mut state = self.seats.lock();
         if let (Some(owed), Some(permit)) = (state.owed.checked_sub(1), self.permit.take()) {
             state.owed = owed;
             permit.forget();
@@ -79,10 +80,11 @@ impl Drop for Place<'_> {
 }
 
 /// The present numbers, and who may go.
-pub(super) struct Pace {
-    calls: Places,
+pub(super) struct Pace<P> {
+    place: P,
+    calls: Seats,
     /// New requests under way: half as many, so that what is open goes first.
-    newcomers: Places,
+    newcomers: Seats,
     state: Mutex<State>,
     max: usize,
     /// An answer that took longer is a slow one.
@@ -93,26 +95,27 @@ pub(super) struct Pace {
 struct State {
     /// Fast answers since the number changed.
     fast: usize,
-    lowered_at: Option<Instant>,
+    lowered_at: Option<Duration>,
 }
 
 /// Leave for one call. How long it took is noted when it is dropped.
-pub(super) struct Turn<'a> {
-    pace: &'a Pace,
-    began: Instant,
+pub(super) struct Turn<'a, P: Place> {
+    pace: &'a Pace<P>,
+    began: Duration,
     /// Others were before it.
     waited: bool,
-    _place: Place<'a>,
+    _seat: Seat<'a>,
 }
 
-impl Pace {
+impl<P: Place> Pace<P> {
     /// At most `max` at once (1 at least), of calls that may take `timeout`.
-    pub(super) fn new(max: usize, timeout: Duration) -> Self {
+    pub(super) fn new(place: P, max: usize, timeout: Duration) -> Self {
         let max = max.max(1);
         let allowed = FIRST.min(max);
         Self {
-            calls: Places::new(allowed),
-            newcomers: Places::new(half(allowed)),
+            place,
+            calls: Seats::new(allowed),
+            newcomers: Seats::new(half(allowed)),
             state: Mutex::default(),
             max,
             slow: timeout / 2,
@@ -125,19 +128,19 @@ impl Pace {
     }
 
     /// Leave for one call, in the order in which it was asked for.
-    pub(super) async fn turn(&self) -> Turn<'_> {
+    pub(super) async fn turn(&self) -> Turn<'_, P> {
         let waited = self.calls.permits.available_permits() == 0;
-        let place = self.calls.take().await;
+        let seat = self.calls.take().await;
         Turn {
             pace: self,
-            began: Instant::now(),
+            began: self.place.now(),
             waited,
-            _place: place,
+            _seat: seat,
         }
     }
 
     /// Leave for a new request, until it is decided. It needs turns besides.
-    pub(super) async fn newcomer(&self) -> Place<'_> {
+    pub(super) async fn newcomer(&self) -> Seat<'_> {
         self.newcomers.take().await
     }
 
@@ -150,7 +153,7 @@ impl Pace {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = State {
             fast: 0,
-            lowered_at: Some(Instant::now()),
+            lowered_at: Some(self.place.now()),
         };
         self.set(to);
     }
@@ -164,7 +167,9 @@ impl Pace {
         let allowed = self.allowed();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if took >= self.slow {
-            let is_news = state.lowered_at.is_none_or(|at| at.elapsed() >= self.slow);
+            let is_news = state
+                .lowered_at
+                .is_none_or(|at| self.place.now().saturating_sub(at) >= self.slow);
             drop(state);
             if is_news {
                 self.lower((allowed * 3 / 4).max(LEAST.min(self.max)));
@@ -179,9 +184,10 @@ impl Pace {
     }
 }
 
-impl Drop for Turn<'_> {
+impl<P: Place> Drop for Turn<'_, P> {
     fn drop(&mut self) {
-        self.pace.ended(self.began.elapsed(), self.waited);
+        let took = self.pace.place.now().saturating_sub(self.began);
+        self.pace.ended(took, self.waited);
     }
 }
 
@@ -196,12 +202,32 @@ mod tests {
 
     const SLOW: Duration = Duration::from_millis(500);
 
-    fn pace(max: usize) -> Pace {
-        Pace::new(max, 2 * SLOW)
+    /// Where no time goes by.
+    #[derive(Clone)]
+    struct Still;
+
+    impl Place for Still {
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn wall_us(&self) -> u64 {
+            0
+        }
+
+        async fn sleep(&self, _time: Duration) {
+            std::future::pending::<()>().await;
+        }
+
+        fn spawn(&self, _task: impl Future<Output = ()> + 'static) {}
+    }
+
+    fn pace(max: usize) -> Pace<Still> {
+        Pace::new(Still, max, 2 * SLOW)
     }
 
     /// Takes all turns that there are.
-    fn take_all(pace: &Pace) -> Vec<Turn<'_>> {
+    fn take_all(pace: &Pace<Still>) -> Vec<Turn<'_, Still>> {
         std::iter::from_fn(|| pace.turn().now_or_never()).collect()
     }
 
@@ -254,11 +280,11 @@ mod tests {
     #[test]
     fn new_requests_have_half_of_it() {
         let pace = pace(64);
-        let taken: Vec<Place<'_>> = std::iter::from_fn(|| pace.newcomer().now_or_never()).collect();
+        let taken: Vec<Seat<'_>> = std::iter::from_fn(|| pace.newcomer().now_or_never()).collect();
         assert_eq!(taken.len(), FIRST / 2);
         pace.fell();
         drop(taken);
-        let taken: Vec<Place<'_>> = std::iter::from_fn(|| pace.newcomer().now_or_never()).collect();
+        let taken: Vec<Seat<'_>> = std::iter::from_fn(|| pace.newcomer().now_or_never()).collect();
         assert_eq!(taken.len(), LEAST / 2);
     }
 

@@ -4,12 +4,11 @@
 //! decided by one condition on its row, which the old owner's next decision meets too. Survivors divide requests by their ids,
 //! so that two seldom want the same one; what is still there after a few passes everybody takes.
 
-use super::claim_statements::{Ownership, receipts_place, steps_values};
-use super::claims::{Change, Failed, Owner, OwnerRow};
+use super::decisions::Change;
+use super::found::receipts_place;
 use super::index::{bucket_of, is_quiet, write_time_us};
-use super::reads::unread;
-use super::session::Ready;
-use super::statements::Found;
+use super::port::{Failed, OwnerRow, Ownership, Place, Steps, Tables, within};
+use super::{Found, Owner};
 use crate::cold::claims::{Adopted, Decision, FromClaims, Handed, Head, Inbox, Loss};
 use crate::cold::registry::NodeList;
 use crate::fsm::fold::Fold;
@@ -17,7 +16,8 @@ use crate::fsm::ids::RequestId;
 use crate::fsm::types::{LogEntry, RequestLog};
 use crate::ops::metrics::LwtKind;
 use futures_util::stream::{self, StreamExt};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const PASSES_DIVIDED: u32 = 4;
 
 /// Takes over what an earlier boot had, then what nodes had that died, for ever.
-pub(super) async fn run(owner: Arc<Owner>, done: std_mpsc::Sender<()>) {
+pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_mpsc::Sender<()>) {
     let taken = owner.until_done("take over this node's requests", async |_| {
         owner.take_from(owner.node_id(), |_| true).await
     });
@@ -42,32 +42,31 @@ pub(super) async fn run(owner: Arc<Owner>, done: std_mpsc::Sender<()>) {
     // Nobody may wait any more.
     let _ = done.send(());
     let mut nodes = owner.nodes.subscribe();
-    let mut passes: HashMap<String, u32> = HashMap::new();
+    let mut passes: BTreeMap<String, u32> = BTreeMap::new();
     loop {
         let pause = if passes.is_empty() { LOOK_PERIOD } else { LOOK_AGAIN };
-        let changed = tokio::time::timeout(pause, nodes.changed()).await;
-        if let Ok(Err(_)) = changed {
+        let changed = within(owner.place(), pause, nodes.changed()).await;
+        if let Some(Err(_)) = changed {
             return;
         }
         let seen = Arc::clone(&nodes.borrow_and_update());
         if let Err(error) = owner.look_for_dead(&seen, &mut passes).await {
             tracing::warn!(%error, "cannot look for requests of nodes that died");
-            owner.core.doubt.notify_one();
+            owner.reach.doubt();
         }
     }
 }
 
-impl Owner {
+impl<T: Tables, P: Place> Owner<T, P> {
     /// A pass over the requests of all nodes that are not alive.
-    async fn look_for_dead(&self, nodes: &NodeList, passes: &mut HashMap<String, u32>) -> Result<(), Failed> {
+    async fn look_for_dead(&self, nodes: &NodeList, passes: &mut BTreeMap<String, u32>) -> Result<(), Failed> {
         let is_alive = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name);
         let is_serving = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name && node.is_serving);
         // Without a lease of its own this node may be the one that is cut off; and one that ends takes nothing any more.
-        if !is_serving(self.node_id()) || !self.core.is_up() {
+        if !is_serving(self.node_id()) || !self.reach.is_up() {
             return Ok(());
         }
-        let ready = self.connected().await;
-        let owners = owners(&ready).await?;
+        let owners = self.connected().await.owners().await?;
         passes.retain(|name, _| owners.contains(name) && !is_alive(name));
         for name in owners {
             if is_alive(&name) {
@@ -75,10 +74,10 @@ impl Owner {
             }
             let pass = passes.get(&name).copied().unwrap_or(0);
             let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());
-            let began = std::time::Instant::now();
+            let began = self.place().now();
             let (taken, listed) = self.take_from(&name, is_mine).await?;
             if taken > 0 {
-                let took_ms = began.elapsed().as_millis() as u64;
+                let took_ms = self.place().now().saturating_sub(began).as_millis() as u64;
                 tracing::info!(
                     node = name,
                     requests = taken,
@@ -97,11 +96,11 @@ impl Owner {
 
     /// Takes over those requests of a node that `wanted` says; answers how many it took and how many were there.
     async fn take_from(&self, from: &str, wanted: impl Fn(&RequestId) -> bool) -> Result<(usize, usize), Failed> {
-        let ready = self.connected().await;
-        let listed = list_open(&ready, from, self.core.config.background_max()).await?;
+        let tables = self.connected().await;
+        let listed = self.list_open(&tables, from).await?;
         let wanted = listed.iter().filter(|(_, id)| wanted(id));
         let takes = wanted.map(|(bucket, id)| self.take_one(from, *bucket, id));
-        let taking = stream::iter(takes).buffer_unordered(self.core.config.background_max());
+        let taking = stream::iter(takes).buffer_unordered(self.config.background_max);
         let taken = taking.filter(|is_taken| std::future::ready(*is_taken)).count().await;
         Ok((taken, listed.len()))
     }
@@ -109,16 +108,16 @@ impl Owner {
     /// Takes over one request that stands on a node's list; says whether it did.
     async fn take_one(&self, from: &str, bucket: i64, id: &RequestId) -> bool {
         let is_own = from == self.node_id();
-        let read_us = write_time_us();
+        let read_us = write_time_us(self.place());
         let found = self
-            .until_done("read a request that is to be taken over", async |ready| {
-                Ok(ready.find_request(id).await?)
+            .until_done("read a request that is to be taken over", async |tables| {
+                tables.request(id).await
             })
             .await;
         let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
         let Some(found) = found.as_ref().filter(is_theirs) else {
             // On the list for a claim that is perhaps only about to be made, or another's by now.
-            if found.is_some() || is_quiet(bucket) {
+            if found.is_some() || is_quiet(bucket, self.place()) {
                 self.strike(from, bucket, id, read_us).await;
             }
             return false;
@@ -128,7 +127,7 @@ impl Owner {
         }
         let taken = self.take(found, bucket, id).await;
         if taken && !is_own {
-            self.strike(from, bucket, id, write_time_us()).await;
+            self.strike(from, bucket, id, write_time_us(self.place())).await;
         }
         taken
     }
@@ -137,7 +136,7 @@ impl Owner {
     pub(super) async fn take_handed(&self, inbox: &Inbox, handed: Handed) {
         let is_taken = {
             let _slot = self.background().await;
-            self.core.is_up() && self.take_from_giver(&handed).await
+            self.reach.is_up() && self.take_from_giver(&handed).await
         };
         inbox.send(FromClaims::HandOver(handed, is_taken));
     }
@@ -145,8 +144,8 @@ impl Owner {
     async fn take_from_giver(&self, handed: &Handed) -> bool {
         let Handed { request_id, from, .. } = handed;
         let found = self
-            .until_done("read a request that is handed over", async |ready| {
-                Ok(ready.find_request(request_id).await?)
+            .until_done("read a request that is handed over", async |tables| {
+                tables.request(request_id).await
             })
             .await;
         let is_theirs = |found: &&Found| found.far.owner == *from && found.length.is_some();
@@ -158,9 +157,8 @@ impl Owner {
 
     /// Takes a request off a dead node's list. What is written there later stays.
     async fn strike(&self, from: &str, bucket: i64, id: &RequestId, at_us: i64) {
-        self.until_done("take a request off a list", async |ready| {
-            let values = (at_us, from, bucket, id.as_str());
-            ready.write(&ready.claims.delete_open, values).await
+        self.until_done("take a request off a list", async |tables| {
+            tables.remove_open(from, bucket, id, at_us).await
         })
         .await;
     }
@@ -173,7 +171,7 @@ impl Owner {
         };
         let head = Head::of(&fold, &found.decided);
         let own = Ownership {
-            request_id: id.as_str(),
+            request_id: id,
             incarnation: self.incarnation(),
             epoch: found.epoch + 1,
             length: found.length.unwrap_or(0),
@@ -182,13 +180,13 @@ impl Owner {
         };
         let before = (found.far.owner.as_str(), found.incarnation, own.length);
         let change = self
-            .until_done("take over a request", async |ready| {
+            .until_done("take over a request", async |tables| {
                 if before.0 == self.node_id() {
                     self.index.know(bucket, id);
                 } else {
-                    self.add_open(ready, bucket, id).await?;
+                    self.add_open(tables, bucket, id).await?;
                 }
-                self.change(ready, LwtKind::Takeover, &own, before, None).await
+                self.change(tables, LwtKind::Takeover, &own, before, None).await
             })
             .await;
         if let Change::Refused(_) = change {
@@ -197,7 +195,7 @@ impl Owner {
             }
             return false;
         }
-        self.core.metrics.adopted.inc();
+        self.metrics().adopted.inc();
         let adopted = Adopted {
             log: RequestLog {
                 request_id: id.clone(),
@@ -222,8 +220,8 @@ impl Owner {
         let _slot = self.background().await;
         loop {
             let found = self
-                .until_done("read a request of the last boot", async |ready| {
-                    self.find_decided(ready, &id).await
+                .until_done("read a request of the last boot", async |tables| {
+                    self.find_decided(tables, &id).await
                 })
                 .await;
             let Some(found) = found else {
@@ -248,7 +246,7 @@ impl Owner {
         let Ok(fold) = Fold::of(&log.log) else { return true };
         let head = Head::of(&fold, &log.log);
         let own = Ownership {
-            request_id: id.as_str(),
+            request_id: id,
             incarnation: self.incarnation(),
             epoch: 0,
             length: log.log.len() as u32,
@@ -256,10 +254,13 @@ impl Owner {
             head: &head,
         };
         let change = self
-            .until_done("claim a request of the last boot", async |ready| {
-                self.add_open(ready, bucket, id).await?;
-                let row = steps_values(&self.core.config, id.as_str(), 0, (1, &log.log), own.received_at_ms)?;
-                self.claim(ready, &own, row).await
+            .until_done("claim a request of the last boot", async |tables| {
+                self.add_open(tables, bucket, id).await?;
+                let steps = Steps {
+                    seq: 1,
+                    entries: &log.log,
+                };
+                self.claim(tables, &own, steps).await
             })
             .await;
         if let Change::Refused(_) = change {
@@ -290,11 +291,11 @@ impl Owner {
     }
 }
 
-impl Owner {
+impl<T: Tables, P: Place> Owner<T, P> {
     /// Who has a request that this node has lost, and whether its last decision was stored before that: one that timed out
     /// may have been, and then the new owner took the request over with it.
-    pub(super) async fn loss_of(&self, ready: &Ready, decision: &Decision) -> Result<Loss, Failed> {
-        let Some(found) = self.find_decided(ready, &decision.request_id).await? else {
+    pub(super) async fn loss_of(&self, tables: &T, decision: &Decision) -> Result<Loss, Failed> {
+        let Some(found) = self.find_decided(tables, &decision.request_id).await? else {
             return Ok(Loss::default());
         };
         let from = decision.stored as usize;
@@ -308,12 +309,12 @@ impl Owner {
     /// Keeps receipts of a request that another node has.
     pub(super) async fn keep_receipts(&self, request_id: &RequestId, epoch: u32, seq: u32, steps: Vec<LogEntry>) {
         let at_ms = steps.first().map_or(0, |first| first.at_ms);
-        let place = receipts_place(self.node_id(), seq, at_ms);
-        let Ok(values) = steps_values(&self.core.config, request_id.as_str(), epoch, (place, &steps), at_ms) else {
-            return;
+        let receipts = Steps {
+            seq: receipts_place(self.node_id(), seq, at_ms),
+            entries: &steps,
         };
-        self.until_done("keep receipts", async |ready| {
-            ready.write(&ready.claims.insert_receipts, &values).await
+        self.until_done("keep receipts", async |tables| {
+            tables.keep_receipts(request_id, epoch, receipts, at_ms).await
         })
         .await;
     }
@@ -321,8 +322,8 @@ impl Owner {
     /// Says whether a request is this node's still.
     pub(super) async fn check(&self, inbox: &Inbox, request_id: &RequestId) {
         let _slot = self.background().await;
-        let row = self.until_done("look for an owner", async |ready| {
-            self.read_owner(ready, request_id.as_str()).await
+        let row = self.until_done("look for an owner", async |tables| {
+            self.read_owner(tables, request_id).await
         });
         let mine =
             |row: &OwnerRow| row.owner.as_deref() == Some(self.node_id()) && row.incarnation == self.incarnation();
@@ -342,44 +343,22 @@ fn chosen<'a>(nodes: &'a NodeList, id: &RequestId) -> Option<&'a str> {
     nodes.heir(id.hash64())
 }
 
-/// Nodes that may have open requests.
-async fn owners(ready: &Ready) -> Result<Vec<String>, Failed> {
-    let asked = ready.session.execute_unpaged(&ready.claims.select_owners, ());
-    let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
-    let rows: Result<Vec<(String,)>, _> = rows.rows().map_err(unread)?.collect();
-    Ok(rows.map_err(unread)?.into_iter().map(|(name,)| name).collect())
-}
-
-/// Everything on a node's list of open requests. Minutes in which there is nothing any more leave it.
-async fn list_open(ready: &Ready, from: &str, at_once: usize) -> Result<Vec<(i64, RequestId)>, Failed> {
-    let minutes = buckets(ready, from).await?.into_iter();
-    let reads = minutes.map(|bucket| async move {
-        let ids = open_in(ready, from, bucket).await?;
-        if ids.is_empty() && is_quiet(bucket) {
-            let values = (write_time_us(), from, bucket);
-            ready.write(&ready.claims.delete_bucket, values).await?;
+impl<T: Tables, P: Place> Owner<T, P> {
+    /// Everything on a node's list of open requests. Minutes in which there is nothing any more leave it.
+    async fn list_open(&self, tables: &T, from: &str) -> Result<Vec<(i64, RequestId)>, Failed> {
+        let minutes = tables.buckets_of(from).await?.into_iter();
+        let reads = minutes.map(|bucket| async move {
+            let ids = tables.open_in(from, bucket).await?;
+            if ids.is_empty() && is_quiet(bucket, self.place()) {
+                tables.remove_bucket(from, bucket, write_time_us(self.place())).await?;
+            }
+            Ok::<_, Failed>(ids.into_iter().map(move |id| (bucket, id)).collect::<Vec<_>>())
+        });
+        let mut reads = stream::iter(reads).buffered(self.config.background_max);
+        let mut listed = Vec::new();
+        while let Some(ids) = reads.next().await {
+            listed.extend(ids?);
         }
-        Ok::<_, Failed>(ids.into_iter().map(move |id| (bucket, id)).collect::<Vec<_>>())
-    });
-    let mut reads = stream::iter(reads).buffered(at_once);
-    let mut listed = Vec::new();
-    while let Some(ids) = reads.next().await {
-        listed.extend(ids?);
+        Ok(listed)
     }
-    Ok(listed)
-}
-
-async fn buckets(ready: &Ready, from: &str) -> Result<Vec<i64>, Failed> {
-    let asked = ready.session.execute_unpaged(&ready.claims.select_buckets, (from,));
-    let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
-    let rows: Result<Vec<(i64,)>, _> = rows.rows().map_err(unread)?.collect();
-    Ok(rows.map_err(unread)?.into_iter().map(|(bucket,)| bucket).collect())
-}
-
-async fn open_in(ready: &Ready, from: &str, bucket: i64) -> Result<Vec<RequestId>, Failed> {
-    let asked = ready.session.execute_unpaged(&ready.claims.select_open, (from, bucket));
-    let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
-    let rows: Result<Vec<(String,)>, _> = rows.rows().map_err(unread)?.collect();
-    let ids = rows.map_err(unread)?.into_iter();
-    Ok(ids.filter_map(|(id,)| RequestId::parse(&id).ok()).collect())
 }

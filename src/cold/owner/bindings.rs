@@ -4,13 +4,10 @@
 //! accepted, or its trip is over; then it is void, which its request says, and the next one takes its place, on the condition
 //! that it is still the one that was found void.
 
-use super::claim_statements::request_ttl_s;
-use super::claims::{Failed, Owner};
-use super::reads::unread;
-use super::session::Ready;
+use super::Owner;
+use super::port::{Binding, Failed, Place, Tables};
 use crate::fsm::fold::{Fold, Outcome, TripPhase};
-use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::types::UnixMs;
+use crate::fsm::ids::{DriverId, RequestId};
 use crate::ops::metrics::LwtKind;
 
 /// Whether a driver can have a trip.
@@ -30,39 +27,31 @@ enum Standing {
     Open,
 }
 
-impl Owner {
+impl<T: Tables, P: Place> Owner<T, P> {
     /// Binds a driver to a request's trip.
     ///
     /// # Errors
     /// It is not known whether that was done: to be repeated.
-    pub(super) async fn bind(
-        &self,
-        ready: &Ready,
-        (request_id, received_at_ms): (&RequestId, UnixMs),
-        driver_id: &DriverId,
-        trip_id: &TripId,
-    ) -> Result<Bound, Failed> {
-        let (request, driver, trip) = (request_id.as_str(), driver_id.as_str(), trip_id.as_str());
-        let ttl_s = request_ttl_s(&self.core.config, received_at_ms);
-        let told = ready.write(&ready.claims.insert_trip, (trip, request, ttl_s));
-        let bound = self.lwt(ready, LwtKind::Bind, &ready.claims.bind, (driver, request, trip, ttl_s));
-        let (told, bound) = tokio::join!(told, bound);
+    pub(super) async fn bind(&self, tables: &T, binding: &Binding<'_>) -> Result<Bound, Failed> {
+        let told = tables.note_trip(binding);
+        let bound = self.conditional(LwtKind::Bind, tables.bind(binding));
+        let (told, bound) = futures_util::future::join(told, bound).await;
         told?;
         if bound? {
             return Ok(Bound::Here);
         }
-        let Some(holder) = self.binding_of(ready, driver).await? else {
+        let Some(holder) = self.binding_of(tables, binding.driver_id).await? else {
             return Err(Failed::again("a binding was released just now"));
         };
-        if holder == *request_id {
+        if holder == *binding.request_id {
             return Ok(Bound::Here);
         }
-        match self.standing(ready, &holder, driver_id).await? {
+        match self.standing(tables, &holder, binding.driver_id).await? {
             Standing::HasTrip => Ok(Bound::Elsewhere),
             Standing::Open => Err(Failed::again("the driver may be accepting another request")),
             Standing::Void => {
-                let values = (ttl_s, request, trip, driver, holder.as_str());
-                if self.lwt(ready, LwtKind::Bind, &ready.claims.rebind, values).await? {
+                let rebound = tables.rebind(binding, &holder);
+                if self.conditional(LwtKind::Bind, rebound).await? {
                     return Ok(Bound::Here);
                 }
                 Err(Failed::again("a binding was changed just now"))
@@ -70,20 +59,14 @@ impl Owner {
         }
     }
 
-    async fn binding_of(&self, ready: &Ready, driver: &str) -> Result<Option<RequestId>, Failed> {
-        let _permit = self.permit(LwtKind::Read).await;
-        let asked = ready.session.execute_unpaged(&ready.claims.select_binding, (driver,));
-        let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
-        let found = rows.maybe_first_row::<(Option<String>,)>().map_err(unread)?;
-        let Some((Some(text),)) = found else { return Ok(None) };
-        RequestId::parse(&text)
-            .map(Some)
-            .map_err(|_| Failed::broken("a binding holds no id"))
+    async fn binding_of(&self, tables: &T, driver_id: &DriverId) -> Result<Option<RequestId>, Failed> {
+        let _turn = self.permit(LwtKind::Read).await;
+        tables.holder_of(driver_id).await
     }
 
     /// What the binding of this driver to that request means, as the request says.
-    async fn standing(&self, ready: &Ready, holder: &RequestId, driver_id: &DriverId) -> Result<Standing, Failed> {
-        let Some(found) = self.find_decided(ready, holder).await? else {
+    async fn standing(&self, tables: &T, holder: &RequestId, driver_id: &DriverId) -> Result<Standing, Failed> {
+        let Some(found) = self.find_decided(tables, holder).await? else {
             return Ok(Standing::Void);
         };
         let fold = Fold::of(&found.decided).map_err(|_| Failed::broken("a request does not fold"))?;
@@ -105,9 +88,10 @@ impl Owner {
 
     /// Releases a driver from this request's trip, until that is done.
     pub(super) async fn release(&self, request_id: &RequestId, driver_id: &DriverId) {
-        self.until_done("release a driver", async |ready| {
-            let values = (driver_id.as_str(), request_id.as_str());
-            let done = self.lwt(ready, LwtKind::Release, &ready.claims.unbind, values).await;
+        self.until_done("release a driver", async |tables| {
+            let done = self
+                .conditional(LwtKind::Release, tables.unbind(driver_id, request_id))
+                .await;
             // Not bound to it any more is as good.
             done.map(drop)
         })

@@ -4,13 +4,13 @@
 //! that was never claimed, has ended or has another owner: the request itself says. Rows stand in partitions of one
 //! minute, of which [`Index`] knows what this node has in each.
 
-use super::claims::{Failed, Owner};
-use super::session::Ready;
+use super::Owner;
+use super::port::{Failed, Place, Tables};
 use crate::fsm::ids::RequestId;
 use crate::fsm::types::UnixMs;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// A partition holds requests that were received within so long.
 const BUCKET_MS: u64 = 60_000;
@@ -35,14 +35,13 @@ pub(super) const fn bucket_of(received_at_ms: UnixMs) -> i64 {
 }
 
 /// Whether nobody adds to a partition any more.
-pub(super) fn is_quiet(bucket: i64) -> bool {
-    bucket + QUIET_BUCKETS < bucket_of(super::now_ms())
+pub(super) fn is_quiet(bucket: i64, place: &impl Place) -> bool {
+    bucket + QUIET_BUCKETS < bucket_of(place.wall_us() / 1_000)
 }
 
 /// The time of a write, microseconds.
-pub(super) fn write_time_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_micros() as i64)
+pub(super) fn write_time_us(place: &impl Place) -> i64 {
+    place.wall_us() as i64
 }
 
 impl Index {
@@ -59,43 +58,42 @@ impl Index {
     }
 
     /// Partitions that are empty and stay so; they are to leave the list, with a write of the time that comes with them.
-    fn take_empty(&self) -> (Vec<i64>, i64) {
+    fn take_empty(&self, place: &impl Place) -> (Vec<i64>, i64) {
         let mut buckets = self.lock();
         let empty: Vec<i64> = buckets
             .iter()
-            .filter(|(bucket, known)| known.open.is_empty() && is_quiet(**bucket))
+            .filter(|(bucket, known)| known.open.is_empty() && is_quiet(**bucket, place))
             .map(|(bucket, _)| *bucket)
             .collect();
         for bucket in &empty {
             buckets.remove(bucket);
         }
         // Whoever needs one of them from now on writes later.
-        (empty, write_time_us())
+        (empty, write_time_us(place))
     }
 }
 
-impl Owner {
+impl<T: Tables, P: Place> Owner<T, P> {
     /// Writes that a request is open here.
     ///
     /// # Errors
     /// Cassandra did not say that it is written.
-    pub(super) async fn add_open(&self, ready: &Ready, bucket: i64, request_id: &RequestId) -> Result<(), Failed> {
+    pub(super) async fn add_open(&self, tables: &T, bucket: i64, request_id: &RequestId) -> Result<(), Failed> {
         let is_listed = {
             let mut buckets = self.index.lock();
             let known = buckets.entry(bucket).or_default();
             known.open.insert(request_id.clone());
             known.is_listed
         };
-        let (node, at_us) = (self.node_id(), write_time_us());
+        let (node, at_us) = (self.node_id(), write_time_us(self.place()));
         let listed = async {
             if is_listed {
                 return Ok(());
             }
-            ready.write(&ready.claims.insert_bucket, (node, bucket, at_us)).await
+            tables.add_bucket(node, bucket, at_us).await
         };
-        let values = (node, bucket, request_id.as_str(), at_us);
-        let added = ready.write(&ready.claims.insert_open, values);
-        let (listed, added) = tokio::join!(listed, added);
+        let added = tables.add_open(node, bucket, request_id, at_us);
+        let (listed, added) = futures_util::future::join(listed, added).await;
         listed?;
         if let Some(known) = self.index.lock().get_mut(&bucket) {
             known.is_listed = true;
@@ -108,24 +106,21 @@ impl Owner {
         if let Some(known) = self.index.lock().get_mut(&bucket) {
             known.open.remove(request_id);
         }
-        let at_us = write_time_us();
-        self.until_done("take a request off the list of open ones", async |ready| {
-            let values = (at_us, self.node_id(), bucket, request_id.as_str());
-            ready.write(&ready.claims.delete_open, values).await
+        let at_us = write_time_us(self.place());
+        self.until_done("take a request off the list of open ones", async |tables| {
+            tables.remove_open(self.node_id(), bucket, request_id, at_us).await
         })
         .await;
     }
 
     /// Takes partitions off the list that have become empty, for ever.
     pub(super) async fn sweep_index(&self) {
-        let mut pace = tokio::time::interval(SWEEP_PERIOD);
         loop {
-            pace.tick().await;
-            let (empty, at_us) = self.index.take_empty();
+            self.place().sleep(SWEEP_PERIOD).await;
+            let (empty, at_us) = self.index.take_empty(self.place());
             for bucket in empty {
-                self.until_done("take a minute off the list", async |ready| {
-                    let values = (at_us, self.node_id(), bucket);
-                    ready.write(&ready.claims.delete_bucket, values).await
+                self.until_done("take a minute off the list", async |tables| {
+                    tables.remove_bucket(self.node_id(), bucket, at_us).await
                 })
                 .await;
             }
