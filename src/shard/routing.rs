@@ -33,7 +33,7 @@ use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
 use crate::limits;
 use crate::wire::link::LinkLetter;
 use crate::wire::respond::Problem;
-use arrivals::{Arriving, Late};
+use arrivals::{Arriving, Late, Left};
 use slab::Slab;
 use std::collections::HashMap;
 use tables::{Memory, Owners, Passed, Places};
@@ -245,9 +245,17 @@ impl<P: Platform> Shard<P> {
             LinkLetter::Left {
                 driver_id,
                 session,
+                had_session,
                 bound,
                 off_shift_since_ms,
-            } => self.arrival_left(&driver_id, session, bound, off_shift_since_ms),
+            } => {
+                let left = Left {
+                    had_session,
+                    bound,
+                    off_shift_since_ms,
+                };
+                self.arrival_left(&driver_id, session, left);
+            }
             LinkLetter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
             LinkLetter::DriverView { driver_id, reply } => self.far_driver_view(driver_id, reply),
             LinkLetter::Reply { to, answer } => {
