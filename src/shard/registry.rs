@@ -130,7 +130,7 @@ impl Fleet {
     }
 
     /// Greater than every session that this shard knows.
-    fn next_session(&mut self, now_us: u64) -> u64 {
+    pub(super) fn next_session(&mut self, now_us: u64) -> u64 {
         self.session_max = (now_us * SESSIONS_PER_US).max(self.session_max + 1);
         self.session_max
     }
@@ -309,49 +309,58 @@ fn line(driver: &crate::fsm::driver::Driver, session: u64, at_hand: Option<AtHan
 }
 
 impl<P: Platform> Shard<P> {
-    /// Asks the registry for a connect's session, when there is one; else gives the handshake back.
+    /// Asks the registry for a connect's session, or the other nodes about its driver; gives the handshake back when there is nobody
+    /// to ask.
     pub(super) fn claim(&mut self, conn: ConnId, handshake: Handshake) -> Option<Handshake> {
-        let now_ms = self.now_ms;
-        let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.handle.generation() != 0) else {
+        let (now_ms, now_us) = (self.now_ms, self.now_us);
+        let is_present = self.fleet.as_ref().is_some_and(Fleet::is_present);
+        let Some(fleet) = self.fleet.as_mut().filter(|_| is_present || self.routing.is_some()) else {
             return Some(handshake);
         };
-        let proposed = fleet.next_session(self.now_us);
-        let token = fleet.claims.insert((conn, handshake.driver_id.clone())) as u64;
-        fleet.handle.claim(Claim {
-            token,
-            driver_id: handshake.driver_id.clone(),
-            proposed,
-            at_ms: now_ms,
-        });
+        let driver_id = handshake.driver_id.clone();
+        if is_present {
+            let proposed = fleet.next_session(now_us);
+            let token = fleet.claims.insert((conn, driver_id.clone())) as u64;
+            fleet.handle.claim(Claim {
+                token,
+                driver_id: driver_id.clone(),
+                proposed,
+                at_ms: now_ms,
+            });
+        }
         // What the driver says meanwhile stays with the kernel, but for what is here already.
         self.net.pause_recv(conn);
-        self.arrival_begins(&handshake.driver_id);
+        self.arrival_begins(&driver_id);
         let claiming = Claiming { id: conn, handshake };
         self.connections.set(conn, Conn::Claiming(Box::new(claiming)));
+        if !is_present {
+            self.claimed(conn, &driver_id, None, None);
+        }
         None
     }
 
     /// A connect's answer: the driver's session, or none, and then this node gives one.
-    fn claimed(&mut self, token: u64, session: Option<u64>, previous: Option<Box<Previous>>) {
-        let Some((conn, driver_id)) = self.fleet.as_mut().map(|fleet| fleet.claims.remove(token as usize)) else {
-            return;
-        };
+    fn claimed(&mut self, conn: ConnId, driver_id: &DriverId, session: Option<u64>, previous: Option<Box<Previous>>) {
         match self.connections.take(conn) {
             Conn::Claiming(claiming) if claiming.id == conn => {
                 if self.draining.is_some() {
                     self.count_closed(ConnectionKind::Driver, CloseCause::Draining);
                     self.net.abort(conn);
-                } else if session.is_some_and(|session| self.arrival_waits(conn, &driver_id, session, previous)) {
-                    return self.connections.set(conn, Conn::Claiming(claiming));
                 } else {
-                    let Claiming { handshake, .. } = *claiming;
-                    self.seat(conn, handshake, session);
+                    let waits = match session {
+                        Some(session) => self.arrival_waits(conn, driver_id, session, previous),
+                        None => self.arrival_asks_all(conn, driver_id),
+                    };
+                    if waits {
+                        return self.connections.set(conn, Conn::Claiming(claiming));
+                    }
+                    self.seat(conn, claiming.handshake, session);
                 }
             }
             // The socket is gone. Its entry is another's soon, or ends by itself.
             other => self.connections.set(conn, other),
         }
-        self.arrival_ends(&driver_id);
+        self.arrival_ends(driver_id);
     }
 
     /// The session of a connect, and whether a later one of this driver was answered earlier.
@@ -387,7 +396,12 @@ impl<P: Platform> Shard<P> {
                     token,
                     session,
                     previous,
-                } => self.claimed(token, session, previous),
+                } => {
+                    let asked = self.fleet.as_mut().map(|fleet| fleet.claims.remove(token as usize));
+                    if let Some((conn, driver_id)) = asked {
+                        self.claimed(conn, &driver_id, session, previous);
+                    }
+                }
                 FromRegistry::Found { token, at } => self.driver_found(token, at),
                 FromRegistry::Moved { driver_id, session } => self.driver_left(&driver_id, session + 1, None),
                 FromRegistry::Nodes(nodes) => {

@@ -33,7 +33,7 @@ use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
 use crate::limits;
 use crate::wire::link::LinkLetter;
 use crate::wire::respond::Problem;
-use arrivals::{Arriving, Late};
+use arrivals::{Arriving, Late, Left};
 use slab::Slab;
 pub(super) use tables::Table;
 use tables::{Memory, Owners, Passed, Places};
@@ -245,9 +245,17 @@ impl<P: Platform> Shard<P> {
             LinkLetter::Left {
                 driver_id,
                 session,
+                had_session,
                 bound,
                 off_shift_since_ms,
-            } => self.arrival_left(&driver_id, session, bound, off_shift_since_ms),
+            } => {
+                let left = Left {
+                    had_session,
+                    bound,
+                    off_shift_since_ms,
+                };
+                self.arrival_left(&driver_id, session, left);
+            }
             LinkLetter::NoSuchTrip { driver_id } => self.no_such_trip(&driver_id),
             LinkLetter::DriverView { driver_id, reply } => self.far_driver_view(driver_id, reply),
             LinkLetter::Reply { to, answer } => {
@@ -333,9 +341,14 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// A node has begun anew, or does not know what it was told last: requests here say again how they stand.
+    /// A node has begun anew, or does not know what it was told last: requests here say again how they stand, to drivers wherever
+    /// those are now.
     fn tell_drivers_at(&mut self, peer: u16) {
-        for (driver_id, request_id, _) in self.given_at(peer) {
+        let given = self.given_at(peer);
+        if let Some(routing) = &mut self.routing {
+            routing.places.forget_node(peer);
+        }
+        for (driver_id, request_id, _) in given {
             self.post_to_request(request_id, here(&driver_id, None));
         }
     }

@@ -31,7 +31,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Version of the frames and of everything in them. Nodes of another version are refused.
-pub const LINK_VERSION: u8 = 2;
+pub const LINK_VERSION: u8 = 3;
 /// Bytes before the payload.
 pub const HEADER_LEN: usize = 16;
 /// Longest payload, in bytes: the longest answer of the API that goes over a link is an audit.
@@ -139,6 +139,8 @@ pub enum LinkLetter {
         driver_id: DriverId,
         /// As it was told.
         session: u64,
+        /// Under which session the sender had the driver until now; 0: it did not.
+        had_session: u64,
         /// The request that bound the driver, and the node that has that.
         bound: Option<(RequestId, CompactString)>,
         /// Since when the driver is off shift on purpose; 0: it is on shift.

@@ -50,6 +50,29 @@ async fn a_restart_of_the_drivers_node_loses_nothing() {
     driver.accept(&offer).await;
 }
 
+/// A driver went elsewhere while its node was away, which a third node has not heard: the node that begins anew does not know better.
+#[tokio::test]
+async fn a_restarted_node_is_not_asked_for_the_drivers_that_it_had() {
+    let mut fleet = Fleet::start(3).await;
+    let mut driver = fleet.driver(1, "d-1").await;
+    fleet.offer(0, "r-1", &["d-1"], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    driver.answer("DECLINE", &offer).await;
+    driver.expect("DECLINED").await;
+    fleet.nodes[1].kill_9();
+    fleet.driver(2, "d-1").await;
+    // What the other and the registry have to say to the node that is away is lost.
+    fleet.nodes[2].crash_and_restart().await;
+    let mut driver = fleet.driver(2, "d-1").await;
+    fleet.forget_moves(1).await;
+    fleet.nodes[1].spawn();
+    fleet.nodes[1].until_ready().await;
+    fleet.until_linked().await;
+    fleet.offer(0, "r-2", &["d-1"], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    driver.accept(&offer).await;
+}
+
 /// The request's node begins anew: what the driver said meanwhile is not lost.
 #[tokio::test]
 async fn a_restart_of_the_requests_node_loses_no_answer() {

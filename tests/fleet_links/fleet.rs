@@ -93,6 +93,14 @@ impl Fleet {
         forget.query_async::<i64>(&mut client.0).await.expect("HDEL");
     }
 
+    /// Takes away what the registry is to tell a node of drivers who left it, as if the node had been away for longer than that is kept.
+    pub async fn forget_moves(&self, number: usize) {
+        let mut client = self.redis.client().await;
+        let mut forget = redis::cmd("DEL");
+        forget.arg(format!("moved:{}", name(number)));
+        forget.query_async::<i64>(&mut client.0).await.expect("DEL");
+    }
+
     pub async fn offer(&self, number: usize, request_id: &str, drivers: &[&str], more: &Value) {
         self.nodes[number].offer(request_id, drivers, more).await;
     }

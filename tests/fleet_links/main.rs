@@ -18,3 +18,4 @@ mod measure;
 mod moves;
 mod protected;
 mod proxy;
+mod unregistered;

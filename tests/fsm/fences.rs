@@ -1,6 +1,7 @@
 //! Another owner has a request: with links to it nobody hears an end from the old one that is not the end.
 
 use crate::owners::{NOW_MS, driver, durable, id, offer, posted, replies, reply, told};
+use crate::world::DEFAULTS;
 use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::request::{
     Answer, ApiAnswer, Asker, Durability, Fence, Request, RequestEffect, RequestEvent, ToDriver, TripMove,
@@ -97,6 +98,26 @@ fn an_answer_that_was_not_stored_goes_to_the_heir() {
         assert_eq!(replies(&effects), [(2, &ApiAnswer::Fenced)]);
         assert!(told(&effects, "d1").is_empty(), "{effects:?}");
         assert_eq!(request.log().len(), 2, "what was not stored never was");
+    }
+}
+
+/// Of several drivers with an offer only the one who answered has said something.
+#[test]
+fn the_heir_hears_whose_answer_it_was() {
+    for said in [Answer::AcceptHeld, Answer::DeclineHeld] {
+        let mut posted = offer(&["d1", "d2"]);
+        posted.parallel = Some(2);
+        let mut effects = Vec::new();
+        let mut request = Request::received(posted, reply(1), DEFAULTS, NOW_MS, &mut effects);
+        durable(&mut request, Durability::Committed);
+        step(&mut request, says(said, Asker::Driver));
+        let effects = durable(&mut request, Durability::Fenced(HEIR));
+        let other = RequestEvent::DriverHere {
+            driver_id: driver("d2"),
+            held: Some(2),
+            answer: None,
+        };
+        assert_eq!(passed_on(&effects), [here(Some(1), Some(said)), other]);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The connect of a driver who may come from another node. What it is bound to is asked for before its `WELCOME`, which shows
-//! it; for a moment, since the driver waits.
+//! it; for a moment, since the driver waits. The node that had the driver is the one that the registry names, and any while that
+//! cannot say.
 
 use super::here;
 use crate::cold::registry::Previous;
@@ -31,8 +32,10 @@ pub(super) struct Arriving {
 struct Waiting {
     conn: ConnId,
     session: u64,
-    /// The node that had the driver says what bound it there.
-    awaits_left: bool,
+    /// So many nodes are yet to say what bound the driver there.
+    awaits_left: usize,
+    /// Under which session the driver was last where something was said of it. What is said of an older one is old news.
+    had_session: u64,
     /// This request says how it stands.
     awaits_request: Option<RequestId>,
     until_ms: u64,
@@ -40,8 +43,18 @@ struct Waiting {
 
 impl Waiting {
     fn is_over(&self) -> bool {
-        !self.awaits_left && self.awaits_request.is_none()
+        self.awaits_left == 0 && self.awaits_request.is_none()
     }
+}
+
+/// What a node says that had a driver, perhaps.
+pub(super) struct Left {
+    /// Under which session; 0: not lately.
+    pub(super) had_session: u64,
+    /// The request that bound the driver, and the node that has that.
+    pub(super) bound: Option<(RequestId, CompactString)>,
+    /// Since when the driver is off shift; 0: it is not.
+    pub(super) off_shift_since_ms: u64,
 }
 
 /// A driver who got its `WELCOME` before all was said that may bind it.
@@ -97,14 +110,64 @@ impl<P: Platform> Shard<P> {
         let Some(routing) = &mut self.routing else {
             return false;
         };
-        let mut awaits_left = false;
+        let mut awaits_left = 0;
         let peer = node_id.and_then(|node_id| routing.links.peers().number_of(&node_id));
-        if let Some(peer) = peer.filter(|peer| *peer != 0) {
-            let is_up = routing.links.peers().is_up(peer);
-            let driver_id = driver_id.clone();
-            // If it is not taken, that node is told by the registry.
-            awaits_left = self.send_far(peer, LinkLetter::Moved { driver_id, session }).is_ok() && is_up;
+        let peer = peer.filter(|peer| *peer != 0);
+        if let Some(peer) = peer {
+            awaits_left = self.tell_moved(peer, driver_id, session);
         }
+        let is_cut = peer.is_some() && awaits_left == 0;
+        let waiting = Waiting {
+            conn,
+            session,
+            awaits_left,
+            had_session: 0,
+            awaits_request: None,
+            until_ms: self.now_ms + WELCOME_MAX_MS,
+        };
+        self.arrival_asks(driver_id, waiting, at_hand, is_cut)
+    }
+
+    /// The registry cannot say: all nodes are asked. True: the connect waits for that, and is seated later.
+    pub(in crate::shard) fn arrival_asks_all(&mut self, conn: ConnId, driver_id: &DriverId) -> bool {
+        let had_session = self.session_here(driver_id).max(1);
+        let now_us = self.now_us;
+        let (Some(routing), Some(fleet)) = (&self.routing, &mut self.fleet) else {
+            return false;
+        };
+        let peers = routing.links.peers().numbers();
+        let session = fleet.next_session(now_us);
+        let others = peers.clone().count();
+        let awaits_left = peers.map(|peer| self.tell_moved(peer, driver_id, session)).sum();
+        let waiting = Waiting {
+            conn,
+            session,
+            awaits_left,
+            had_session,
+            awaits_request: None,
+            until_ms: self.now_ms + WELCOME_MAX_MS,
+        };
+        self.arrival_asks(driver_id, waiting, None, awaits_left < others)
+    }
+
+    /// Tells a node that one of its drivers is here, perhaps; how many answers come soon.
+    fn tell_moved(&mut self, peer: u16, driver_id: &DriverId, session: u64) -> usize {
+        let is_up = (self.routing.as_ref()).is_some_and(|routing| routing.links.peers().is_up(peer));
+        let driver_id = driver_id.clone();
+        // If it is not taken, that node is told by the registry.
+        let is_told = self.send_far(peer, LinkLetter::Moved { driver_id, session }).is_ok();
+        usize::from(is_told && is_up)
+    }
+
+    /// Asks the request that binds a driver, as far as that is known, how it stands. `is_cut`: who may know more cannot be asked.
+    fn arrival_asks(
+        &mut self,
+        driver_id: &DriverId,
+        mut waiting: Waiting,
+        at_hand: Option<(RequestId, CompactString)>,
+        is_cut: bool,
+    ) -> bool {
+        let session = waiting.session;
         // What is remembered here is newer than what the registry has.
         let own = self.config.node_id.clone();
         let given = self.given_to(driver_id).map(|request_id| (request_id, own));
@@ -114,17 +177,10 @@ impl<P: Platform> Shard<P> {
         let unknown = at_hand.filter(|(request_id, _)| known.as_ref() != Some(request_id));
         let is_unknown = unknown.is_some();
         let asked = unknown.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
-        let is_cut = (peer.is_some_and(|peer| peer != 0) && !awaits_left) || (is_unknown && asked.is_none());
-        if is_cut {
+        if is_cut || (is_unknown && asked.is_none()) {
             self.note_late(driver_id, session);
         }
-        let waiting = Waiting {
-            conn,
-            session,
-            awaits_left,
-            awaits_request: asked.map(|(request_id, _)| request_id),
-            until_ms: self.now_ms + WELCOME_MAX_MS,
-        };
+        waiting.awaits_request = asked.map(|(request_id, _)| request_id);
         let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
         let Some(arriving) = arriving.filter(|_| !waiting.is_over()) else {
             return false;
@@ -137,32 +193,39 @@ impl<P: Platform> Shard<P> {
     }
 
     /// The node that had the driver says what bound it there.
-    pub(super) fn arrival_left(
-        &mut self,
-        driver_id: &DriverId,
-        session: u64,
-        bound: Option<(RequestId, CompactString)>,
-        off_shift_since_ms: u64,
-    ) {
+    pub(super) fn arrival_left(&mut self, driver_id: &DriverId, session: u64, left: Left) {
         let is_said = |arriving: &Arriving, request_id: &RequestId| {
             let is_asked = |waiting: &Waiting| waiting.awaits_request.as_ref() == Some(request_id);
             arriving.letters.iter().any(|said| said.request_id == *request_id) || arriving.waiting.iter().any(is_asked)
         };
-        let arriving = (self.routing.as_ref()).and_then(|routing| routing.arriving.get(driver_id));
+        let Left {
+            had_session,
+            bound,
+            off_shift_since_ms,
+        } = left;
+        let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
         let Some(arriving) = arriving.filter(|arriving| arriving.waiting.iter().any(|one| one.session == session))
         else {
             return self.left_late(driver_id, session, bound);
         };
         let unasked = bound.filter(|(request_id, _)| !is_said(arriving, request_id));
-        self.learn_off_shift(driver_id, off_shift_since_ms);
-        let asked = unasked.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
+        let mut is_news = false;
+        for waiting in arriving.waiting.iter_mut().filter(|one| one.session == session) {
+            waiting.awaits_left = waiting.awaits_left.saturating_sub(1);
+            is_news = had_session >= waiting.had_session;
+            waiting.had_session = waiting.had_session.max(had_session);
+        }
+        let mut asked = None;
+        if is_news {
+            self.learn_off_shift(driver_id, off_shift_since_ms);
+            asked = unasked.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
+        }
         let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
         let Some(waiting) =
             arriving.and_then(|arriving| arriving.waiting.iter_mut().find(|one| one.session == session))
         else {
             return;
         };
-        waiting.awaits_left = false;
         if let Some((request_id, _)) = asked {
             waiting.awaits_request = Some(request_id);
         }

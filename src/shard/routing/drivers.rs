@@ -270,6 +270,7 @@ impl<P: Platform> Shard<P> {
             Some(key) => self.drivers.slab[key as usize].driver.off_shift_since_ms(),
             None => self.drivers.off_shift_since_ms(&driver_id),
         };
+        let had_session = self.session_here(&driver_id);
         self.driver_left(&driver_id, session, Some(from));
         // The registry may have said that it left before that node did.
         let left = self.routing.as_mut().and_then(|routing| {
@@ -279,6 +280,7 @@ impl<P: Platform> Shard<P> {
         let left = LinkLetter::Left {
             driver_id,
             session,
+            had_session,
             bound: left,
             off_shift_since_ms,
         };

@@ -17,10 +17,15 @@ use crate::wire::link::LinkLetter;
 impl<P: Platform> Shard<P> {
     /// Whether this node has the driver, as far as the registry has not said otherwise.
     pub(super) fn is_driver_here(&mut self, driver_id: &DriverId) -> bool {
+        self.session_here(driver_id) != 0
+    }
+
+    /// Under which session this node has the driver; 0: it does not.
+    pub(super) fn session_here(&mut self, driver_id: &DriverId) -> u64 {
         let Some(key) = self.drivers.find(driver_id) else {
-            return false;
+            return 0;
         };
-        self.fleet.as_mut().is_some_and(|fleet| fleet.session_of(key) != 0)
+        self.fleet.as_mut().map_or(0, |fleet| fleet.session_of(key))
     }
 
     /// A request of this node speaks to a driver, wherever that is.

@@ -54,6 +54,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Memory<K, V> {
         self.old.remove(key);
     }
 
+    /// Keeps those of which this holds.
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(&V) -> bool) {
+        self.young.retain(|_, value| keeps(value));
+        self.old.retain(|_, value| keeps(value));
+    }
+
     /// Everything, in any order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.young.iter().chain(&self.old)
@@ -88,6 +94,11 @@ impl Places {
         if !self.0.get(driver_id).is_some_and(is_older) {
             self.0.insert(driver_id.clone(), place);
         }
+    }
+
+    /// A node has begun anew: it does not know which of the drivers that it had are elsewhere, and would speak for them.
+    pub(super) fn forget_node(&mut self, peer: u16) {
+        self.0.retain(|place| place.peer != Some(peer));
     }
 
     /// The driver is here, or the registry knows of no place.
@@ -219,8 +230,12 @@ mod tests {
         assert_eq!(places.get(&driver(1)), Some(place(None, 11)));
         places.learn(&driver(1), place(Some(3), 11));
         assert_eq!(places.get(&driver(1)), Some(place(Some(3), 11)));
-        places.forget(&driver(1));
-        assert_eq!(places.get(&driver(1)), None);
+        places.learn(&driver(2), place(Some(3), 1));
+        places.learn(&driver(3), place(Some(2), 1));
+        places.forget_node(3);
+        assert_eq!((places.get(&driver(1)), places.get(&driver(2))), (None, None));
+        places.forget(&driver(3));
+        assert_eq!(places.get(&driver(3)), None);
     }
 
     #[test]

@@ -76,6 +76,7 @@ fn letters() -> Vec<LinkLetter> {
         LinkLetter::Left {
             driver_id: driver(),
             session: 9,
+            had_session: 8,
             bound: Some((request(), "gw-1".into())),
             off_shift_since_ms: 3,
         },

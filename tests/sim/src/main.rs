@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs whole dispatchd nodes in a simulated world and checks what their clients see.
 #[derive(Debug, Parser)]
-#[command(name = "dispatchd-sim")]
+#[command(name = "dispatchd-sim", version)]
 struct Args {
     #[command(subcommand)]
     command: Command,

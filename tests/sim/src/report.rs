@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Seeds that once found something, and are run first.
 const REGRESSIONS: &str = include_str!("../seeds.txt");
+/// How often a run says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// What `run` is asked for.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ struct Totals {
     reached: BTreeMap<&'static str, u64>,
     counts: Counts,
     failures: Vec<(u64, Violation)>,
+    /// When it was said last how far the run is.
+    shown_at: Duration,
 }
 
 /// Reads `1..200` or `7`.
@@ -95,12 +99,10 @@ pub fn run(asked: &Run) -> bool {
                     let outcome = run_seed(seed, asked.once);
                     let failed = outcome.violation.is_some();
                     let runs = if asked.once { 1 } else { 2 };
-                    add(
-                        &mut totals.lock().expect("no thread panics with it"),
-                        seed,
-                        runs,
-                        outcome,
-                    );
+                    let mut totals = totals.lock().expect("no thread panics with it");
+                    add(&mut totals, seed, runs, outcome);
+                    show_progress(&mut totals, seeds.len(), begun.elapsed());
+                    drop(totals);
                     if failed && !asked.keep_going {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -119,6 +121,19 @@ pub fn run(asked: &Run) -> bool {
         show_shrunk(*seed, violation, Duration::from_secs(asked.shrink_s));
     }
     failures.is_empty()
+}
+
+/// Says on standard error now and then how far a run is.
+fn show_progress(totals: &mut Totals, seeds: usize, elapsed: Duration) {
+    if elapsed >= totals.shown_at + PROGRESS_EVERY {
+        totals.shown_at = elapsed;
+        let failed = totals.failures.len();
+        let a_minute = totals.seeds as f64 * 60.0 / elapsed.as_secs_f64();
+        eprintln!(
+            "{} of {seeds} seeds ({a_minute:.0} a minute), {failed} failed",
+            totals.seeds
+        );
+    }
 }
 
 fn add(totals: &mut Totals, seed: u64, runs: u64, outcome: Outcome) {
