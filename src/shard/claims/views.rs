@@ -23,21 +23,21 @@ impl<P: Platform> Shard<P> {
     }
 
     /// The store's answer to such a view.
-    pub(in crate::shard) fn unclaimed_looked_up(&mut self, request_id: RequestId, letter: Letter, answer: Answer) {
+    pub(in crate::shard) fn unclaimed_looked_up(&mut self, request_id: &RequestId, letter: Letter, answer: Answer) {
         let letters = VecDeque::from([letter]);
         match answer {
             Answer::RequestElsewhere(far) if far.owner != self.config.node_id => self.answer_far(*far, letters),
             // Its claim stands, and this node is about to hear so.
-            Answer::RequestElsewhere(far) => self.answer_far_view(*far, letters),
+            Answer::RequestElsewhere(far) => self.answer_far_view(&far, letters),
             Answer::Request(Some(ended)) => self.answer_stored(*ended, letters),
             Answer::Failed(error) => {
                 let problem = problem_of(error);
-                letters
-                    .into_iter()
-                    .for_each(|letter| self.refuse_letter(&letter, &problem));
+                for letter in letters {
+                    self.refuse_letter(&letter, &problem);
+                }
             }
             _ => {
-                let key = self.requests.find(&request_id);
+                let key = self.requests.find(request_id);
                 let is_claimed = key.is_some_and(|key| self.requests.slab[key as usize].journaled > 0);
                 for letter in letters {
                     if is_claimed {
@@ -51,7 +51,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Answers views from what all nodes' store has of a request.
-    fn answer_far_view(&mut self, far: FarRequest, letters: VecDeque<Letter>) {
+    fn answer_far_view(&mut self, far: &FarRequest, letters: VecDeque<Letter>) {
         let Some(request) = self.restored(&far.log) else {
             return letters
                 .into_iter()

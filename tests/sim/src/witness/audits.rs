@@ -444,6 +444,13 @@ fn take_in_fleet(witness: &mut Witness, audit: Audit, known: Option<&Audit>) {
         let text = format!("the audit of r{request} was rewritten: {at:?}");
         return witness.violate(Check::AuditGrows, about, text);
     }
+    let receipts = audit.entries.iter().filter(|entry| is_receipt(entry.step));
+    for receipt in receipts.map(|entry| (entry.step == Step::Acked, entry.attempt)) {
+        let seen = &mut witness.requests[request as usize].receipts;
+        if !seen.contains(&receipt) {
+            seen.push(receipt);
+        }
+    }
     witness.counts.add(Check::AuditTrue);
     match Life::of(&audit) {
         Err(why) => return witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
@@ -460,8 +467,11 @@ fn take_in_fleet(witness: &mut Witness, audit: Audit, known: Option<&Audit>) {
 }
 
 fn decided(audit: &Audit) -> impl Iterator<Item = &Entry> {
-    let is_receipt = |step| matches!(step, Step::Delivered | Step::Acked);
-    audit.entries.iter().filter(move |entry| !is_receipt(entry.step))
+    audit.entries.iter().filter(|entry| !is_receipt(entry.step))
+}
+
+fn is_receipt(step: Step) -> bool {
+    matches!(step, Step::Delivered | Step::Acked)
 }
 
 fn same_decision(one: &Entry, other: &Entry) -> bool {

@@ -79,6 +79,7 @@ impl Witness {
                 Some(life) => {
                     self.check_life(request, life);
                     self.check_seen(request, life);
+                    self.check_receipts_of_fleet(request, life);
                     self.check_view(request, life);
                 }
             }
@@ -313,6 +314,24 @@ impl Witness {
                     let text = format!("d{driver} has r{first} until {end_ms} and r{second} from {from_ms}");
                     return self.violate(check, about, text);
                 }
+            }
+        }
+    }
+
+    /// What an audit showed of receipts is in it when all nodes are back, whoever had the request meanwhile.
+    fn check_receipts_of_fleet(&mut self, request: Request, life: &Life) {
+        for (acked, attempt) in self.requests[request as usize].receipts.clone() {
+            let tried = life.tried.get(attempt as usize - 1);
+            let ok = tried.is_some_and(|tried| {
+                if acked {
+                    tried.acked
+                } else {
+                    tried.delivered_at_ms.is_some()
+                }
+            });
+            if !self.holds(Check::AuditComplete, ok) {
+                let text = format!("a receipt of r{request}#{attempt} was shown and is gone: {tried:?}");
+                return self.violate(Check::AuditComplete, About::request(request), text);
             }
         }
     }

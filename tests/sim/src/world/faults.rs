@@ -134,15 +134,8 @@ impl World<'_> {
                     self.sites[n].faults.count(name(fault));
                 }
             }
-            Fault::Pause { for_us } => {
-                self.sites[n].faults.count(name(fault));
-                self.sites[n].faults.stalled_until_us.fill(now_us + for_us);
-                if let Some(fleet) = &self.fleet {
-                    fleet.pauses(n, for_us);
-                }
-                self.plan_event(n, now_us + for_us, Event::Relief);
-            }
-            Fault::Away { .. }
+            Fault::Pause { .. }
+            | Fault::Away { .. }
             | Fault::Slow { .. }
             | Fault::LostAnswers { .. }
             | Fault::RegistryEmptied
@@ -154,6 +147,12 @@ impl World<'_> {
     fn fault_of_fleet(&mut self, n: u8, fault: &Fault) {
         let Some(fleet) = &self.fleet else { return };
         match *fault {
+            Fault::Pause { for_us } => {
+                fleet.pauses(n, for_us);
+                let until_us = self.now_us() + for_us;
+                self.sites[n].faults.stalled_until_us.fill(until_us);
+                self.plan_event(n, until_us, Event::Relief);
+            }
             Fault::Away { what, by_all, for_us } => fleet.goes_away(n, what, by_all, for_us),
             Fault::Slow { what, for_us, added_us } => fleet.gets_slow(what, for_us, added_us),
             Fault::LostAnswers { for_us, permille } => fleet.loses_answers(for_us, permille),

@@ -102,7 +102,7 @@ fn entry(at_us: u64, planned: u64, place: u32) -> Entry {
 }
 
 /// A node's end of the queue that all share.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Agenda {
     queue: Rc<RefCell<Queue>>,
     node: u8,
@@ -137,15 +137,6 @@ impl Default for Queue {
             at_once: None,
             turns: [NEVER; NODES * SHARDS],
             turn_us: NEVER,
-        }
-    }
-}
-
-impl Default for Agenda {
-    fn default() -> Self {
-        Self {
-            queue: Rc::default(),
-            node: 0,
         }
     }
 }

@@ -1,21 +1,22 @@
 //! A store behind the store port ([`dispatchd::cold::port`]): its promises, simply kept. A batch at a time becomes
 //! durable as a whole; a crash leaves the batch under way wholly there or not at all.
 
+mod data;
+
 use super::fleet::{FarTables, Outbox, merge_rows};
 use super::machine::{Event, Shared, Weather};
 use crate::plan::Pace;
-use compact_str::CompactString;
+use data::{Data, page_of};
 use dispatchd::cold::handle::{Ask, Inbox, ToLookup, ToStore};
 use dispatchd::cold::owner::Found;
 use dispatchd::cold::{
-    Answer, Commit, DriverRecord, EndedIds, EndedRequest, EventsPage, Query, RecordsPage, Source, StoreError,
-    StoreHandle, StoreHealth,
+    Answer, Commit, DriverRecord, EndedIds, EndedRequest, EventsPage, Query, Source, StoreError, StoreHandle,
+    StoreHealth,
 };
-use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
-use dispatchd::fsm::types::{Published, RecordRow, UnixMs};
-use dispatchd::limits::store::{EVENTS_PAGE_BYTES_MAX, EVENTS_PAGE_EVENTS_MAX, RECORDS_PAGE_ROWS_MAX};
+use dispatchd::fsm::ids::{DriverId, RequestId};
+use dispatchd::fsm::types::UnixMs;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,21 +25,6 @@ type FarDone = Box<dyn FnOnce(Result<Option<Found>, StoreError>)>;
 
 /// Where a row stands among its driver's: newest first.
 pub(super) type Place = (Reverse<UnixMs>, RequestId, u32);
-
-/// What the store keeps.
-#[derive(Default)]
-pub(super) struct Data {
-    watermarks: BTreeMap<Source, u64>,
-    /// The event with cursor `n` is at `n - 1`.
-    events: Vec<Published>,
-    consumers: BTreeMap<String, u64>,
-    rows: HashMap<DriverId, BTreeMap<Place, RecordRow>>,
-    ended: HashMap<RequestId, EndedRequest>,
-    trips: HashMap<TripId, RequestId>,
-    drivers: BTreeMap<DriverId, DriverRecord>,
-    /// Of a fleet: rows on their way to the tables of all.
-    outbox: Option<Outbox>,
-}
 
 /// A long poll.
 struct Poll {
@@ -477,112 +463,4 @@ impl SimStore {
             true
         });
     }
-}
-
-impl Data {
-    fn apply(&mut self, commit: &Commit) {
-        let stored = self.watermarks.entry(commit.source).or_insert(0);
-        if commit.lsn <= *stored {
-            return;
-        }
-        *stored = commit.lsn;
-        for row in &commit.rows {
-            let place = (Reverse(row.offer_sent_at_ms), row.request_id.clone(), row.attempt);
-            self.rows
-                .entry(row.driver_id.clone())
-                .or_default()
-                .insert(place, row.clone());
-            if let Some(outbox) = &self.outbox {
-                outbox.borrow_mut().push_back(row.clone());
-            }
-        }
-        self.events.extend(commit.published.iter().cloned());
-        if let Some(ended) = &commit.ended {
-            let id = &ended.log.request_id;
-            if let Some(trip_id) = &ended.trip_id {
-                self.trips.insert(trip_id.clone(), id.clone());
-            }
-            self.ended.insert(id.clone(), ended.clone());
-        }
-        if let Some((driver_id, at_ms)) = &commit.driver_seen {
-            self.driver(driver_id, *at_ms);
-        }
-        if let Some((driver_id, at_ms, off)) = &commit.off_shift {
-            let record = self.driver(driver_id, *at_ms);
-            record.shift_changed_ms = *at_ms;
-            record.off_shift_since = off.then_some(*at_ms);
-        }
-    }
-
-    fn driver(&mut self, id: &DriverId, at_ms: UnixMs) -> &mut DriverRecord {
-        let record = self.drivers.entry(id.clone()).or_insert(DriverRecord {
-            first_seen_ms: at_ms,
-            last_seen_ms: at_ms,
-            off_shift_since: None,
-            shift_changed_ms: 0,
-        });
-        record.first_seen_ms = record.first_seen_ms.min(at_ms);
-        record.last_seen_ms = record.last_seen_ms.max(at_ms);
-        record
-    }
-
-    fn page(&self, from: u64, limit: u32) -> EventsPage {
-        let limit = limit.clamp(1, EVENTS_PAGE_EVENTS_MAX) as usize;
-        let mut bytes = 0;
-        let mut page = EventsPage::default();
-        for (cursor, event) in (from..).zip(&self.events[from as usize - 1..]).take(limit) {
-            bytes += size_of_val(event);
-            page.events.push((cursor, event.clone()));
-            if bytes >= EVENTS_PAGE_BYTES_MAX {
-                break;
-            }
-        }
-        page
-    }
-
-    fn records(
-        &self,
-        driver_id: &DriverId,
-        date: jiff::civil::Date,
-        limit: u32,
-        before: Option<&str>,
-    ) -> Result<RecordsPage, StoreError> {
-        let rows = self.rows.get(driver_id).into_iter().flat_map(BTreeMap::values);
-        let mut page = page_of(
-            rows.map(|row| (row.clone(), CompactString::default())),
-            date,
-            limit,
-            before,
-        )?;
-        page.nodes.clear();
-        Ok(page)
-    }
-}
-
-/// Rows of a day, newest first, and the node of each. The mark of the next page is the number of rows before it, which holds as
-/// long as no row is added: good enough for who reads a day that is over or asks for whole days.
-fn page_of(
-    rows: impl Iterator<Item = (RecordRow, CompactString)>,
-    date: jiff::civil::Date,
-    limit: u32,
-    before: Option<&str>,
-) -> Result<RecordsPage, StoreError> {
-    let skip: usize = match before {
-        Some(mark) => mark.parse().map_err(|_| StoreError::invalid("no mark of a page"))?,
-        None => 0,
-    };
-    let limit = limit.clamp(1, RECORDS_PAGE_ROWS_MAX) as usize;
-    let on_day = |(row, _): &(RecordRow, CompactString)| {
-        jiff::Timestamp::from_millisecond(row.offer_sent_at_ms as i64)
-            .is_ok_and(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date() == date)
-    };
-    let mut found: Vec<_> = rows.filter(on_day).skip(skip).take(limit + 1).collect();
-    let next_before = (found.len() > limit).then(|| (skip + limit).to_string());
-    found.truncate(limit);
-    let (rows, nodes) = found.into_iter().unzip();
-    Ok(RecordsPage {
-        rows,
-        nodes,
-        next_before,
-    })
 }

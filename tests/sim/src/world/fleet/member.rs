@@ -86,13 +86,9 @@ impl Fleet {
         let place = SimPlace::new(common, who.offset_us);
         let timeout = Duration::from_millis(config.fleet_cassandra_timeout_ms);
         let writes_max = config.fleet_cassandra_writes_max as usize;
-        let reach = Arc::new(Reach::new(
-            place.clone(),
-            writes_max,
-            timeout,
-            Arc::clone(health),
-            shared.registry.cassandra(),
-        ));
+        let measured = shared.registry.cassandra();
+        let reach = Reach::new(place.clone(), writes_max, timeout, Arc::clone(health), measured);
+        let reach = on_this_thread(reach);
         let (ask, asked) = mpsc::unbounded_channel();
         let claims = Claims::new(ask, config.shards);
         let of_owner = OwnerConfig {
@@ -184,7 +180,7 @@ fn run(
             of_link.sleep(Duration::from_millis(200)).await;
         }
         reach_link.set_up(true);
-        found.send_replace(Some(shared(&at_link)));
+        found.send_replace(Some(on_this_thread(at_link.as_ref().clone())));
         let say = |result: Result<(), &_>| {
             reach_link.set_up(result.is_ok());
         };
@@ -208,10 +204,9 @@ fn run(
     });
 }
 
-/// Owners share their tables by what could go to another thread, and these stay on theirs.
-#[expect(clippy::arc_with_non_send_sync, reason = "one thread")]
-fn shared(tables: &SimTables) -> Arc<SimTables> {
-    Arc::new(tables.clone())
+/// Owners share things by what could go to another thread; here they stay on theirs.
+fn on_this_thread<T>(shared: T) -> Arc<T> {
+    Arc::new(shared)
 }
 
 impl Member {

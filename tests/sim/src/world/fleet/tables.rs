@@ -476,16 +476,17 @@ impl FarTables {
     ) {
         let id = driver_id.clone();
         let act = move |data: &mut Data| data.records.get(&id).cloned().unwrap_or_default();
-        self.0.call(act, |result| done(result.map_err(unavailable)));
+        self.0
+            .call(act, |result| done(result.map_err(|error| unavailable(&error))));
     }
 }
 
-fn unavailable(error: Failed) -> StoreError {
+fn unavailable(error: &Failed) -> StoreError {
     StoreError::unavailable(error.to_string())
 }
 
 fn flat<R>(result: Result<Result<R, Failed>, Failed>) -> Result<R, StoreError> {
-    result.and_then(|inner| inner).map_err(unavailable)
+    result.and_then(|inner| inner).map_err(|error| unavailable(&error))
 }
 
 /// A driver's rows here and those of all nodes, each with its node; what is in both is this node's.
