@@ -6,7 +6,7 @@ use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::request::{
     Answer, ApiAnswer, Asker, Durability, Fence, Request, RequestEffect, RequestEvent, ToDriver, TripMove,
 };
-use dispatchd::fsm::types::{RevokeReason, Step, TripOutcome};
+use dispatchd::fsm::types::{RefuseReason, RevokeReason, Step, TripOutcome};
 
 const HEIR: Fence = Fence {
     stood: false,
@@ -195,6 +195,35 @@ fn what_was_decided_last_is_told_by_the_heir() {
     request.tell_ends(4, &mut effects);
     assert!(effects.is_empty());
     assert_eq!(*request.id(), id());
+}
+
+/// Who posted new candidates, and waits while those are asked, hears that it is not known what becomes of that.
+#[test]
+fn who_posted_while_drivers_were_asked_is_answered() {
+    for is_given in [false, true] {
+        let mut request = offered();
+        step(&mut request, says(Answer::DeclineHeld, Asker::Driver));
+        durable(&mut request, Durability::Committed);
+        let refuse = |driver_id, attempt| RequestEvent::Refused {
+            attempt,
+            driver_id,
+            reason: RefuseReason::Offline,
+        };
+        step(&mut request, refuse(driver("d2"), 2));
+        durable(&mut request, Durability::Committed);
+        let mut more = offer(&["d3"]);
+        more.busy_wait_ms = Some(1_000);
+        let offer = Box::new(more);
+        let asked = step(&mut request, RequestEvent::Reposted { offer, reply: reply(9) });
+        assert!(matches!(told(&asked, "d3")[..], [ToDriver::Ask { .. }]), "{asked:?}");
+        let mut effects = Vec::new();
+        if is_given {
+            request.hand_over(&mut effects);
+        } else {
+            request.fence(HEIR, &mut effects);
+        }
+        assert_eq!(replies(&effects), [(9, &ApiAnswer::Fenced)]);
+    }
 }
 
 /// The driver did not hear that it won, nor that the trip was ended meanwhile: it hears of both, and is free.

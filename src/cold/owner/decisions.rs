@@ -63,8 +63,14 @@ impl<T: Tables, P: Place> Owner<T, P> {
         match answer {
             FromClaims::Fenced(..) => metrics.fenced.inc(),
             // Its row was written before it was known whose the request is.
-            FromClaims::Lost(..) => {
+            FromClaims::Lost(_, ref far) => {
+                let is_own = far.owner == self.node_id();
                 inbox.answer(answer);
+                if is_own {
+                    // Of an earlier boot, whose requests are about to be taken over: what is on the list stays.
+                    self.index.let_go(bucket, &decision.request_id);
+                    return;
+                }
                 return self.remove_open(bucket, &decision.request_id).await;
             }
             _ => {}

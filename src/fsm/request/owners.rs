@@ -74,8 +74,16 @@ impl Request {
     pub fn fence(&mut self, fence: Fence, effects: &mut Vec<RequestEffect>) {
         assert!(self.pending.is_none(), "a decision under way is answered");
         if !self.closed {
-            let (from, replies) = (self.persisted, Vec::new());
-            self.give_up(Pending { from, replies }, fence, effects);
+            let undecided = self.undecided();
+            self.give_up(undecided, fence, effects);
+        }
+    }
+
+    /// What has been begun and is not on its way to be stored, since drivers are being asked for it; and who waits for it.
+    fn undecided(&mut self) -> Pending {
+        Pending {
+            from: self.persisted,
+            replies: std::mem::take(&mut self.questions),
         }
     }
 
@@ -87,8 +95,10 @@ impl Request {
     /// When the request is over here.
     pub fn hand_over(&mut self, effects: &mut Vec<RequestEffect>) -> VecDeque<RequestEvent> {
         assert!(!self.closed, "what is over stays where it is");
-        if let Some(pending) = self.pending.take() {
-            self.take_back(*pending, effects);
+        let pending = self.pending.take().map(|pending| *pending);
+        if pending.is_some() || self.persisted < self.log.len() {
+            let undecided = pending.unwrap_or_else(|| self.undecided());
+            self.take_back(undecided, effects);
         }
         // Reservations that come of these asks, and turns in queues, are told to the new owner, who gives them back.
         self.waiting.clear();

@@ -365,6 +365,12 @@ impl Witness {
         for driver in 0..self.drivers.len() as Driver {
             let mut rows = self.last_read.records.remove(&driver).unwrap_or_default();
             let mut expect = expect.remove(&driver).unwrap_or_default();
+            if self.is_fleet() {
+                // An audit shows times that never fall, whoever noted what; a record has its own.
+                for row in rows.iter_mut().chain(&mut expect) {
+                    (row.sent_at_ms, row.response_at_ms) = (0, 0);
+                }
+            }
             rows.sort_unstable();
             expect.sort_unstable();
             if !self.holds(Check::RecordsMatch, rows == expect) {
