@@ -21,7 +21,6 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Decisions of one shard under way beyond which it takes in no new requests.
@@ -93,6 +92,8 @@ pub struct Adopted {
     pub epoch: u32,
     /// Whether another node decided some of it: its audit is then what all nodes' store has.
     pub is_foreign: bool,
+    /// Whose it was.
+    pub from: CompactString,
 }
 
 /// A request that a node hands over to this one.
@@ -275,14 +276,12 @@ impl Claims {
         }
     }
 
-    /// All shards are attached: what an earlier boot of this node owned is taken over. Waits for that, `patience` at most.
-    pub fn begin(&self, incarnation: u64, patience: Duration) {
+    /// All shards are attached: what an earlier boot of this node owned is taken over. Says when that is done.
+    pub fn begin(&self, incarnation: u64) -> std_mpsc::Receiver<()> {
         let (done, is_done) = std_mpsc::channel();
         // Refused only by a thread that has panicked, which ends the process.
         let _ = self.sender.send(ToClaims::Begin { incarnation, done });
-        if is_done.recv_timeout(patience).is_err() {
-            tracing::warn!("requests of the last boot are not taken over yet: Cassandra does not answer");
-        }
+        is_done
     }
 }
 

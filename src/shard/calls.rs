@@ -265,6 +265,7 @@ impl<P: Platform> Shard<P> {
                 self.answer(reply, answer);
             }
             (Ask::Audit(reply), From::Request(_)) => self.answer(reply, Problem::not_durable().into_reply()),
+            (Ask::Look(request_id, letter), answer) => self.unclaimed_looked_up(&request_id, *letter, answer),
             (Ask::Trip(trip_id), From::RequestElsewhere(far)) => {
                 let letters = self.requests.parked_trips.remove(&trip_id).unwrap_or_default();
                 self.answer_far(*far, letters);
@@ -314,7 +315,7 @@ impl<P: Platform> Shard<P> {
 }
 
 /// What a caller hears of a store that could not answer: why, if it may help to ask again.
-fn problem_of(error: port::StoreError) -> Problem {
+pub(super) fn problem_of(error: port::StoreError) -> Problem {
     match error.fault {
         port::Fault::Caller => Problem::invalid(error.message),
         port::Fault::Store if error.retry => Problem::new(503, "not_durable", error.message),

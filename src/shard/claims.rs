@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod lost;
+mod views;
 
 use super::commit::After;
 use super::handover::Hand;
@@ -14,7 +15,7 @@ use super::{Letter, Platform, Shard};
 use crate::cold::claims::{Adopted, CLAIMS_WAITING_MAX, Decision, FromClaims, Head};
 use crate::cold::{ClaimsHandle, EndedRequest, FarRequest};
 use crate::fsm::fold::Fold;
-use crate::fsm::ids::{DriverId, TripId};
+use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, Step};
 use crate::wire::respond::Problem;
@@ -173,12 +174,12 @@ impl<P: Platform> Shard<P> {
         let key = match self.requests.find(&adopted.log.request_id) {
             None => self.take_in_adopted(&adopted),
             Some(key) if self.requests.slab[key as usize].is_dormant => self.awaken(key, &adopted),
-            Some(_) => {
-                // It was given up a moment ago and has not left yet.
+            Some(key) => {
+                // It was given up a moment ago and has not left yet, or has been another's without this node's knowing.
                 if let Some(claims) = &mut self.claims {
                     claims.early.push(FromClaims::Adopted(adopted));
                 }
-                return;
+                return self.give_up_stale(key);
             }
         };
         let Some(key) = key else { return };
@@ -187,6 +188,7 @@ impl<P: Platform> Shard<P> {
         entry.stored = adopted.log.log.len() as u32;
         entry.epoch = adopted.epoch;
         entry.is_foreign = adopted.is_foreign;
+        self.tell_old_owner(&adopted);
         let letters = self.requests.unpark(&adopted.log.request_id);
         if !self.requests.slab[key as usize].request.is_closed() {
             self.tell_drivers(key, adopted.last_from);
@@ -195,6 +197,14 @@ impl<P: Platform> Shard<P> {
         for letter in letters {
             self.request_letter(adopted.log.request_id.clone(), letter);
         }
+    }
+
+    /// Whether a request that is here still, as one that another node had, is this node's again as soon as it has left.
+    pub(in crate::shard) fn comes_back(&self, request_id: &RequestId) -> bool {
+        let is_it = |message: &FromClaims| matches!(message, FromClaims::Adopted(adopted) if adopted.log.request_id == *request_id);
+        self.claims
+            .as_ref()
+            .is_some_and(|claims| claims.early.iter().any(is_it))
     }
 
     /// Puts a request that this node did not have into its table and journal. What its owner decided last is published again, since
@@ -248,7 +258,7 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    fn restored(&self, log: &RequestLog) -> Option<Request> {
+    pub(in crate::shard) fn restored(&self, log: &RequestLog) -> Option<Request> {
         match Request::restored(log.clone()) {
             Ok(request) => Some(request),
             Err(error) => {

@@ -10,14 +10,15 @@
 //! Only in a fleet whose nodes have links and share a store. What nobody takes is taken over when this node's lease is given back.
 #![forbid(unsafe_code)]
 
+use super::routing::Table;
 use super::{Letter, Platform, Shard, home_of_driver};
-use crate::cold::claims::Handed;
+use crate::cold::claims::{Adopted, Handed};
 use crate::cold::registry::NodeSeen;
 use crate::fsm::ids::RequestId;
 use crate::fsm::request::RequestEffect;
 use crate::limits;
 use crate::wire::link::LinkLetter;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Requests of one shard that rest at once: as many as the store takes in a moment, so that none rests for long.
 const UNDER_WAY_MAX: usize = 32;
@@ -58,9 +59,9 @@ pub(super) struct HandOver {
     /// What is still here, the most urgent first.
     queue: VecDeque<RequestId>,
     /// What rests, and until when an answer is waited for.
-    under_way: HashMap<RequestId, u64>,
+    under_way: Table<RequestId, u64>,
     /// Nodes that have not taken something, and until when they are not asked.
-    refusers: HashMap<u16, u64>,
+    refusers: Table<u16, u64>,
     look_at_ms: u64,
     /// Open requests that were here at the last look; `None`: it was not looked since something has gone.
     left: Option<usize>,
@@ -280,6 +281,10 @@ impl<P: Platform> Shard<P> {
             return;
         };
         let entry = &self.requests.slab[key as usize];
+        if entry.offered_to.is_none() && is_taken {
+            // It has taken this node for dead.
+            return self.contest(request_id);
+        }
         if entry.offered_to.is_none() || entry.request.is_closed() {
             return;
         }
@@ -346,7 +351,10 @@ impl<P: Platform> Shard<P> {
     /// A node that ends wants this one to take over a request.
     pub(super) fn hand_over_asked(&mut self, from: u16, request_id: RequestId, received_at_ms: u64) {
         if self.has_open(&request_id) {
-            return self.say_handed_over(from, request_id, true);
+            // One of the two is mistaken, and the row says which: this node, which then gives up what it had and is asked again, or the
+            // other one, which looks when nobody takes it.
+            self.contest(&request_id);
+            return self.say_handed_over(from, request_id, false);
         }
         let name = self.name_of_peer(from);
         match (&self.claims, name) {
@@ -359,9 +367,15 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// A request has come from another node, which may be alive and not know: it would show for ever what it knew last.
+    pub(super) fn tell_old_owner(&mut self, adopted: &Adopted) {
+        if let Some(peer) = self.number_of_peer(&adopted.from) {
+            self.say_handed_over(peer, adopted.log.request_id.clone(), true);
+        }
+    }
+
     /// The store's answer to that.
     pub(super) fn handed(&mut self, handed: Handed, is_taken: bool) {
-        let is_taken = is_taken || self.has_open(&handed.request_id);
         if let Some(peer) = self.number_of_peer(&handed.from) {
             self.say_handed_over(peer, handed.request_id, is_taken);
         }

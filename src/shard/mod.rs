@@ -96,6 +96,8 @@ pub(crate) enum Ask {
     Request(RequestId),
     /// The audit of a request of this node that another one had before.
     Audit(ReplyTo),
+    /// A view of an id that is being claimed here: it may be another node's.
+    Look(RequestId, Box<Letter>),
     Trip(TripId),
     /// Whether a driver that connected was ever seen.
     Known(DriverId),

@@ -86,7 +86,7 @@ impl Requests {
         }
     }
 
-    fn park(&mut self, id: RequestId, letter: Letter) {
+    pub(super) fn park(&mut self, id: RequestId, letter: Letter) {
         let parked = self.parked.entry(id).or_insert_with(|| {
             self.lookups += 1;
             Parked::default()
@@ -429,9 +429,8 @@ impl<P: Platform> Shard<P> {
             Letter::TripCancelled { reason, reply, .. } => {
                 self.step_request(key, RequestEvent::TripCancelled { reason, reply }, self.now_us);
             }
-            // Its drivers are being asked and nothing of it is on its way to the disk: it may never have been.
             Letter::View { .. } if self.requests.slab[key as usize].journaled == 0 => {
-                self.unknown(letter);
+                self.view_unclaimed(key, letter);
             }
             Letter::View {
                 request_id,

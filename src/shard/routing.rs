@@ -35,7 +35,7 @@ use crate::wire::link::LinkLetter;
 use crate::wire::respond::Problem;
 use arrivals::{Arriving, Late, Left};
 use slab::Slab;
-use std::collections::HashMap;
+pub(super) use tables::Table;
 use tables::{Memory, Owners, Passed, Places};
 
 /// Time between two looks for a driver whose node cannot be reached, or who is not known.
@@ -113,19 +113,19 @@ pub(super) struct Routing {
     given: Memory<DriverId, RequestId>,
     /// What bound drivers when they left, and the number of the node that has it.
     left: Memory<DriverId, (RequestId, u16)>,
-    seeking: HashMap<DriverId, Seeking>,
+    seeking: Table<DriverId, Seeking>,
     lookups: Slab<DriverId>,
     owners: Owners,
     /// Who took over what this node had, while it ends. What comes for that is passed on, also what came over a link: nobody
     /// is given a request who ends already, so it cannot come back.
     handed: Owners,
     passed: Passed,
-    arriving: HashMap<DriverId, Arriving>,
-    late: HashMap<DriverId, Late>,
+    arriving: Table<DriverId, Arriving>,
+    late: Table<DriverId, Late>,
     /// Drivers here who are bound to a request of another node, by their keys.
-    far: HashMap<u32, Far>,
+    far: Table<u32, Far>,
     /// Drivers whom a request asked and who have not answered: until when, and the number of the ask.
-    asks: HashMap<(RequestId, DriverId), (u64, u32)>,
+    asks: Table<(RequestId, DriverId), (u64, u32)>,
     /// Drivers bound by a restart, who may be elsewhere since.
     unsure: Vec<(DriverId, RequestId)>,
     sweep_at_ms: u64,
@@ -143,15 +143,15 @@ impl Routing {
             places: Places::new(),
             given: Memory::new(),
             left: Memory::new(),
-            seeking: HashMap::new(),
+            seeking: Table::default(),
             lookups: Slab::new(),
             owners: Owners::new(),
             handed: Owners::new(),
             passed: Passed::new(incarnation),
-            arriving: HashMap::new(),
-            late: HashMap::new(),
-            far: HashMap::new(),
-            asks: HashMap::new(),
+            arriving: Table::default(),
+            late: Table::default(),
+            far: Table::default(),
+            asks: Table::default(),
             unsure: Vec::new(),
             sweep_at_ms: 0,
             is_from_link: false,

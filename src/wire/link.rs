@@ -22,7 +22,7 @@
 )]
 
 use super::respond::{JSON, NDJSON, PROBLEM_JSON, Reply, TEXT};
-use crate::fsm::ids::{DriverId, RequestId, TripId};
+use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::{OfferRequest, UnixMs};
 use compact_str::CompactString;
@@ -367,6 +367,38 @@ impl LinkLetter {
             | Self::Leaving
             | Self::HandOver { .. }
             | Self::HandedOver { .. } => None,
+        }
+    }
+
+    /// Of a node with so many shards, the one that a letter is for; `None`: it is for the links, or no node sends such a letter.
+    pub fn home(&self, shards: u16) -> Option<u16> {
+        match self {
+            Self::ToDriver { driver_id, .. }
+            | Self::Bounced { driver_id, .. }
+            | Self::DriverHere { driver_id, .. }
+            | Self::Moved { driver_id, .. }
+            | Self::Left { driver_id, .. }
+            | Self::NoSuchTrip { driver_id }
+            | Self::DriverView { driver_id, .. } => Some(home_shard(driver_id.hash64(), shards)),
+            Self::ToRequest { request_id, .. }
+            | Self::View { request_id, .. }
+            | Self::HandOver { request_id, .. }
+            | Self::HandedOver { request_id, .. } => Some(home_shard(request_id.hash64(), shards)),
+            Self::Offer { offer, .. } => Some(home_shard(offer.request_id.hash64(), shards)),
+            Self::TripMoved { trip_id, .. } | Self::TripCancelled { trip_id, .. } => {
+                trip_id.request_hash().map(|hash| home_shard(hash, shards))
+            }
+            Self::Reply { to, .. } => (to.shard < shards).then_some(to.shard),
+            Self::Leaving => None,
+        }
+    }
+
+    /// It has come from the node that has this number here: addresses of callers in it become this node's.
+    pub fn arrives_from(&mut self, from: u16) {
+        if let Some(reply) = self.replies_mut() {
+            // As the sender numbers nodes: 0 is the sender, another number means this node.
+            let node = if reply.node == 0 { from } else { 0 };
+            *reply = ReplyTo { node, ..*reply };
         }
     }
 

@@ -28,6 +28,11 @@ impl StoreHealth {
             && !self.outbox_full.load(Ordering::Acquire)
     }
 
+    /// Whether the fleet's store answers, if there is one.
+    pub fn is_reached(&self) -> bool {
+        !self.far_away.load(Ordering::Acquire)
+    }
+
     /// The fleet's store went away or came back. Returns whether that is news.
     pub fn set_far_away(&self, away: bool) -> bool {
         self.far_away.swap(away, Ordering::AcqRel) != away

@@ -79,14 +79,18 @@ pub struct Peers {
 }
 
 /// A node that was numbered just now.
-pub(super) struct NewPeer {
-    pub(super) number: u16,
-    pub(super) name: CompactString,
-    pub(super) letters: mpsc::Receiver<Box<LinkLetter>>,
+pub struct NewPeer {
+    /// From 1.
+    pub number: u16,
+    /// Its name.
+    pub name: CompactString,
+    /// What shards write to it.
+    pub letters: mpsc::Receiver<Box<LinkLetter>>,
 }
 
 impl Peers {
-    pub(super) fn new(own: CompactString) -> (Self, mpsc::UnboundedReceiver<NewPeer>) {
+    /// Of the node of this name, and where it is told of each node that is new.
+    pub fn new(own: CompactString) -> (Self, mpsc::UnboundedReceiver<NewPeer>) {
         let (added, new) = mpsc::unbounded_channel();
         let peers = Self {
             own,
@@ -149,7 +153,8 @@ impl Peers {
         self.peer(number).is_some_and(|peer| peer.is_up.load(Ordering::Acquire))
     }
 
-    pub(super) fn set_up(&self, number: u16, is_up: bool) {
+    /// Letters to this node go out, or wait.
+    pub fn set_up(&self, number: u16, is_up: bool) {
         if let Some(peer) = self.peer(number) {
             peer.is_up.store(is_up, Ordering::Release);
         }
@@ -160,14 +165,15 @@ impl Peers {
         (self.peer(number)).is_some_and(|peer| peer.is_leaving.load(Ordering::Acquire))
     }
 
-    pub(super) fn set_leaving(&self, number: u16, is_leaving: bool) {
+    /// This node has said that it ends, or its next life is there.
+    pub fn set_leaving(&self, number: u16, is_leaving: bool) {
         if let Some(peer) = self.peer(number) {
             peer.is_leaving.store(is_leaving, Ordering::Release);
         }
     }
 
     /// A new process of this node has come.
-    pub(super) fn began(&self, number: u16) {
+    pub fn began(&self, number: u16) {
         self.set_leaving(number, false);
         if let Some(peer) = self.peer(number) {
             peer.is_there.notify_one();
@@ -175,7 +181,7 @@ impl Peers {
     }
 
     /// Returns when a new process of this node has come since the last call.
-    pub(super) async fn beginning(&self, number: u16) {
+    pub async fn beginning(&self, number: u16) {
         match self.peer(number) {
             Some(peer) => peer.is_there.notified().await,
             None => std::future::pending().await,
@@ -199,7 +205,7 @@ impl Peers {
     }
 
     /// Letters that wait for all nodes and that the thread has not taken.
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         let taken = self.peers.iter().map_while(OnceLock::get);
         taken
             .map(|peer| peer.letters.max_capacity() - peer.letters.capacity())
@@ -208,7 +214,7 @@ impl Peers {
 }
 
 /// The links' end of a shard's inbox.
-pub(super) struct Inbox {
+pub struct Inbox {
     sender: Sender<FromLinks>,
     waker: Waker,
     woken: WakeFlag,
@@ -216,14 +222,15 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// Puts `message` in and wakes the shard, once between two polls.
-    pub(super) fn send(&self, message: FromLinks) {
+    pub fn send(&self, message: FromLinks) {
         if self.sender.send(message).is_ok() && self.woken.raise() {
             (self.waker)();
         }
     }
 
     /// How much the shard has not taken.
-    pub(super) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
         self.sender.len()
     }
 }
@@ -236,7 +243,8 @@ pub struct LinksHandle {
 }
 
 impl LinksHandle {
-    pub(super) fn new(waker: Waker, peers: Arc<Peers>) -> Self {
+    /// An end whose inbox calls `waker`.
+    pub fn new(waker: Waker, peers: Arc<Peers>) -> Self {
         let (sender, received) = unbounded();
         let woken = WakeFlag::new();
         Self {
@@ -246,7 +254,8 @@ impl LinksHandle {
         }
     }
 
-    pub(super) fn inbox(&self) -> Arc<Inbox> {
+    /// For whoever delivers.
+    pub fn inbox(&self) -> Arc<Inbox> {
         Arc::clone(&self.inbox)
     }
 

@@ -43,6 +43,10 @@ impl<T: Tables, P: Place> Owner<T, P> {
             self.metrics().decisions.dec();
             return inbox.answer(FromClaims::Withdrawn(decision.token));
         };
+        let bucket = bucket_of(decision.received_at_ms);
+        if decision.stored == 0 {
+            self.index.hold(bucket, &decision.request_id);
+        }
         let settling = pin!(self.until_done("store a decision", async |tables| self.attempt(tables, decision).await));
         let answer = match select(settling, pin!(self.place().sleep(self.config.timeout))).await {
             Either::Left((answer, _)) => answer,
@@ -61,7 +65,6 @@ impl<T: Tables, P: Place> Owner<T, P> {
             // Its row was written before it was known whose the request is.
             FromClaims::Lost(..) => {
                 inbox.answer(answer);
-                let bucket = bucket_of(decision.received_at_ms);
                 return self.remove_open(bucket, &decision.request_id).await;
             }
             _ => {}

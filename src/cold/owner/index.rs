@@ -3,12 +3,15 @@
 //! A row is written before the request is claimed and deleted after its end is in the journal. So a row may speak of a request
 //! that was never claimed, has ended or has another owner: the request itself says. Rows stand in partitions of one
 //! minute, of which [`Index`] knows what this node has in each.
+//!
+//! Several tasks may need one row at once: a claim that is about to be lost since the id was there, and a takeover of that very
+//! request. So each holds it, and only who lets go of it last takes it off.
 
 use super::Owner;
 use super::port::{Failed, Place, Tables};
 use crate::fsm::ids::RequestId;
 use crate::fsm::types::UnixMs;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +29,8 @@ pub(super) struct Index(Mutex<BTreeMap<i64, Bucket>>);
 #[derive(Default)]
 struct Bucket {
     is_listed: bool,
-    open: HashSet<RequestId>,
+    /// How many need the row of each.
+    open: HashMap<RequestId, u32>,
 }
 
 /// The partition of a request that was received then.
@@ -49,12 +53,33 @@ impl Index {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a request whose row is there. The partition is on the list.
-    pub(super) fn know(&self, bucket: i64, request_id: &RequestId) {
+    /// The row of a request is needed from now on, until that is let go of.
+    pub(super) fn hold(&self, bucket: i64, request_id: &RequestId) {
         let mut buckets = self.lock();
-        let known = buckets.entry(bucket).or_default();
-        known.is_listed = true;
-        known.open.insert(request_id.clone());
+        let held = buckets.entry(bucket).or_default().open.entry(request_id.clone());
+        *held.or_insert(0) += 1;
+    }
+
+    /// Lets go of a row; says whether nobody needs it any more.
+    pub(super) fn let_go(&self, bucket: i64, request_id: &RequestId) -> bool {
+        let mut buckets = self.lock();
+        let Some(known) = buckets.get_mut(&bucket) else {
+            return true;
+        };
+        let Some(held) = known.open.get_mut(request_id) else {
+            return true;
+        };
+        *held -= 1;
+        let is_last = *held == 0;
+        if is_last {
+            known.open.remove(request_id);
+        }
+        is_last
+    }
+
+    /// The partition is on the list.
+    pub(super) fn know(&self, bucket: i64) {
+        self.lock().entry(bucket).or_default().is_listed = true;
     }
 
     /// Partitions that are empty and stay so; they are to leave the list, with a write of the time that comes with them.
@@ -74,17 +99,12 @@ impl Index {
 }
 
 impl<T: Tables, P: Place> Owner<T, P> {
-    /// Writes that a request is open here.
+    /// Writes that a request is open here, whose row is held.
     ///
     /// # Errors
     /// Cassandra did not say that it is written.
     pub(super) async fn add_open(&self, tables: &T, bucket: i64, request_id: &RequestId) -> Result<(), Failed> {
-        let is_listed = {
-            let mut buckets = self.index.lock();
-            let known = buckets.entry(bucket).or_default();
-            known.open.insert(request_id.clone());
-            known.is_listed
-        };
+        let is_listed = self.index.lock().entry(bucket).or_default().is_listed;
         let (node, at_us) = (self.node_id(), write_time_us(self.place()));
         let listed = async {
             if is_listed {
@@ -101,10 +121,10 @@ impl<T: Tables, P: Place> Owner<T, P> {
         added
     }
 
-    /// Takes a request off, until that is done.
+    /// Lets go of a request's row, and takes it off when nobody else needs it, until that is done.
     pub(super) async fn remove_open(&self, bucket: i64, request_id: &RequestId) {
-        if let Some(known) = self.index.lock().get_mut(&bucket) {
-            known.open.remove(request_id);
+        if !self.index.let_go(bucket, request_id) {
+            return;
         }
         let at_us = write_time_us(self.place());
         self.until_done("take a request off the list of open ones", async |tables| {

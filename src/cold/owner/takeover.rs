@@ -125,11 +125,20 @@ impl<T: Tables, P: Place> Owner<T, P> {
         if is_own && found.incarnation == self.incarnation() {
             return false;
         }
+        // A pass may take long, and the node be back: it goes on with what it has.
+        if !is_own && self.is_alive(from) {
+            return false;
+        }
         let taken = self.take(found, bucket, id).await;
         if taken && !is_own {
             self.strike(from, bucket, id, write_time_us(self.place())).await;
         }
         taken
+    }
+
+    /// Whether a node is alive, as was heard last.
+    fn is_alive(&self, name: &str) -> bool {
+        self.nodes.borrow().nodes().iter().any(|node| node.node_id == name)
     }
 
     /// Takes over a request that a node hands over, which takes it off its own list, and says whether it did.
@@ -179,10 +188,11 @@ impl<T: Tables, P: Place> Owner<T, P> {
             head: &head,
         };
         let before = (found.far.owner.as_str(), found.incarnation, own.length);
+        self.index.hold(bucket, id);
         let change = self
             .until_done("take over a request", async |tables| {
                 if before.0 == self.node_id() {
-                    self.index.know(bucket, id);
+                    self.index.know(bucket);
                 } else {
                     self.add_open(tables, bucket, id).await?;
                 }
@@ -190,7 +200,9 @@ impl<T: Tables, P: Place> Owner<T, P> {
             })
             .await;
         if let Change::Refused(_) = change {
-            if before.0 != self.node_id() {
+            if before.0 == self.node_id() {
+                self.index.let_go(bucket, id);
+            } else {
                 self.remove_open(bucket, id).await;
             }
             return false;
@@ -204,6 +216,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             last_from: found.last_from,
             epoch: own.epoch,
             is_foreign: found.far.nodes.iter().any(|(_, node)| node != self.node_id()),
+            from: found.far.owner.clone(),
         };
         self.inboxes.home_of(id).send(FromClaims::Adopted(Box::new(adopted)));
         true
@@ -217,6 +230,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             return;
         };
         let bucket = bucket_of(received_at_ms);
+        self.index.hold(bucket, &id);
         let _slot = self.background().await;
         loop {
             let found = self
@@ -235,6 +249,8 @@ impl<T: Tables, P: Place> Owner<T, P> {
                 return inbox.send(FromClaims::NotMine(id, found.far.owner));
             }
             if found.incarnation == self.incarnation() || self.take(&found, bucket, &id).await {
+                // Who took it holds it.
+                self.index.let_go(bucket, &id);
                 return;
             }
         }
@@ -271,6 +287,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             last_from: log.log.len(),
             epoch: 0,
             is_foreign: false,
+            from: self.node_id().into(),
         };
         self.inboxes.home_of(id).send(FromClaims::Adopted(Box::new(adopted)));
         true

@@ -120,11 +120,13 @@ pub struct Previous {
 }
 
 /// Lines of one shard.
-pub(super) struct Batch {
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) lines: Vec<Line>,
+pub struct Batch {
+    /// Where it is said what of them was refused.
+    pub inbox: Arc<Inbox>,
+    /// At most [`LINES_MAX`].
+    pub lines: Vec<Line>,
     /// Since when the oldest of them waits, Unix milliseconds.
-    pub(super) since_ms: UnixMs,
+    pub since_ms: UnixMs,
 }
 
 /// What comes back to a shard.
@@ -158,7 +160,7 @@ pub enum FromRegistry {
 }
 
 /// The registry's end of a shard's inbox.
-pub(super) struct Inbox {
+pub struct Inbox {
     sender: Sender<FromRegistry>,
     waker: Waker,
     woken: WakeFlag,
@@ -166,7 +168,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// Puts `message` in and wakes the shard, once between two polls.
-    pub(super) fn send(&self, message: FromRegistry) {
+    pub fn send(&self, message: FromRegistry) {
         // A shard that is gone needs no answers.
         if self.sender.send(message).is_ok() {
             self.wake();
@@ -174,7 +176,7 @@ impl Inbox {
     }
 
     /// Wakes the shard: something that it looks at has changed.
-    pub(super) fn wake(&self) {
+    pub fn wake(&self) {
         if self.woken.raise() {
             (self.waker)();
         }
@@ -182,7 +184,7 @@ impl Inbox {
 }
 
 /// Where a connect's answer goes. Given or not, there is one: without a session when it is dropped.
-pub(super) struct Reply {
+pub struct Reply {
     inbox: Arc<Inbox>,
     token: u64,
     session: Option<u64>,
@@ -191,7 +193,7 @@ pub(super) struct Reply {
 
 impl Reply {
     /// The driver has this session.
-    pub(super) fn give(mut self, session: u64, previous: Option<Previous>) {
+    pub fn give(mut self, session: u64, previous: Option<Previous>) {
         self.session = Some(session);
         self.previous = previous.map(Box::new);
     }
@@ -208,7 +210,7 @@ impl Drop for Reply {
 }
 
 /// Where a look-up's answer goes. Given or not, there is one: that nobody can say, when it is dropped.
-pub(super) struct LookupReply {
+pub struct LookupReply {
     inbox: Arc<Inbox>,
     token: u64,
     at: Result<Option<Found>, ()>,
@@ -216,7 +218,7 @@ pub(super) struct LookupReply {
 
 impl LookupReply {
     /// This is what the registry says.
-    pub(super) fn give(mut self, at: Option<Found>) {
+    pub fn give(mut self, at: Option<Found>) {
         self.at = Ok(at);
     }
 }
@@ -230,28 +232,29 @@ impl Drop for LookupReply {
 
 /// Whether the registry can be written to.
 #[derive(Debug, Default)]
-pub(super) struct Presence {
+pub struct Presence {
     generation: AtomicU64,
     hurry: Notify,
 }
 
 impl Presence {
     /// The number of the present connection, from 1; 0 when there is none, or this node is not to write.
-    pub(super) fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    pub(super) fn set(&self, generation: u64) {
+    /// Says it: see [`Self::generation`].
+    pub fn set(&self, generation: u64) {
         self.generation.store(generation, Ordering::Release);
     }
 
     /// What the lease says is to be said again now.
-    pub(super) fn hurry(&self) {
+    pub fn hurry(&self) {
         self.hurry.notify_one();
     }
 
     /// Returns when it is.
-    pub(super) async fn hurried(&self) {
+    pub async fn hurried(&self) {
         self.hurry.notified().await;
     }
 }
@@ -267,7 +270,8 @@ pub struct RegistryHandle {
 }
 
 impl RegistryHandle {
-    pub(super) fn new(
+    /// An end whose inbox calls `waker` and whose questions go to these channels.
+    pub fn new(
         waker: Waker,
         claims: mpsc::Sender<(Reply, Claim)>,
         batches: mpsc::Sender<Batch>,
@@ -322,7 +326,8 @@ impl RegistryHandle {
         drop(self.lookups.try_send((reply, lookup)));
     }
 
-    pub(super) fn inbox(&self) -> Arc<Inbox> {
+    /// For whoever answers.
+    pub fn inbox(&self) -> Arc<Inbox> {
         Arc::clone(&self.inbox)
     }
 

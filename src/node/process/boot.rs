@@ -303,7 +303,10 @@ impl Host for Boot {
             fleet::hold_lease(registry, &self.config)?;
         }
         if let Some(claims) = &self.opened().claims {
-            claims.begin(self.incarnation, OWN_PATIENCE);
+            let done = claims.begin(self.incarnation);
+            if done.recv_timeout(OWN_PATIENCE).is_err() {
+                tracing::warn!("requests of the last boot are not taken over yet: Cassandra does not answer");
+            }
         }
         let wakers = self.wakers.clone();
         self.to_wake.set(wakers).expect("doors are opened once");

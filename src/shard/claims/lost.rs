@@ -179,6 +179,26 @@ impl<P: Platform> Shard<P> {
         self.give_up_request(key);
     }
 
+    /// A request has come to this node, which still has it as it was before others had it: that one is nobody's. What was noted of it is
+    /// kept, and what comes for it meanwhile waits.
+    pub(super) fn give_up_stale(&mut self, key: u32) {
+        let entry = &mut self.requests.slab[key as usize];
+        // What is being decided, or claimed, is refused in a moment, and what is over goes by itself.
+        if entry.stored == 0 || entry.request.is_deciding() || entry.request.is_closed() || entry.hand.rests() {
+            return;
+        }
+        entry.is_contested = false;
+        self.keep_receipts(key);
+        let fence = Fence {
+            stood: false,
+            has_heir: true,
+        };
+        let mut effects = std::mem::take(&mut self.request_effects);
+        self.requests.slab[key as usize].request.fence(fence, &mut effects);
+        self.apply_request(key, effects, self.now_us);
+        self.give_up_request(key);
+    }
+
     /// Notes who has a request from now on; says whether letters reach that node, at once or later.
     fn learn_heir(&mut self, key: u32, owner: &str) -> bool {
         let Some(peer) = self.peer_of(owner) else { return false };
@@ -236,6 +256,7 @@ impl<P: Platform> Shard<P> {
             },
         };
         match owner {
+            _ if self.comes_back(&request_id) => self.requests.park(request_id, letter),
             Some(peer) => self.pass_to_owner(peer, letter),
             None => self.refuse_letter(&letter, &Problem::not_durable()),
         }

@@ -3,8 +3,9 @@
 
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::ReplyTo;
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
+use std::collections::VecDeque;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{BuildHasherDefault, Hash};
 
 /// Entries of a [`Memory`] that are surely kept.
 const MEMORY_LEN: usize = 32_768;
@@ -15,17 +16,20 @@ pub(super) const PASSED_MAX_MS: u64 = 5_000;
 /// Most calls that are passed on at once; what is beyond is answered 429.
 const PASSED_MAX: usize = 16_384;
 
+/// A table that is walked in an order which follows from what was done with it, so that a run can be repeated.
+pub(in crate::shard) type Table<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
 /// Keeps what was used last: at least [`MEMORY_LEN`] entries, at most twice as many.
 pub(super) struct Memory<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: Table<K, V>,
+    old: Table<K, V>,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Memory<K, V> {
     pub(super) fn new() -> Self {
         Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
+            young: Table::default(),
+            old: Table::default(),
         }
     }
 
@@ -136,7 +140,7 @@ impl Owners {
 
 /// Calls that were passed on to where they can be answered, and who waits for the answer.
 pub(super) struct Passed {
-    waiting: HashMap<u64, ReplyTo>,
+    waiting: Table<u64, ReplyTo>,
     due: VecDeque<(u64, u64)>,
     next: u64,
 }
@@ -145,7 +149,7 @@ impl Passed {
     /// Numbers begin at another place in each life of the node: an answer to an earlier one means nobody.
     pub(super) fn new(incarnation: u64) -> Self {
         Self {
-            waiting: HashMap::new(),
+            waiting: Table::default(),
             due: VecDeque::new(),
             next: (incarnation & 0xff_ffff) << 38,
         }

@@ -30,8 +30,10 @@ pub enum Input<'a> {
 /// What an actor does about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Connects to the node. `Opened` or `Refused` follows.
+    /// Connects to the node, of a fleet to any. `Opened` or `Refused` follows.
     Open(Conn),
+    /// Connects to this node of a fleet.
+    OpenAt(Conn, u8),
     /// Sends bytes. Allowed right after `Open`.
     Send(Conn, Vec<u8>),
     /// Sends no more (FIN), after what was sent before.
@@ -86,6 +88,6 @@ pub enum NodeEvent<'a> {
 
 /// Who is told what happens to the node. Clients are told nothing: they see what the network shows.
 pub trait Observer {
-    /// The node's life.
-    fn node(&mut self, event: NodeEvent<'_>, now_us: u64);
+    /// The life of a node, by its number from 0.
+    fn node(&mut self, node: u8, event: NodeEvent<'_>, now_us: u64);
 }

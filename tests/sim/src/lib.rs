@@ -12,6 +12,7 @@ pub mod actors;
 pub mod checks;
 pub mod client;
 pub mod codec;
+pub mod fleets;
 pub mod ids;
 pub mod plan;
 pub mod report;

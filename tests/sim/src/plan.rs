@@ -27,6 +27,44 @@ pub struct Plan {
     pub faults_over_us: u64,
     /// When the run ends.
     pub end_us: u64,
+    /// Several nodes and what they share; `None`: one node, alone.
+    pub fleet: Option<FleetPlan>,
+}
+
+impl Plan {
+    /// How many nodes there are.
+    pub fn nodes(&self) -> u8 {
+        self.fleet.as_ref().map_or(1, |fleet| fleet.nodes)
+    }
+
+    /// The settings of a node.
+    pub fn config_of(&self, node: u8) -> Config {
+        let mut config = self.config.clone();
+        if self.fleet.is_some() {
+            config.node_id = node_name(node).into();
+        }
+        config
+    }
+}
+
+/// The name of a node of a fleet.
+pub fn node_name(node: u8) -> String {
+    format!("gw-{node}")
+}
+
+/// Several nodes, and how fast what they share is. Ranges are from..=to, one way, microseconds.
+#[derive(Clone, Debug)]
+pub struct FleetPlan {
+    /// 2 to 4.
+    pub nodes: u8,
+    /// To the tables that all share, and back.
+    pub tables_us: (u64, u64),
+    /// Of a thousand calls on them, how many get no answer in time, applied or not.
+    pub tables_lost_permille: u32,
+    /// To the registry, and back.
+    pub registry_us: (u64, u64),
+    /// From a node to another.
+    pub links_us: (u64, u64),
 }
 
 /// How connections behave, always. Ranges are from..=to.
@@ -154,4 +192,49 @@ pub enum Fault {
         /// How long after its end it is started again.
         down_us: u64,
     },
+    /// The whole process gets no CPU, and then goes on as if nothing had been.
+    Pause {
+        /// How long.
+        for_us: u64,
+    },
+    /// What the nodes of a fleet share cannot be reached: see [`Shared`].
+    Away {
+        /// What.
+        what: Shared,
+        /// By all nodes, or by one.
+        by_all: bool,
+        /// How long.
+        for_us: u64,
+    },
+    /// What the nodes of a fleet share is slow.
+    Slow {
+        /// What.
+        what: Shared,
+        /// How long.
+        for_us: u64,
+        /// Added to each way, microseconds.
+        added_us: u64,
+    },
+    /// Many calls on the tables get no answer in time, applied or not.
+    LostAnswers {
+        /// How long.
+        for_us: u64,
+        /// Of a thousand.
+        permille: u32,
+    },
+    /// The registry loses all that it has.
+    RegistryEmptied,
+    /// Connections of a node's links are cut; they are made again.
+    LinksCut,
+}
+
+/// What the nodes of a fleet share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// The tables of Cassandra.
+    Tables,
+    /// The registry in Redis.
+    Registry,
+    /// The links between nodes. Only what this node sends, or (`by_all`) also what it is sent.
+    Links,
 }

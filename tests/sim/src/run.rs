@@ -84,6 +84,7 @@ pub fn compare(mut first: Outcome, second: &Outcome) -> Outcome {
 /// The actors of a case.
 pub fn cast(case: &Case, witness: &Shared) -> Vec<Box<dyn Actor>> {
     let mut actors: Vec<Box<dyn Actor>> = Vec::new();
+    let nodes = case.plan.nodes();
     // The stream of an actor does not hang on how many others there are, so that a shrunk run resembles the whole one.
     let rng = |kind: u64, number: u32| Rng::stream(case.seed, STREAM_ACTORS + kind * 1_000 + u64::from(number));
     for number in 0..case.drivers {
@@ -96,15 +97,18 @@ pub fn cast(case: &Case, witness: &Shared) -> Vec<Box<dyn Actor>> {
         actors.push(Box::new(caller));
     }
     for number in 0..case.consumers_named {
-        let consumer = Consumer::new(number, true, witness.clone(), rng(2, number), case.hours);
+        let node = (number % u32::from(nodes)) as u8;
+        let consumer = Consumer::new(number, true, node, witness.clone(), rng(2, number), case.hours);
         actors.push(Box::new(consumer));
     }
     for number in 0..case.consumers {
-        let consumer = Consumer::new(number, false, witness.clone(), rng(3, number), case.hours);
+        let node = ((number + 1) % u32::from(nodes)) as u8;
+        let consumer = Consumer::new(number, false, node, witness.clone(), rng(3, number), case.hours);
         actors.push(Box::new(consumer));
     }
     actors.push(Box::new(Auditor::new(
         case.drivers,
+        nodes,
         witness.clone(),
         rng(4, 0),
         case.hours,

@@ -2,6 +2,7 @@
 //! wrong out, so that each kind also meets the others' absence.
 
 use crate::actors::{Habits, Hours, Temper};
+use crate::fleets;
 use crate::ids::Style;
 use crate::plan::{Fault, Network, Pace, Plan};
 use crate::rng::Rng;
@@ -45,8 +46,16 @@ pub struct Case {
 }
 
 impl Case {
-    /// Draws the run of a seed.
+    /// Draws the run of a seed: of one node, or from [`fleets::FIRST_SEED`] on of several.
     pub fn draw(seed: u64) -> Self {
+        if seed >= fleets::FIRST_SEED {
+            return fleets::draw(seed);
+        }
+        Self::draw_alone(seed)
+    }
+
+    /// Draws the run of a node that is alone.
+    pub(crate) fn draw_alone(seed: u64) -> Self {
         let mut rng = Rng::stream(seed, STREAM_SWARM);
         let length_us = rng.between(3, 40) * SECOND_US;
         let habits = draw_habits(&mut rng);
@@ -73,6 +82,7 @@ impl Case {
                 faults,
                 faults_over_us: 0,
                 end_us: 0,
+                fleet: None,
             },
             style,
             drivers,
@@ -104,7 +114,7 @@ impl Case {
         self.plan.faults_over_us = close_us - close_us / 5;
         let deadline_ms = self.habits.deadline_ms.max(u64::from(self.plan.config.deadline_ms));
         self.hours.give_up_us = close_us + 3 * SECOND_US;
-        self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000;
+        self.hours.rest_us = self.hours.give_up_us + (deadline_ms + 5_500) * 1_000 + fleets::rest_us(&self.plan);
         self.hours.audit_us = self.hours.rest_us + 5 * SECOND_US;
         self.plan.end_us = self.hours.audit_us + Self::AUDIT_US_MAX;
     }
@@ -114,6 +124,7 @@ impl Case {
         let any = |is: fn(&Fault) -> bool| self.plan.faults.iter().any(|(_, fault)| is(fault));
         Expect {
             style: self.style,
+            nodes: self.plan.nodes(),
             drivers: self.drivers,
             may_refuse: any(|fault| matches!(fault, Fault::BitRot { .. })),
             may_fail: any(|fault| {
@@ -155,7 +166,7 @@ impl Case {
                 _ => 0,
             };
         }
-        50 + us / 1_000
+        50 + us / 1_000 + fleets::margin_ms(&self.plan)
     }
 
     /// How long what a request has decided may be under way to a driver's shard, or back: turns, wake-ups and commits. No
@@ -170,7 +181,7 @@ impl Case {
                 _ => 0,
             };
         }
-        20 + us / 1_000
+        20 + us / 1_000 + fleets::margin_ms(&self.plan)
     }
 }
 

@@ -6,9 +6,7 @@ mod tls;
 
 use super::port::{FromLinks, Inbox, LinksHandle, NewPeer, Peers, Waker};
 use crate::cold::registry::{NodeList, OnNodes};
-use crate::fsm::ids::home_shard;
 use crate::ops::metrics::{self, LinksMetrics};
-use crate::wire::link::LinkLetter;
 use compact_str::CompactString;
 use serve::Received;
 use std::collections::HashMap;
@@ -68,30 +66,6 @@ impl Core {
     fn tell_all(&self, message: &FromLinks) {
         for inbox in self.inboxes().iter().flatten() {
             inbox.send(message.clone());
-        }
-    }
-
-    /// The shard that a letter is for; `None`: it is for the links, or no node sends such a letter.
-    fn home_of(&self, letter: &LinkLetter) -> Option<u16> {
-        let shards = self.config.shards;
-        match letter {
-            LinkLetter::ToDriver { driver_id, .. }
-            | LinkLetter::Bounced { driver_id, .. }
-            | LinkLetter::DriverHere { driver_id, .. }
-            | LinkLetter::Moved { driver_id, .. }
-            | LinkLetter::Left { driver_id, .. }
-            | LinkLetter::NoSuchTrip { driver_id }
-            | LinkLetter::DriverView { driver_id, .. } => Some(home_shard(driver_id.hash64(), shards)),
-            LinkLetter::ToRequest { request_id, .. }
-            | LinkLetter::View { request_id, .. }
-            | LinkLetter::HandOver { request_id, .. }
-            | LinkLetter::HandedOver { request_id, .. } => Some(home_shard(request_id.hash64(), shards)),
-            LinkLetter::Offer { offer, .. } => Some(home_shard(offer.request_id.hash64(), shards)),
-            LinkLetter::TripMoved { trip_id, .. } | LinkLetter::TripCancelled { trip_id, .. } => {
-                trip_id.request_hash().map(|hash| home_shard(hash, shards))
-            }
-            LinkLetter::Reply { to, .. } => (to.shard < shards).then_some(to.shard),
-            LinkLetter::Leaving => None,
         }
     }
 

@@ -3,7 +3,6 @@
 use super::tls::{self, Stream};
 use super::{Core, GREETING_MAX};
 use crate::cold::links::port::{FromLinks, INBOX_LETTERS_MAX, Inbox, SILENCE_MAX};
-use crate::fsm::request::ReplyTo;
 use crate::wire::link::{LINK_VERSION, LinkError, LinkFrame, LinkLetter, decode, encode};
 use compact_str::CompactString;
 use std::io;
@@ -216,7 +215,7 @@ impl Served {
     }
 
     async fn letter(&mut self, seq: u64, letter: LinkLetter) -> io::Result<()> {
-        let home = self.core.home_of(&letter);
+        let home = letter.home(self.core.config.shards);
         let inbox = home.and_then(|home| self.core.inbox_of(home));
         if let Some(inbox) = &inbox {
             while inbox.len() > INBOX_LETTERS_MAX {
@@ -250,11 +249,7 @@ impl Served {
         if letter == LinkLetter::Leaving {
             return self.core.peers.set_leaving(self.from, true);
         }
-        if let Some(reply) = letter.replies_mut() {
-            // As the sender numbers nodes: 0 is the sender, another number means this node.
-            let node = if reply.node == 0 { self.from } else { 0 };
-            *reply = ReplyTo { node, ..*reply };
-        }
+        letter.arrives_from(self.from);
         let Some(inbox) = inbox else {
             tracing::warn!(node = %self.name, ?letter, "links: a letter for nobody");
             return;

@@ -3,7 +3,7 @@
 
 use super::Hours;
 use super::http::{Fate, Lines};
-use crate::client::{Action, Actor, Input};
+use crate::client::{Action, Actor, Conn, Input};
 use crate::codec::http;
 use crate::rng::Rng;
 use crate::witness::{Ask, Next, Shared};
@@ -19,7 +19,8 @@ enum Read {
     Driver(u32),
     /// A driver's records of the day with this place in the list of days, from where a page ended.
     Records(u32, usize, Option<String>),
-    Events(u64),
+    /// Of this node, after this cursor.
+    Events(u8, u64),
     Ready,
     Alive,
 }
@@ -32,6 +33,8 @@ pub struct Auditor {
     hours: Hours,
     drivers: u32,
     lines: Lines,
+    /// Events are each node's own.
+    of_node: Vec<Lines>,
     waiting: VecDeque<Read>,
     flying: Vec<(u32, Read)>,
     days: Vec<u64>,
@@ -42,18 +45,27 @@ pub struct Auditor {
 
 impl Auditor {
     /// The auditor of a run with so many drivers.
-    pub fn new(drivers: u32, witness: Shared, rng: Rng, hours: Hours) -> Self {
+    pub fn new(drivers: u32, nodes: u8, witness: Shared, rng: Rng, hours: Hours) -> Self {
         Self {
             witness,
             rng,
             hours,
             drivers,
             lines: Lines::new(2),
+            of_node: (0..nodes).map(|node| Lines::at(node, 1)).collect(),
             waiting: VecDeque::new(),
             flying: Vec::new(),
             days: Vec::new(),
             records_asked: false,
             done: false,
+        }
+    }
+
+    /// Whose connection this is.
+    fn of(&mut self, conn: Conn) -> &mut Lines {
+        match self.of_node.iter_mut().find(|lines| lines.has(conn)) {
+            Some(lines) => lines,
+            None => &mut self.lines,
         }
     }
 
@@ -63,7 +75,9 @@ impl Auditor {
             self.waiting.push_back(Read::View(request));
         }
         self.waiting.extend((0..self.drivers).map(Read::Driver));
-        self.waiting.extend([Read::Events(0), Read::Ready, Read::Alive]);
+        let nodes = self.of_node.len() as u8;
+        self.waiting.extend((0..nodes).map(|node| Read::Events(node, 0)));
+        self.waiting.extend([Read::Ready, Read::Alive]);
     }
 
     fn go_on(&mut self, now_us: u64, out: &mut Vec<Action>) {
@@ -77,7 +91,8 @@ impl Auditor {
                 Read::Records(driver, ..) => Ask::Records(*driver),
                 Read::Ready => Ask::Ready,
                 Read::Alive => Ask::Alive,
-                Read::Events(after) => Ask::Events {
+                Read::Events(node, after) => Ask::Events {
+                    node: *node,
                     after: Some(*after),
                     consumer: None,
                 },
@@ -87,7 +102,11 @@ impl Auditor {
             http::request(&mut bytes, "GET", &target, None);
             let call = self.witness.borrow_mut().at(now_us).called("auditor", ask, 0);
             self.flying.push((call, read));
-            self.lines.send(call, bytes, &self.witness, &mut self.rng, out);
+            let lines = match &self.flying.last() {
+                Some((_, Read::Events(node, _))) => &mut self.of_node[usize::from(*node)],
+                _ => &mut self.lines,
+            };
+            lines.send(call, bytes, &self.witness, &mut self.rng, out);
         }
         if self.flying.is_empty() && self.waiting.is_empty() && !self.done {
             if self.records_asked {
@@ -127,7 +146,7 @@ impl Auditor {
             }
             Read::Ready => "/readyz".to_owned(),
             Read::Alive => "/healthz".to_owned(),
-            Read::Events(after) => format!("/v1/events?after={after}&limit=500"),
+            Read::Events(_, after) => format!("/v1/events?after={after}&limit=500"),
         }
     }
 
@@ -156,7 +175,7 @@ impl Auditor {
                     self.waiting.push_back(Read::Records(driver, day + 1, None));
                 }
             }
-            (Next::Page(1.., Some(last)), Read::Events(_)) => self.waiting.push_back(Read::Events(last)),
+            (Next::Page(1.., Some(last)), Read::Events(node, _)) => self.waiting.push_back(Read::Events(node, last)),
             _ => {}
         }
         self.go_on(now_us, out);
@@ -177,9 +196,12 @@ impl Actor for Auditor {
             }
             Input::Timer(_) => self.go_on(now_us, out),
             Input::Opened(_) => {}
-            Input::Bytes(conn, bytes) => self.lines.bytes(conn, bytes, &self.witness, now_us, &mut fates, out),
-            Input::HalfClosed(conn) => self.lines.half_closed(conn, &mut fates, out),
-            Input::Refused(conn) | Input::Closed(conn) => self.lines.over(conn, &mut fates),
+            Input::Bytes(conn, bytes) => {
+                let witness = self.witness.clone();
+                self.of(conn).bytes(conn, bytes, &witness, now_us, &mut fates, out);
+            }
+            Input::HalfClosed(conn) => self.of(conn).half_closed(conn, &mut fates, out),
+            Input::Refused(conn) | Input::Closed(conn) => self.of(conn).over(conn, &mut fates),
         }
         for fate in fates {
             self.fate(fate, now_us, out);

@@ -13,6 +13,8 @@ use std::fmt::Write as _;
 pub struct Consumer {
     number: u32,
     named: bool,
+    /// Of a fleet: whose events it reads.
+    node: u8,
     witness: Shared,
     rng: Rng,
     hours: Hours,
@@ -26,14 +28,15 @@ pub struct Consumer {
 
 impl Consumer {
     /// A consumer with a number; without a name it keeps its cursor itself.
-    pub fn new(number: u32, named: bool, witness: Shared, rng: Rng, hours: Hours) -> Self {
+    pub fn new(number: u32, named: bool, node: u8, witness: Shared, rng: Rng, hours: Hours) -> Self {
         Self {
             number,
             named,
+            node,
             witness,
             rng,
             hours,
-            lines: Lines::new(2),
+            lines: Lines::at(node, 2),
             read: 0,
             acked: 0,
             polling: None,
@@ -62,11 +65,15 @@ impl Consumer {
         }
         let mut bytes = Vec::new();
         http::request(&mut bytes, "GET", &target, None);
-        let call = self
-            .witness
-            .borrow_mut()
-            .at(now_us)
-            .called("consumer", Ask::Events { after, consumer }, 0);
+        let call = self.witness.borrow_mut().at(now_us).called(
+            "consumer",
+            Ask::Events {
+                node: self.node,
+                after,
+                consumer,
+            },
+            0,
+        );
         self.polling = Some(call);
         self.lines.send(call, bytes, &self.witness, &mut self.rng, out);
     }
@@ -85,11 +92,15 @@ impl Consumer {
         let body = format!("{{\"consumer\":\"consumer-{consumer}\",\"cursor\":{cursor}}}");
         let mut bytes = Vec::new();
         http::request(&mut bytes, "POST", "/v1/events/ack", Some(body.as_bytes()));
-        let call = self
-            .witness
-            .borrow_mut()
-            .at(now_us)
-            .called("consumer", Ask::Acknowledge { consumer, cursor }, 0);
+        let call = self.witness.borrow_mut().at(now_us).called(
+            "consumer",
+            Ask::Acknowledge {
+                node: self.node,
+                consumer,
+                cursor,
+            },
+            0,
+        );
         self.acking = Some((call, cursor));
         self.lines.send(call, bytes, &self.witness, &mut self.rng, out);
     }

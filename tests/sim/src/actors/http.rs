@@ -26,6 +26,8 @@ pub(super) struct Lines {
     lines: Vec<Line>,
     next_conn: u32,
     most: usize,
+    /// Where they go; `None`: to any node.
+    node: Option<u8>,
 }
 
 /// What became of a call.
@@ -41,7 +43,23 @@ impl Lines {
             lines: Vec::new(),
             next_conn: 0,
             most: most.max(1) as usize,
+            node: None,
         }
+    }
+
+    /// Connections to one node of a fleet.
+    pub(super) fn at(node: u8, most: u64) -> Self {
+        Self {
+            // Beside those of others of the same actor.
+            next_conn: (u32::from(node) + 1) << 24,
+            node: Some(node),
+            ..Self::new(most)
+        }
+    }
+
+    /// Whether this is one of them.
+    pub(super) fn has(&self, conn: Conn) -> bool {
+        self.lines.iter().any(|line| line.conn == conn)
     }
 
     /// Sends a call on one of the connections, or on a new one.
@@ -54,7 +72,10 @@ impl Lines {
         } else {
             let conn = Conn(self.next_conn);
             self.next_conn += 1;
-            out.push(Action::Open(conn));
+            out.push(match self.node {
+                Some(node) => Action::OpenAt(conn, node),
+                None => Action::Open(conn),
+            });
             self.lines.push(Line {
                 conn,
                 input: Vec::new(),

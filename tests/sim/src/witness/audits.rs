@@ -328,6 +328,8 @@ impl Life {
         let way = match entry.why {
             Why::Revoked(Revoke::Taken) if self.end.is_some() => ways::TAKEN,
             Why::Revoked(Revoke::Cancelled) if self.end.is_none() => ways::CANCELLED,
+            // Its driver had another trip, as a fleet finds when it binds the driver.
+            Why::Revoked(Revoke::Superseded) if self.end.is_none() => ways::SUPERSEDED,
             _ => return Err("for no reason".to_owned()),
         };
         self.over(entry, way)
@@ -389,6 +391,9 @@ pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
     let request = audit.request;
     let about = About::request(request);
     let known = witness.requests[request as usize].audit.clone();
+    if witness.is_fleet() {
+        return take_in_fleet(witness, audit, known.as_deref());
+    }
     let (known_len, len) = (
         known.as_ref().map_or(0, |known| known.entries.len()),
         audit.entries.len(),
@@ -412,11 +417,67 @@ pub(super) fn take(witness: &mut Witness, len_min: usize, audit: Audit) {
     match Life::of(&audit) {
         Err(why) => witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
         Ok(life) => {
+            let is_fit = life.tried.iter().all(|tried| tried.way != ways::SUPERSEDED);
+            if !witness.holds(Check::AuditTrue, is_fit) {
+                let text = format!("r{request} was taken back from a driver who is bound to nothing else");
+                return witness.violate(Check::AuditTrue, about, text);
+            }
             witness.check_asked(request, &audit.entries[known_len..]);
             learn(witness, &audit, &life);
         }
     }
     witness.requests[request as usize].audit = Some(Rc::new(audit));
+}
+
+/// As [`take`], of a request that several nodes may have had. What was decided is never rewritten. A receipt that the owner noted and that
+/// was stored with no decision comes to the audit when its node does (design.md, section 5: "a node that comes back flushes what its
+/// journal still holds"), and times of what follows it never fall.
+fn take_in_fleet(witness: &mut Witness, audit: Audit, known: Option<&Audit>) {
+    let request = audit.request;
+    let about = About::request(request);
+    let old: Vec<&Entry> = known.iter().flat_map(|known| decided(known)).collect();
+    let new: Vec<&Entry> = decided(&audit).collect();
+    let common = old.len().min(new.len());
+    let differs = (0..common).find(|index| !same_decision(old[*index], new[*index]));
+    if !witness.holds(Check::AuditGrows, differs.is_none()) {
+        let at = differs.map(|index| (old[index], new[index]));
+        let text = format!("the audit of r{request} was rewritten: {at:?}");
+        return witness.violate(Check::AuditGrows, about, text);
+    }
+    let receipts = audit.entries.iter().filter(|entry| is_receipt(entry.step));
+    for receipt in receipts.map(|entry| (entry.step == Step::Acked, entry.attempt)) {
+        let seen = &mut witness.requests[request as usize].receipts;
+        if !seen.contains(&receipt) {
+            seen.push(receipt);
+        }
+    }
+    witness.counts.add(Check::AuditTrue);
+    match Life::of(&audit) {
+        Err(why) => return witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
+        Ok(life) => {
+            let known_len = known.map_or(0, |known| known.entries.len()).min(audit.entries.len());
+            witness.check_asked(request, &audit.entries[known_len..]);
+            learn(witness, &audit, &life);
+        }
+    }
+    // One that a node which was cut off shows is older.
+    if new.len() >= old.len() {
+        witness.requests[request as usize].audit = Some(Rc::new(audit));
+    }
+}
+
+fn decided(audit: &Audit) -> impl Iterator<Item = &Entry> {
+    audit.entries.iter().filter(|entry| !is_receipt(entry.step))
+}
+
+fn is_receipt(step: Step) -> bool {
+    matches!(step, Step::Delivered | Step::Acked)
+}
+
+fn same_decision(one: &Entry, other: &Entry) -> bool {
+    let mut other = other.clone();
+    other.at_ms = one.at_ms;
+    *one == other
 }
 
 fn learn(witness: &mut Witness, audit: &Audit, life: &Life) {

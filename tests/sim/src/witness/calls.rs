@@ -36,13 +36,17 @@ pub enum Ask {
     /// `GET /v1/drivers/{driver_id}/records`
     Records(Driver),
     /// `GET /v1/events`
-    Events { after: Option<u64>, consumer: Option<u32> },
+    Events {
+        node: u8,
+        after: Option<u64>,
+        consumer: Option<u32>,
+    },
     /// `GET /readyz`
     Ready,
     /// `GET /healthz`
     Alive,
     /// `POST /v1/events/ack`
-    Acknowledge { consumer: u32, cursor: u64 },
+    Acknowledge { node: u8, consumer: u32, cursor: u64 },
 }
 
 /// What a call was, and what was known when it was sent.
@@ -115,7 +119,9 @@ impl Witness {
                 self.trip_mut(trip).api_cancel_said = true;
                 self.trip_may_end(trip);
             }
-            Ask::Acknowledge { consumer, cursor } => self.events.ack_said(consumer, cursor),
+            Ask::Acknowledge { node, consumer, cursor } => {
+                self.events[usize::from(node)].ack_said(consumer, cursor);
+            }
             _ => {}
         }
         let call = self.remember(ask, candidates);
@@ -132,11 +138,12 @@ impl Witness {
             | Ask::Response { request, .. } => self.requests.get(request as usize),
             _ => None,
         };
-        let consumer = match ask {
-            Ask::Events { consumer, .. } => consumer,
-            Ask::Acknowledge { consumer, .. } => Some(consumer),
-            _ => None,
+        let (node, consumer) = match ask {
+            Ask::Events { node, consumer, .. } => (node, consumer),
+            Ask::Acknowledge { node, consumer, .. } => (node, Some(consumer)),
+            _ => (0, None),
         };
+        let events = &self.events[usize::from(node)];
         Call {
             ask,
             sent_us: self.now_us,
@@ -144,7 +151,8 @@ impl Witness {
             open: true,
             candidates,
             exists: match ask {
-                Ask::DriverView(driver) => self.is_known(driver),
+                // What a node remembers of a driver who is nowhere is its own (ARCHITECTURE.md, "Records in a fleet").
+                Ask::DriverView(driver) => !self.is_fleet() && self.is_known(driver),
                 Ask::TripCancel(_) => true,
                 _ => request.is_some_and(|request| request.exists),
             },
@@ -158,8 +166,8 @@ impl Witness {
                 Ask::DriverView(driver) => self.drivers[driver as usize].opened,
                 _ => 0,
             },
-            cursor_max: self.events.last_cursor(),
-            acked: consumer.map_or(0, |consumer| self.events.acked(consumer)),
+            cursor_max: events.last_cursor(),
+            acked: consumer.map_or(0, |consumer| events.acked(consumer)),
         }
     }
 
@@ -219,7 +227,7 @@ impl Witness {
         let seen = seen.clone();
         let about = self.about(seen.ask);
         self.note(about, || {
-            let body: String = answer.body.chars().take(160).collect();
+            let body: String = answer.body.chars().take(5000).collect();
             format!("call {call} answered {}: {}", answer.status, body.trim_end())
         });
         let next = match answer.status {
@@ -301,9 +309,9 @@ impl Witness {
             Ask::Ready => self.ready_answered(call, body)?,
             Ask::Alive => same(body, "{\"status\":\"alive\"}")?,
             Ask::Events { .. } => return self.events_answered(call, body),
-            Ask::Acknowledge { consumer, .. } => {
+            Ask::Acknowledge { node, consumer, .. } => {
                 let cursor = answers::acknowledged(body, &mut self.ids)?;
-                self.ack_answered(call, consumer, cursor);
+                self.ack_answered(call, node, consumer, cursor);
             }
         }
         Ok(Next::Done)
@@ -368,6 +376,13 @@ impl Witness {
     /// A request was shown in this state: nothing that was known when the call was sent is taken back.
     fn state_shown(&mut self, call: &Call, request: Request, state: State, attempt: u32) {
         let about = About::request(request);
+        // A node that was cut off, or slept, finds itself fenced at its next write (design.md, section 5): until then it shows what it
+        // knew. One that nothing ails does not.
+        let may_be_old = self.is_fleet() && !self.is_calm_at(call.sent_us);
+        if may_be_old {
+            self.learn_state(request, if state.is_end() { state } else { State::PendingMatch });
+            return self.learn_attempt_min(request, attempt);
+        }
         let ok = call.end.is_none_or(|end| end == state);
         if !self.holds(Check::AnswerKept, ok) {
             let text = format!("r{request} was {:?} and is {}", call.end, state.as_str());
@@ -463,13 +478,16 @@ impl Witness {
     /// After faults: calls are answered in time.
     pub(crate) fn check_calls_answered(&mut self) {
         let Some(over_us) = self.calm_since_us() else { return };
+        let is_fleet = self.is_fleet();
         let late = |call: &Call| {
             let waits_us = if matches!(call.ask, Ask::Events { .. }) {
                 60_000_000
             } else {
                 0
             };
-            call.open && call.sent_us.max(over_us) + waits_us + 6 * super::SLACK_US < self.now_us
+            // Tables that are slow make calls wait for those before them on their connection.
+            let asked_us = if is_fleet { call.front_us } else { call.sent_us };
+            call.open && asked_us != u64::MAX && asked_us.max(over_us) + waits_us + 6 * super::SLACK_US < self.now_us
         };
         let found = self.calls.iter().find(|call| late(call)).map(|call| call.ask);
         self.counts.add(Check::Answered);

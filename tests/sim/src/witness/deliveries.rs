@@ -54,8 +54,9 @@ impl Witness {
                 self.deliveries_noted(driver, conn);
             }
         }
-        // Node time says what came first only where it has not fallen.
-        if self.node.has_time_fallen() {
+        // Node time says what came first only where it has not fallen; and a receipt that was on its way from one node to
+        // another is lost with either of them.
+        if self.node.has_time_fallen() || self.is_fleet() {
             return;
         }
         for (request, life) in (0..).zip(lives) {

@@ -8,7 +8,8 @@ use crate::codec::Bad;
 impl Witness {
     /// Whether what is asked at this time meets a node that was told to drain, and knows it.
     fn is_draining_at(&self, at_us: u64) -> bool {
-        self.node.draining && self.node.drained_us + self.expect.order_margin_ms * 1_000 < at_us
+        // Of a fleet it is not seen here which node was asked.
+        !self.is_fleet() && self.node.draining && self.node.drained_us + self.expect.order_margin_ms * 1_000 < at_us
     }
 
     /// `readyz` says that the node takes work.

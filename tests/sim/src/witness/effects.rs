@@ -89,7 +89,7 @@ impl Witness {
             return;
         };
         // By the node's time an offer that was over before the clock was set back may seem to end after the receipt.
-        if self.node.has_time_fallen() {
+        if self.node.has_time_fallen() || self.is_fleet() {
             return;
         }
         // Long enough after it was taken, and before that nobody could have ended the offer.

@@ -10,7 +10,7 @@ use crate::trips;
 use crate::words::{EventType, State};
 
 /// All events that anybody read, by cursor, and what consumers acknowledged.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct EventLog {
     by_cursor: Vec<Option<Event>>,
     /// For each consumer: the highest cursor answered, and the highest said.
@@ -63,6 +63,9 @@ impl EventLog {
 impl Witness {
     /// A page of events.
     pub(super) fn events_answered(&mut self, call: &Call, body: &str) -> Result<Next, Bad> {
+        let Ask::Events { node, .. } = call.ask else {
+            return Err(Bad::new("events that nobody asked for"));
+        };
         let (mut count, mut last) = (0, None);
         for line in body.lines() {
             let event = answers::event(line, &mut self.ids, trips::is_of)?;
@@ -80,7 +83,7 @@ impl Witness {
             }
             count += 1;
             last = Some(cursor);
-            self.event_read(&event);
+            self.event_read(node, &event);
         }
         // What somebody had read before is not missing now.
         let after = match call.ask {
@@ -88,10 +91,10 @@ impl Witness {
             Ask::Events {
                 consumer: Some(consumer),
                 ..
-            } => Some(self.events.said(consumer)),
+            } => Some(self.events[usize::from(node)].said(consumer)),
             _ => None,
         };
-        let ok = count > 0 || after.unwrap_or(0).max(self.events.may_be_gone()) >= call.cursor_max;
+        let ok = count > 0 || after.unwrap_or(0).max(self.events[usize::from(node)].may_be_gone()) >= call.cursor_max;
         if !self.holds(Check::EventKept, ok) {
             let text = format!(
                 "{:?} has nothing, and there were events up to {}",
@@ -104,19 +107,20 @@ impl Witness {
 
     /// Whether a page may begin with this cursor.
     fn is_first(&self, call: &Call, cursor: u64) -> bool {
-        let Ask::Events { after, consumer } = call.ask else {
+        let Ask::Events { node, after, consumer } = call.ask else {
             return false;
         };
-        let gone = self.events.may_be_gone();
+        let events = &self.events[usize::from(node)];
+        let gone = events.may_be_gone();
         let begins = |from: u64| cursor == from + 1 || (cursor > from && cursor <= gone + 1);
         match (after, consumer) {
             (Some(after), _) => begins(after),
             (None, None) => begins(0),
-            (None, Some(consumer)) => cursor > call.acked && cursor <= self.events.said(consumer).max(gone) + 1,
+            (None, Some(consumer)) => cursor > call.acked && cursor <= events.said(consumer).max(gone) + 1,
         }
     }
 
-    fn event_read(&mut self, event: &Event) {
+    fn event_read(&mut self, node: u8, event: &Event) {
         let (cursor, request) = (event.cursor, event.request);
         if !self.is_request(request) {
             return;
@@ -129,7 +133,7 @@ impl Witness {
                 format!("event {cursor} has another trip object"),
             );
         }
-        let known = self.events.at(cursor).clone();
+        let known = self.events[usize::from(node)].at(cursor).clone();
         if let Some(known) = known {
             if !self.holds(Check::EventKept, known == *event) {
                 let text = format!("event {cursor} is {event:?} and was {known:?}");
@@ -137,7 +141,7 @@ impl Witness {
             }
         } else {
             self.note(about, || format!("event {cursor}: {} r{request}", event.kind.as_str()));
-            *self.events.at(cursor) = Some(event.clone());
+            *self.events[usize::from(node)].at(cursor) = Some(event.clone());
             self.event_means(event);
         }
     }
@@ -182,8 +186,12 @@ impl Witness {
     }
 
     /// An acknowledgement is answered with where it stands.
-    pub(super) fn ack_answered(&mut self, call: &Call, consumer: u32, cursor: u64) {
-        let said = self.events.said(consumer);
+    pub(super) fn ack_answered(&mut self, call: &Call, node: u8, consumer: u32, cursor: u64) {
+        let events = &mut self.events[usize::from(node)];
+        let said = events.said(consumer);
+        if let Some(ack) = events.acks.get_mut(consumer as usize) {
+            ack.0 = ack.0.max(cursor);
+        }
         let ok = cursor >= call.acked
             && cursor <= said
             && matches!(call.ask, Ask::Acknowledge { cursor: asked, .. } if cursor >= asked);
@@ -193,9 +201,6 @@ impl Witness {
                 call.acked
             );
             self.violate(Check::AnswerKept, About::default(), text);
-        }
-        if let Some(ack) = self.events.acks.get_mut(consumer as usize) {
-            ack.0 = ack.0.max(cursor);
         }
     }
 }

@@ -79,6 +79,7 @@ impl Witness {
                 Some(life) => {
                     self.check_life(request, life);
                     self.check_seen(request, life);
+                    self.check_receipts_of_fleet(request, life);
                     self.check_view(request, life);
                 }
             }
@@ -144,7 +145,9 @@ impl Witness {
     /// Once faults are over, offers end at their time, and the search at its deadline.
     fn check_in_time(&mut self, request: Request, life: &Life) {
         let Some(over_us) = self.calm_since_us() else { return };
-        let (over_ms, slack_ms) = (self.latest_ms_at(over_us), SLACK_US / 1_000);
+        // Of a fleet: what had failed is tried again after up to 2 s (`PAUSE_MAX` in `cold/owner/reach.rs`), each of a few calls.
+        let slack_us = if self.is_fleet() { 3 * SLACK_US } else { SLACK_US };
+        let (over_ms, slack_ms) = (self.latest_ms_at(over_us), slack_us / 1_000);
         let about = About::request(request);
         for (attempt, tried) in (1..).zip(&life.tried).filter(|(_, tried)| tried.expires_at_ms > 0) {
             let late = tried.ended_at_ms > tried.expires_at_ms.max(over_ms) + slack_ms;
@@ -182,7 +185,8 @@ impl Witness {
                 return self.violate(Check::Caused, About::both(request, tried.driver), text);
             }
             // A socket that says ACCEPT has had the offer, unless it guessed.
-            let guessed = self.drivers[tried.driver as usize].spoken.contains(&(offer, false));
+            // Of a fleet: the receipt was lost on its way between two nodes, of which one is gone.
+            let guessed = self.is_fleet() || self.drivers[tried.driver as usize].spoken.contains(&(offer, false));
             let unseen = tried.way == ways::ACCEPTED && tried.by_socket && tried.delivered_at_ms.is_none();
             let delivered = !unseen || guessed;
             if !self.holds(Check::AuditComplete, delivered) {
@@ -274,7 +278,8 @@ impl Witness {
                 if let Some(from_ms) = self.held_from_ms(request, attempt, tried) {
                     // Whose time was over when the node started again holds no driver any more, and is told to be over
                     // when its request comes to it: later, after a start that was cut short.
-                    if self.node.is_end_near(from_ms, end_ms) {
+                    // Of a fleet, any node that cannot ask the request's one says so.
+                    if self.is_fleet() || self.node.is_end_near(from_ms, end_ms) {
                         end_ms = end_ms.min(tried.expires_at_ms);
                     }
                     of_driver
@@ -300,7 +305,7 @@ impl Witness {
                 } else {
                     Check::OneOffer
                 };
-                let ok = from_ms >= end_ms || first == second;
+                let ok = from_ms >= end_ms || first == second || self.may_be_unseen(trip && next_trip, from_ms);
                 if !self.holds(check, ok) {
                     let about = About {
                         other: Some(second),
@@ -311,6 +316,34 @@ impl Witness {
                 }
             }
         }
+    }
+
+    /// What an audit showed of receipts is in it when all nodes are back, whoever had the request meanwhile.
+    fn check_receipts_of_fleet(&mut self, request: Request, life: &Life) {
+        for (acked, attempt) in self.requests[request as usize].receipts.clone() {
+            let tried = life.tried.get(attempt as usize - 1);
+            let ok = tried.is_some_and(|tried| {
+                if acked {
+                    tried.acked
+                } else {
+                    tried.delivered_at_ms.is_some()
+                }
+            });
+            if !self.holds(Check::AuditComplete, ok) {
+                let text = format!("a receipt of r{request}#{attempt} was shown and is gone: {tried:?}");
+                return self.violate(Check::AuditComplete, About::request(request), text);
+            }
+        }
+    }
+
+    /// Whether a node may have offered something to a driver who was taken elsewhere, and could not know: whom a request binds, the registry
+    /// says, and it is a moment old, or away. Only trips are bound for certain (design.md, section 5: "on accept the driver is bound
+    /// first"), and where nothing has ailed a fleet for a while, all of it is known.
+    fn may_be_unseen(&self, are_trips: bool, from_ms: u64) -> bool {
+        let calm_ms = self
+            .calm_since_us()
+            .map(|since_us| self.latest_ms_at(since_us + SLACK_US));
+        self.is_fleet() && !are_trips && calm_ms.is_none_or(|calm_ms| from_ms <= calm_ms)
     }
 
     fn check_records(&mut self, lives: &[Option<Life>]) {
@@ -353,9 +386,12 @@ impl Witness {
     }
 
     fn check_events(&mut self, lives: &[Option<Life>]) {
+        if self.is_fleet() {
+            return self.check_events_of_fleet(lives);
+        }
         let mut by_request: Vec<Vec<Event>> = vec![Vec::new(); lives.len()];
         let mut gap = None;
-        for (cursor, event) in self.events.all() {
+        for (cursor, event) in self.events[0].all() {
             match event {
                 Some(event) => by_request[event.request as usize].push(event.clone()),
                 None => gap = Some(cursor),
@@ -377,6 +413,48 @@ impl Witness {
             let got: Vec<_> = events.iter().map(summary).collect();
             if !self.holds(Check::EventsInOrder, got == expect) {
                 let text = format!("events of r{request} are {got:?}, and its audit says {expect:?}");
+                return self.violate(Check::EventsInOrder, About::request(request), text);
+            }
+        }
+    }
+}
+
+impl Witness {
+    /// Every event of a request is at one of the nodes that had it, at least once; and at each node in order, as far as what a node
+    /// publishes again, of a request that it took over, is the same as before.
+    fn check_events_of_fleet(&mut self, lives: &[Option<Life>]) {
+        for (request, life) in (0..).zip(lives) {
+            let audit = self.requests[request as usize].audit.clone();
+            let (Some(life), Some(audit)) = (life, audit) else {
+                continue;
+            };
+            let expect = events_of(request, life, &audit.entries);
+            let mut seen = vec![false; expect.len()];
+            for node in 0..self.events.len() {
+                let own = self.events[node].all();
+                let of_request = own.filter_map(|(_, event)| event.filter(|event| event.request == request));
+                let got: Vec<_> = of_request.map(summary).collect();
+                let (mut last, mut strange) = (0, None);
+                for event in got {
+                    match expect.iter().position(|expected| *expected == event) {
+                        Some(place) if place >= last => (seen[place], last) = (true, place),
+                        // Once more, after a takeover.
+                        Some(place) if seen[place] => {}
+                        _ => strange = Some(event),
+                    }
+                }
+                if !self.holds(Check::EventsInOrder, strange.is_none()) {
+                    let text = format!("r{request} at node {node}: {strange:?}, and its audit says {expect:?}");
+                    return self.violate(Check::EventsInOrder, About::request(request), text);
+                }
+            }
+            let missing = expect
+                .iter()
+                .zip(&seen)
+                .find(|(_, seen)| !**seen)
+                .map(|(event, _)| event);
+            if !self.holds(Check::EventsInOrder, missing.is_none()) {
+                let text = format!("r{request} was published nowhere as {missing:?}");
                 return self.violate(Check::EventsInOrder, About::request(request), text);
             }
         }

@@ -65,6 +65,8 @@ pub struct Line {
 pub struct Expect {
     /// How ids are written.
     pub style: Style,
+    /// Number of nodes; 1: it is no fleet.
+    pub nodes: u8,
     /// Number of drivers, at most 64.
     pub drivers: u32,
     /// The node may refuse to start (bit rot).
@@ -101,6 +103,13 @@ pub struct Expect {
     pub trace: bool,
 }
 
+impl Expect {
+    /// Whether several nodes serve.
+    pub(crate) fn is_fleet(&self) -> bool {
+        self.nodes > 1
+    }
+}
+
 /// What is known of the node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeSeen {
@@ -118,6 +127,8 @@ pub struct NodeSeen {
     pub drained_us: u64,
     /// How often it was.
     pub drains: u32,
+    /// Of a fleet: which nodes take connections, and which were told to drain.
+    pub each: Vec<(bool, bool)>,
 }
 
 impl NodeSeen {
@@ -148,7 +159,8 @@ pub struct Witness {
     pub(crate) drivers: Vec<state::Driver>,
     pub(crate) trips: Vec<TripSeen>,
     calls: Vec<calls::Call>,
-    events: events::EventLog,
+    /// Of each node: cursors are its own.
+    events: Vec<events::EventLog>,
     last_read: last::LastRead,
     counts: Counts,
     violation: Option<Violation>,
@@ -169,12 +181,15 @@ impl Witness {
         Self {
             ids: Ids::new(expect.style),
             board: Board::default(),
-            node: NodeSeen::default(),
+            node: NodeSeen {
+                each: vec![(false, false); usize::from(expect.nodes)],
+                ..NodeSeen::default()
+            },
             requests: Vec::new(),
             drivers: (0..expect.drivers).map(|_| state::Driver::default()).collect(),
             trips: Vec::new(),
             calls: Vec::new(),
-            events: events::EventLog::default(),
+            events: vec![events::EventLog::default(); usize::from(expect.nodes)],
             last_read: last::LastRead::default(),
             counts: Counts::default(),
             violation: None,
@@ -340,16 +355,24 @@ impl Witness {
     /// Whether what is asked at this time meets a node that has long recovered from all faults.
     pub(crate) fn is_calm_at(&self, at_us: u64) -> bool {
         let calm = self.calm_since_us().is_some_and(|since_us| since_us + SLACK_US < at_us);
-        calm && self.node.up && !self.node.draining
+        calm && self.node.each.iter().all(|(up, _)| *up) && !self.node.draining
     }
 
     /// What happens to the node.
-    pub fn node_event(&mut self, event: NodeEvent<'_>) {
-        self.note_of(About::default(), true, || format!("node: {event:?}"));
+    pub fn node_event(&mut self, node: u8, event: NodeEvent<'_>) {
+        let several = self.is_fleet();
+        self.note_of(About::default(), true, || {
+            let name = if several {
+                format!("node {node}")
+            } else {
+                "node".to_owned()
+            };
+            format!("{name}: {event:?}")
+        });
         match event {
             NodeEvent::Started { wall_offset_us, .. } => {
                 self.node.boots.push((wall_offset_us, self.now_us));
-                self.node.up = true;
+                self.node_is(node, (true, false));
             }
             NodeEvent::RefusedToStart(why) => {
                 if !self.holds(Check::NodeLives, self.expect.may_refuse) {
@@ -361,14 +384,15 @@ impl Witness {
                 }
             }
             NodeEvent::Failed(what) => {
-                self.node_ended();
+                self.node_ended(node);
                 if !self.holds(Check::NodeLives, self.expect.may_fail) {
                     self.violate(Check::NodeLives, About::default(), format!("it ended itself: {what}"));
                 }
             }
-            NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(),
+            NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(node),
             NodeEvent::Draining => {
-                (self.node.draining, self.node.drained_us) = (true, self.now_us);
+                self.node_is(node, (true, true));
+                self.node.drained_us = self.now_us;
                 self.node.drains += 1;
             }
             NodeEvent::Fault(_) => {}
@@ -380,9 +404,21 @@ impl Witness {
 }
 
 impl Witness {
+    /// Whether several nodes serve.
+    pub(crate) fn is_fleet(&self) -> bool {
+        self.expect.is_fleet()
+    }
+
+    /// A node takes connections, or not, and drains, or not.
+    fn node_is(&mut self, node: u8, now: (bool, bool)) {
+        self.node.each[usize::from(node)] = now;
+        self.node.up = self.node.each.iter().any(|(up, _)| *up);
+        self.node.draining = self.node.each.iter().any(|(_, draining)| *draining);
+    }
+
     /// The node is gone. A welcome promises nothing: a driver seen for the first time shortly before may be forgotten.
-    fn node_ended(&mut self) {
-        (self.node.up, self.node.draining) = (false, false);
+    fn node_ended(&mut self, node: u8) {
+        self.node_is(node, (false, false));
         self.spans_end();
         self.node.ended_ms.push(self.node_ms_at(self.now_us));
         let now_us = self.now_us;
@@ -397,7 +433,7 @@ impl Witness {
 pub struct Reporter(pub Shared);
 
 impl Observer for Reporter {
-    fn node(&mut self, event: NodeEvent<'_>, now_us: u64) {
-        self.0.borrow_mut().at(now_us).node_event(event);
+    fn node(&mut self, node: u8, event: NodeEvent<'_>, now_us: u64) {
+        self.0.borrow_mut().at(now_us).node_event(node, event);
     }
 }

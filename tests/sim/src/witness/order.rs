@@ -25,8 +25,8 @@ struct Waiter {
 impl Witness {
     /// All pairs of requests in the same queue.
     pub(super) fn check_order(&mut self, lives: &[Option<Life>]) {
-        if self.node.boots.len() != 1 {
-            // After a restart everybody asks again, in any order.
+        if self.node.boots.len() != 1 || self.is_fleet() {
+            // After a restart everybody asks again, in any order; and nodes do not queue behind each other.
             return;
         }
         for driver in 0..self.drivers.len() as Driver {

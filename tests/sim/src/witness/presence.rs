@@ -100,6 +100,7 @@ impl Witness {
         let booted_us = self.node.boots.last().map_or(0, |boot| boot.1);
         let (sent_ms, now_ms) = (self.node_ms_at(call.sent_us), self.node_ms_at(now_us));
         let ttl_us = self.expect.driver_ttl_ms * 1_000;
+        let is_fleet = self.is_fleet();
         let seen = &mut self.drivers[view.driver as usize];
         // Nothing of it was under way when the call was sent, and it has opened no socket until now.
         let quiet = seen.sockets.is_empty() && call.opened == seen.opened && seen.lost_us + late_us < call.sent_us;
@@ -110,7 +111,7 @@ impl Witness {
                 }
                 seen.gone_views.push((sent_ms, now_ms));
             }
-            DriverState::Available if quiet => {
+            DriverState::Available if quiet && !is_fleet => {
                 let gone = seen.shown_gone;
                 let again = gone.is_some_and(|(opened, at_us)| opened == call.opened && at_us < call.sent_us);
                 let over = seen.lost_us + ttl_us + late_us < call.sent_us;
@@ -133,6 +134,10 @@ impl Witness {
 
     /// At the end: nobody was refused, or shown as offline, who could have been offered.
     pub(super) fn check_presence(&mut self, lives: &[Option<Life>]) {
+        // Which node a driver is at, others know as far as the registry and the links reach (design.md, section 5).
+        if self.is_fleet() {
+            return;
+        }
         // Node time says when something was only where it has not fallen.
         if self.node.has_time_fallen() {
             return;

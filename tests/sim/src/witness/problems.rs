@@ -24,7 +24,9 @@ impl Witness {
         if answer.status == 429 && !answer.retry_after {
             return Err(Bad::new("429 without Retry-After"));
         }
-        if let (Ask::Offer(request), 408 | 429 | 503) = (call.ask, answer.status) {
+        // Of a claim that timed out nobody can say whether it was applied (design.md, section 5).
+        let is_unknown = self.is_fleet() && problem.code == Code::NotDurable;
+        if let (Ask::Offer(request), 408 | 429 | 503, false) = (call.ask, answer.status, is_unknown) {
             self.requests[request as usize].posts_refused += 1;
         }
         if call.ask == Ask::Alive {
@@ -43,7 +45,8 @@ impl Witness {
                 }
                 let cause = match problem.code {
                     Code::Overloaded => self.expect.may_shed,
-                    Code::NotDurable => self.expect.may_be_short,
+                    // A call on the tables now and then gets no answer, also when all is well.
+                    Code::NotDurable => self.expect.may_be_short || self.is_fleet(),
                     Code::Draining | Code::Recovering => false,
                     _ => true,
                 };
@@ -99,7 +102,10 @@ impl Witness {
         };
         same(problem.state, Some(State::PendingMatch))?;
         let excluded: u64 = problem.excluded.iter().fold(0, |set, driver| set | (1 << driver));
-        let ok = call.candidates & !excluded == 0 && self.requests[request as usize].posts > 1 && call.end.is_none();
+        // As with what is shown: a node that was cut off knows no better.
+        let may_be_old = self.is_fleet() && !self.is_calm_at(call.sent_us);
+        let lives = call.end.is_none() || may_be_old;
+        let ok = call.candidates & !excluded == 0 && self.requests[request as usize].posts > 1 && lives;
         if !self.holds(Check::SameAnswer, ok) {
             let (excluded, offered) = (set_text(excluded), set_text(call.candidates));
             let text = format!("r{request} excludes {excluded}, and was offered to {offered}");

@@ -34,6 +34,9 @@ impl Witness {
     /// Whether the driver was told that it is off shift, and has not said otherwise since; as far as the socket that it
     /// opened last can say. The memory of it ends for who comes again, not for who stays.
     pub(super) fn is_off_shift(&mut self, driver: Driver, conn: u32) -> bool {
+        if self.is_fleet() {
+            return false; // A node knows who went off shift at another one as far as that one can be asked.
+        }
         let over = self.is_shift_over(driver);
         let Some(session) = self.last_opened(driver, conn).map(|socket| socket.session) else {
             return false;
@@ -44,6 +47,9 @@ impl Witness {
 
     /// The driver is told this state, by a `WELCOME` or a `STATE`.
     pub(super) fn shift_told(&mut self, driver: Driver, conn: u32, state: DriverState) {
+        if self.is_fleet() {
+            return; // As above.
+        }
         let Some(session) = self.last_opened(driver, conn).and_then(|socket| socket.session) else {
             return;
         };
@@ -84,7 +90,7 @@ impl Witness {
     /// A driver is welcomed as offline: it must not have been that for longer than it is remembered.
     pub(super) fn welcomed_off_shift(&mut self, driver: Driver, opened_us: u64) {
         let booted_us = self.node.boots.last().map_or(0, |boot| boot.1);
-        if self.node.has_time_fallen() || !self.node.up || opened_us < booted_us {
+        if self.is_fleet() || self.node.has_time_fallen() || !self.node.up || opened_us < booted_us {
             return;
         }
         let Some((_, last_ms)) = self.drivers[driver as usize].off_said_ms else {

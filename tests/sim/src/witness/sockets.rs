@@ -177,7 +177,9 @@ impl Witness {
     ) {
         if let Some(request) = live.filter(|request| !self.trip_may_be_over(*request)) {
             let expect = self.requests[request as usize].winner.and_then(|winner| winner.trip);
-            if !self.holds(Check::ConfirmedKept, trip == expect) {
+            // A node that cannot ask the one that has the trip says it later, in a `STATE`.
+            let is_late = self.is_fleet() && trip.is_none();
+            if !self.holds(Check::ConfirmedKept, trip == expect || is_late) {
                 let text = format!("d{driver} has the trip of r{request}, and WELCOME says {trip:?}");
                 return self.violate(Check::ConfirmedKept, About::both(request, driver), text);
             }
@@ -302,6 +304,9 @@ impl Witness {
             Some(Revoke::Timeout) => (ways::TIMED_OUT, expires_at_ms <= self.node_ms_max()),
             Some(Revoke::Cancelled) => (ways::CANCELLED, cancelled),
             Some(Revoke::Taken) => (ways::TAKEN, true),
+            // Of a fleet: the driver has another trip of which this node had not heard, or another owner has the request and cannot
+            // be reached (design.md, section 2: "forget it, revoke its offer `superseded`"); that one ends the attempt as it will.
+            Some(Revoke::Superseded) if self.is_fleet() => (ways::ANY & !ways::ACCEPTED, true),
             Some(Revoke::Superseded) => (ways::DECLINED, declined && self.was_said(driver, offer, true)),
         };
         if !self.holds(Check::Caused, ok) {
@@ -326,17 +331,21 @@ impl Witness {
 
     fn told_state(&mut self, driver: Driver, conn: u32, state: DriverState, trip: Option<Trip>) {
         let has_trip = matches!(state, DriverState::EnRoute | DriverState::OnTrip);
+        // Of a fleet: the node that has the trip could not be asked before the `WELCOME`.
+        let is_own = |trip: Trip| self.trip_seen(trip).driver.is_none_or(|whose| whose == driver);
+        let may_be_late = self.is_fleet() && trip.is_some_and(is_own);
         let off_said = self.drivers[driver as usize].off_said;
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
         let before = socket.trip;
+        let is_late = may_be_late && before.is_none();
         socket.trip = trip;
         socket.state = Some(state);
         let ok = has_trip == trip.is_some()
             && state != DriverState::Offered
             && (state != DriverState::Offline || off_said)
-            && (trip.is_none() || trip == before);
+            && (trip.is_none() || trip == before || is_late);
         if !self.holds(Check::Caused, ok) {
             let text = format!(
                 "d{driver} is told {} with trip {trip:?}, before {before:?}",
@@ -420,6 +429,7 @@ impl Witness {
 
     /// `no_such_offer`: the driver spoke of an offer that was not made to it, or of one that was refused.
     fn denied(&mut self, driver: Driver, conn: u32, request: Request) {
+        let is_fleet = self.is_fleet();
         let of_request = |spoken: &&(Offer, bool)| spoken.0.request == request;
         let spoken = &self.drivers[driver as usize].spoken;
         let any = spoken.iter().find(of_request).copied();
@@ -437,6 +447,11 @@ impl Witness {
         if let Some(index) = index {
             socket.awaited.remove(index);
         }
+        // Of a fleet: refused while its driver was looked for, and then found (`OFFER_REFUSED` "may follow an `OFFER_SENT` of the same
+        // attempt").
+        if is_fleet && socket.offer.is_some_and(|(held, _)| held.request == request) {
+            socket.offer = None;
+        }
         if !self.holds(Check::SameAnswer, any.is_some()) {
             let text = format!("d{driver} hears no_such_offer for r{request}, of which it did not speak");
             return self.violate(Check::SameAnswer, About::both(request, driver), text);
@@ -452,6 +467,7 @@ impl Witness {
     pub(crate) fn check_sockets_answered(&mut self) {
         let Some(over_us) = self.calm_since_us() else { return };
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
+        let is_fleet = self.is_fleet();
         for driver in 0..self.drivers.len() {
             let sockets = std::mem::take(&mut self.drivers[driver].sockets);
             for socket in sockets
@@ -459,7 +475,10 @@ impl Witness {
                 .filter(|socket| socket.session.is_some() && !socket.stalled)
             {
                 let driver = driver as Driver;
-                let late = |awaited: &&Awaited| awaited.at_us.max(over_us) + SLACK_US < now_us;
+                // Of a fleet: a node that knows nothing of a request any more asks the tables, which may not answer; nobody waits for an offer
+                // that is over, or was never made. One that is held beyond its end is found below.
+                let is_owed = |awaited: &Awaited| !is_fleet || (awaited.shown && awaited.at_us > over_us + SLACK_US);
+                let late = |awaited: &&Awaited| is_owed(awaited) && awaited.at_us.max(over_us) + SLACK_US < now_us;
                 if let Some(awaited) = socket.awaited.iter().find(late) {
                     let text = format!("d{driver} was not answered about {}", awaited.offer);
                     self.broken(Check::Answered, About::both(awaited.offer.request, driver), text);

@@ -144,6 +144,8 @@ pub struct Request {
     pub audit: Option<Rc<Audit>>,
     /// The auditor's view at the end.
     pub last_view: Option<View>,
+    /// Of a fleet: receipts that an audit showed, and whether each is an `ACK`; and of which attempt.
+    pub receipts: Vec<(bool, u32)>,
     /// Drivers who were told `no_such_offer` about an offer that they had been shown: it must have been refused.
     pub denied: u64,
 }
@@ -173,6 +175,7 @@ impl Request {
             http_decline_said: 0,
             audit: None,
             last_view: None,
+            receipts: Vec::new(),
             denied: 0,
         }
     }

@@ -14,6 +14,8 @@ use std::rc::Rc;
 pub(super) const STREAM: u64 = 1_000_000;
 /// Most shards of a simulated node.
 pub(super) const SHARDS: usize = 8;
+/// Most nodes.
+pub(super) const NODES: usize = 4;
 
 /// A thing that is to happen.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,8 @@ pub(super) enum Event {
     Relief,
     /// The flipped bit is restored.
     Restore,
+    /// What a fleet shares goes on: what waits under this number.
+    Call { number: u32 },
     /// No more faults.
     FaultsOver,
 }
@@ -97,25 +101,32 @@ fn entry(at_us: u64, planned: u64, place: u32) -> Entry {
     Reverse(u128::from(at_us) << 64 | u128::from(low))
 }
 
-/// Time and what is to happen in it, in the order of time, then of being planned.
+/// A node's end of the queue that all share.
+#[derive(Clone, Default)]
 pub(super) struct Agenda {
-    pub(super) now_us: u64,
+    queue: Rc<RefCell<Queue>>,
+    node: u8,
+}
+
+/// Time and what is to happen in it, in the order of time, then of being planned.
+struct Queue {
+    now_us: u64,
     heap: BinaryHeap<Entry>,
-    /// What the heap's entries stand for.
-    events: Vec<Option<Event>>,
+    /// What the heap's entries stand for, and at which node.
+    events: Vec<Option<(u8, Event)>>,
     vacant: Vec<u32>,
     planned: u64,
     /// What comes before all that the heap has; it is due at once.
-    at_once: Option<Event>,
-    /// When each shard turns next, or `NEVER`: these move so often that a heap would be full of what is void.
-    turns: [u64; SHARDS],
+    at_once: Option<(u8, Event)>,
+    /// When each shard of each node turns next, or `NEVER`: these move so often that a heap would be full of what is void.
+    turns: [u64; NODES * SHARDS],
     /// The first of them.
     turn_us: u64,
 }
 
 const NEVER: u64 = u64::MAX;
 
-impl Default for Agenda {
+impl Default for Queue {
     fn default() -> Self {
         Self {
             now_us: 0,
@@ -124,43 +135,100 @@ impl Default for Agenda {
             vacant: Vec::new(),
             planned: 0,
             at_once: None,
-            turns: [NEVER; SHARDS],
+            turns: [NEVER; NODES * SHARDS],
             turn_us: NEVER,
         }
     }
 }
 
 impl Agenda {
+    /// Another node's end.
+    pub(super) fn of_node(&self, node: u8) -> Self {
+        Self {
+            queue: Rc::clone(&self.queue),
+            node,
+        }
+    }
+
+    /// Simulated microseconds.
+    pub(super) fn now_us(&self) -> u64 {
+        self.queue.borrow().now_us
+    }
+
     /// Plans `event`; not before now.
     pub(super) fn plan(&mut self, at_us: u64, event: Event) {
-        let planned = self.number();
-        self.plan_numbered(at_us, planned, event);
+        let mut queue = self.queue.borrow_mut();
+        let planned = queue.number();
+        queue.plan_numbered(at_us, planned, (self.node, event));
     }
 
     /// The number of what is planned now and queued by somebody else, who gives it to [`Self::plan_numbered`] or
     /// [`Self::go_on`] when its turn comes.
     pub(super) fn number(&mut self) -> u64 {
-        self.planned += 1;
-        self.planned
+        self.queue.borrow_mut().number()
     }
 
     /// Plans what follows `after`, the number of what happens now.
     pub(super) fn go_on(&mut self, after: u64, at_us: u64, planned: u64, event: Event) {
-        if at_us == self.now_us && planned == after + 1 && self.at_once.is_none() {
+        let mut queue = self.queue.borrow_mut();
+        if at_us == queue.now_us && planned == after + 1 && queue.at_once.is_none() {
             // Nothing can come between the two.
-            self.at_once = Some(event);
+            queue.at_once = Some((self.node, event));
         } else {
-            self.plan_numbered(at_us, planned, event);
+            queue.plan_numbered(at_us, planned, (self.node, event));
         }
     }
 
     /// Whether what was planned by [`Self::go_on`] comes before everything else; who asks does it.
     pub(super) fn take_at_once(&mut self) -> bool {
-        self.at_once.take().is_some()
+        self.queue.borrow_mut().at_once.take().is_some()
     }
 
     /// As [`Self::plan`], with a number that was drawn before.
     pub(super) fn plan_numbered(&mut self, at_us: u64, planned: u64, event: Event) {
+        let event = (self.node, event);
+        self.queue.borrow_mut().plan_numbered(at_us, planned, event);
+    }
+
+    fn place_of(&self, shard: u16) -> usize {
+        usize::from(self.node) * SHARDS + usize::from(shard)
+    }
+
+    /// When a shard turns next.
+    pub(super) fn turn_at(&self, shard: u16) -> Option<u64> {
+        let at_us = self.queue.borrow().turns[self.place_of(shard)];
+        (at_us != NEVER).then_some(at_us)
+    }
+
+    /// Plans a shard's next turn, in the place of any that was planned.
+    pub(super) fn plan_turn(&mut self, shard: u16, at_us: u64) {
+        let place = self.place_of(shard);
+        let mut queue = self.queue.borrow_mut();
+        let at_us = at_us.max(queue.now_us);
+        queue.set_turn(place, at_us);
+    }
+
+    /// No shard of this node turns any more.
+    pub(super) fn no_turns(&mut self) {
+        let mut queue = self.queue.borrow_mut();
+        for shard in 0..SHARDS {
+            queue.set_turn(usize::from(self.node) * SHARDS + shard, NEVER);
+        }
+    }
+
+    /// The next event up to `until_us` and its node; time goes on to it, or to `until_us` when there is none.
+    pub(super) fn next(&mut self, until_us: u64) -> Option<(u8, Event)> {
+        self.queue.borrow_mut().next(until_us)
+    }
+}
+
+impl Queue {
+    fn number(&mut self) -> u64 {
+        self.planned += 1;
+        self.planned
+    }
+
+    fn plan_numbered(&mut self, at_us: u64, planned: u64, event: (u8, Event)) {
         let place = self.vacant.pop().unwrap_or_else(|| {
             self.events.push(None);
             self.events.len() as u32 - 1
@@ -169,30 +237,12 @@ impl Agenda {
         self.heap.push(entry(at_us.max(self.now_us), planned, place));
     }
 
-    /// When a shard turns next.
-    pub(super) fn turn_at(&self, shard: u16) -> Option<u64> {
-        let at_us = self.turns[usize::from(shard)];
-        (at_us != NEVER).then_some(at_us)
-    }
-
-    /// Plans a shard's next turn, in the place of any that was planned.
-    pub(super) fn plan_turn(&mut self, shard: u16, at_us: u64) {
-        self.set_turn(usize::from(shard), at_us.max(self.now_us));
-    }
-
-    fn set_turn(&mut self, shard: usize, at_us: u64) {
-        self.turns[shard] = at_us;
+    fn set_turn(&mut self, place: usize, at_us: u64) {
+        self.turns[place] = at_us;
         self.turn_us = self.turns.iter().fold(NEVER, |first, at_us| first.min(*at_us));
     }
 
-    /// No shard turns any more.
-    pub(super) fn no_turns(&mut self) {
-        self.turns = [NEVER; SHARDS];
-        self.turn_us = NEVER;
-    }
-
-    /// The next event up to `until_us`; time goes on to it, or to `until_us` when there is none.
-    pub(super) fn next(&mut self, until_us: u64) -> Option<Event> {
+    fn next(&mut self, until_us: u64) -> Option<(u8, Event)> {
         if self.at_once.is_some() && self.now_us <= until_us {
             return self.at_once.take();
         }
@@ -206,9 +256,10 @@ impl Agenda {
         debug_assert!(at_us >= self.now_us, "time does not fall");
         self.now_us = at_us;
         if turn_us < planned_us {
-            let shard = self.turns.iter().position(|at_us| *at_us == turn_us)?;
-            self.set_turn(shard, NEVER);
-            return Some(Event::Turn { shard: shard as u16 });
+            let place = self.turns.iter().position(|at_us| *at_us == turn_us)?;
+            self.set_turn(place, NEVER);
+            let (node, shard) = ((place / SHARDS) as u8, (place % SHARDS) as u16);
+            return Some((node, Event::Turn { shard }));
         }
         let place = self.heap.pop()?.0 as u32 & ((1 << PLACE_BITS) - 1);
         self.vacant.push(place);
@@ -254,10 +305,11 @@ pub(super) struct Machine {
 pub(super) type Shared = Rc<RefCell<Machine>>;
 
 impl Machine {
-    pub(super) fn new(plan: &Plan) -> Self {
+    /// The machine of a node.
+    pub(super) fn new(plan: &Plan, agenda: &Agenda, node: u8) -> Self {
         Self {
-            agenda: Agenda::default(),
-            rng: Rng::stream(plan.seed, STREAM),
+            agenda: agenda.of_node(node),
+            rng: Rng::stream(plan.seed, STREAM + u64::from(node)),
             weather: Weather::default(),
             kernel: Kernel::new(plan),
             disk: Disk::new(plan),
@@ -267,7 +319,7 @@ impl Machine {
     }
 
     pub(super) fn now_us(&self) -> u64 {
-        self.agenda.now_us
+        self.agenda.now_us()
     }
 
     /// A duration from the range.

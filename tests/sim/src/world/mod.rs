@@ -2,11 +2,12 @@
 //!
 //! [`machine`] holds time and the queue, [`kernel`] the connections, [`ways`] what is on its way over them, [`disk`] the
 //! journal's files, [`store`] what stands behind the store port, [`ring`] and [`platform`] what a shard stands on, [`node`]
-//! the life of the process, [`faults`] what goes wrong, [`outside`] whose a panic is. Everything else is the code of the
-//! node itself.
+//! the life of the process, [`faults`] what goes wrong, [`outside`] whose a panic is, [`fleet`] what the nodes of a fleet share.
+//! Everything else is the code of the node itself.
 
 mod disk;
 mod faults;
+mod fleet;
 mod kernel;
 mod machine;
 mod node;
@@ -20,11 +21,13 @@ mod ways;
 use crate::client::{Action, Actor, Conn, Input, NodeEvent, Observer};
 use crate::plan::Plan;
 use faults::Faults;
+use fleet::{Fleet, Member};
 use kernel::Told;
-use machine::{Event, Machine, Shared};
+use machine::{Agenda, Event, Machine, NODES, Shared};
 use node::Node;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 use store::SimStore;
 
@@ -54,29 +57,32 @@ pub struct Summary {
 /// When the plan is no plan (no shards, ranges upside down).
 pub fn run(plan: &Plan, actors: Vec<Box<dyn Actor>>, observer: &mut dyn Observer) -> Summary {
     assert!((1..=8).contains(&plan.config.shards), "1 to 8 shards");
+    assert!((1..=NODES).contains(&usize::from(plan.nodes())), "1 to 4 nodes");
     let mut world = World::new(plan, actors, observer);
     world.begin();
     while world.bug.is_none() && world.process_next(plan.end_us) {}
-    world.count_reached();
-    let machine = world.machine.borrow();
+    for n in 0..plan.nodes() {
+        world.count_reached(n);
+    }
+    let mut faults = BTreeMap::new();
+    for site in &world.sites.0 {
+        for (name, count) in &site.faults.counts {
+            *faults.entry(*name).or_insert(0) += count;
+        }
+    }
+    let bytes = world.sites.0.iter().map(|site| site.machine.borrow().kernel.bytes);
     Summary {
         digest: world.digest,
-        steps: world.steps + world.store.steps,
-        bytes: machine.kernel.bytes,
-        faults: world
-            .faults
-            .counts
-            .iter()
-            .map(|(name, count)| (*name, *count))
-            .collect(),
+        steps: world.steps + world.sites.0.iter().map(|site| site.store.steps).sum::<u64>(),
+        bytes: bytes.sum(),
+        faults: faults.into_iter().collect(),
         reached: world.reached.iter().map(|(name, count)| (*name, *count)).collect(),
         bug: world.bug.take(),
     }
 }
 
-/// A run under way.
-struct World<'a> {
-    plan: &'a Plan,
+/// A node's machine, and what lives on it.
+struct Site {
     machine: Shared,
     store: SimStore,
     /// The process, while there is one.
@@ -84,10 +90,38 @@ struct World<'a> {
     faults: Faults,
     /// A start is under way.
     starting: bool,
+    /// The process's part in the fleet, while there is one.
+    member: Option<Member>,
+}
+
+/// The machines, by node.
+struct Sites(Vec<Site>);
+
+impl Index<u8> for Sites {
+    type Output = Site;
+
+    fn index(&self, node: u8) -> &Site {
+        &self.0[usize::from(node)]
+    }
+}
+
+impl IndexMut<u8> for Sites {
+    fn index_mut(&mut self, node: u8) -> &mut Site {
+        &mut self.0[usize::from(node)]
+    }
+}
+
+/// A run under way.
+struct World<'a> {
+    plan: &'a Plan,
+    agenda: Agenda,
+    sites: Sites,
+    /// What the nodes share, if they are a fleet.
+    fleet: Option<Fleet>,
     actors: Vec<Box<dyn Actor>>,
     observer: &'a mut dyn Observer,
-    /// Connections of each actor.
-    conns: Vec<BTreeMap<Conn, u32>>,
+    /// Connections of each actor: at which node, and the number there.
+    conns: Vec<BTreeMap<Conn, (u8, u32)>>,
     /// What actors are still to be told.
     told: VecDeque<(u32, Conn, Told)>,
     actions: Vec<Action>,
@@ -99,14 +133,24 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, actors: Vec<Box<dyn Actor>>, observer: &'a mut dyn Observer) -> Self {
-        let machine = Rc::new(RefCell::new(Machine::new(plan)));
+        let agenda = Agenda::default();
+        let fleet = plan.fleet.as_ref().map(|shared| Fleet::new(plan, shared, &agenda));
+        let sites = (0..plan.nodes()).map(|n| {
+            let machine = Rc::new(RefCell::new(Machine::new(plan, &agenda, n)));
+            Site {
+                store: SimStore::new(Rc::clone(&machine), &plan.pace),
+                machine,
+                node: None,
+                faults: Faults::new(plan),
+                starting: false,
+                member: None,
+            }
+        });
         Self {
             plan,
-            store: SimStore::new(Rc::clone(&machine), &plan.pace),
-            machine,
-            node: None,
-            faults: Faults::new(plan),
-            starting: false,
+            sites: Sites(sites.collect()),
+            agenda,
+            fleet,
             conns: actors.iter().map(|_| BTreeMap::new()).collect(),
             actors,
             observer,
@@ -120,21 +164,28 @@ impl<'a> World<'a> {
     }
 
     fn now_us(&self) -> u64 {
-        self.machine.borrow().now_us()
+        self.agenda.now_us()
     }
 
-    fn plan_event(&mut self, at_us: u64, event: Event) {
-        self.machine.borrow_mut().agenda.plan(at_us, event);
+    fn plan_event(&mut self, n: u8, at_us: u64, event: Event) {
+        self.sites[n].machine.borrow_mut().agenda.plan(at_us, event);
     }
 
     fn begin(&mut self) {
-        self.plan_event(0, Event::Start);
+        let nodes = self.plan.nodes();
+        for n in 0..nodes {
+            self.plan_event(n, 0, Event::Start);
+        }
         for (index, (at_us, _)) in self.plan.faults.iter().enumerate() {
             if *at_us < self.plan.faults_over_us {
-                self.plan_event(*at_us, Event::Fault { index: index as u32 });
+                // The time says which node it is for, so that a shrunk run has the same faults at the same nodes.
+                let n = (*at_us % u64::from(nodes)) as u8;
+                self.plan_event(n, *at_us, Event::Fault { index: index as u32 });
             }
         }
-        self.plan_event(self.plan.faults_over_us, Event::FaultsOver);
+        for n in 0..nodes {
+            self.plan_event(n, self.plan.faults_over_us, Event::FaultsOver);
+        }
         for actor in 0..self.actors.len() as u32 {
             self.tell(actor, Input::Start);
         }
@@ -143,33 +194,34 @@ impl<'a> World<'a> {
 
     /// Lets the next thing happen, up to `until_us`; false when there is none.
     fn process_next(&mut self, until_us: u64) -> bool {
-        let next = self.machine.borrow_mut().agenda.next(until_us);
-        let Some(event) = next else { return false };
-        self.process(event);
+        let Some((n, event)) = self.agenda.next(until_us) else {
+            return false;
+        };
+        self.process(n, event);
         self.settle();
         true
     }
 
-    fn process(&mut self, event: Event) {
-        let boot = self.machine.borrow().boot;
+    fn process(&mut self, n: u8, event: Event) {
+        let boot = self.sites[n].machine.borrow().boot;
         match event {
             Event::Timer { actor, token } => self.tell(actor, Input::Timer(token)),
-            Event::Up { link } => self.machine.borrow_mut().land_up(link),
-            Event::Down { link } => self.land_down(link),
-            Event::Turn { shard } => self.turn(shard),
-            Event::Written { boot: of, shard } if of == boot => self.written(shard),
+            Event::Up { link } => self.sites[n].machine.borrow_mut().land_up(link),
+            Event::Down { link } => self.land_down(n, link),
+            Event::Turn { shard } => self.turn(n, shard),
+            Event::Written { boot: of, shard } if of == boot => self.written(n, shard),
             Event::Kept { boot: of } if of == boot => {
-                self.machine.borrow_mut().kept();
-                self.stepped();
+                self.sites[n].machine.borrow_mut().kept();
+                self.stepped(n);
             }
             Event::Stored { boot: of } if of == boot => {
-                self.store.stored();
-                self.stepped();
+                self.sites[n].store.stored();
+                self.stepped(n);
             }
-            Event::StoreDue { boot: of } if of == boot => self.store.answer_polls(),
+            Event::StoreDue { boot: of } if of == boot => self.sites[n].store.answer_polls(),
             Event::LookedUp { boot: of } if of == boot => {
-                self.store.looked_up();
-                self.stepped();
+                self.sites[n].store.looked_up();
+                self.stepped(n);
             }
             // Of a process that is gone.
             Event::Written { .. }
@@ -177,11 +229,16 @@ impl<'a> World<'a> {
             | Event::Stored { .. }
             | Event::StoreDue { .. }
             | Event::LookedUp { .. } => {}
-            Event::Start => self.start(),
-            Event::Fault { index } => self.fault(index as usize),
-            Event::Relief => self.relief(),
-            Event::Restore => self.restore(),
-            Event::FaultsOver => self.faults_over(),
+            Event::Start => self.start(n),
+            Event::Fault { index } => self.fault(n, index as usize),
+            Event::Relief => self.relief(n),
+            Event::Restore => self.restore(n),
+            Event::FaultsOver => self.faults_over(n),
+            Event::Call { number } => {
+                if let Some(fleet) = &self.fleet {
+                    fleet.call(number);
+                }
+            }
         }
     }
 
@@ -190,11 +247,25 @@ impl<'a> World<'a> {
         while let Some((actor, conn, told)) = self.told.pop_front() {
             self.tell_of(actor, conn, told);
         }
-        self.wake_shards();
+        for n in 0..self.plan.nodes() {
+            self.go_on_in_fleet(n);
+            self.wake_shards(n);
+        }
     }
 
-    fn land_down(&mut self, link: u32) {
-        let mut machine = self.machine.borrow_mut();
+    /// What of a node speaks with the others does what there is to do.
+    fn go_on_in_fleet(&mut self, n: u8) {
+        let Some(mut member) = self.sites[n].member.take() else {
+            return;
+        };
+        match outside::node_does(|| member.go_on()) {
+            Ok(()) => self.sites[n].member = Some(member),
+            Err(payload) => self.unwound(n, payload.as_ref()),
+        }
+    }
+
+    fn land_down(&mut self, n: u8, link: u32) {
+        let mut machine = self.sites[n].machine.borrow_mut();
         let told = machine.land_down(link);
         let entry = machine.kernel.link(link);
         let (actor, conn) = (entry.actor, entry.conn);
@@ -244,46 +315,53 @@ impl<'a> World<'a> {
         let link = |world: &Self, conn: Conn| world.conns[actor as usize].get(&conn).copied();
         match action {
             Action::Open(conn) => {
-                let new = self.machine.borrow_mut().connect(actor, conn);
-                let old = self.conns[actor as usize].insert(conn, new);
-                assert!(old.is_none(), "actor {actor} opens {conn:?} twice");
+                // A balancer in front of a fleet gives it to anybody.
+                let n = self.fleet.as_ref().map_or(0, Fleet::any_node);
+                self.connect(actor, conn, n);
             }
+            Action::OpenAt(conn, node) => self.connect(actor, conn, node % self.plan.nodes()),
             Action::Send(conn, bytes) => {
-                if let Some(link) = link(self, conn) {
-                    self.machine.borrow_mut().client_sends(link, bytes);
+                if let Some((n, link)) = link(self, conn) {
+                    self.sites[n].machine.borrow_mut().client_sends(link, bytes);
                 }
             }
             Action::HalfClose(conn) => {
-                if let Some(link) = link(self, conn)
-                    && let Some(told) = self.machine.borrow_mut().client_ends(link)
+                if let Some((n, link)) = link(self, conn)
+                    && let Some(told) = self.sites[n].machine.borrow_mut().client_ends(link)
                 {
                     self.told.push_back((actor, conn, told));
                 }
             }
             Action::Abort(conn) => {
-                if let Some(link) = self.conns[actor as usize].remove(&conn) {
-                    self.machine.borrow_mut().client_aborts(link);
+                if let Some((n, link)) = self.conns[actor as usize].remove(&conn) {
+                    self.sites[n].machine.borrow_mut().client_aborts(link);
                 }
             }
             Action::Stall(conn, stalled) => {
-                if let Some(link) = link(self, conn) {
-                    let pieces = self.machine.borrow_mut().client_stalls(link, stalled);
+                if let Some((n, link)) = link(self, conn) {
+                    let pieces = self.sites[n].machine.borrow_mut().client_stalls(link, stalled);
                     for piece in pieces {
-                        if let Some(told) = self.machine.borrow_mut().arrive_down(link, piece) {
+                        if let Some(told) = self.sites[n].machine.borrow_mut().arrive_down(link, piece) {
                             self.told.push_back((actor, conn, told));
                         }
                     }
                 }
             }
-            Action::Wake { at_us, token } => self.plan_event(at_us, Event::Timer { actor, token }),
+            Action::Wake { at_us, token } => self.plan_event(0, at_us, Event::Timer { actor, token }),
         }
     }
 
+    fn connect(&mut self, actor: u32, conn: Conn, n: u8) {
+        let new = self.sites[n].machine.borrow_mut().connect(actor, conn);
+        let old = self.conns[actor as usize].insert(conn, (n, new));
+        assert!(old.is_none(), "actor {actor} opens {conn:?} twice");
+    }
+
     /// Tells the observer.
-    fn observe(&mut self, event: NodeEvent<'_>) {
+    fn observe(&mut self, n: u8, event: NodeEvent<'_>) {
         let now_us = self.now_us();
-        self.note(now_us, 8 << 32, 0, format!("{event:?}").as_bytes());
-        outside::others_do(|| self.observer.node(event, now_us));
+        self.note(now_us, 8 << 32, n.into(), format!("{event:?}").as_bytes());
+        outside::others_do(|| self.observer.node(n, event, now_us));
     }
 
     /// Adds to the hash of the run.

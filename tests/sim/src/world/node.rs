@@ -58,10 +58,10 @@ pub(super) enum End<'a> {
 
 impl World<'_> {
     /// The time of a shard's turn has come.
-    pub(super) fn turn(&mut self, shard: u16) {
+    pub(super) fn turn(&mut self, n: u8, shard: u16) {
         let now_us = self.now_us();
-        let stalled_until_us = self.faults.stalled_until_us[usize::from(shard)];
-        let Some(run) = self
+        let stalled_until_us = self.sites[n].faults.stalled_until_us[usize::from(shard)];
+        let Some(run) = self.sites[n]
             .node
             .as_mut()
             .and_then(|node| node.runs.get_mut(usize::from(shard)))
@@ -69,23 +69,27 @@ impl World<'_> {
             return;
         };
         if now_us < stalled_until_us {
-            return self.machine.borrow_mut().agenda.plan_turn(shard, stalled_until_us);
+            return self.sites[n]
+                .machine
+                .borrow_mut()
+                .agenda
+                .plan_turn(shard, stalled_until_us);
         }
         let turned = outside::node_does(|| run.turn());
         match turned {
-            Ok(()) => self.schedule(shard),
-            Err(payload) => return self.unwound(payload.as_ref()),
+            Ok(()) => self.schedule(n, shard),
+            Err(payload) => return self.unwound(n, payload.as_ref()),
         }
-        self.store.listen();
-        self.stepped();
-        self.look_for_end();
+        self.sites[n].store.listen();
+        self.stepped(n);
+        self.look_for_end(n);
     }
 
     /// Plans a shard's next turn, after it has decided how long it may sleep.
-    pub(super) fn schedule(&mut self, shard: u16) {
+    pub(super) fn schedule(&mut self, n: u8, shard: u16) {
         let pace_us = self.plan.pace.turn_us;
-        let machine = Rc::clone(&self.machine);
-        let Some(run) = self
+        let machine = Rc::clone(&self.sites[n].machine);
+        let Some(run) = self.sites[n]
             .node
             .as_mut()
             .and_then(|node| node.runs.get_mut(usize::from(shard)))
@@ -104,16 +108,17 @@ impl World<'_> {
     }
 
     /// Shards for which something happened turn soon.
-    pub(super) fn wake_shards(&mut self) {
-        let mut machine = self.machine.borrow_mut();
+    pub(super) fn wake_shards(&mut self, n: u8) {
+        let site = &mut self.sites[n];
+        let mut machine = site.machine.borrow_mut();
         let mut woken = std::mem::take(&mut machine.woken);
-        if self.store.woken.load(Ordering::Relaxed) != 0 {
-            woken |= self.store.woken.swap(0, Ordering::Relaxed);
+        if site.store.woken.load(Ordering::Relaxed) != 0 {
+            woken |= site.store.woken.swap(0, Ordering::Relaxed);
         }
         if woken == 0 {
             return;
         }
-        let Some(node) = self.node.as_mut() else { return };
+        let Some(node) = site.node.as_mut() else { return };
         while woken != 0 {
             let shard = woken.trailing_zeros() as u16;
             woken &= woken - 1;
@@ -131,9 +136,9 @@ impl World<'_> {
     }
 
     /// A shard's write is over.
-    pub(super) fn written(&mut self, shard: u16) {
-        let written = self.machine.borrow_mut().write_ends(shard);
-        if let Some(run) = self
+    pub(super) fn written(&mut self, n: u8, shard: u16) {
+        let written = self.sites[n].machine.borrow_mut().write_ends(shard);
+        if let Some(run) = self.sites[n]
             .node
             .as_mut()
             .and_then(|node| node.runs.get_mut(usize::from(shard)))
@@ -141,53 +146,53 @@ impl World<'_> {
             run.shard
                 .ring_mut()
                 .written(written.token, written.buffer, written.result);
-            self.machine.borrow_mut().wake(shard);
+            self.sites[n].machine.borrow_mut().wake(shard);
         }
-        self.stepped();
+        self.stepped(n);
     }
 
     /// A step of the node is done: the process may be killed after it.
-    pub(super) fn stepped(&mut self) {
+    pub(super) fn stepped(&mut self, n: u8) {
         self.steps += 1;
-        self.kill_if_due();
+        self.kill_if_due(n);
     }
 
     /// A panic in the node's code, or a shard that ends the process.
-    pub(super) fn unwound(&mut self, payload: &(dyn Any + Send)) {
+    pub(super) fn unwound(&mut self, n: u8, payload: &(dyn Any + Send)) {
         if let Some(Failure(what)) = payload.downcast_ref() {
-            return self.failed(what);
+            return self.failed(n, what);
         }
         let text = payload
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied());
         self.bug = Some(format!("panic: {}", text.unwrap_or("without a word")));
-        self.node = None;
+        self.sites[n].node = None;
     }
 
     /// The process ends itself.
-    pub(super) fn failed(&mut self, what: &str) {
-        if let Some((took_place, down_us)) = self.provoked(what) {
-            self.faults.count(took_place);
-            return self.end(End::Failed(what), down_us);
+    pub(super) fn failed(&mut self, n: u8, what: &str) {
+        if let Some((took_place, down_us)) = self.provoked(n, what) {
+            self.sites[n].faults.count(took_place);
+            return self.end(n, End::Failed(what), down_us);
         }
         self.bug = Some(format!("the node ended itself without a cause: {what}"));
-        self.node = None;
+        self.sites[n].node = None;
     }
 
     /// A drain is over when every shard has finished.
-    fn look_for_end(&mut self) {
-        let Some(node) = &self.node else { return };
+    fn look_for_end(&mut self, n: u8) {
+        let Some(node) = &self.sites[n].node else { return };
         if node.runs.iter().all(|run| run.stage == Stage::Finished) {
-            self.store.shut_down();
-            let down_us = self.faults.drained_down_us;
-            self.end(End::Drained, down_us);
+            self.sites[n].store.shut_down();
+            let down_us = self.sites[n].faults.drained_down_us;
+            self.end(n, End::Drained, down_us);
         }
     }
 
     /// What of its limits the process has met, by its own measure, before it is gone.
-    pub(super) fn count_reached(&mut self) {
-        let Some(node) = &self.node else { return };
+    pub(super) fn count_reached(&mut self, n: u8) {
+        let Some(node) = &self.sites[n].node else { return };
         for shard in 0..node.runs.len() as u16 {
             let metrics = node.shared.registry.shard(shard);
             for (name, count) in [
@@ -204,43 +209,49 @@ impl World<'_> {
     }
 
     /// The process is gone, and is started again after `down_us`.
-    pub(super) fn end(&mut self, end: End<'_>, down_us: u64) {
-        self.count_reached();
-        self.node = None;
+    pub(super) fn end(&mut self, n: u8, end: End<'_>, down_us: u64) {
+        self.count_reached(n);
+        self.sites[n].node = None;
+        if let Some(member) = self.sites[n].member.take()
+            && end == End::Drained
+        {
+            member.gives_back_lease();
+        }
         let power = end == End::PowerLost;
         {
-            let mut machine = self.machine.borrow_mut();
+            let mut machine = self.sites[n].machine.borrow_mut();
             machine.boot += 1;
             machine.agenda.no_turns();
             machine.node_gone(power);
             machine.disk_crash(power);
         }
-        self.store.crash();
-        self.faults.ended(&mut self.machine.borrow_mut());
+        self.sites[n].store.crash();
+        let site = &mut self.sites[n];
+        site.faults.ended(&mut site.machine.borrow_mut());
         match end {
-            End::Killed => self.observe(NodeEvent::Killed),
-            End::PowerLost => self.observe(NodeEvent::PowerLost),
-            End::Failed(what) => self.observe(NodeEvent::Failed(what)),
-            End::Drained => self.observe(NodeEvent::Drained),
+            End::Killed => self.observe(n, NodeEvent::Killed),
+            End::PowerLost => self.observe(n, NodeEvent::PowerLost),
+            End::Failed(what) => self.observe(n, NodeEvent::Failed(what)),
+            End::Drained => self.observe(n, NodeEvent::Drained),
         }
         let at = self.now_us() + down_us.max(1);
-        self.plan_event(at, Event::Start);
+        self.plan_event(n, at, Event::Start);
     }
 
     /// SIGTERM, after which the node is started again in `down_us`; whether there is anybody who begins to drain, or ends. As
     /// in `ops/signals.rs`, a process that does not serve yet ends at once.
-    pub(super) fn drain(&mut self, down_us: u64) -> bool {
-        if self.starting {
-            self.end(End::Drained, down_us);
+    pub(super) fn drain(&mut self, n: u8, down_us: u64) -> bool {
+        if self.sites[n].starting {
+            self.end(n, End::Drained, down_us);
             return true;
         }
-        self.faults.drained_down_us = down_us;
-        let Some(node) = &self.node else { return false };
+        self.sites[n].faults.drained_down_us = down_us;
+        let Some(node) = &self.sites[n].node else { return false };
         let begins = node.shared.health.advance(Phase::Draining);
         if begins {
             let shards = node.runs.len();
-            self.observe(NodeEvent::Draining);
-            self.machine.borrow_mut().woken |= (1 << shards) - 1;
+            self.observe(n, NodeEvent::Draining);
+            self.sites[n].machine.borrow_mut().woken |= (1 << shards) - 1;
         }
         begins
     }

@@ -65,7 +65,7 @@ mod tests {
     struct Silent;
 
     impl Observer for Silent {
-        fn node(&mut self, _event: NodeEvent<'_>, _now_us: u64) {}
+        fn node(&mut self, _node: u8, _event: NodeEvent<'_>, _now_us: u64) {}
     }
 
     /// Panics as soon as time goes on, which is in the middle of the node's start.

@@ -1,36 +1,30 @@
 //! A store behind the store port ([`dispatchd::cold::port`]): its promises, simply kept. A batch at a time becomes
 //! durable as a whole; a crash leaves the batch under way wholly there or not at all.
 
+mod data;
+
+use super::fleet::{FarTables, Outbox, merge_rows};
 use super::machine::{Event, Shared, Weather};
 use crate::plan::Pace;
+use data::{Data, page_of};
 use dispatchd::cold::handle::{Ask, Inbox, ToLookup, ToStore};
+use dispatchd::cold::owner::Found;
 use dispatchd::cold::{
-    Answer, Commit, DriverRecord, EndedIds, EndedRequest, EventsPage, Query, RecordsPage, Source, StoreError,
-    StoreHandle, StoreHealth,
+    Answer, Commit, DriverRecord, EndedIds, EndedRequest, EventsPage, Query, Source, StoreError, StoreHandle,
+    StoreHealth,
 };
-use dispatchd::fsm::ids::{DriverId, RequestId, TripId};
-use dispatchd::fsm::types::{Published, RecordRow, UnixMs};
-use dispatchd::limits::store::{EVENTS_PAGE_BYTES_MAX, EVENTS_PAGE_EVENTS_MAX, RECORDS_PAGE_ROWS_MAX};
+use dispatchd::fsm::ids::{DriverId, RequestId};
+use dispatchd::fsm::types::UnixMs;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where a row stands among its driver's: newest first.
-type Place = (Reverse<UnixMs>, RequestId, u32);
+/// Who hears what the tables of all have of a request.
+type FarDone = Box<dyn FnOnce(Result<Option<Found>, StoreError>)>;
 
-/// What the store keeps.
-#[derive(Default)]
-pub(super) struct Data {
-    watermarks: BTreeMap<Source, u64>,
-    /// The event with cursor `n` is at `n - 1`.
-    events: Vec<Published>,
-    consumers: BTreeMap<String, u64>,
-    rows: HashMap<DriverId, BTreeMap<Place, RecordRow>>,
-    ended: HashMap<RequestId, EndedRequest>,
-    trips: HashMap<TripId, RequestId>,
-    drivers: BTreeMap<DriverId, DriverRecord>,
-}
+/// Where a row stands among its driver's: newest first.
+pub(super) type Place = (Reverse<UnixMs>, RequestId, u32);
 
 /// A long poll.
 struct Poll {
@@ -86,6 +80,9 @@ pub(super) struct SimStore {
     polls: Vec<Poll>,
     /// Actions so far.
     pub(super) steps: u64,
+    /// Of a fleet: the tables of all, and this node's name.
+    far: Option<(FarTables, String)>,
+    outbox: Outbox,
 }
 
 impl SimStore {
@@ -103,6 +100,8 @@ impl SimStore {
             lookups: VecDeque::new(),
             polls: Vec::new(),
             steps: 0,
+            far: None,
+            outbox: Outbox::default(),
         }
     }
 
@@ -118,6 +117,17 @@ impl SimStore {
         if self.machine.borrow_mut().rng.chance(500) {
             self.ended_ids.complete();
         }
+    }
+
+    /// Rows that are on their way to the tables of a fleet, whose node this is from now on.
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The process has joined its fleet.
+    pub(super) fn joins(&mut self, far: FarTables, node: u8) {
+        self.data.outbox = Some(Outbox::clone(&self.outbox));
+        self.far = Some((far, crate::plan::node_name(node)));
     }
 
     /// A way to the store whose waker wakes this shard.
@@ -180,6 +190,7 @@ impl SimStore {
         self.queue = Batch::default();
         self.lookups.clear();
         self.polls.clear();
+        self.far = None;
     }
 
     /// The end of a drain: what waits is stored.
@@ -326,6 +337,17 @@ impl SimStore {
             return;
         };
         let ended = |id: &RequestId| self.data.ended.get(id).cloned().map(Box::new);
+        if let Some((far, _)) = &self.far {
+            match &query {
+                Query::Request(id) if ended(id).is_none() => {
+                    return self.ask_far(far, inbox, token, |far, done| far.request(id, done), Answer::Request);
+                }
+                Query::Trip(id) if self.data.trips.get(id).and_then(ended).is_none() => {
+                    return self.ask_far(far, inbox, token, |far, done| far.trip(id, done), Answer::Trip);
+                }
+                _ => {}
+            }
+        }
         let answer = match query {
             Query::Request(id) => Answer::Request(ended(&id)),
             Query::Trip(id) => Answer::Trip(self.data.trips.get(&id).and_then(ended)),
@@ -337,9 +359,51 @@ impl SimStore {
         inbox.answer(token, answer);
     }
 
+    /// Asks the tables of all for what this node does not know.
+    fn ask_far(
+        &self,
+        far: &FarTables,
+        inbox: Arc<Inbox>,
+        token: u64,
+        ask: impl FnOnce(&FarTables, FarDone),
+        nothing: fn(Option<Box<EndedRequest>>) -> Answer,
+    ) {
+        if !self.health.is_reached() {
+            let error = StoreError::unavailable("simulated: the tables do not answer");
+            return inbox.answer(token, Answer::Failed(error));
+        }
+        ask(
+            far,
+            Box::new(move |found| {
+                let answer = found.map(|found| match found {
+                    None => nothing(None),
+                    Some(found) => Answer::RequestElsewhere(Box::new(found.far)),
+                });
+                inbox.answer(token, answer.unwrap_or_else(Answer::Failed));
+            }),
+        );
+    }
+
     fn answer_ordered(&mut self, ask: Ask) {
         let Ask { inbox, token, query } = ask;
         match query {
+            Query::Records {
+                driver_id,
+                date,
+                limit,
+                before,
+            } if self.far.is_some() => {
+                let Some((far, node)) = &self.far else { return };
+                let own = self.data.rows.get(&driver_id).cloned().unwrap_or_default();
+                let node = node.clone();
+                far.records(&driver_id, move |found| {
+                    let page = found.and_then(|found| {
+                        let all = merge_rows(own.iter(), &node, found);
+                        page_of(all.into_values(), date, limit, before.as_deref())
+                    });
+                    inbox.answer(token, page.map_or_else(Answer::Failed, Answer::Records));
+                });
+            }
             Query::Records {
                 driver_id,
                 date,
@@ -398,93 +462,5 @@ impl SimStore {
             }
             true
         });
-    }
-}
-
-impl Data {
-    fn apply(&mut self, commit: &Commit) {
-        let stored = self.watermarks.entry(commit.source).or_insert(0);
-        if commit.lsn <= *stored {
-            return;
-        }
-        *stored = commit.lsn;
-        for row in &commit.rows {
-            let place = (Reverse(row.offer_sent_at_ms), row.request_id.clone(), row.attempt);
-            self.rows
-                .entry(row.driver_id.clone())
-                .or_default()
-                .insert(place, row.clone());
-        }
-        self.events.extend(commit.published.iter().cloned());
-        if let Some(ended) = &commit.ended {
-            let id = &ended.log.request_id;
-            if let Some(trip_id) = &ended.trip_id {
-                self.trips.insert(trip_id.clone(), id.clone());
-            }
-            self.ended.insert(id.clone(), ended.clone());
-        }
-        if let Some((driver_id, at_ms)) = &commit.driver_seen {
-            self.driver(driver_id, *at_ms);
-        }
-        if let Some((driver_id, at_ms, off)) = &commit.off_shift {
-            let record = self.driver(driver_id, *at_ms);
-            record.shift_changed_ms = *at_ms;
-            record.off_shift_since = off.then_some(*at_ms);
-        }
-    }
-
-    fn driver(&mut self, id: &DriverId, at_ms: UnixMs) -> &mut DriverRecord {
-        let record = self.drivers.entry(id.clone()).or_insert(DriverRecord {
-            first_seen_ms: at_ms,
-            last_seen_ms: at_ms,
-            off_shift_since: None,
-            shift_changed_ms: 0,
-        });
-        record.first_seen_ms = record.first_seen_ms.min(at_ms);
-        record.last_seen_ms = record.last_seen_ms.max(at_ms);
-        record
-    }
-
-    fn page(&self, from: u64, limit: u32) -> EventsPage {
-        let limit = limit.clamp(1, EVENTS_PAGE_EVENTS_MAX) as usize;
-        let mut bytes = 0;
-        let mut page = EventsPage::default();
-        for (cursor, event) in (from..).zip(&self.events[from as usize - 1..]).take(limit) {
-            bytes += size_of_val(event);
-            page.events.push((cursor, event.clone()));
-            if bytes >= EVENTS_PAGE_BYTES_MAX {
-                break;
-            }
-        }
-        page
-    }
-
-    /// Rows of a day, newest first. The mark of the next page is the number of rows before it, which holds as long as
-    /// no row is added: good enough for who reads a day that is over or asks for whole days.
-    fn records(
-        &self,
-        driver_id: &DriverId,
-        date: jiff::civil::Date,
-        limit: u32,
-        before: Option<&str>,
-    ) -> Result<RecordsPage, StoreError> {
-        let skip: usize = match before {
-            Some(mark) => mark.parse().map_err(|_| StoreError::invalid("no mark of a page"))?,
-            None => 0,
-        };
-        let limit = limit.clamp(1, RECORDS_PAGE_ROWS_MAX) as usize;
-        let on_day = |row: &&RecordRow| {
-            jiff::Timestamp::from_millisecond(row.offer_sent_at_ms as i64)
-                .is_ok_and(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date() == date)
-        };
-        let rows = self.rows.get(driver_id).into_iter().flat_map(BTreeMap::values);
-        let mut found: Vec<RecordRow> = rows.filter(on_day).skip(skip).take(limit + 1).cloned().collect();
-        let next_before = (found.len() > limit).then(|| (skip + limit).to_string());
-        found.truncate(limit);
-        Ok(RecordsPage {
-            rows: found,
-            nodes: Vec::new(),
-            next_before,
-        })
     }
 }

@@ -34,7 +34,7 @@ fn closes_with_a_cause() {
     story.go().socket_closing(0, 0, 1000, "");
     story.go().socket_stalled(1, 0);
     story.go().socket_closing(1, 0, 4008, "");
-    story.go().node_event(NodeEvent::Draining);
+    story.go().node_event(0, NodeEvent::Draining);
     story.go().socket_closing(2, 0, 1012, "retry_after_ms=1500");
     story.is_good();
     story.go().socket_closing(3, 0, 1012, "");
@@ -45,7 +45,7 @@ fn closes_with_a_cause() {
 fn a_socket_that_should_have_been_closed() {
     let mut story = Story::new();
     story.go().socket_violates(0, 0, 1002);
-    story.go().node_event(NodeEvent::FaultsOver);
+    story.go().node_event(0, NodeEvent::FaultsOver);
     story.now_us += 10_000_000;
     story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
@@ -73,7 +73,7 @@ fn a_node_that_drains_and_takes_work() {
         ..Story::expect()
     });
     story.asked(Ask::Ready, 200, ready);
-    story.go().node_event(NodeEvent::Draining);
+    story.go().node_event(0, NodeEvent::Draining);
     // It may not know yet.
     story.asked(Ask::Ready, 200, ready);
     story.now_us += 100_000;
@@ -83,7 +83,7 @@ fn a_node_that_drains_and_takes_work() {
     story.finds(Check::Drains);
 
     let mut story = Story::new();
-    story.go().node_event(NodeEvent::Draining);
+    story.go().node_event(0, NodeEvent::Draining);
     story.now_us += 100_000;
     let call = story.post(Class::Standard, 1);
     story.answer(call, 202, &taken(1));

@@ -85,6 +85,7 @@ fn a_confirmation_that_is_lost() {
 #[test]
 fn events_that_change_or_are_skipped() {
     let read = Ask::Events {
+        node: 0,
         after: Some(0),
         consumer: None,
     };
@@ -246,7 +247,7 @@ fn what_drivers_say_in_vain() {
 
     // A receipt that the node had long before the offer ended.
     let mut story = Story::new();
-    story.go().node_event(NodeEvent::FaultsOver);
+    story.go().node_event(0, NodeEvent::FaultsOver);
     story.now_us += 6_000_000;
     story.hear(0, shown(R0));
     story.say(0, Say::Ack(R0));

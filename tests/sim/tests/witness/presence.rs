@@ -79,7 +79,7 @@ fn displaced_by_nobody() {
 fn two_sockets_and_none_displaced() {
     for closed in [true, false] {
         let mut story = Story::new();
-        story.go().node_event(NodeEvent::FaultsOver);
+        story.go().node_event(0, NodeEvent::FaultsOver);
         story.connect(0, 1, 50, DriverState::Available, None);
         if closed {
             story.go().socket_closing(0, 0, 4001, "");
@@ -137,7 +137,7 @@ fn the_same_message_twice_is_answered_once() {
     let declined = ("OFFER_DECLINED", 1_009_000, TIMED_OUT.2);
     for (answers, is_good) in [(2, true), (1, false)] {
         let mut story = Story::new();
-        story.go().node_event(NodeEvent::FaultsOver);
+        story.go().node_event(0, NodeEvent::FaultsOver);
         story.hear(0, shown(R0));
         story.say(0, Say::Decline(R0));
         story.say(0, Say::Decline(R0));

@@ -66,7 +66,7 @@ fn errors_without_a_reason() {
 #[test]
 fn nobody_answers() {
     let mut story = Story::new();
-    story.go().node_event(NodeEvent::FaultsOver);
+    story.go().node_event(0, NodeEvent::FaultsOver);
     story.hear(0, shown(R0));
     story.say(0, Say::Decline(R0));
     story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
@@ -262,7 +262,7 @@ fn callers_that_are_turned_away_for_no_reason() {
     let not_durable = "{\"code\":\"not_durable\"}";
     let mut story = Story::new();
     story.asked(Ask::View(0), 503, not_durable);
-    story.go().node_event(NodeEvent::FaultsOver);
+    story.go().node_event(0, NodeEvent::FaultsOver);
     story.asked(Ask::View(0), 503, not_durable);
     story.is_good();
     story.now_us += 10_000_000;
@@ -270,13 +270,13 @@ fn callers_that_are_turned_away_for_no_reason() {
     story.finds(Check::Caused);
 
     let mut story = Story::new();
-    story.go().node_event(NodeEvent::FaultsOver);
+    story.go().node_event(0, NodeEvent::FaultsOver);
     story.now_us += 10_000_000;
     story.asked(Ask::Offer(0), 429, "{\"code\":\"overloaded\"}");
     story.finds(Check::Caused);
 
     let mut story = Story::new();
-    story.go().node_event(NodeEvent::FaultsOver);
+    story.go().node_event(0, NodeEvent::FaultsOver);
     story.now_us += 10_000_000;
     story.go().socket_opened(0, 1);
     story.go().handshake_refused(0, 1, 503);
@@ -308,6 +308,6 @@ fn a_seed_that_does_not_repeat_itself() {
 #[test]
 fn a_node_that_does_not_start() {
     let mut story = Story::new();
-    story.go().node_event(NodeEvent::RefusedToStart("damage"));
+    story.go().node_event(0, NodeEvent::RefusedToStart("damage"));
     story.finds(Check::NodeLives);
 }

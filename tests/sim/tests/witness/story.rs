@@ -24,6 +24,7 @@ impl Story {
     /// What the witness of a story is told before.
     pub fn expect() -> Expect {
         Expect {
+            nodes: 1,
             style: Style::ALL[0],
             drivers: 4,
             may_refuse: false,
@@ -58,7 +59,7 @@ impl Story {
             incarnation: 1,
             wall_offset_us: WALL_MS * 1_000,
         };
-        story.go().node_event(started);
+        story.go().node_event(0, started);
         for driver in 0..4 {
             story.connect(driver, 0, u64::from(driver) + 1, DriverState::Available, None);
         }
@@ -106,12 +107,12 @@ impl Story {
 
     /// The node is killed and started again.
     pub fn restart(&mut self) {
-        self.go().node_event(NodeEvent::Killed);
+        self.go().node_event(0, NodeEvent::Killed);
         let started = NodeEvent::Started {
             incarnation: 2,
             wall_offset_us: WALL_MS * 1_000,
         };
-        self.go().node_event(started);
+        self.go().node_event(0, started);
     }
 
     pub fn ask(&mut self, ask: Ask) -> u32 {
@@ -168,7 +169,7 @@ impl Story {
 
     /// The auditor reads this audit of request 0, its records, and nothing else; faults are over.
     pub fn last(&mut self, audit: &str, records: &str, events: &str) {
-        self.go().node_event(NodeEvent::FaultsOver);
+        self.go().node_event(0, NodeEvent::FaultsOver);
         self.asked(Ask::Audit(0), 200, audit);
         self.asked(
             Ask::Records(0),
@@ -176,6 +177,7 @@ impl Story {
             &format!("{{\"driver_id\":\"d0\",\"records\":[{records}]}}"),
         );
         let read = Ask::Events {
+            node: 0,
             after: Some(0),
             consumer: None,
         };

@@ -1,0 +1,67 @@
+//! Views of an id that is being claimed: whether there is such a request, all nodes' store knows before the claim does.
+
+use crate::cold::FarRequest;
+use crate::cold::port::{Answer, Query};
+use crate::fsm::ids::RequestId;
+use crate::shard::answers::view;
+use crate::shard::calls::problem_of;
+use crate::shard::{Ask, Letter, Platform, Shard};
+use crate::wire::respond::Problem;
+use std::collections::VecDeque;
+
+impl<P: Platform> Shard<P> {
+    /// A view of a request of which nothing is in the journal: it may never have been. If nodes share their store, that knows whether
+    /// the id is another's, which the claim will find.
+    pub(in crate::shard) fn view_unclaimed(&mut self, key: u32, letter: Letter) {
+        if self.claims.is_none() {
+            // Its drivers are being asked.
+            return self.unknown(letter);
+        }
+        let request_id = self.requests.slab[key as usize].request.id().clone();
+        let ask = Ask::Look(request_id.clone(), Box::new(letter));
+        self.ask(Query::Request(request_id), ask);
+    }
+
+    /// The store's answer to such a view.
+    pub(in crate::shard) fn unclaimed_looked_up(&mut self, request_id: &RequestId, letter: Letter, answer: Answer) {
+        let letters = VecDeque::from([letter]);
+        match answer {
+            Answer::RequestElsewhere(far) if far.owner != self.config.node_id => self.answer_far(*far, letters),
+            // Its claim stands, and this node is about to hear so.
+            Answer::RequestElsewhere(far) => self.answer_far_view(&far, letters),
+            Answer::Request(Some(ended)) => self.answer_stored(*ended, letters),
+            Answer::Failed(error) => {
+                let problem = problem_of(error);
+                for letter in letters {
+                    self.refuse_letter(&letter, &problem);
+                }
+            }
+            _ => {
+                let key = self.requests.find(request_id);
+                let is_claimed = key.is_some_and(|key| self.requests.slab[key as usize].journaled > 0);
+                for letter in letters {
+                    if is_claimed {
+                        self.request_letter(request_id.clone(), letter);
+                    } else {
+                        self.unknown(letter);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers views from what all nodes' store has of a request.
+    fn answer_far_view(&mut self, far: &FarRequest, letters: VecDeque<Letter>) {
+        let Some(request) = self.restored(&far.log) else {
+            return letters
+                .into_iter()
+                .for_each(|letter| self.refuse_letter(&letter, &Problem::not_durable()));
+        };
+        for letter in letters {
+            if let Letter::View { audit, reply, .. } = letter {
+                let answer = view(&request, far.log.log.len(), audit, &far.nodes);
+                self.answer(reply, answer);
+            }
+        }
+    }
+}
