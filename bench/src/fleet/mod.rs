@@ -46,11 +46,12 @@ const SERVICES_MAX: Duration = Duration::from_secs(600);
 /// Descriptors beside two for each driver and connection.
 const DESCRIPTORS: u64 = 2048;
 /// Names of the rows of speed, and what each is.
-const SPEED: [(&str, &str); 3] = [
+const SPEED: [(&str, &str); 4] = [
     (
         "offers",
-        "POST → OFFER at 100/s, and how often Cassandra decides for it",
+        "POST → OFFER at 100/s, each accepted, and how often Cassandra decides for it",
     ),
+    ("rides", "the same at 40/s, each driven to its end"),
     ("takeover", "from kill -9 of a node to its offers re-sent by others"),
     (
         "records",
@@ -178,7 +179,8 @@ pub fn run(
     }
     options.check()?;
     node::kill_child_on_panic();
-    node::allow_open_files(u64::from(options.drivers) * 2 + DESCRIPTORS).map_err(io::Error::other)?;
+    let drivers_most = u64::from(options.drivers).max(offers::OFFERS.drivers as u64);
+    node::allow_open_files(drivers_most * 2 + DESCRIPTORS).map_err(io::Error::other)?;
     let abilities = Abilities::of(install)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -315,11 +317,15 @@ impl Stage<'_> {
         for number in 1..=runs {
             let town_name = format!("{name}-{number}");
             let (report_name, goals, measured) = match name {
-                "offers" => {
+                "offers" | "rides" => {
+                    let (report_name, work, goals) = match name {
+                        "offers" => ("fleet-offers", offers::OFFERS, offers::GOALS),
+                        _ => ("fleet-rides", offers::RIDES, &[][..]),
+                    };
                     let measured = timeout(SPEED_MAX, async {
-                        offers::run(&mut self.town(services, &town_name).await?, self.options.seed).await
+                        offers::run(&mut self.town(services, &town_name).await?, work, self.options.seed).await
                     });
-                    ("fleet-offers", offers::GOALS, measured.await)
+                    (report_name, goals, measured.await)
                 }
                 "takeover" => {
                     let most = SPEED_MAX + takeover::KILL_MAX * self.options.kills;
@@ -382,7 +388,7 @@ mod tests {
     fn rows_are_chosen_by_group_and_by_name() {
         let all = asked(&[]).unwrap();
         assert_eq!(all.len(), ROWS.len() + SPEED.len());
-        assert_eq!(asked(&["--speed"]).unwrap(), ["offers", "takeover", "records"]);
+        assert_eq!(asked(&["--speed"]).unwrap(), ["offers", "rides", "takeover", "records"]);
         assert_eq!(asked(&["--faults"]).unwrap().len(), ROWS.len());
         assert_eq!(asked(&["--only", "steady,takeover"]).unwrap(), ["steady", "takeover"]);
         assert_eq!(

@@ -1,5 +1,7 @@
-//! How soon an offer is on a driver's socket when Cassandra has to decide first that it may be made: a fixed rate of requests to
-//! any node for drivers of any node, each accepted and driven to its end at once. And how many decisions each request costs.
+//! How soon an offer is on a driver's socket when Cassandra has to decide first that it may be made: requests to any node for
+//! drivers of any node, each accepted. And how many decisions each request costs.
+//!
+//! The rate rises for a while, since a Java process that has just started is slow, and is fixed then, which is measured.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,12 +23,36 @@ use super::town::Town;
 use crate::measure::Latencies;
 use crate::report::{Goal, Limit, Run};
 
-/// Requests per second, drivers, and how long it lasts; what comes in the warm-up is not counted.
-const RATE: f64 = 100.0;
-const DRIVERS: usize = 240;
-const WARM_UP: Duration = Duration::from_secs(4);
-const LASTS: Duration = Duration::from_secs(14);
-const REQUESTS: u32 = (RATE * LASTS.as_secs() as f64) as u32;
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Requests per second.
+    rate: f64,
+    /// Connected drivers.
+    pub drivers: usize,
+    /// Whether trips are driven to their ends, at once, and so each driver has many; else each has one offer at most.
+    rides: bool,
+}
+
+/// Each offer is accepted. Trips last longer than the run.
+pub const OFFERS: Work = Work {
+    rate: 100.0,
+    drivers: (100.0 * SECONDS_AT_RATE) as usize + 1,
+    rides: false,
+};
+
+/// Whole rides: twice as many decisions for each.
+pub const RIDES: Work = Work {
+    rate: 40.0,
+    drivers: 240,
+    rides: true,
+};
+
+/// The rate rises for so long, which is not measured, and stays for so long.
+const RAMP_S: f64 = 30.0;
+const LASTS_S: f64 = 20.0;
+/// All of it counted in seconds at the full rate.
+const SECONDS_AT_RATE: f64 = RAMP_S / 2.0 + LASTS_S;
 /// Until all drivers are connected, and until all that was posted is over.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 const REST_MAX: Duration = Duration::from_secs(20);
@@ -46,18 +72,23 @@ pub const GOALS: &[Goal] = &[Goal {
 ///
 /// # Errors
 /// Drivers cannot connect.
-pub async fn run(town: &mut Town, seed: u64) -> io::Result<Run> {
+pub async fn run(town: &mut Town, work: Work, seed: u64) -> io::Result<Run> {
     let observer = Arc::new(Observer::default());
     let api = Api::of_fleet(town.http(), &town.addresses(), Arc::clone(&observer));
     let (freed, mut free) = unbounded_channel();
+    let (confirmed, settled) = unbounded_channel();
     let mut drivers = JoinSet::new();
-    for number in 0..DRIVERS {
+    for number in 0..work.drivers {
         let driver = Id::from(format!("driver-{seed}-{number}"));
-        drivers.spawn(drive(api.clone(), Arc::clone(&observer), driver, freed.clone()));
+        let tell = Tell {
+            freed: freed.clone(),
+            confirmed: confirmed.clone(),
+        };
+        drivers.spawn(drive(api.clone(), Arc::clone(&observer), driver, work.rides, tell));
     }
     let mut ready = VecDeque::new();
     let connecting = async {
-        while ready.len() < DRIVERS
+        while ready.len() < work.drivers
             && let Some(driver) = free.recv().await
         {
             ready.push_back(driver);
@@ -66,14 +97,28 @@ pub async fn run(town: &mut Town, seed: u64) -> io::Result<Run> {
     let connected = timeout(CONNECT_MAX, connecting).await;
     connected.map_err(|_| io::Error::other("drivers are not connected in time"))?;
     let before = decisions(town).await;
-    let due = load(&api, &observer, &mut free, ready, seed).await;
+    let due = load(&api, &observer, work, Hears { free, settled }, ready, seed).await;
     let after = decisions(town).await;
     drivers.shutdown().await;
-    Ok(figures(&observer.snapshot(), &due, &before, &after))
+    Ok(figures(&observer.snapshot(), work, &due, &before, &after))
 }
 
-/// One driver: takes every offer, and drives the trip to its end at once.
-async fn drive(api: Api, observer: Arc<Observer>, driver: Id, freed: UnboundedSender<Id>) {
+/// What drivers tell.
+struct Tell {
+    /// Who is free.
+    freed: UnboundedSender<Id>,
+    /// That a trip is one's own.
+    confirmed: UnboundedSender<()>,
+}
+
+/// What is heard of drivers.
+struct Hears {
+    free: UnboundedReceiver<Id>,
+    settled: UnboundedReceiver<()>,
+}
+
+/// One driver: takes every offer, and drives the trip to its end if it `rides`.
+async fn drive(api: Api, observer: Arc<Observer>, driver: Id, rides: bool, tell: Tell) {
     for tries in 0.. {
         let Some(address) = api.place_of(&driver, tries).await else {
             sleep(Duration::from_millis(100)).await;
@@ -94,22 +139,25 @@ async fn drive(api: Api, observer: Arc<Observer>, driver: Id, freed: UnboundedSe
             };
             match message {
                 Ok(ToDriver::Welcome { state, .. }) if state == "available" => {
-                    let _ = freed.send(Id::clone(&driver));
+                    let _ = tell.freed.send(Id::clone(&driver));
                 }
                 Ok(ToDriver::Offer {
                     request_id, attempt, ..
                 }) => {
                     socket.answer(&request_id.into(), attempt, true).await;
                 }
+                Ok(ToDriver::Confirmed { .. }) => {
+                    let _ = tell.confirmed.send(());
+                }
                 Ok(ToDriver::State {
                     state,
                     trip_id: Some(trip),
-                }) => {
+                }) if rides => {
                     let event = if state == "on_trip" { "complete" } else { "pickup" };
                     socket.trip(&trip.into(), event).await;
                 }
                 Ok(ToDriver::State { state, .. }) if state == "available" => {
-                    let _ = freed.send(Id::clone(&driver));
+                    let _ = tell.freed.send(Id::clone(&driver));
                 }
                 Ok(_) => {}
                 Err(_) => break,
@@ -118,27 +166,44 @@ async fn drive(api: Api, observer: Arc<Observer>, driver: Id, freed: UnboundedSe
     }
 }
 
-/// Posts at the rate, each to one free driver; gives when each was due. Returns when all is over, or should be.
+/// When the request of this number is due, after the first: the rate rises from nothing, and is fixed then.
+fn due_after(work: Work, number: u32) -> Duration {
+    let at_rate_s = f64::from(number) / work.rate;
+    let after_s = if at_rate_s < RAMP_S / 2.0 {
+        (2.0 * RAMP_S * at_rate_s).sqrt()
+    } else {
+        at_rate_s + RAMP_S / 2.0
+    };
+    Duration::from_secs_f64(after_s)
+}
+
+/// How many there are.
+fn requests(work: Work) -> u32 {
+    (work.rate * SECONDS_AT_RATE) as u32
+}
+
+/// Posts, each to one free driver; gives when each was due. Returns when all is over, or should be.
 async fn load(
     api: &Api,
     observer: &Arc<Observer>,
-    free: &mut UnboundedReceiver<Id>,
+    work: Work,
+    mut hears: Hears,
     mut ready: VecDeque<Id>,
     seed: u64,
 ) -> BTreeMap<Id, Duration> {
     let (begin, epoch) = (Instant::now(), observer.elapsed());
     let mut due = BTreeMap::new();
     let mut posts = JoinSet::new();
-    for number in 0..REQUESTS {
-        let after = Duration::from_secs_f64(f64::from(number) / RATE);
+    for number in 0..requests(work) {
+        let after = due_after(work, number);
         sleep_until(begin + after).await;
-        while let Ok(driver) = free.try_recv() {
+        while let Ok(driver) = hears.free.try_recv() {
             ready.push_back(driver);
         }
         // None is free: the machine is slower than the rate, and the request comes late, which counts.
         let Some(driver) = (match ready.pop_front() {
             Some(driver) => Some(driver),
-            None => timeout(REST_MAX, free.recv()).await.ok().flatten(),
+            None => timeout(REST_MAX, hears.free.recv()).await.ok().flatten(),
         }) else {
             break;
         };
@@ -152,11 +217,16 @@ async fn load(
         posts.spawn(async move { api.offer(&post).await });
         while posts.try_join_next().is_some() {}
     }
-    // All drivers are free again when everything is over.
+    let posted = due.len();
     let over = async {
         while posts.join_next().await.is_some() {}
-        while ready.len() < DRIVERS
-            && let Some(driver) = free.recv().await
+        for _ in 0..posted {
+            hears.settled.recv().await;
+        }
+        // And the last trips.
+        while work.rides
+            && ready.len() < work.drivers
+            && let Some(driver) = hears.free.recv().await
         {
             ready.push_back(driver);
         }
@@ -181,6 +251,7 @@ async fn decisions(town: &Town) -> BTreeMap<String, f64> {
 
 fn figures(
     observations: &[Observation],
+    work: Work,
     due: &BTreeMap<Id, Duration>,
     before: &BTreeMap<String, f64>,
     after: &BTreeMap<String, f64>,
@@ -212,13 +283,14 @@ fn figures(
         }
     }
     let mut run = Run::default();
-    let missing = u64::from(REQUESTS) - due.len() as u64;
+    let missing = u64::from(requests(work)) - due.len() as u64;
     if missing > 0 {
         let example = "no driver became free for them".to_owned();
         run.faults
             .merge("requests that could not be posted".to_owned(), missing, example);
     }
     let first = due.values().min().copied().unwrap_or_default();
+    let ramp = Duration::from_secs_f64(RAMP_S);
     run.add("requests", "", due.len() as f64);
     run.add("unserved_calls", "", unserved);
     for (name, seen) in [
@@ -229,8 +301,7 @@ fn figures(
         let mut latencies = Latencies::new();
         for (request, due) in due {
             match seen.get(&**request) {
-                // What comes first warms all up.
-                Some(_) if *due < first + WARM_UP => {}
+                Some(_) if *due < first + ramp => {}
                 Some(at) => latencies.record(at.saturating_sub(*due).as_nanos() as u64),
                 None => run
                     .faults
@@ -246,7 +317,24 @@ fn figures(
         run.add(format!("per request: {name}"), "", each);
         all += each;
     }
-    // From claim to the trip's end. Not a number: the nodes count none.
+    // Not a number: the nodes count none.
     run.add("lwt_per_request", "", if after.is_empty() { f64::NAN } else { all });
     run
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_and_stays() {
+        let at = |number| due_after(OFFERS, number).as_secs_f64();
+        let (middle, last) = ((OFFERS.rate * RAMP_S / 2.0) as u32, requests(OFFERS));
+        assert!(at(0).abs() < 1e-6);
+        assert!((at(middle) - RAMP_S).abs() < 1e-6 && (at(last) - RAMP_S - LASTS_S).abs() < 1e-6);
+        let gap = |number| at(number + 1) - at(number);
+        assert!((gap(middle) - 0.01).abs() < 1e-6 && gap(middle / 4) > 0.019 && gap(middle / 4) < 0.021);
+        assert!((0..last).all(|number| gap(number) > 0.0));
+        assert!(OFFERS.drivers >= last as usize);
+    }
 }

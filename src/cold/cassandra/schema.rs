@@ -35,6 +35,9 @@ use std::time::Duration;
 
 /// For a change of the schema.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often, and how far apart, a new table is tried before it is taken for one that cannot be used.
+const SETTLE_TRIES: u32 = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// Windows of the compaction in one retention.
 const WINDOWS: u32 = 30;
 const DAY_S: u32 = 86_400;
@@ -219,7 +222,7 @@ pub async fn apply(
         "CREATE TABLE IF NOT EXISTS {keyspace}.schema_migrations (version int PRIMARY KEY, name text, applied_at timestamp)"
     );
     change(&session, &table).await?;
-    let applied = applied(&session, config).await?;
+    let applied = patiently(async || applied(&session, config).await).await?;
     for migration in MIGRATIONS {
         if applied.contains_key(&migration.version) {
             continue;
@@ -230,8 +233,12 @@ pub async fn apply(
         let text = format!(
             "INSERT INTO {keyspace}.schema_migrations (version, name, applied_at) VALUES (?, ?, toTimestamp(now()))"
         );
-        let noted = session.query_unpaged(text, (migration.version, migration.name)).await;
-        noted.map_err(|error| CassandraError::new("cannot note the migration", error))?;
+        patiently(async || {
+            let noted = session.query_unpaged(text.as_str(), (migration.version, migration.name));
+            let failed = |error| CassandraError::new("cannot note the migration", error);
+            noted.await.map(drop).map_err(failed)
+        })
+        .await?;
         say(out, format_args!("applied {}: {}", migration.version, migration.name))?;
     }
     let (missing, newest) = compare(&session, config).await?;
@@ -335,6 +342,17 @@ fn is_same(found: &BTreeMap<String, String>, wanted: &Replication) -> bool {
                 && wanted.0.iter().all(|(place, copies)| count(place) == Some(*copies))
         }
     }
+}
+
+/// What `work` gives in the end: nodes that have just started may not have the table yet that the others have agreed on.
+async fn patiently<T>(work: impl AsyncFn() -> Result<T, CassandraError>) -> Result<T, CassandraError> {
+    for _ in 0..SETTLE_TRIES {
+        if let Ok(done) = work().await {
+            return Ok(done);
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
+    work().await
 }
 
 async fn change(session: &Session, statement: &str) -> Result<(), CassandraError> {
