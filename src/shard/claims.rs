@@ -15,7 +15,7 @@ use super::{Letter, Platform, Shard};
 use crate::cold::claims::{Adopted, CLAIMS_WAITING_MAX, Decision, FromClaims, Head};
 use crate::cold::{ClaimsHandle, EndedRequest, FarRequest};
 use crate::fsm::fold::Fold;
-use crate::fsm::ids::{DriverId, RequestId, TripId};
+use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, Step};
 use crate::wire::respond::Problem;
@@ -197,14 +197,6 @@ impl<P: Platform> Shard<P> {
         for letter in letters {
             self.request_letter(adopted.log.request_id.clone(), letter);
         }
-    }
-
-    /// Whether a request that is here still, as one that another node had, is this node's again as soon as it has left.
-    pub(in crate::shard) fn comes_back(&self, request_id: &RequestId) -> bool {
-        let is_it = |message: &FromClaims| matches!(message, FromClaims::Adopted(adopted) if adopted.log.request_id == *request_id);
-        self.claims
-            .as_ref()
-            .is_some_and(|claims| claims.early.iter().any(is_it))
     }
 
     /// Puts a request that this node did not have into its table and journal. What its owner decided last is published again, since

@@ -48,6 +48,8 @@ pub(super) struct Entry {
     pub(super) offered_to: Option<u16>,
     /// Another node speaks as its owner: it is being asked whose it is.
     pub(super) is_contested: bool,
+    /// It was lost and is this node's again, which its next owner here, who waits for it to leave, does not know yet.
+    pub(super) comes_back: bool,
 }
 
 /// What has come for an id that is not in memory.
@@ -151,6 +153,7 @@ impl Requests {
             hand: Hand::Stays,
             offered_to: None,
             is_contested: false,
+            comes_back: false,
         };
         let key = self.slab.insert(entry) as u32;
         let slab = &self.slab;

@@ -188,6 +188,7 @@ impl<P: Platform> Shard<P> {
             return;
         }
         entry.is_contested = false;
+        entry.comes_back = true;
         self.keep_receipts(key);
         let fence = Fence {
             stood: false,
@@ -201,6 +202,11 @@ impl<P: Platform> Shard<P> {
 
     /// Notes who has a request from now on; says whether letters reach that node, at once or later.
     fn learn_heir(&mut self, key: u32, owner: &str) -> bool {
+        if owner == self.config.node_id {
+            // It has come back while this node did not know that it had lost it.
+            self.requests.slab[key as usize].comes_back = true;
+            return true;
+        }
         let Some(peer) = self.peer_of(owner) else { return false };
         let request = &self.requests.slab[key as usize].request;
         let trip_id = request.fold().trip.as_ref().map(|trip| trip.trip_id.clone());
@@ -229,6 +235,7 @@ impl<P: Platform> Shard<P> {
                 },
             );
         }
+        let comes_back = self.requests.slab[key as usize].comes_back;
         let request = &self.requests.slab[key as usize].request;
         let letter = match (event, &request.fold().trip) {
             (RequestEvent::Reposted { offer, reply }, _) => Letter::Offer { offer, reply, at_us },
@@ -256,7 +263,7 @@ impl<P: Platform> Shard<P> {
             },
         };
         match owner {
-            _ if self.comes_back(&request_id) => self.requests.park(request_id, letter),
+            _ if comes_back => self.requests.park(request_id, letter),
             Some(peer) => self.pass_to_owner(peer, letter),
             None => self.refuse_letter(&letter, &Problem::not_durable()),
         }

@@ -60,6 +60,8 @@ pub struct Life {
     candidates: Vec<Driver>,
     /// What must follow at once: the rest of an acceptance or a cancellation.
     owed: Vec<Owed>,
+    /// Steps may be shown with later times than they had.
+    may_be_late: bool,
 }
 
 /// A trip, as an audit tells it.
@@ -89,7 +91,23 @@ impl Life {
     /// # Errors
     /// What of it cannot be.
     pub fn of(audit: &Audit) -> Result<Self, String> {
-        let mut life = Self::default();
+        Self::default().lived(audit)
+    }
+
+    /// Reads a whole audit of a fleet.
+    ///
+    /// # Errors
+    /// What of it cannot be.
+    pub fn of_fleet(audit: &Audit) -> Result<Self, String> {
+        let life = Self {
+            may_be_late: true,
+            ..Self::default()
+        };
+        life.lived(audit)
+    }
+
+    fn lived(self, audit: &Audit) -> Result<Self, String> {
+        let mut life = self;
         let mut last_ms = 0;
         for (index, entry) in audit.entries.iter().enumerate() {
             if entry.at_ms < last_ms {
@@ -326,7 +344,9 @@ impl Life {
 
     fn sent(&mut self, entry: &Entry) -> Result<(), String> {
         let expires_at_ms = (entry.at_ms + self.offer_timeout_ms).min(self.deadline_at_ms);
-        if entry.expires_at_ms != expires_at_ms || entry.at_ms >= self.deadline_at_ms {
+        // In a fleet it may be shown as sent later than it was: times never fall, whoever noted what comes before it.
+        let fits = entry.expires_at_ms == expires_at_ms || (self.may_be_late && entry.expires_at_ms < expires_at_ms);
+        if !fits || (entry.at_ms >= self.deadline_at_ms && !self.may_be_late) {
             return Err(format!("expires at {} and not at {expires_at_ms}", entry.expires_at_ms));
         }
         if self.open() >= self.parallel {
@@ -492,7 +512,7 @@ fn take_in_fleet(witness: &mut Witness, audit: Audit, known: Option<&Audit>) {
         }
     }
     witness.counts.add(Check::AuditTrue);
-    match Life::of(&audit) {
+    match Life::of_fleet(&audit) {
         Err(why) => return witness.violate(Check::AuditTrue, about, format!("the audit of r{request}: {why}")),
         Ok(life) => {
             let known_len = known.map_or(0, |known| known.entries.len()).min(audit.entries.len());

@@ -68,7 +68,7 @@ impl Witness {
         let lives: Vec<Option<Life>> = self
             .requests
             .iter()
-            .map(|request| request.audit.as_ref().and_then(|audit| Life::of(audit).ok()))
+            .map(|request| request.audit.as_ref().and_then(|audit| self.life_of(audit).ok()))
             .collect();
         for request in 0..lives.len() as Request {
             if self.violation.is_some() {
@@ -94,6 +94,14 @@ impl Witness {
         self.check_sent_away();
         self.check_sockets_answered();
         self.check_calls_answered();
+    }
+
+    fn life_of(&self, audit: &crate::codec::audit::Audit) -> Result<Life, String> {
+        if self.is_fleet() {
+            Life::of_fleet(audit)
+        } else {
+            Life::of(audit)
+        }
     }
 
     fn check_absent(&mut self, request: Request) {
@@ -443,12 +451,17 @@ impl Witness {
             let (Some(life), Some(audit)) = (life, audit) else {
                 continue;
             };
-            let expect = events_of(request, life, &audit.entries);
+            // An audit shows times that never fall, whoever noted what; an event has its own.
+            let untimed = |(kind, _, attempts, excluded, outcome): Summary| (kind, 0, attempts, excluded, outcome);
+            let expect: Vec<_> = events_of(request, life, &audit.entries)
+                .into_iter()
+                .map(untimed)
+                .collect();
             let mut seen = vec![false; expect.len()];
             for node in 0..self.events.len() {
                 let own = self.events[node].all();
                 let of_request = own.filter_map(|(_, event)| event.filter(|event| event.request == request));
-                let got: Vec<_> = of_request.map(summary).collect();
+                let got: Vec<_> = of_request.map(summary).map(untimed).collect();
                 let (mut last, mut strange) = (0, None);
                 for event in got {
                     match expect.iter().position(|expected| *expected == event) {
