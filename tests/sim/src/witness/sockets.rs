@@ -350,7 +350,9 @@ impl Witness {
         let before = socket.trip;
         let is_late = may_be_late && before.is_none();
         let owed = socket.owed_state.take();
-        socket.on_said_us = None;
+        if state != DriverState::Offline {
+            socket.on_said_us = None;
+        }
         socket.trip = trip;
         socket.state = Some(state);
         let ok = has_trip == trip.is_some()
