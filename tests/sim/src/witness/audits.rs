@@ -53,6 +53,10 @@ pub struct Life {
     pub busy_wait_ms: u64,
     /// It asked for such a wait at some time, so that it may have reserved a driver without offering anything to it.
     pub asks_first: bool,
+    /// Refusals of drivers who were busy, without an offer: when each was to come at the latest, and when it came.
+    pub waited: Vec<(u64, u64)>,
+    /// Since when it looks for drivers, or waits for busy ones.
+    searching_since_ms: u64,
     candidates: Vec<Driver>,
     /// What must follow at once: the rest of an acceptance or a cancellation.
     owed: Vec<Owed>,
@@ -109,6 +113,10 @@ impl Life {
             if entry.at_ms < last_ms {
                 return Err(format!("at_ms falls at seq {}", index + 1));
             }
+            if index > 0 && entry.at_ms > last_ms {
+                life.rests(last_ms)
+                    .map_err(|why| format!("before seq {}: {why}", index + 1))?;
+            }
             last_ms = entry.at_ms;
             if (index == 0) != (entry.step == Step::Received) {
                 return Err("REQUEST_RECEIVED is the first, and only the first".to_owned());
@@ -119,6 +127,7 @@ impl Life {
         if !life.owed.is_empty() {
             return Err(format!("the last events lack {:?}", life.owed));
         }
+        life.rests(last_ms).map_err(|why| format!("at the end: {why}"))?;
         if audit.state != life.state() {
             return Err(format!(
                 "it says {} and is {}",
@@ -211,6 +220,28 @@ impl Life {
         }
     }
 
+    /// Between two decisions nothing is left undone: what follows from a step is decided with it (protocol.md, section 3: "go on to the
+    /// next candidate at once"). Not known of one that asks its drivers first.
+    fn rests(&self, at_ms: u64) -> Result<(), String> {
+        if self.end.is_some() || self.asks_first || at_ms >= self.deadline_at_ms {
+            return Ok(());
+        }
+        match self.open() {
+            0 if self.is_used_up() => Err("attempts are used up, and it has not ended".to_owned()),
+            0 if self.candidates.is_empty() && !self.exhausted => {
+                Err("nobody is left, and it does not say so".to_owned())
+            }
+            open if open < self.parallel && !self.candidates.is_empty() && !self.is_used_up() => {
+                Err(format!("{open} of {} hold the offer, and more could", self.parallel))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.max_attempts.is_some_and(|most| self.counted() >= most)
+    }
+
     /// What an acceptance owes comes right after it.
     fn pay(&mut self, entry: &Entry) -> Result<(), String> {
         let Some(owed) = self.owed.pop() else { return Ok(()) };
@@ -245,6 +276,7 @@ impl Life {
         tried.way = way;
         tried.ended_at_ms = at_ms;
         tried.by_socket = by_socket;
+        self.searching_since_ms = at_ms;
         Ok(())
     }
 
@@ -270,6 +302,7 @@ impl Life {
             self.busy_wait_ms = asked.busy_wait_ms.unwrap_or(self.busy_wait_ms);
         }
         self.asks_first |= self.busy_wait_ms > 0;
+        self.searching_since_ms = entry.at_ms;
         for driver in &asked.candidates {
             if self.is_tried(*driver) || self.candidates.contains(driver) {
                 return Err(format!("d{driver} is no new candidate"));
@@ -319,7 +352,7 @@ impl Life {
         if self.open() >= self.parallel {
             return Err("more offers at once than asked for".to_owned());
         }
-        if self.max_attempts.is_some_and(|most| self.counted() >= most) {
+        if self.is_used_up() {
             return Err("more attempts than asked for".to_owned());
         }
         self.try_next(entry, ways::OPEN)
@@ -327,6 +360,10 @@ impl Life {
 
     fn refused(&mut self, entry: &Entry) -> Result<(), String> {
         if entry.attempt as usize == self.tried.len() + 1 {
+            if entry.why == Why::Offered && self.busy_wait_ms > 0 {
+                let until_ms = (self.searching_since_ms + self.busy_wait_ms).min(self.deadline_at_ms);
+                self.waited.push((until_ms, entry.at_ms));
+            }
             return self.try_next(entry, ways::REFUSED);
         }
         self.over(entry, ways::REFUSED)
@@ -359,6 +396,9 @@ impl Life {
         if self.open() > 0 || !self.candidates.is_empty() || self.exhausted {
             return Err("somebody is left".to_owned());
         }
+        if self.is_used_up() {
+            return Err("attempts are used up, which wins".to_owned());
+        }
         self.exhausted = true;
         Ok(())
     }
@@ -374,7 +414,7 @@ impl Life {
     fn unfulfilled(&mut self, entry: &Entry) -> Result<(), String> {
         let ok = match entry.why {
             Why::Deadline => entry.at_ms >= self.deadline_at_ms,
-            Why::Attempts => self.max_attempts.is_some_and(|most| self.counted() >= most),
+            Why::Attempts => self.is_used_up(),
             _ => false,
         };
         if !ok {

@@ -43,6 +43,9 @@ impl Witness {
             let text = format!("d{driver} was closed with {code} {reason:?} for no reason");
             self.violate(Check::Caused, About::driver(driver), text);
         }
+        if code == 1012 {
+            self.node.sent_away.0 += 1;
+        }
         self.socket_ends(driver, conn);
     }
 

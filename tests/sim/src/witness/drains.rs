@@ -2,8 +2,11 @@
 
 use super::Witness;
 use super::calls::{Call, same};
-use crate::checks::Check;
+use crate::checks::{About, Check};
 use crate::codec::Bad;
+
+/// So many closes the network may lose without anybody wondering.
+const UNTOLD_MAX: u32 = 3;
 
 impl Witness {
     /// Whether what is asked at this time meets a node that was told to drain, and knows it.
@@ -16,6 +19,27 @@ impl Witness {
     pub(super) fn ready_answered(&mut self, call: &Call, body: &str) -> Result<(), Bad> {
         self.check_not_draining(call);
         same(body, "{\"status\":\"ready\"}")
+    }
+
+    /// The node that drained has ended: drivers who were there hear a close, unless the network loses it.
+    pub(super) fn await_closes(&mut self) {
+        if self.is_fleet() {
+            return; // Not known is whose sockets these are.
+        }
+        let since_us = self.node.drained_us;
+        let margin_us = 3 * self.expect.order_margin_ms * 1_000;
+        for socket in self.drivers.iter_mut().flat_map(|driver| &mut driver.sockets) {
+            socket.awaits_away = socket.is_well() && socket.welcomed_us + margin_us < since_us;
+        }
+    }
+
+    /// At the end: a node that drained has told drivers so before it ended.
+    pub(super) fn check_sent_away(&mut self) {
+        let (told, untold) = self.node.sent_away;
+        if !self.holds(Check::Drains, told > 0 || untold < UNTOLD_MAX) {
+            let text = format!("{untold} drivers lost their sockets to nodes that drained, and nobody was told");
+            self.violate(Check::Drains, About::default(), text);
+        }
     }
 
     /// A call is answered as if the node took work: not by one that drains.

@@ -127,6 +127,8 @@ pub struct NodeSeen {
     pub drained_us: u64,
     /// How often it was.
     pub drains: u32,
+    /// Drivers who were told to go elsewhere by a node that drained, and those who were not.
+    pub sent_away: (u32, u32),
     /// Of a fleet: which nodes take connections, and which were told to drain.
     pub each: Vec<(bool, bool)>,
 }
@@ -389,7 +391,11 @@ impl Witness {
                     self.violate(Check::NodeLives, About::default(), format!("it ended itself: {what}"));
                 }
             }
-            NodeEvent::Killed | NodeEvent::PowerLost | NodeEvent::Drained => self.node_ended(node),
+            NodeEvent::Drained => {
+                self.await_closes();
+                self.node_ended(node);
+            }
+            NodeEvent::Killed | NodeEvent::PowerLost => self.node_ended(node),
             NodeEvent::Draining => {
                 self.node_is(node, (true, true));
                 self.node.drained_us = self.now_us;

@@ -16,7 +16,7 @@ use crate::words::{DriverState, Step};
 
 impl Witness {
     /// How long after one end of a connection the other one may still be in use, milliseconds.
-    fn late_ms(&self) -> u64 {
+    pub(super) fn late_ms(&self) -> u64 {
         3 * self.expect.order_margin_ms
     }
 

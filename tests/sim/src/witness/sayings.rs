@@ -37,7 +37,7 @@ impl Witness {
                     self.trip_may_end(trip);
                 }
             }
-            Say::Shift(false) => self.off_said(driver),
+            Say::Shift(false) => self.off_said(driver, conn),
             Say::Shift(true) => self.on_said(driver, conn),
             Say::Ack(_) | Say::Ping | Say::Location | Say::Garbage(_) => {}
         }

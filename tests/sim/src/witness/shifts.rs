@@ -11,9 +11,16 @@ use crate::checks::{About, Check};
 use crate::ids::Driver;
 use crate::words::DriverState;
 
+/// Longest time until a change of shift is stored and told, where nothing ails the node, simulated microseconds.
+const ON_SHIFT_US_MAX: u64 = 1_000_000;
+
 impl Witness {
     /// The driver says that it goes off shift.
-    pub(super) fn off_said(&mut self, driver: Driver) {
+    pub(super) fn off_said(&mut self, driver: Driver, conn: u32) {
+        self.check_on_shift(driver, conn);
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.on_said_us = None;
+        }
         let now_ms = self.node_ms_at(self.now_us);
         let seen = &mut self.drivers[driver as usize];
         seen.off_said = true;
@@ -25,10 +32,33 @@ impl Witness {
     pub(super) fn on_said(&mut self, driver: Driver, conn: u32) {
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
         let now_ms = self.node_ms_at(self.now_us);
+        let now_us = self.now_us;
+        if let Some(socket) = self.socket(driver, conn)
+            && socket.state == Some(DriverState::Offline)
+        {
+            socket.on_said_us.get_or_insert(now_us);
+        }
         let seen = &mut self.drivers[driver as usize];
         seen.off_told = false;
         seen.on_said_ms.get_or_insert(now_ms);
         seen.on_session = seen.on_session.max(session.unwrap_or(0));
+    }
+
+    /// The driver says the opposite, or its socket ends: that it is available has been heard by now, if it said so long ago.
+    pub(super) fn check_on_shift(&mut self, driver: Driver, conn: u32) {
+        let Some(over_us) = self.calm_since_us() else { return };
+        let late_us = 3 * self.expect.order_margin_ms * 1_000 + ON_SHIFT_US_MAX;
+        let now_us = self.now_us;
+        let Some(socket) = self.socket(driver, conn).filter(|socket| socket.is_well()) else {
+            return;
+        };
+        let late = socket
+            .on_said_us
+            .filter(|at_us| (*at_us).max(over_us) + late_us < now_us);
+        if !self.holds(Check::Answered, late.is_none()) {
+            let text = format!("d{driver} said that it is available at {late:?}, and is offline still");
+            self.violate(Check::Answered, About::driver(driver), text);
+        }
     }
 
     /// Whether the driver was told that it is off shift, and has not said otherwise since; as far as the socket that it

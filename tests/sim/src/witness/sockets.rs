@@ -31,7 +31,12 @@ impl Witness {
         self.note(About::driver(driver), || format!("d{driver} socket {conn} over: {why}"));
         self.span_ends(driver, conn);
         self.deliveries_noted(driver, conn);
+        self.check_on_shift(driver, conn);
         let unheard = self.socket(driver, conn).is_some_and(|socket| socket.session.is_none());
+        let untold = |socket: &mut Socket| socket.awaits_away && !socket.closing;
+        if self.socket(driver, conn).is_some_and(untold) {
+            self.node.sent_away.1 += 1;
+        }
         let (now_us, seen) = (self.now_us, &mut self.drivers[driver as usize]);
         seen.sockets.retain(|socket| socket.conn != conn);
         seen.lost_us = now_us;
@@ -278,11 +283,15 @@ impl Witness {
                 format!("{offer} CONFIRMED without an ACCEPT of d{driver}"),
             );
         }
+        let now_us = self.now_us;
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
         if socket.offer.is_some_and(|(held, _)| held == offer) {
             socket.offer = None;
+            if socket.trip != Some(trip) {
+                socket.owed_state = Some((trip, now_us));
+            }
             socket.trip = Some(trip);
         }
         socket.heard_about(offer);
@@ -340,6 +349,8 @@ impl Witness {
         };
         let before = socket.trip;
         let is_late = may_be_late && before.is_none();
+        let owed = socket.owed_state.take();
+        socket.on_said_us = None;
         socket.trip = trip;
         socket.state = Some(state);
         let ok = has_trip == trip.is_some()
@@ -352,6 +363,14 @@ impl Witness {
                 state.as_str()
             );
             return self.violate(Check::Caused, About::driver(driver), text);
+        }
+        let is_next = owed.is_none_or(|(won, _)| trip == Some(won) && state == DriverState::EnRoute);
+        if !self.holds(Check::SameAnswer, is_next) {
+            let text = format!(
+                "d{driver} won {owed:?}, and is told {} with trip {trip:?}",
+                state.as_str()
+            );
+            return self.violate(Check::SameAnswer, About::driver(driver), text);
         }
         self.shift_told(driver, conn, state);
         if let (Some(over), None) = (before, trip) {
@@ -482,6 +501,12 @@ impl Witness {
                 if let Some(awaited) = socket.awaited.iter().find(late) {
                     let text = format!("d{driver} was not answered about {}", awaited.offer);
                     self.broken(Check::Answered, About::both(awaited.offer.request, driver), text);
+                }
+                let since_us = socket.owed_state.map(|owed| owed.1).or(socket.on_said_us);
+                if since_us.is_some_and(|at_us| at_us.max(over_us) + SLACK_US < now_us) && !socket.closing {
+                    let (won, says) = (socket.owed_state, socket.on_said_us);
+                    let text = format!("d{driver} was not told its state: won {won:?}, says available {says:?}");
+                    self.broken(Check::Answered, About::driver(driver), text);
                 }
                 self.counts.add(Check::Answered);
                 if let Some((offer, expires_at_ms)) = socket.offer

@@ -358,6 +358,10 @@ pub struct Socket {
     pub trip: Option<Trip>,
     /// The state that it heard.
     pub state: Option<DriverState>,
+    /// The `STATE` that it must hear next, with this trip, since it was confirmed then, simulated microseconds.
+    pub owed_state: Option<(Trip, u64)>,
+    /// Since when it waits to hear that its driver, who was off shift, is available; simulated microseconds.
+    pub on_said_us: Option<u64>,
     /// Answers it waits for.
     pub awaited: Vec<Awaited>,
     /// Receipts said on it while nothing ailed the node, of offers that it had been shown.
@@ -378,6 +382,8 @@ pub struct Socket {
     pub welcomed_us: u64,
     /// When something was said on it, the last times, the newest first; 0: never.
     pub said_us: [u64; 8],
+    /// It was there when its node drained, and its node has ended: the close is on its way, if there was one.
+    pub awaits_away: bool,
     /// The node or the driver has begun to close it.
     pub closing: bool,
     /// The code that it must be closed with for what the driver sent on it.
