@@ -339,6 +339,7 @@ pub struct Moved {
 
 /// What is known of a socket.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Socket {
     /// The actor's number of it.
     pub conn: u32,
