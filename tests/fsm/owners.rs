@@ -185,9 +185,29 @@ fn a_slow_decision_keeps_nobody_waiting() {
     effects.clear();
     request.delayed(&mut effects);
     assert!(effects.is_empty());
+    // Nor who comes later; a driver asks again by itself, and what it says waits.
+    let (reason, reply_to) = (None, reply(4));
+    request.step(
+        RequestEvent::Cancelled {
+            reason,
+            reply: reply_to,
+        },
+        NOW_MS,
+        &mut effects,
+    );
+    assert_eq!(replies(&effects), [(4, &ApiAnswer::Fenced)]);
+    effects.clear();
+    request.step(answered(Asker::Driver), NOW_MS, &mut effects);
+    assert!(effects.is_empty());
     let effects = durable(&mut request, Durability::Committed);
     assert!(replies(&effects).is_empty() && !request.is_deciding());
-    assert!(matches!(told(&effects, "d1")[..], [ToDriver::Offer { .. }]));
+    assert!(
+        matches!(
+            told(&effects, "d1")[..],
+            [ToDriver::Offer { .. }, ToDriver::Accept { .. }]
+        ),
+        "{effects:?}"
+    );
 }
 
 /// The id is another owner's: everybody who asked is given back, and nobody was offered anything.

@@ -39,6 +39,8 @@ struct Waiting {
 struct Pending {
     from: usize,
     replies: Vec<(Asker, Question)>,
+    /// It takes long: callers do not wait for it.
+    is_slow: bool,
 }
 
 /// What the asker of a pending decision wants to hear once it is durable.
@@ -220,6 +222,9 @@ impl Request {
     pub fn step(&mut self, event: RequestEvent, now_ms: UnixMs, effects: &mut Vec<RequestEffect>) {
         if let Some(fence) = self.fenced {
             return fence::turn_away(event, fence, effects);
+        }
+        if event.reply().is_some() && self.pending.as_ref().is_some_and(|pending| pending.is_slow) {
+            return fence::turn_away(event, Fence::default(), effects);
         }
         let asked = matches!(
             event,
@@ -416,7 +421,8 @@ impl Request {
             let from = self.persisted;
             self.persisted = self.log.len();
             let replies = std::mem::take(&mut self.questions);
-            self.pending = Some(Box::new(Pending { from, replies }));
+            let is_slow = false;
+            self.pending = Some(Box::new(Pending { from, replies, is_slow }));
             effects.push(RequestEffect::Persist {
                 from,
                 to: self.log.len(),

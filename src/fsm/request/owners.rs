@@ -31,16 +31,9 @@ impl Request {
         for (asker, _) in std::mem::take(&mut pending.replies) {
             answer_fenced(asker, effects);
         }
+        pending.is_slow = true;
         for event in std::mem::take(&mut self.deferred) {
-            let is_call = match &event {
-                RequestEvent::Reposted { .. }
-                | RequestEvent::Misposted { .. }
-                | RequestEvent::Cancelled { .. }
-                | RequestEvent::TripCancelled { .. } => true,
-                RequestEvent::Answered { asker, .. } => matches!(asker, Asker::Api(_)),
-                _ => false,
-            };
-            if is_call {
+            if event.reply().is_some() {
                 turn_away(event, Fence::default(), effects);
             } else {
                 self.deferred.push_back(event);
@@ -84,6 +77,7 @@ impl Request {
         Pending {
             from: self.persisted,
             replies: std::mem::take(&mut self.questions),
+            is_slow: false,
         }
     }
 
