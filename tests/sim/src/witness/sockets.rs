@@ -367,12 +367,12 @@ impl Witness {
             return self.violate(Check::Caused, About::driver(driver), text);
         }
         let is_next = owed.is_none_or(|(won, _)| trip == Some(won) && state == DriverState::EnRoute);
-        if !self.holds(Check::SameAnswer, is_next) {
+        if !self.holds(Check::Caused, is_next) {
             let text = format!(
                 "d{driver} won {owed:?}, and is told {} with trip {trip:?}",
                 state.as_str()
             );
-            return self.violate(Check::SameAnswer, About::driver(driver), text);
+            return self.violate(Check::Caused, About::driver(driver), text);
         }
         self.shift_told(driver, conn, state);
         if let (Some(over), None) = (before, trip) {

@@ -163,8 +163,23 @@ fn outcomes_without_a_cause() {
     story.hear(0, Heard::Revoked { offer, reason });
     story.finds(Check::Caused);
 
+    // Who has won is told that it is en route, before anything else.
+    let mut story = Story::new();
+    story.win(0, R0, "t-1");
+    let (state, trip) = (DriverState::Available, None);
+    story.hear(0, Heard::State { state, trip });
+    story.finds(Check::Caused);
+
     let mut story = Story::new();
     let trip = story.win(0, R0, "t-1");
+    let state = DriverState::EnRoute;
+    story.hear(
+        0,
+        Heard::State {
+            state,
+            trip: Some(trip),
+        },
+    );
     story.say(0, Say::Trip(trip, Move::Arrived));
     let state = DriverState::Available;
     story.hear(0, Heard::State { state, trip: None });
