@@ -90,10 +90,8 @@ impl Request {
     pub fn hand_over(&mut self, effects: &mut Vec<RequestEffect>) -> VecDeque<RequestEvent> {
         assert!(!self.closed, "what is over stays where it is");
         let pending = self.pending.take().map(|pending| *pending);
-        if pending.is_some() || self.persisted < self.log.len() {
-            let undecided = pending.unwrap_or_else(|| self.undecided());
-            self.take_back(undecided, effects);
-        }
+        let undecided = pending.unwrap_or_else(|| self.undecided());
+        self.take_back(undecided, effects);
         // Reservations that come of these asks, and turns in queues, are told to the new owner, who gives them back.
         self.waiting.clear();
         let events = std::mem::take(&mut self.deferred);
