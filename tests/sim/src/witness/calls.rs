@@ -227,7 +227,7 @@ impl Witness {
         let seen = seen.clone();
         let about = self.about(seen.ask);
         self.note(about, || {
-            let body: String = answer.body.chars().take(5000).collect();
+            let body: String = answer.body.chars().take(160).collect();
             format!("call {call} answered {}: {}", answer.status, body.trim_end())
         });
         let next = match answer.status {
