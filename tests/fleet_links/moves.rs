@@ -4,7 +4,7 @@ use crate::fleet::{Fleet, name};
 use crate::support::{Driver, json, text, within};
 
 /// The older socket is displaced at once, and what the driver hears at the new node is what it would hear at its own.
-async fn displaced(mut old: Driver) {
+pub async fn displaced(mut old: Driver) {
     assert_eq!(within("4001", old.closed()).await.0, 4001);
 }
 
