@@ -103,6 +103,9 @@ async fn a_driver_s_trip_is_recorded_once() {
         let stored = async || shared.cluster.request(&session, &request_id).await;
         let (state, _) = eventually("the request in Cassandra", stored).await;
         assert_eq!(state, "ACCEPTED");
+        // The request's row is written as it is decided, the driver's by the batch after it.
+        let recorded = async || (shared.cluster.records_of(&session, &driver_id).await > 0).then_some(());
+        eventually("the record in Cassandra", recorded).await;
         assert_eq!(shared.cluster.records_of(&session, &driver_id).await, 1);
         // The mark is written late, so that a node that is killed here writes some again.
         node.crash_and_restart().await;
