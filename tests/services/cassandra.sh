@@ -11,6 +11,7 @@
 #   CASSANDRA_TOLD     what clients are told instead of CASSANDRA_ADDRESS, for proxies in between
 #   CASSANDRA_HEAP     512m        CASSANDRA_VERSION  5.0.9         CASSANDRA_JAVA  more flags of java; by default those
 #   that start soon and run slowly  SERVICES_CACHE     where jars are kept     SERVICES_DATA, SERVICES_READY_SECONDS: see common.sh
+#   CASSANDRA_COMMITLOG  batch: acknowledged is on the disk, so that a killed node has it; or periodic, which is Cassandra's own default
 # shellcheck source=tests/services/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -24,6 +25,7 @@ CASSANDRA_STORAGE_PORT="${CASSANDRA_STORAGE_PORT:-17000}"
 CASSANDRA_HEAP="${CASSANDRA_HEAP:-512m}"
 CASSANDRA_VERSION="${CASSANDRA_VERSION:-5.0.9}"
 CASSANDRA_JAVA="${CASSANDRA_JAVA--XX:TieredStopAtLevel=1}"
+CASSANDRA_COMMITLOG="${CASSANDRA_COMMITLOG:-batch}"
 JARS="$SERVICES_CACHE/cassandra-$CASSANDRA_VERSION"
 # Where each node's part of the ring begins. It is kept with the data, so rings of other sizes have other directories.
 case "$CASSANDRA_NODES" in
@@ -157,8 +159,8 @@ commitlog_directory: $directory/commitlog
 hints_directory: $directory/hints
 saved_caches_directory: $directory/saved_caches
 cdc_raw_directory: $directory/cdc_raw
-# Acknowledged is written: the tests kill it.
-commitlog_sync: batch
+commitlog_sync: $CASSANDRA_COMMITLOG
+$([[ "$CASSANDRA_COMMITLOG" != periodic ]] || echo "commitlog_sync_period: 10s")
 commitlog_segment_size: 8MiB
 paxos_variant: v2
 EOF

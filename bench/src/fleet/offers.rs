@@ -1,7 +1,7 @@
 //! How soon an offer is on a driver's socket when Cassandra has to decide first that it may be made: requests to any node for
 //! drivers of any node, each accepted. And how many decisions each request costs.
 //!
-//! The rate rises for a while, since a Java process that has just started is slow, and is fixed then, which is measured.
+//! Cassandra is warmed up first, once. Then the rate rises for a while and is fixed, which is measured.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +16,7 @@ use dispatchd::demo::socket::Socket;
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::metrics;
 use super::town::Town;
@@ -48,6 +48,18 @@ pub const RIDES: Work = Work {
     rides: true,
 };
 
+/// What Cassandra is warmed up by.
+const WARMERS: Work = Work {
+    rate: 0.0,
+    drivers: 24,
+    rides: true,
+};
+/// Rides are counted for so long. It is warm when so many stretches in a row brought no more than the best one before them, or after so
+/// many in all.
+const WARM_STRETCH: Duration = Duration::from_secs(15);
+const WARM_STRETCHES_LEVEL: u32 = 3;
+const WARM_STRETCHES_MAX: u32 = 24;
+
 /// The rate rises for so long, which is not measured, and stays for so long.
 const RAMP_S: f64 = 30.0;
 const LASTS_S: f64 = 20.0;
@@ -56,8 +68,8 @@ const SECONDS_AT_RATE: f64 = RAMP_S / 2.0 + LASTS_S;
 /// Until all drivers are connected, and until all that was posted is over.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 const REST_MAX: Duration = Duration::from_secs(20);
-/// Between two heartbeats of a driver.
-const PING_EVERY: Duration = Duration::from_secs(1);
+/// Between two heartbeats of a driver; a node asks for one in 30 s.
+const PING_EVERY: Duration = Duration::from_secs(20);
 /// The nodes' counter of decisions by Cassandra (lightweight transactions), by what was decided.
 const DECISIONS: &str = "dispatchd_cassandra_lwt_total";
 
@@ -75,6 +87,67 @@ pub const GOALS: &[Goal] = &[Goal {
 pub async fn run(town: &mut Town, work: Work, seed: u64) -> io::Result<Run> {
     let observer = Arc::new(Observer::default());
     let api = Api::of_fleet(town.http(), &town.addresses(), Arc::clone(&observer));
+    let (mut drivers, ready, hears) = connect(&api, &observer, work, seed).await?;
+    let before = decisions(town).await;
+    let due = load(&api, &observer, work, hears, ready, seed).await;
+    let after = decisions(town).await;
+    drivers.shutdown().await;
+    Ok(figures(&observer.snapshot(), work, &due, &before, &after))
+}
+
+/// Drives rides, as many at once as there are drivers and no more, until Cassandra has become as fast as it will: a Java process
+/// compiles what it does most while it does it, for minutes, and is several times as slow until then.
+///
+/// # Errors
+/// Drivers cannot connect, or nothing comes about.
+pub async fn warm(town: &mut Town, seed: u64) -> io::Result<()> {
+    let observer = Arc::new(Observer::counting());
+    let api = Api::of_fleet(town.http(), &town.addresses(), Arc::clone(&observer));
+    let (mut drivers, ready, mut hears) = connect(&api, &observer, WARMERS, seed).await?;
+    let mut posts = JoinSet::new();
+    let mut numbers = 0_u32..;
+    let mut post = |driver: Id| {
+        let number = numbers.next().unwrap_or_default();
+        let api = api.clone();
+        posts.spawn(async move { api.offer(&post_of(&format!("warm-{seed}-{number:06}"), &driver)).await });
+        while posts.try_join_next().is_some() {}
+    };
+    ready.into_iter().for_each(&mut post);
+    let (mut best, mut since_best) = (0, 0);
+    for stretch in 0..WARM_STRETCHES_MAX {
+        let (end, mut rides) = (Instant::now() + WARM_STRETCH, 0);
+        while let Ok(Some(driver)) = timeout_at(end, hears.free.recv()).await {
+            rides += 1;
+            post(driver);
+        }
+        eprintln!(
+            "warming up: {:.0} rides/s",
+            f64::from(rides) / WARM_STRETCH.as_secs_f64()
+        );
+        if rides == 0 && stretch > 0 {
+            return Err(io::Error::other("no ride has ended"));
+        }
+        // A little more is noise.
+        if f64::from(rides) > 1.05 * f64::from(best) {
+            (best, since_best) = (rides, 0);
+        } else {
+            since_best += 1;
+        }
+        if since_best == WARM_STRETCHES_LEVEL {
+            break;
+        }
+    }
+    drivers.shutdown().await;
+    Ok(())
+}
+
+/// Connects all drivers; gives those who are free, and what is heard of them from then on.
+async fn connect(
+    api: &Api,
+    observer: &Arc<Observer>,
+    work: Work,
+    seed: u64,
+) -> io::Result<(JoinSet<()>, VecDeque<Id>, Hears)> {
     let (freed, mut free) = unbounded_channel();
     let (confirmed, settled) = unbounded_channel();
     let mut drivers = JoinSet::new();
@@ -84,7 +157,7 @@ pub async fn run(town: &mut Town, work: Work, seed: u64) -> io::Result<Run> {
             freed: freed.clone(),
             confirmed: confirmed.clone(),
         };
-        drivers.spawn(drive(api.clone(), Arc::clone(&observer), driver, work.rides, tell));
+        drivers.spawn(drive(api.clone(), Arc::clone(observer), driver, work.rides, tell));
     }
     let mut ready = VecDeque::new();
     let connecting = async {
@@ -96,11 +169,20 @@ pub async fn run(town: &mut Town, work: Work, seed: u64) -> io::Result<Run> {
     };
     let connected = timeout(CONNECT_MAX, connecting).await;
     connected.map_err(|_| io::Error::other("drivers are not connected in time"))?;
-    let before = decisions(town).await;
-    let due = load(&api, &observer, work, Hears { free, settled }, ready, seed).await;
-    let after = decisions(town).await;
-    drivers.shutdown().await;
-    Ok(figures(&observer.snapshot(), work, &due, &before, &after))
+    Ok((drivers, ready, Hears { free, settled }))
+}
+
+/// A request for this driver.
+fn post_of(request: &str, driver: &Id) -> Post {
+    let request = Id::from(request.to_owned());
+    let body = json!({
+        "request_id": &*request, "driver_id": &**driver, "offer_timeout_ms": 10_000, "deadline_ms": 15_000, "trip": {"number": &*request},
+    });
+    Post {
+        request,
+        first: true,
+        body,
+    }
 }
 
 /// What drivers tell.
@@ -207,13 +289,9 @@ async fn load(
         }) else {
             break;
         };
-        let request = Id::from(format!("offer-{seed}-{number:05}"));
-        due.insert(Id::clone(&request), epoch + after);
-        let body = json!({
-            "request_id": &*request, "driver_id": &*driver, "offer_timeout_ms": 10_000, "deadline_ms": 15_000, "trip": {"number": number},
-        });
-        let first = true;
-        let (api, post) = (api.clone(), Post { request, first, body });
+        let post = post_of(&format!("offer-{seed}-{number:05}"), &driver);
+        due.insert(Id::clone(&post.request), epoch + after);
+        let api = api.clone();
         posts.spawn(async move { api.offer(&post).await });
         while posts.try_join_next().is_some() {}
     }

@@ -32,11 +32,21 @@ pub enum Service {
     Cassandra,
 }
 
+/// When Cassandra acknowledges a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitLog {
+    /// When it is on the disk, so that a killed node has it.
+    Batch,
+    /// Before: Cassandra's own default, and so what it is measured with.
+    Periodic,
+}
+
 /// The services of one stage.
 #[derive(Debug)]
 pub struct Services {
     data: PathBuf,
     cassandra_nodes: u8,
+    commit_log: CommitLog,
     /// The network of Cassandra's addresses, 127.x.y: one for each stage, so that several find free ports.
     network: [u8; 2],
     redis_port: u16,
@@ -47,12 +57,13 @@ impl Services {
     ///
     /// # Errors
     /// Says what a script said.
-    pub async fn start(home: &Path, cassandra_nodes: u8) -> io::Result<Self> {
+    pub async fn start(home: &Path, cassandra_nodes: u8, commit_log: CommitLog) -> io::Result<Self> {
         let pid = std::process::id();
         let redis_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let services = Self {
             data: home.join("services"),
             cassandra_nodes,
+            commit_log,
             network: [64 + (pid >> 8) as u8 % 128, pid as u8],
             redis_port,
         };
@@ -149,6 +160,13 @@ impl Services {
             .env("CASSANDRA_PORT", CQL_PORT.to_string())
             .env("CASSANDRA_STORAGE_PORT", STORAGE_PORT.to_string())
             .env("CASSANDRA_HEAP", heap)
+            .env(
+                "CASSANDRA_COMMITLOG",
+                match self.commit_log {
+                    CommitLog::Batch => "batch",
+                    CommitLog::Periodic => "periodic",
+                },
+            )
             // All of the compiler: what is measured here runs for longer than a test.
             .env("CASSANDRA_JAVA", "")
             .stdin(Stdio::null())
