@@ -13,6 +13,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// It gives back what is free: a server that runs for months must not keep what it once needed for a moment.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Something went wrong while running.
 const EXIT_FAILURE: u8 = 1;
 /// The command line or the settings are wrong; clap uses the same.

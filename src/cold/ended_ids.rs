@@ -111,6 +111,11 @@ impl EndedIds {
         spans.bytes = spans.list.iter().map(Span::bytes).sum();
     }
 
+    /// Memory of all filters.
+    pub fn bytes(&self) -> usize {
+        self.read().bytes
+    }
+
     /// Whether the store surely keeps no request of this hash. False says nothing.
     pub fn surely_lacks(&self, hash: u64) -> bool {
         if !self.complete.load(Ordering::Acquire) {

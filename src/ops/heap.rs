@@ -1,27 +1,29 @@
 //! How much memory the allocator has handed out, as it says itself: no counting on the way of an allocation.
-//!
-//! The one place outside the rings and `net` with `unsafe`: the C library has no other way to ask.
 
-/// Bytes handed out and not given back, the allocator's own headers included; `None` where the C library cannot say.
+/// Bytes handed out and not given back, rounded up to the allocator's sizes; `None` where jemalloc is not the program's allocator.
 ///
-/// Takes each arena's lock and walks its free chunks, so it is for a scrape, not for every request.
-#[cfg(target_env = "gnu")]
-#[allow(unsafe_code)]
+/// Sums up what each thread and each arena has counted, so it is for a scrape, not for every request.
+#[cfg(feature = "jemalloc")]
 pub fn allocated_bytes() -> Option<u64> {
-    // SAFETY: mallinfo2(3) has no arguments, returns a plain struct by value and is thread-safe.
-    let heap = unsafe { libc::mallinfo2() };
-    Some(heap.uordblks as u64 + heap.hblkhd as u64)
+    use tikv_jemalloc_ctl::{epoch, stats};
+    // What is read next is as of this moment.
+    epoch::advance().ok()?;
+    let bytes = stats::allocated::read().ok()? as u64;
+    (bytes > 0).then_some(bytes)
 }
 
 /// See the other.
-#[cfg(not(target_env = "gnu"))]
+#[cfg(not(feature = "jemalloc"))]
 pub fn allocated_bytes() -> Option<u64> {
     None
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(all(test, feature = "jemalloc"))]
 mod tests {
     use super::allocated_bytes;
+
+    #[global_allocator]
+    static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
     #[test]
     fn what_is_allocated_is_counted() {

@@ -16,8 +16,8 @@ pub struct Series {
     pub name: &'static str,
     /// Name in the server's metrics; the samples of all its labels are summed.
     metric: &'static str,
-    /// A metric that is taken off, if there is one: what it counts has a bound of its own, and fills for hours.
-    less: Option<&'static str>,
+    /// Metrics that are taken off: what they count has a bound of its own, and fills for hours.
+    less: &'static [&'static str],
     /// Name of the series that explains how this one fluctuates, if one does.
     cause: Option<&'static str>,
     /// What a sample is divided by, so that it has this unit.
@@ -45,7 +45,7 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
     Series {
         name,
         metric,
-        less: None,
+        less: &[],
         cause: None,
         divisor,
         unit,
@@ -56,6 +56,9 @@ const fn series(name: &'static str, metric: &'static str, divisor: f64, unit: &'
 /// The store's block cache: filled by reads, up to its bound.
 const STORE_CACHE: &str = "dispatchd_store_cache_bytes";
 
+/// What finds the rows that the store keeps: grows with them until the first ones are too old to be kept.
+const STORE_INDEX: &str = "dispatchd_store_index_bytes";
+
 /// Files of the store that the server has open, counted from outside: a table that is kept for days is one, and their number has a
 /// bound of its own.
 const STORE_FILES: &str = "store_files";
@@ -63,10 +66,10 @@ const STORE_FILES: &str = "store_files";
 /// Everything that is sampled.
 pub const SERIES: &[Series] = &[
     Series {
-        less: Some(STORE_CACHE),
+        less: &[STORE_CACHE, STORE_INDEX],
         cause: Some("store_buffers"),
         ..series(
-            "resident_less_cache",
+            "resident_less_kept",
             "process_resident_memory_bytes",
             MIB,
             "MiB",
@@ -74,10 +77,10 @@ pub const SERIES: &[Series] = &[
         )
     },
     Series {
-        less: Some(STORE_CACHE),
+        less: &[STORE_CACHE, STORE_INDEX],
         cause: Some("store_buffers"),
         ..series(
-            "allocated_less_cache",
+            "allocated_less_kept",
             "dispatchd_allocated_bytes",
             MIB,
             "MiB",
@@ -92,9 +95,10 @@ pub const SERIES: &[Series] = &[
         Expect::Shown,
     ),
     series("store_cache", STORE_CACHE, MIB, "MiB", Expect::Shown),
+    series("store_index", STORE_INDEX, MIB, "MiB", Expect::Shown),
     series("tables", "dispatchd_memory_bytes", MIB, "MiB", Expect::Flat(0.25)),
     Series {
-        less: Some(STORE_FILES),
+        less: &[STORE_FILES],
         ..series(
             "fds_less_store",
             "process_open_fds",
@@ -209,7 +213,8 @@ pub fn take(address: SocketAddrV4, pid: Option<u32>) -> io::Result<Sample> {
         STORE_FILES => files,
         _ => metric(&text, name).unwrap_or(f64::NAN),
     };
-    let value = |series: &Series| (read(series.metric) - series.less.map_or(0.0, read)) / series.divisor;
+    let less = |series: &Series| series.less.iter().map(|name| read(name)).sum::<f64>();
+    let value = |series: &Series| (read(series.metric) - less(series)) / series.divisor;
     Ok(SERIES.iter().map(value).collect())
 }
 

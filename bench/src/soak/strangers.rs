@@ -228,6 +228,11 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 /// requests there are.
 pub fn read(address: SocketAddrV4, drivers: u32, posted: &dyn Fn() -> u64, stop: &AtomicBool, notes: &Notes) {
     let mut turn = 0u64;
+    // They connect one after the other, this one last.
+    let last = format!("/v1/drivers/driver-{:05}", drivers - 1);
+    while !stop.load(Ordering::Relaxed) && !http::get(address, &last).is_ok_and(|(status, _)| status == 200) {
+        sleep(READ_EVERY);
+    }
     while !stop.load(Ordering::Relaxed) {
         sleep(READ_EVERY);
         let Some(newest) = posted().checked_sub(ANSWERED_AFTER) else {

@@ -14,7 +14,7 @@ use super::keys;
 use crate::cold::ended_ids::EndedIds;
 use crate::cold::port::StoreError;
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -262,6 +262,19 @@ impl Tables {
             meta,
             db,
         })
+    }
+
+    /// Memory that finds what is kept, bytes: indexes and filters of tables, as far as the block cache does not hold them, and the
+    /// filters of ended ids. It grows with what is kept.
+    pub fn index_bytes(&self) -> usize {
+        let pinned = |keyspace: &Keyspace| keyspace.tree.pinned_filter_size() + keyspace.tree.pinned_block_index_size();
+        let alone: usize = [&self.meta, &self.drivers, &self.off_shift]
+            .into_iter()
+            .map(pinned)
+            .sum();
+        let parted = [&self.rows, &self.ended, &self.events, &self.outbox];
+        let of = |partitions: &Partitions| -> usize { partitions.all().iter().map(|one| pinned(&one.keyspace)).sum() };
+        alone + parted.map(of).into_iter().sum::<usize>() + self.ended_ids.bytes()
     }
 
     /// The keyspace for rows of `day`, made when it is the first.

@@ -435,6 +435,10 @@ impl State {
                 // Files that are being replaced at this moment make it fail; the next sweep asks again.
                 if let Ok(bytes) = self.writer.tables.db.disk_space() {
                     self.writer.metrics.disk_bytes.set(bytes);
+                    self.writer
+                        .metrics
+                        .index_bytes
+                        .set(self.writer.tables.index_bytes() as u64);
                 }
             }
             Ok(Swept::Partition(keyspace)) => {

@@ -210,6 +210,8 @@ metrics! {
             "What the store's write buffers hold, as the engine counts it: grows until a buffer is full and written to a table.";
         cache_bytes: Gauge, "dispatchd_store_cache_bytes",
             "What the store's block cache holds.";
+        index_bytes: Gauge, "dispatchd_store_index_bytes",
+            "Memory of the indexes and filters that find what the store keeps, beyond those in its block cache.";
         lookups: Counter, "dispatchd_store_lookups_total",
             "Lookups of requests, trips and drivers answered.";
         pages: Counter, "dispatchd_store_pages_total",
