@@ -35,7 +35,7 @@ use crate::report::{self, Run, ScenarioReport};
 use crate::server::Install;
 use play::Load;
 use rows::{ROWS, Row};
-use services::{CommitLog, Services};
+use services::{Purpose, Services};
 use town::{Abilities, Town};
 
 /// What one row may take beyond its fault, and a row of speed: beyond it something hangs.
@@ -258,7 +258,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     async fn play(&mut self) -> io::Result<()> {
         if self.options.rows().next().is_some() {
-            let services = self.services(CommitLog::Batch).await?;
+            let services = self.services(Purpose::Faults).await?;
             for row in self.options.rows() {
                 self.row(&services, row).await?;
             }
@@ -269,7 +269,7 @@ impl Stage<'_> {
             .filter(|name| self.options.is_asked(name, true))
             .collect();
         if !asked.is_empty() {
-            let services = self.services(CommitLog::Periodic).await?;
+            let services = self.services(Purpose::Speed).await?;
             for name in asked {
                 self.speed(&services, name).await?;
             }
@@ -277,10 +277,10 @@ impl Stage<'_> {
         Ok(())
     }
 
-    async fn services(&self, commit_log: CommitLog) -> io::Result<Services> {
+    async fn services(&self, purpose: Purpose) -> io::Result<Services> {
         let begin = Instant::now();
         eprintln!("starting Redis and {} of Cassandra", self.options.cassandra_nodes);
-        let starting = Services::start(&self.home, self.options.cassandra_nodes, commit_log);
+        let starting = Services::start(&self.home, self.options.cassandra_nodes, purpose);
         let services = timeout(SERVICES_MAX, starting).await??;
         eprintln!("they answer after {:.0} s", begin.elapsed().as_secs_f64());
         Ok(services)

@@ -32,13 +32,30 @@ pub enum Service {
     Cassandra,
 }
 
-/// When Cassandra acknowledges a write.
+/// What the services are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitLog {
-    /// When it is on the disk, so that a killed node has it.
-    Batch,
-    /// Before: Cassandra's own default, and so what it is measured with.
-    Periodic,
+pub enum Purpose {
+    /// To be killed: Cassandra acknowledges what is on its disk, and has little memory, so that it starts soon.
+    Faults,
+    /// To be timed: Cassandra acknowledges as it does by default, before that, and its collector has room.
+    Speed,
+}
+
+impl Purpose {
+    const fn commit_log(self) -> &'static str {
+        match self {
+            Self::Faults => "batch",
+            Self::Speed => "periodic",
+        }
+    }
+
+    const fn heap(self, nodes: u8) -> &'static str {
+        match (self, nodes) {
+            (Self::Faults, 1) => "512m",
+            (Self::Faults, _) => "320m",
+            (Self::Speed, _) => "1g",
+        }
+    }
 }
 
 /// The services of one stage.
@@ -46,7 +63,7 @@ pub enum CommitLog {
 pub struct Services {
     data: PathBuf,
     cassandra_nodes: u8,
-    commit_log: CommitLog,
+    purpose: Purpose,
     /// The network of Cassandra's addresses, 127.x.y: one for each stage, so that several find free ports.
     network: [u8; 2],
     redis_port: u16,
@@ -57,13 +74,13 @@ impl Services {
     ///
     /// # Errors
     /// Says what a script said.
-    pub async fn start(home: &Path, cassandra_nodes: u8, commit_log: CommitLog) -> io::Result<Self> {
+    pub async fn start(home: &Path, cassandra_nodes: u8, purpose: Purpose) -> io::Result<Self> {
         let pid = std::process::id();
         let redis_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let services = Self {
             data: home.join("services"),
             cassandra_nodes,
-            commit_log,
+            purpose,
             network: [64 + (pid >> 8) as u8 % 128, pid as u8],
             redis_port,
         };
@@ -149,7 +166,6 @@ impl Services {
 
     fn command(&self, script: &str) -> std::process::Command {
         let mut command = std::process::Command::new(Path::new(SCRIPTS).join(script));
-        let heap = if self.cassandra_nodes > 1 { "320m" } else { "512m" };
         command
             .env("SERVICES_DATA", &self.data)
             .env("SERVICES_READY_SECONDS", READY_SECONDS)
@@ -159,14 +175,8 @@ impl Services {
             .env("CASSANDRA_TOLD", self.address(FIRST_TOLD).to_string())
             .env("CASSANDRA_PORT", CQL_PORT.to_string())
             .env("CASSANDRA_STORAGE_PORT", STORAGE_PORT.to_string())
-            .env("CASSANDRA_HEAP", heap)
-            .env(
-                "CASSANDRA_COMMITLOG",
-                match self.commit_log {
-                    CommitLog::Batch => "batch",
-                    CommitLog::Periodic => "periodic",
-                },
-            )
+            .env("CASSANDRA_HEAP", self.purpose.heap(self.cassandra_nodes))
+            .env("CASSANDRA_COMMITLOG", self.purpose.commit_log())
             // All of the compiler: what is measured here runs for longer than a test.
             .env("CASSANDRA_JAVA", "")
             .stdin(Stdio::null())
