@@ -1,6 +1,6 @@
 //! What is known of requests, attempts, trips, drivers and sockets. Data, and what follows from it alone.
 
-use crate::codec::answers::View;
+use crate::codec::answers::{DriverView, View};
 use crate::codec::audit::Audit;
 use crate::ids::{self, Driver as DriverNo, Offer, Trip};
 use crate::words::{Class, DriverState, Move, State};
@@ -266,10 +266,18 @@ pub struct Driver {
     pub spans: Vec<Span>,
     /// When it said `offline` for the first time since it was last available, and for the last time, node time.
     pub off_said_ms: Option<(u64, u64)>,
-    /// When it first said `available` since it was last told so, node time.
-    pub on_said_ms: Option<u64>,
-    /// When it first said `offline`, node time.
-    pub first_off_ms: Option<u64>,
+    /// When it said `available`, each time that it has not been told so for, node time, the oldest first.
+    pub on_said_ms: VecDeque<u64>,
+    /// All times that it said `offline`, simulated microseconds.
+    pub offs_us: Vec<u64>,
+    /// The highest session on which it said so since it was last available; `u64::MAX`: on one that was not welcomed.
+    pub off_said_on: u64,
+    /// From when to when it may have been off shift, since it said so, node time.
+    pub off_spans: Vec<(u64, u64)>,
+    /// The last look at it: when it was asked for, simulated microseconds, and what was shown.
+    pub last_look: Option<(u64, DriverView)>,
+    /// It said where it is.
+    pub located: bool,
     /// When a socket of it was last over, simulated microseconds.
     pub lost_us: u64,
     /// The same of one that was never welcomed; 0: none.
@@ -375,6 +383,12 @@ pub struct Socket {
     pub garbage: u32,
     /// Pings said, less pongs heard.
     pub pings: u32,
+    /// Ping frames sent that were not answered by a pong frame, and when the last one was sent, simulated microseconds.
+    pub ping_frames: (u32, u64),
+    /// When it first said on it where it is, simulated microseconds; 0: never.
+    pub located_us: u64,
+    /// It was welcomed as `offered`, then, and has not been shown an offer since; simulated microseconds.
+    pub owed_offer_us: Option<u64>,
     /// The node's time that it last heard.
     pub server_ms: u64,
     /// The driver does not read at present, or stopped for a while.
