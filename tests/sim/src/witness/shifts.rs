@@ -5,8 +5,8 @@
 //! say: of sockets that were opened at once, the first may come last. Off shift
 //! is remembered for `off_shift_memory_ms`: who connects later is available.
 
-use super::Witness;
 use super::state::Socket;
+use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::ids::Driver;
 use crate::words::DriverState;
@@ -27,7 +27,7 @@ impl Witness {
         seen.off_said = true;
         seen.offs_us.push(now_us);
         seen.off_said_on = seen.off_said_on.max(session.unwrap_or(u64::MAX));
-        if seen.off_said_ms.is_none() {
+        if !seen.may_be_off() {
             seen.off_spans.push((now_ms, u64::MAX));
         }
         seen.off_said_ms = Some((seen.off_said_ms.map_or(now_ms, |said| said.0), now_ms));
@@ -45,7 +45,7 @@ impl Witness {
         }
         let seen = &mut self.drivers[driver as usize];
         seen.off_told = false;
-        seen.on_said_ms.push_back(now_ms);
+        seen.on_said_ms.get_or_insert(now_ms);
         seen.on_session = seen.on_session.max(session.unwrap_or(0));
     }
 
@@ -85,11 +85,7 @@ impl Witness {
     pub(super) fn may_be_off_shift(&mut self, driver: Driver, conn: u32) -> bool {
         let is_last = !self.is_fleet() && self.last_opened(driver, conn).is_some();
         let seen = &self.drivers[driver as usize];
-        if is_last {
-            seen.off_said_ms.is_some()
-        } else {
-            seen.off_said
-        }
+        if is_last { seen.may_be_off() } else { seen.off_said }
     }
 
     /// The driver is told this state, by a `WELCOME` (`is_new`) or a `STATE`.
@@ -101,7 +97,8 @@ impl Witness {
             return;
         };
         let over = self.is_shift_over(driver);
-        let now_ms = self.node_ms_at(self.now_us);
+        let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
+        let heard_us = 2 * self.late_ms() * 1_000 + SLACK_US;
         let seen = &mut self.drivers[driver as usize];
         match state {
             // Told before it said the opposite, if that was on this socket or on one that came later.
@@ -115,15 +112,14 @@ impl Witness {
                 seen.off_told = false;
                 // An `offline` that it said after the words that this answers may still be on its way; if this answers none,
                 // as after a trip, any may.
-                if is_new && session > seen.off_said_on {
-                    // What it said on an older socket is not heard any more: it was before, and is over, or never arrived.
-                    seen.off_said_ms = None;
-                    seen.on_said_ms.clear();
-                } else if let Some(answers_ms) = seen.on_said_ms.pop_front() {
+                if let Some(answers_ms) = seen.on_said_ms.take() {
                     let later = seen.off_said_ms.filter(|&(_, last_ms)| last_ms >= answers_ms);
                     seen.off_said_ms = later.map(|(first_ms, last_ms)| (first_ms.max(answers_ms), last_ms));
                 }
-                if seen.off_said_ms.is_none() {
+                // What it said on an older socket is not heard any more: it was before, and is over, or never arrived. And what
+                // it said long ago has been heard.
+                let heard = seen.offs_us.last().is_some_and(|last_us| last_us + heard_us < now_us);
+                if heard || (is_new && session > seen.off_said_on) {
                     seen.off_said_on = 0;
                     if let Some(span) = seen.off_spans.last_mut() {
                         span.1 = span.1.min(now_ms);

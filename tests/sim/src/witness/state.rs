@@ -266,8 +266,8 @@ pub struct Driver {
     pub spans: Vec<Span>,
     /// When it said `offline` for the first time since it was last available, and for the last time, node time.
     pub off_said_ms: Option<(u64, u64)>,
-    /// When it said `available`, each time that it has not been told so for, node time, the oldest first.
-    pub on_said_ms: VecDeque<u64>,
+    /// When it first said `available` since it was last told so, node time.
+    pub on_said_ms: Option<u64>,
     /// All times that it said `offline`, simulated microseconds.
     pub offs_us: Vec<u64>,
     /// The highest session on which it said so since it was last available; `u64::MAX`: on one that was not welcomed.
@@ -286,6 +286,13 @@ pub struct Driver {
     pub shown_gone: Option<(u32, u64)>,
     /// When it was shown as offline: asked and answered, node time.
     pub gone_views: Vec<(u64, u64)>,
+}
+
+impl Driver {
+    /// Whether it may be off shift: it said so, and nothing ended that for certain.
+    pub fn may_be_off(&self) -> bool {
+        self.off_spans.last().is_some_and(|span| span.1 == u64::MAX)
+    }
 }
 
 /// From when to when a driver was there for certain, node time in milliseconds.
