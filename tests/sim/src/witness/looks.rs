@@ -43,10 +43,7 @@ impl Witness {
         let located_us = socket.located_us;
         let lost = heard(&located_us) && view.located.is_none();
         if !self.holds(Check::ViewsMatch, view.last_seen_ms >= heard_ms && !lost) {
-            let text = format!(
-                "d{driver} was heard at {heard_ms} and said where it is at {}: {view:?}",
-                located_us
-            );
+            let text = format!("d{driver} was heard at {heard_ms} and said where it is at {located_us}: {view:?}");
             self.violate(Check::ViewsMatch, about, text);
         }
     }

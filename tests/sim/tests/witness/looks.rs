@@ -154,7 +154,7 @@ fn an_offline_that_is_over() {
         let mut story = Story::new();
         let sent = ("OFFER_SENT", 1_000_005, SENT.2);
         story.now_us += if early { 0 } else { 3_000_000 };
-        story.say(if early { 1 } else { 0 }, Say::Shift(false));
+        story.say(u32::from(early), Say::Shift(false));
         story.now_us += 10_000_000;
         story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
         story.last(&audit("CANCELLED", &[sent, declined, CANCELLED]), &record, EVENT);
