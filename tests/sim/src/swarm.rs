@@ -134,6 +134,7 @@ impl Case {
                 )
             }),
             may_drain: any(|fault| matches!(fault, Fault::Drain { .. })),
+            drain_ms: self.plan.config.drain_ms,
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
             inside_margin_ms: self.inside_margin_ms(),

@@ -2,6 +2,7 @@
 
 use super::caller::Post;
 use crate::codec::http;
+use crate::codec::messages::TRIP_CANCEL_REASON;
 use crate::ids::{Ids, write_number};
 use crate::trips;
 use crate::witness::Ask;
@@ -78,7 +79,12 @@ pub(super) fn other(ids: &Ids, ask: Ask, bytes: &mut Vec<u8>) {
         }
         Ask::TripCancel(trip) => {
             let target = format!("/v1/trips/{}/cancel", ids.trip(trip));
-            http::request(bytes, "POST", &target, Some(b"{\"reason\":\"changed\"}"));
+            http::request(
+                bytes,
+                "POST",
+                &target,
+                Some(format!("{{\"reason\":\"{TRIP_CANCEL_REASON}\"}}").as_bytes()),
+            );
         }
         Ask::View(request) => {
             let target = format!("/v1/dispatch/request/{}", ids.request(request));

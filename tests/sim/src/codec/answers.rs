@@ -2,6 +2,7 @@
 
 use super::Bad;
 use super::json::{self, Value};
+use super::messages::PLACE;
 use crate::ids::{Driver, Ids, Offer, Request, Trip};
 use crate::words::{Class, Code, DriverState, EventType, Outcome, Response, State, TripEnd};
 
@@ -47,6 +48,9 @@ pub struct DriverView {
     pub state: DriverState,
     pub trip: Option<Trip>,
     pub offer: Option<Offer>,
+    pub last_seen_ms: u64,
+    /// It says where the driver is, and that this is where the driver said that it is.
+    pub located: Option<bool>,
 }
 
 /// A dispatch record.
@@ -113,6 +117,8 @@ struct Members<'a> {
     sent_at_ms: u64,
     response: &'a str,
     response_at_ms: u64,
+    last_seen_ms: Option<u64>,
+    location: Option<&'a str>,
 }
 
 fn members<'a>(text: &'a str, ids: &mut Ids) -> Result<Members<'a>, Bad> {
@@ -142,6 +148,8 @@ fn members<'a>(text: &'a str, ids: &mut Ids) -> Result<Members<'a>, Bad> {
             ("trip", Value::Object(trip)) => all.trip = Some(trip),
             ("offer_sent_at_ms", _) => all.sent_at_ms = value.number()?,
             ("response_type", _) => all.response = value.text()?,
+            ("last_seen_ms", _) => all.last_seen_ms = Some(value.number()?),
+            ("location", Value::Object(place)) => all.location = Some(place),
             ("response_at_ms", _) => all.response_at_ms = value.number()?,
             _ => {}
         }
@@ -254,6 +262,8 @@ pub fn driver_view(text: &str, ids: &mut Ids) -> Result<DriverView, Bad> {
         state: DriverState::parse(need(all.state, text)?)?,
         trip: all.trip_id,
         offer,
+        last_seen_ms: need(all.last_seen_ms, text)?,
+        located: all.location.map(|place| place.contains(PLACE)),
     })
 }
 

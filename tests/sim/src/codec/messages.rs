@@ -110,6 +110,9 @@ pub fn read(text: &str, ids: &mut Ids, trip_of: impl FnOnce(Request, &str) -> bo
             state: fields.state.ok_or_else(bad)?,
             trip,
         },
+        "TRIP_CANCELLED" if fields.reason != TRIP_CANCEL_REASON => {
+            return Err(Bad::new(format!("a trip was cancelled for another reason: {text}")));
+        }
         "TRIP_CANCELLED" => Heard::TripCancelled {
             trip: trip.ok_or_else(bad)?,
             request: fields.request.ok_or_else(bad)?,
@@ -170,11 +173,19 @@ pub enum Say {
     Trip(Trip, Move),
     /// `PING`
     Ping,
+    /// A ping frame of WebSocket, which counts as a heartbeat too.
+    PingFrame,
     /// `LOCATION`
     Location,
     /// Something that is no message; answered with `ERROR` `invalid` or `unknown_type`.
     Garbage(u8),
 }
+
+/// Where every driver says that it is, as its view shows it.
+pub const PLACE: &str = "\"lat\":52.5,\"lon\":13.4,\"speed\":8";
+
+/// The reason of every cancellation of a trip by a caller.
+pub const TRIP_CANCEL_REASON: &str = "changed";
 
 const GARBAGE: [&str; 6] = [
     "{\"type\":\"NONSENSE\"}",
@@ -204,7 +215,12 @@ pub fn write(out: &mut Vec<u8>, say: Say, ids: &Ids) {
             out.extend_from_slice(b"\"}");
         }
         Say::Ping => out.extend_from_slice(b"{\"type\":\"PING\"}"),
-        Say::Location => out.extend_from_slice(b"{\"type\":\"LOCATION\",\"lat\":52.5,\"lon\":13.4,\"speed\":8}"),
+        Say::PingFrame => {}
+        Say::Location => {
+            out.extend_from_slice(b"{\"type\":\"LOCATION\",");
+            out.extend_from_slice(PLACE.as_bytes());
+            out.push(b'}');
+        }
         Say::Garbage(kind) => out.extend_from_slice(GARBAGE[usize::from(kind) % GARBAGE.len()].as_bytes()),
     }
 }

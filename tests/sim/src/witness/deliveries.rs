@@ -54,9 +54,8 @@ impl Witness {
                 self.deliveries_noted(driver, conn);
             }
         }
-        // Node time says what came first only where it has not fallen; and a receipt that was on its way from one node to
-        // another is lost with either of them.
-        if self.node.has_time_fallen() || self.is_fleet() {
+        // A receipt that was on its way from one node to another is lost with either of them.
+        if self.is_fleet() {
             return;
         }
         for (request, life) in (0..).zip(lives) {
@@ -73,7 +72,8 @@ impl Witness {
             return;
         };
         let (heard_ms, by_ms) = (known.heard_ms, known.noted_by_ms);
-        if by_ms == 0 || tried.way == ways::REFUSED || self.node.is_end_near(heard_ms, by_ms) {
+        let noted = tried.way != ways::REFUSED && self.is_in_one_boot(heard_ms, by_ms);
+        if by_ms == 0 || !noted {
             return;
         }
         let lasted = tried.way == ways::OPEN || tried.ended_at_ms > by_ms;

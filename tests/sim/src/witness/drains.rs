@@ -5,6 +5,9 @@ use super::calls::{Call, same};
 use crate::checks::{About, Check};
 use crate::codec::Bad;
 
+/// What a drain may take beyond `drain_ms` (protocol.md, section 2: "exits 0 within `drain_ms` + 10 s").
+const GRACE_MS: u64 = 10_000;
+
 /// So many closes the network may lose without anybody wondering.
 const UNTOLD_MAX: u32 = 3;
 
@@ -19,6 +22,23 @@ impl Witness {
     pub(super) fn ready_answered(&mut self, call: &Call, body: &str) -> Result<(), Bad> {
         self.check_not_draining(call);
         same(body, "{\"status\":\"ready\"}")
+    }
+
+    /// The node that drains has ended, or is asked at the end of the run whether it has.
+    pub(super) fn check_drained(&mut self) {
+        // Of a fleet it is not kept which node was told when.
+        if self.is_fleet() {
+            return;
+        }
+        let took_ms = (self.now_us - self.node.drained_us) / 1_000;
+        let most_ms = self.expect.drain_ms + GRACE_MS + self.expect.order_margin_ms;
+        if !self.holds(Check::Drains, took_ms <= most_ms) {
+            let text = format!(
+                "it was told to drain at {}, and took {took_ms} ms so far",
+                self.node.drained_us
+            );
+            self.violate(Check::Drains, About::default(), text);
+        }
     }
 
     /// The node that drained has ended: drivers who were there hear a close, unless the network loses it.

@@ -88,12 +88,13 @@ impl Witness {
         let Some(tried) = life.and_then(|life| life.tried.get(offer.attempt as usize - 1)) else {
             return;
         };
-        // By the node's time an offer that was over before the clock was set back may seem to end after the receipt.
-        if self.node.has_time_fallen() || self.is_fleet() {
+        // By a time that came twice an offer that was over before the clock was set back may seem to end after the receipt.
+        let until_ms = taken_ms + margin_ms;
+        if self.node.came_twice(taken_ms) || self.node.came_twice(until_ms) || self.is_fleet() {
             return;
         }
         // Long enough after it was taken, and before that nobody could have ended the offer.
-        let held = |tried: &Tried| tried.way == ways::OPEN || tried.ended_at_ms > taken_ms + margin_ms;
+        let held = |tried: &Tried| tried.way == ways::OPEN || tried.ended_at_ms > until_ms;
         let owed = tried.driver == driver && tried.way != ways::REFUSED && held(tried);
         if !self.holds(Check::AuditComplete, !owed || tried.acked) {
             let text = format!("d{driver} acknowledged {offer} before {taken_ms}, and the audit lacks it: {tried:?}");

@@ -92,6 +92,10 @@ impl Witness {
         self.check_events(&lives);
         self.check_order(&lives);
         self.check_sent_away();
+        self.check_last_looks(&lives);
+        if self.node.draining {
+            self.check_drained();
+        }
         self.check_sockets_answered();
         self.check_calls_answered();
     }
@@ -190,7 +194,7 @@ impl Witness {
             let offer = Offer { request, attempt };
             let ok = match tried.way {
                 ways::ACCEPTED => self.was_said(tried.driver, offer, true),
-                ways::DECLINED => self.was_said(tried.driver, offer, false),
+                ways::DECLINED => self.was_declined(offer, tried),
                 _ => true,
             };
             if !self.holds(Check::Caused, ok) {
@@ -277,10 +281,10 @@ impl Witness {
         }
     }
 
-    /// Offers and trips of a driver do not overlap. Judged by the node's time, so only where that has not fallen: across
-    /// starts it may, as no promise is made from one request to another.
+    /// Offers and trips of a driver do not overlap. Judged by the node's time, so not by times that came twice: no promise is
+    /// made of them from one request to another.
     fn check_intervals(&mut self, lives: &[Option<Life>]) {
-        if self.node.has_time_fallen() {
+        if self.is_fleet() && self.node.has_time_fallen() {
             return;
         }
         let mut of_driver: BTreeMap<Driver, Vec<(u64, u64, Request, bool)>> = BTreeMap::new();
@@ -322,7 +326,9 @@ impl Witness {
                 } else {
                     Check::OneOffer
                 };
-                let ok = from_ms >= end_ms || first == second || self.may_be_unseen(trip && next_trip, from_ms);
+                let unclear = self.node.came_twice(from_ms) || self.node.came_twice(end_ms);
+                let ok =
+                    from_ms >= end_ms || first == second || unclear || self.may_be_unseen(trip && next_trip, from_ms);
                 if !self.holds(check, ok) {
                     let about = About {
                         other: Some(second),

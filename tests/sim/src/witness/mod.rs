@@ -8,6 +8,7 @@
 
 mod asked;
 pub mod audits;
+mod boots;
 mod calls;
 mod closes;
 mod deliveries;
@@ -16,6 +17,7 @@ mod effects;
 mod events;
 mod knowledge;
 mod last;
+mod looks;
 mod order;
 mod presence;
 mod problems;
@@ -75,6 +77,8 @@ pub struct Expect {
     pub may_fail: bool,
     /// The node may be told to drain.
     pub may_drain: bool,
+    /// `drain_ms`.
+    pub drain_ms: u64,
     /// `shards`
     pub shards: u16,
     /// How long anything may be under way between a caller and a queue, milliseconds.
@@ -392,6 +396,10 @@ impl Witness {
                 }
             }
             NodeEvent::Drained => {
+                // A process that does not serve yet ends at once, and is not told to drain.
+                if self.node.draining {
+                    self.check_drained();
+                }
                 self.await_closes();
                 self.node_ended(node);
             }

@@ -25,9 +25,8 @@ struct Waiter {
 impl Witness {
     /// All pairs of requests in the same queue.
     pub(super) fn check_order(&mut self, lives: &[Option<Life>]) {
-        if self.node.boots.len() != 1 || self.is_fleet() {
-            // After a restart everybody asks again, in any order; and nodes do not queue behind each other.
-            return;
+        if self.is_fleet() {
+            return; // Nodes do not queue behind each other.
         }
         for driver in 0..self.drivers.len() as Driver {
             let waiters = self.waiters_for_driver(driver, lives);
@@ -90,8 +89,8 @@ impl Witness {
             waiters.push(Waiter {
                 request,
                 came_ms: (
-                    self.node_ms_at(seen.first_post_us),
-                    self.node_ms_at(front_us) + margin_ms,
+                    self.node.ms_then(seen.first_post_us),
+                    self.node.ms_then(front_us) + margin_ms,
                 ),
                 class_ms: self.class_ms(request),
                 served_ms: life.received_at_ms,
@@ -108,7 +107,10 @@ impl Witness {
                 // Both waited when `second` was served, and `first` goes first however long things were under way.
                 let waited = first.came_ms.1 < second.served_ms && first.left_ms > second.served_ms + margin_ms;
                 let goes_first = first.came_ms.1 + first.class_ms < second.came_ms.0 + second.class_ms;
-                if !waited || first.request == second.request {
+                // After a restart everybody asks again, in any order.
+                let begun_ms = first.came_ms.0.min(second.came_ms.0);
+                let same_boot = || self.is_in_one_boot(begun_ms, second.served_ms + margin_ms);
+                if !waited || first.request == second.request || !goes_first || !same_boot() {
                     if goes_first && first.came_ms.1 < second.served_ms {
                         self.counts.add(Check::ClassOrder);
                     }

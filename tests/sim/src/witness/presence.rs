@@ -58,7 +58,10 @@ impl Witness {
             let left_ms = span.lost_ms.saturating_sub(self.late_ms()).saturating_add(kept_ms);
             left_ms.min(span.until_ms)
         };
-        to_ms < seen.first_off_ms.unwrap_or(u64::MAX)
+        // Times that came twice say nothing of who was there.
+        !self.node.came_twice(from_ms)
+            && !self.node.came_twice(to_ms)
+            && !seen.off_spans.iter().any(|off| off.0 <= to_ms && from_ms <= off.1)
             && seen
                 .spans
                 .iter()
@@ -92,6 +95,7 @@ impl Witness {
             }
         }
         self.view_shows(call, &view);
+        self.view_tells(call, &view);
     }
 
     /// A driver is shown: not as available when it has long been gone, nor as gone when it is there.
@@ -136,10 +140,6 @@ impl Witness {
     pub(super) fn check_presence(&mut self, lives: &[Option<Life>]) {
         // Which node a driver is at, others know as far as the registry and the links reach (design.md, section 5).
         if self.is_fleet() {
-            return;
-        }
-        // Node time says when something was only where it has not fallen.
-        if self.node.has_time_fallen() {
             return;
         }
         for driver in 0..self.drivers.len() as Driver {
@@ -202,6 +202,9 @@ impl Witness {
         let Some(driver) = entry.driver else { return };
         let (bit, inside_ms) = (1 << driver, self.expect.inside_margin_ms);
         let (from_ms, to_ms) = (entry.at_ms.saturating_sub(inside_ms), entry.at_ms + inside_ms);
+        if self.node.came_twice(from_ms) || self.node.came_twice(to_ms) {
+            return;
+        }
         let is_then = |begun_ms: u64, end_ms: u64| begun_ms <= to_ms && from_ms <= end_ms;
         let cause = match entry.why {
             Why::Offline => !self.was_there(driver, entry.at_ms.saturating_sub(self.late_ms()), entry.at_ms),

@@ -6,7 +6,7 @@ use super::texts::set_text;
 use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers};
-use crate::ids::Driver;
+use crate::ids::{Driver, Request, Trip};
 use crate::words::{Code, State};
 
 impl Witness {
@@ -130,8 +130,8 @@ impl Witness {
                     self.violate(Check::SameAnswer, About::request(request), text);
                 }
                 self.learn_state(request, state);
-                if let (Some(trip), State::Accepted) = (problem.trip, state) {
-                    self.trip_mut(trip).request = Some(request);
+                if state == State::Accepted {
+                    self.told_whose_trip(request, problem.trip);
                 }
                 Ok(())
             }
@@ -152,11 +152,27 @@ impl Witness {
         }
     }
 
+    /// What cannot be cancelled any more, since it was accepted, names the trip that can.
+    fn told_whose_trip(&mut self, request: Request, trip: Option<Trip>) {
+        let known = self.requests[request as usize].winner.and_then(|winner| winner.trip);
+        let whose = trip.and_then(|trip| self.trip_seen(trip).request);
+        let ok = trip.is_some()
+            && known.is_none_or(|known| trip == Some(known))
+            && whose.is_none_or(|whose| whose == request);
+        if !self.holds(Check::SameAnswer, ok) {
+            let text =
+                format!("r{request} was accepted, and 409 ended names trip {trip:?} of {whose:?}, not {known:?}");
+            self.violate(Check::SameAnswer, About::request(request), text);
+        }
+        if let Some(trip) = trip {
+            self.trip_mut(trip).request = Some(request);
+        }
+    }
+
     fn told_no_such_offer(&mut self, call: &Call) -> Result<(), Bad> {
         let Ask::Response { request, driver, .. } = call.ask else {
             return Err(Bad::new("no_such_offer, and no response"));
         };
-        self.counts.add(Check::SameAnswer);
         if let Some(seen) = self.requests.get_mut(request as usize)
             && call.shown
         {

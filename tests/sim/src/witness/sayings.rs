@@ -1,6 +1,7 @@
 //! What drivers say on their sockets, and callers for them.
 
 use super::Witness;
+use super::audits::Tried;
 use super::state::Awaited;
 use super::texts::said_text;
 use crate::checks::About;
@@ -39,7 +40,8 @@ impl Witness {
             }
             Say::Shift(false) => self.off_said(driver, conn),
             Say::Shift(true) => self.on_said(driver, conn),
-            Say::Ack(_) | Say::Ping | Say::Location | Say::Garbage(_) => {}
+            Say::Location => self.drivers[driver as usize].located = true,
+            Say::Ack(_) | Say::Ping | Say::PingFrame | Say::Garbage(_) => {}
         }
         let shown = match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => self
@@ -76,6 +78,8 @@ impl Witness {
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
             Say::Ack(offer) if shown && calm => socket.receipt_said(offer),
+            Say::PingFrame => socket.ping_frames = (socket.ping_frames.0 + 1, now_us),
+            Say::Location if socket.located_us == 0 => socket.located_us = now_us,
             Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
         }
     }
@@ -125,7 +129,33 @@ impl Witness {
                 seen.http_decline_said,
             )
         };
-        (by_number | by_http) & bit != 0 || (!accept && self.drivers[driver as usize].off_said)
+        (by_number | by_http) & bit != 0 || (!accept && self.went_off_since_posted(driver, offer))
+    }
+
+    /// Whether the driver went off shift when it may have had this offer, which declines it.
+    fn went_off_since_posted(&self, driver: Driver, offer: Offer) -> bool {
+        let seen = &self.drivers[driver as usize];
+        let posted_us = self.requests[offer.request as usize].first_post_us;
+        let last_us = seen.offs_us.last().copied();
+        // Of a fleet: a node that was cut off, or slow, hears of it later.
+        last_us.is_some_and(|last_us| self.is_fleet() || last_us + self.late_ms() * 1_000 >= posted_us)
+    }
+
+    /// Whether this attempt, which the audit calls declined, was: its driver said so, or went off shift while it had the offer.
+    pub(super) fn was_declined(&self, offer: Offer, tried: &Tried) -> bool {
+        let bit = 1u64 << tried.driver;
+        let request = &self.requests[offer.request as usize];
+        let attempt = request.attempts.get((offer.attempt as usize).wrapping_sub(1));
+        let said = attempt.map_or(0, |attempt| attempt.decline_said) | request.http_decline_said;
+        if said & bit != 0 || self.is_fleet() {
+            return self.was_said(tried.driver, offer, false);
+        }
+        let unclear = self.node.came_twice(tried.sent_at_ms) || self.node.came_twice(tried.ended_at_ms);
+        let went_off = |at_us: &u64| {
+            let at_ms = self.node.ms_then(*at_us);
+            at_ms + self.late_ms() >= tried.sent_at_ms && at_ms <= tried.ended_at_ms
+        };
+        unclear || self.drivers[tried.driver as usize].offs_us.iter().any(went_off)
     }
 }
 

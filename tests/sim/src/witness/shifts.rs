@@ -5,8 +5,8 @@
 //! say: of sockets that were opened at once, the first may come last. Off shift
 //! is remembered for `off_shift_memory_ms`: who connects later is available.
 
-use super::Witness;
 use super::state::Socket;
+use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::ids::Driver;
 use crate::words::DriverState;
@@ -21,10 +21,15 @@ impl Witness {
         if let Some(socket) = self.socket(driver, conn) {
             socket.on_said_us = None;
         }
-        let now_ms = self.node_ms_at(self.now_us);
+        let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
+        let session = self.socket(driver, conn).and_then(|socket| socket.session);
         let seen = &mut self.drivers[driver as usize];
         seen.off_said = true;
-        seen.first_off_ms.get_or_insert(now_ms);
+        seen.offs_us.push(now_us);
+        seen.off_said_on = seen.off_said_on.max(session.unwrap_or(u64::MAX));
+        if !seen.may_be_off() {
+            seen.off_spans.push((now_ms, u64::MAX));
+        }
         seen.off_said_ms = Some((seen.off_said_ms.map_or(now_ms, |said| said.0), now_ms));
     }
 
@@ -75,8 +80,16 @@ impl Witness {
         seen.off_told && !(over && session.is_none_or(|session| session > seen.off_session))
     }
 
-    /// The driver is told this state, by a `WELCOME` or a `STATE`.
-    pub(super) fn shift_told(&mut self, driver: Driver, conn: u32, state: DriverState) {
+    /// Whether the driver may be off shift, as far as the socket that it opened last can say: it said so since it was last
+    /// available.
+    pub(super) fn may_be_off_shift(&mut self, driver: Driver, conn: u32) -> bool {
+        let is_last = !self.is_fleet() && self.last_opened(driver, conn).is_some();
+        let seen = &self.drivers[driver as usize];
+        if is_last { seen.may_be_off() } else { seen.off_said }
+    }
+
+    /// The driver is told this state, by a `WELCOME` (`is_new`) or a `STATE`.
+    pub(super) fn shift_told(&mut self, driver: Driver, conn: u32, state: DriverState, is_new: bool) {
         if self.is_fleet() {
             return; // As above.
         }
@@ -84,6 +97,8 @@ impl Witness {
             return;
         };
         let over = self.is_shift_over(driver);
+        let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
+        let heard_us = 2 * self.late_ms() * 1_000 + SLACK_US;
         let seen = &mut self.drivers[driver as usize];
         match state {
             // Told before it said the opposite, if that was on this socket or on one that came later.
@@ -100,6 +115,15 @@ impl Witness {
                 if let Some(answers_ms) = seen.on_said_ms.take() {
                     let later = seen.off_said_ms.filter(|&(_, last_ms)| last_ms >= answers_ms);
                     seen.off_said_ms = later.map(|(first_ms, last_ms)| (first_ms.max(answers_ms), last_ms));
+                }
+                // What it said on an older socket is not heard any more: it was before, and is over, or never arrived. And what
+                // it said long ago has been heard.
+                let heard = seen.offs_us.last().is_some_and(|last_us| last_us + heard_us < now_us);
+                if heard || (is_new && session > seen.off_said_on) {
+                    seen.off_said_on = 0;
+                    if let Some(span) = seen.off_spans.last_mut() {
+                        span.1 = span.1.min(now_ms);
+                    }
                 }
                 if !self.holds(Check::ConfirmedKept, !off) {
                     let text = format!("d{driver} was told that it is offline, said nothing since, and is available");
@@ -120,7 +144,10 @@ impl Witness {
     /// A driver is welcomed as offline: it must not have been that for longer than it is remembered.
     pub(super) fn welcomed_off_shift(&mut self, driver: Driver, opened_us: u64) {
         let booted_us = self.node.boots.last().map_or(0, |boot| boot.1);
-        if self.is_fleet() || self.node.has_time_fallen() || !self.node.up || opened_us < booted_us {
+        let last_us = self.drivers[driver as usize].offs_us.last().copied().unwrap_or(0);
+        // How long ago that was, a clock that was set back since then does not say.
+        let unclear = self.node.has_fallen_since(last_us);
+        if self.is_fleet() || unclear || !self.node.up || opened_us < booted_us {
             return;
         }
         let Some((_, last_ms)) = self.drivers[driver as usize].off_said_ms else {

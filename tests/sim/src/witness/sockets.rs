@@ -85,6 +85,7 @@ impl Witness {
             let text = format!("d{driver} heard {heard:?} where WELCOME comes first, and once");
             return self.violate(Check::Protocol, About::driver(driver), text);
         }
+        self.check_offer_follows(driver, conn, heard);
         match heard {
             Heard::Welcome { .. } => self.welcomed(driver, conn, heard),
             Heard::Offer { .. } => self.offered(driver, conn, heard),
@@ -147,6 +148,7 @@ impl Witness {
         socket.trip = trip;
         socket.state = Some(state);
         socket.server_ms = server_ms;
+        socket.owed_offer_us = (state == DriverState::Offered).then_some(now_us);
         seen.session_max = seen.session_max.max(session);
         if !self.holds(Check::Protocol, server_ms >= self.earliest_ms_at(opened_us)) {
             let text = format!("d{driver} connected, and the WELCOME is of a time before: {server_ms}");
@@ -156,7 +158,7 @@ impl Witness {
             let text = format!("d{driver} got session {session} after {floor}");
             self.violate(Check::SessionGrows, About::driver(driver), text);
         }
-        let off = self.drivers[driver as usize].off_said;
+        let off = self.may_be_off_shift(driver, conn);
         if !self.holds(Check::Caused, state != DriverState::Offline || off) {
             self.violate(
                 Check::Caused,
@@ -167,7 +169,7 @@ impl Witness {
         if state == DriverState::Offline {
             self.welcomed_off_shift(driver, opened_us);
         }
-        self.shift_told(driver, conn, state);
+        self.shift_told(driver, conn, state, true);
         self.check_trip_kept(driver, live, trip, state, opened_us);
     }
 
@@ -343,7 +345,7 @@ impl Witness {
         // Of a fleet: the node that has the trip could not be asked before the `WELCOME`.
         let is_own = |trip: Trip| self.trip_seen(trip).driver.is_none_or(|whose| whose == driver);
         let may_be_late = self.is_fleet() && trip.is_some_and(is_own);
-        let off_said = self.drivers[driver as usize].off_said;
+        let off_said = self.may_be_off_shift(driver, conn);
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
@@ -374,7 +376,7 @@ impl Witness {
             );
             return self.violate(Check::Caused, About::driver(driver), text);
         }
-        self.shift_told(driver, conn, state);
+        self.shift_told(driver, conn, state, false);
         if let (Some(over), None) = (before, trip) {
             self.learn_trip_ended(over, None);
         }
@@ -503,6 +505,9 @@ impl Witness {
                 if let Some(awaited) = socket.awaited.iter().find(late) {
                     let text = format!("d{driver} was not answered about {}", awaited.offer);
                     self.broken(Check::Answered, About::both(awaited.offer.request, driver), text);
+                }
+                if let Some(text) = self.unanswered(driver, socket, over_us) {
+                    self.broken(Check::Answered, About::driver(driver), text);
                 }
                 let since_us = socket.owed_state.map(|owed| owed.1).or(socket.on_said_us);
                 if since_us.is_some_and(|at_us| at_us.max(over_us) + SLACK_US < now_us) && !socket.closing {

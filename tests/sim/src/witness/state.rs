@@ -1,6 +1,6 @@
 //! What is known of requests, attempts, trips, drivers and sockets. Data, and what follows from it alone.
 
-use crate::codec::answers::View;
+use crate::codec::answers::{DriverView, View};
 use crate::codec::audit::Audit;
 use crate::ids::{self, Driver as DriverNo, Offer, Trip};
 use crate::words::{Class, DriverState, Move, State};
@@ -268,8 +268,16 @@ pub struct Driver {
     pub off_said_ms: Option<(u64, u64)>,
     /// When it first said `available` since it was last told so, node time.
     pub on_said_ms: Option<u64>,
-    /// When it first said `offline`, node time.
-    pub first_off_ms: Option<u64>,
+    /// All times that it said `offline`, simulated microseconds.
+    pub offs_us: Vec<u64>,
+    /// The highest session on which it said so since it was last available; `u64::MAX`: on one that was not welcomed.
+    pub off_said_on: u64,
+    /// From when to when it may have been off shift, since it said so, node time.
+    pub off_spans: Vec<(u64, u64)>,
+    /// The last look at it: when it was asked for, simulated microseconds, and what was shown.
+    pub last_look: Option<(u64, DriverView)>,
+    /// It said where it is.
+    pub located: bool,
     /// When a socket of it was last over, simulated microseconds.
     pub lost_us: u64,
     /// The same of one that was never welcomed; 0: none.
@@ -278,6 +286,13 @@ pub struct Driver {
     pub shown_gone: Option<(u32, u64)>,
     /// When it was shown as offline: asked and answered, node time.
     pub gone_views: Vec<(u64, u64)>,
+}
+
+impl Driver {
+    /// Whether it may be off shift: it said so, and nothing ended that for certain.
+    pub fn may_be_off(&self) -> bool {
+        self.off_spans.last().is_some_and(|span| span.1 == u64::MAX)
+    }
 }
 
 /// From when to when a driver was there for certain, node time in milliseconds.
@@ -375,6 +390,12 @@ pub struct Socket {
     pub garbage: u32,
     /// Pings said, less pongs heard.
     pub pings: u32,
+    /// Ping frames sent that were not answered by a pong frame, and when the last one was sent, simulated microseconds.
+    pub ping_frames: (u32, u64),
+    /// When it first said on it where it is, simulated microseconds; 0: never.
+    pub located_us: u64,
+    /// It was welcomed as `offered`, then, and has not been shown an offer since; simulated microseconds.
+    pub owed_offer_us: Option<u64>,
     /// The node's time that it last heard.
     pub server_ms: u64,
     /// The driver does not read at present, or stopped for a while.

@@ -25,6 +25,7 @@ pub(super) fn said_text(say: Say) -> String {
         Say::Shift(false) => "STATE offline".to_owned(),
         Say::Trip(trip, event) => format!("TRIP trip{trip} {}", event.as_str()),
         Say::Ping => "PING".to_owned(),
+        Say::PingFrame => "a ping frame".to_owned(),
         Say::Location => "LOCATION".to_owned(),
         Say::Garbage(kind) => format!("garbage {kind}"),
     }

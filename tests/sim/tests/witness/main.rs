@@ -1,6 +1,7 @@
 //! Every check of the witness notices what it is there for, and nothing in a good story.
 
 mod closes;
+mod looks;
 mod offers;
 mod presence;
 mod queues;

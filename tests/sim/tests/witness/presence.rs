@@ -1,6 +1,6 @@
 //! Who is there, who may be closed, and whom nobody may refuse.
 
-use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, audit, audit_of, shown};
+use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, shown};
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
@@ -9,7 +9,9 @@ use dispatchd_sim::words::{Class, DriverState};
 
 /// Driver 0 is shown like this.
 fn looks(story: &mut Story, state: &str) {
-    let body = format!("{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"last_seen_ms\":1,\"node\":\"n\"}}");
+    // Heard just now.
+    let seen_ms = WALL_MS + story.now_us / 1_000;
+    let body = format!("{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}");
     story.asked(Ask::DriverView(0), 200, &body);
 }
 

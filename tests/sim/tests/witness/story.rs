@@ -30,6 +30,7 @@ impl Story {
             may_refuse: false,
             may_fail: false,
             may_drain: false,
+            drain_ms: 2_000,
             shards: 2,
             order_margin_ms: 10,
             inside_margin_ms: 10,

@@ -1,0 +1,128 @@
+//! What a driver is shown to be, beyond its state: when it was last heard, where it is, and at the end what its audits say of it;
+//! and what its sockets owe it.
+
+use super::audits::Life;
+use super::calls::Call;
+use super::state::Socket;
+use super::{SLACK_US, Witness};
+use crate::checks::{About, Check};
+use crate::codec::answers::DriverView;
+use crate::codec::messages::Heard;
+use crate::ids::Driver;
+use crate::words::DriverState;
+
+impl Witness {
+    /// A driver is shown: what its newest socket said long before it was asked for is known, and nothing else is.
+    pub(super) fn view_tells(&mut self, call: &Call, view: &DriverView) {
+        let (driver, sent_us) = (view.driver, call.sent_us);
+        let seen = &mut self.drivers[driver as usize];
+        seen.last_look = Some((sent_us, *view));
+        let about = About::driver(driver);
+        let placed = view.located.is_none_or(|as_said| as_said && seen.located);
+        let ok = placed && view.last_seen_ms <= self.node_ms_max();
+        if !self.holds(Check::ViewsMatch, ok) {
+            return self.violate(Check::ViewsMatch, about, format!("d{driver} never said so: {view:?}"));
+        }
+        // Of a fleet the node that is asked may be another one than the driver's.
+        if self.is_fleet() || !self.node.up {
+            return;
+        }
+        let (late_us, booted_us) = (self.late_ms() * 1_000, self.node.boots.last().map_or(0, |boot| boot.1));
+        let seen = &self.drivers[driver as usize];
+        let newest = seen.sockets.iter().find(|socket| socket.number == seen.opened);
+        let Some(socket) = newest.filter(|socket| socket.is_well() && !socket.babbled) else {
+            return;
+        };
+        // It reached this boot, and was read.
+        let heard =
+            |at_us: &u64| *at_us > socket.welcomed_us && socket.opened_us > booted_us && at_us + late_us < sent_us;
+        let last_us = socket.said_us.iter().copied().find(heard);
+        let heard_ms = last_us.map_or(0, |at_us| {
+            self.node_ms_at(at_us).saturating_sub(self.expect.order_margin_ms)
+        });
+        let located_us = socket.located_us;
+        let lost = heard(&located_us) && view.located.is_none();
+        if !self.holds(Check::ViewsMatch, view.last_seen_ms >= heard_ms && !lost) {
+            let text = format!("d{driver} was heard at {heard_ms} and said where it is at {located_us}: {view:?}");
+            self.violate(Check::ViewsMatch, about, text);
+        }
+    }
+
+    /// At the end, when drivers rest: who has a trip by the audits is shown with it, and nobody else.
+    pub(super) fn check_last_looks(&mut self, lives: &[Option<Life>]) {
+        // Of a fleet: which node is asked, and what it knows of the driver, is not seen here.
+        let Some(over_us) = self.calm_since_us().filter(|_| !self.is_fleet()) else {
+            return;
+        };
+        for driver in 0..self.drivers.len() as Driver {
+            let Some((sent_us, view)) = self.drivers[driver as usize].last_look else {
+                continue;
+            };
+            let trips = lives.iter().flatten().filter_map(|life| life.trip);
+            let live = trips.filter(|trip| trip.driver == driver && trip.ended.is_none());
+            let live: Vec<_> = live.map(|trip| trip.trip).collect();
+            let lately_ms = self.node_ms_at(sent_us).saturating_sub(SLACK_US / 1_000);
+            let was_busy = |life: &Life| {
+                let ended_ms = life.trip.and_then(|trip| trip.ended).map_or(0, |ended| ended.0);
+                ended_ms.max(life.end.map_or(u64::MAX, |end| end.1)) > lately_ms
+            };
+            // What moved when it was asked for may be seen either way.
+            if over_us + SLACK_US > sent_us || lives.iter().flatten().any(was_busy) {
+                continue;
+            }
+            let is_free = view.trip.is_none() && view.offer.is_none() && view.state != DriverState::Offered;
+            let ok = live.len() < 2 && view.trip == live.first().copied() && (is_free || !live.is_empty());
+            if !self.holds(Check::ViewsMatch, ok) {
+                let text =
+                    format!("d{driver} is shown at the end as {view:?}, and by the audits it has the trips {live:?}");
+                return self.violate(Check::ViewsMatch, About::driver(driver), text);
+            }
+        }
+    }
+
+    /// `WELCOME` with `offered` is followed by the offer, unless the driver is only reserved for a request that asks first.
+    pub(super) fn check_offer_follows(&mut self, driver: Driver, conn: u32, heard: Heard) {
+        let may_be_reserved = self.may_be_reserved(driver);
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let owed = socket.owed_offer_us.take().is_some() && !may_be_reserved;
+        if !self.holds(Check::ConfirmedKept, !owed || matches!(heard, Heard::Offer { .. })) {
+            let text = format!("d{driver} is welcomed as offered, and hears {heard:?} instead of the offer");
+            self.violate(Check::ConfirmedKept, About::driver(driver), text);
+        }
+    }
+
+    fn may_be_reserved(&self, driver: Driver) -> bool {
+        let asks_first = |posted: &super::state::Posted| posted.wish.busy_wait_ms.is_some_and(|wait_ms| wait_ms > 0);
+        let wants = self
+            .requests
+            .iter()
+            .filter(|seen| seen.posted & (1 << driver) != 0 && seen.end.is_none());
+        let mut asked = wants.flat_map(|seen| &seen.asked);
+        self.is_fleet() || asked.any(asks_first)
+    }
+
+    /// What a socket that lives has waited for in vain, for people.
+    pub(super) fn unanswered(&self, driver: Driver, socket: &Socket, over_us: u64) -> Option<String> {
+        let late = |at_us: u64| at_us.max(over_us) + SLACK_US < self.now_us && !socket.closing;
+        if socket.owed_offer_us.is_some_and(late) && !self.may_be_reserved(driver) {
+            return Some(format!("d{driver} was welcomed as offered, and shown no offer"));
+        }
+        let (pings, last_us) = socket.ping_frames;
+        (pings > 0 && late(last_us)).then(|| format!("d{driver} was not answered {pings} ping frames"))
+    }
+
+    /// A pong frame.
+    pub fn ponged_frame(&mut self, driver: Driver, conn: u32) {
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let asked = socket.ping_frames.0 > 0;
+        socket.ping_frames.0 = socket.ping_frames.0.saturating_sub(1);
+        if !self.holds(Check::Protocol, asked) {
+            let text = format!("d{driver} gets a pong frame for no ping");
+            self.violate(Check::Protocol, About::driver(driver), text);
+        }
+    }
+}
