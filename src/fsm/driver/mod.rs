@@ -314,8 +314,11 @@ impl Driver {
         }
     }
 
+    /// Shows the offer; not beside a trip: then it was answered before.
     fn send_offer(&self, effects: &mut Vec<DriverEffect>) {
-        let Some(held) = &self.held else { return };
+        let Some(held) = self.held.as_ref().filter(|_| self.bound.is_none()) else {
+            return;
+        };
         let Some(trip) = &held.trip else { return };
         let offer = ToSocket::Offer {
             request_id: held.request_id.clone(),

@@ -194,7 +194,8 @@ impl Driver {
         }
         match (outcome, trip_id) {
             (Outcome::Accepted, Some(trip_id)) => {
-                if ends && self.bound.is_none() {
+                if ends {
+                    self.end_of_other(effects);
                     self.bound = Some(Box::new(Bound {
                         request_id: request_id.clone(),
                         trip_id: trip_id.clone(),
@@ -241,8 +242,12 @@ impl Driver {
 
     /// After the end of a reservation or a trip: tell the state, and serve who waits.
     pub(super) fn freed(&mut self, effects: &mut Vec<DriverEffect>) {
-        debug_assert!(self.held.is_none());
         self.tell_state(false, effects);
+        if let Some(held) = &self.held {
+            // The trip is over; of an offer that was answered before that was known, its request will say what came of it.
+            debug_assert!(held.answer.is_some());
+            return;
+        }
         match self.refusal() {
             None => {
                 let Some((priority, waiter)) = self.queue.as_mut().and_then(|queue| queue.pop()) else {
