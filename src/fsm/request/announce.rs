@@ -105,7 +105,7 @@ impl Request {
                         .is_some_and(|made| made.driver_id == *driver_id)
                 );
                 if self.fold.attempt(*attempt).is_some_and(|made| made.delivered) {
-                    self.take_back_shown(*attempt, driver_id, effects);
+                    take_back_shown(*attempt, driver_id, effects);
                 }
             }
             Step::PickedUp => self.announce_trip(None, effects),
@@ -119,20 +119,6 @@ impl Request {
             | Step::Cancelled { .. }
             | Step::Unfulfilled { .. } => {}
         }
-    }
-
-    /// An attempt counts as refused, and the driver's home may have it all the same: it was refused at the node that the driver left, or
-    /// before a new owner offered it again. Who does not hold it hears nothing.
-    pub(super) fn take_back_shown(&self, attempt: u32, driver_id: &DriverId, effects: &mut Vec<RequestEffect>) {
-        effects.push(RequestEffect::Driver {
-            driver_id: driver_id.clone(),
-            message: ToDriver::Outcome {
-                attempt,
-                outcome: Outcome::Revoked(RevokeReason::Superseded),
-                trip_id: None,
-                again: false,
-            },
-        });
     }
 
     pub(super) fn announce_trip(&self, reason: Option<Box<str>>, effects: &mut Vec<RequestEffect>) {
@@ -163,4 +149,18 @@ impl Request {
             message,
         });
     }
+}
+
+/// An attempt counts as refused, and the driver's home may have it all the same: it was refused at the node that the driver left, or
+/// before a new owner offered it again. Who does not hold it hears nothing.
+pub(super) fn take_back_shown(attempt: u32, driver_id: &DriverId, effects: &mut Vec<RequestEffect>) {
+    effects.push(RequestEffect::Driver {
+        driver_id: driver_id.clone(),
+        message: ToDriver::Outcome {
+            attempt,
+            outcome: Outcome::Revoked(RevokeReason::Superseded),
+            trip_id: None,
+            again: false,
+        },
+    });
 }

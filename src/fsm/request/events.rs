@@ -1,5 +1,6 @@
 //! What each event means to a request, one function each.
 
+use super::announce::take_back_shown;
 use super::{Answer, ApiAnswer, Asker, Question, ReplyTo, Request, RequestEffect, Resumed, ToDriver, TripMove};
 use crate::fsm::fold::{Outcome, Trip, TripPhase};
 use crate::fsm::ids::{DriverId, TripId};
@@ -211,7 +212,7 @@ impl Request {
         let outcome = made.outcome;
         if outcome != Outcome::Open {
             if matches!(outcome, Outcome::Refused(_)) {
-                self.take_back_shown(attempt, driver_id, effects);
+                take_back_shown(attempt, driver_id, effects);
             }
             if acked {
                 self.answered(

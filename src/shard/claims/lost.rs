@@ -13,6 +13,9 @@ use crate::shard::{Letter, Platform, Shard, home_of_driver};
 use crate::wire::respond::Problem;
 use std::collections::VecDeque;
 
+/// How long a node is sure of a request that was its own when it looked: strays among drivers' words do not make it look at once again.
+const SURE_MS: u64 = 1_000;
+
 /// See [`Shard::disown`].
 type Disowned = (
     RequestId,
@@ -125,9 +128,22 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// Somebody speaks of an attempt that this node has not made: it is a mistake, or another node has the request and has made it, of
+    /// which all nodes' store knows.
+    pub(in crate::shard) fn doubt_owner(&mut self, key: u32, letter: &Letter) {
+        let entry = &self.requests.slab[key as usize];
+        let made = entry.request.fold().attempts.len() as u32;
+        let is_more = letter.attempt().is_some_and(|attempt| attempt > made);
+        if is_more && self.claims.is_some() && entry.sure_until_ms <= self.now_ms {
+            let request_id = entry.request.id().clone();
+            self.contest(&request_id);
+        }
+    }
+
     /// The store says that a request is this node's.
     pub(super) fn is_mine(&mut self, request_id: &RequestId) {
         if let Some(key) = self.requests.find(request_id) {
+            self.requests.slab[key as usize].sure_until_ms = self.now_ms + SURE_MS;
             self.settle_contest(key);
         }
     }
