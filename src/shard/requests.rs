@@ -553,5 +553,11 @@ impl<P: Platform> Shard<P> {
         if let Some(trip) = &entry.request.fold().trip {
             self.requests.trips.remove(&trip.trip_id);
         }
+        if entry.is_contested {
+            // It ended before it was known whose it is: what waited for that finds it in the store.
+            for letter in self.requests.unpark(id) {
+                self.request_letter(id.clone(), letter);
+            }
+        }
     }
 }
