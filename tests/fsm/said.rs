@@ -99,8 +99,27 @@ fn an_acceptance_that_stands_binds_whatever_bound_before() {
     let effects = tell(&mut driver, "r2", ended("r2"));
     assert_eq!(to_socket(&effects), [state(None, DriverState::Available)]);
     assert_eq!(driver.state(), DriverState::Offered, "it is not free for another");
+    assert!(is_said_again(&to_requests(&effects)), "{effects:?}");
     let effects = tell(&mut driver, "r1", outcome(Outcome::Accepted));
     assert_eq!(to_socket(&effects), [confirmed, now_r1()]);
+}
+
+/// Whether `r1` hears once more that its offer is accepted.
+fn is_said_again(asked: &[(String, RequestEvent)]) -> bool {
+    asked.iter().any(|(request, event)| {
+        let answer = Some(Answer::AcceptHeld);
+        request == "r1"
+            && matches!(event, RequestEvent::DriverHere { held: Some(1), answer: said, .. } if *said == answer)
+    })
+}
+
+/// A new owner has not heard what the old one was told.
+#[test]
+fn a_new_owner_hears_the_answer_too() {
+    let mut driver = bound_after(Answer::Accept);
+    let effects = tell(&mut driver, "r1", offer(Resumed::Sent));
+    assert!(to_socket(&effects).is_empty());
+    assert!(is_said_again(&to_requests(&effects)), "{effects:?}");
 }
 
 /// Who comes again is not asked for an answer that was given; and both requests hear where the driver is.
@@ -116,12 +135,7 @@ fn an_answered_offer_is_not_shown_beside_a_trip() {
     for event in [DriverEvent::Doubt, DriverEvent::Moved] {
         let effects = step(&mut driver, event);
         let asked = to_requests(&effects);
-        let said = asked.iter().any(|(request, event)| {
-            let answer = Some(Answer::AcceptHeld);
-            request == "r1"
-                && matches!(event, RequestEvent::DriverHere { held: Some(1), answer: said, .. } if *said == answer)
-        });
-        assert!(said, "{asked:?}");
+        assert!(is_said_again(&asked), "{asked:?}");
         assert!(asked.iter().any(|(request, _)| request == "r2"), "{asked:?}");
     }
 }

@@ -204,7 +204,7 @@ impl Driver {
         }
     }
 
-    fn ask_request(
+    pub(super) fn ask_request(
         &self,
         request_id: &RequestId,
         held: Option<u32>,
