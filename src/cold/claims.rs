@@ -151,6 +151,19 @@ pub struct Loss {
     pub stood: bool,
 }
 
+/// Whose a request is that was asked about, and is not this node's. It may have become this node's since that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotMine {
+    /// Which.
+    pub request_id: RequestId,
+    /// The node that has it; empty: none, it has expired.
+    pub owner: CompactString,
+    /// How often it had changed its owner; `None`: it has expired.
+    pub epoch: Option<u32>,
+    /// It is the answer to [`ToClaims::Reclaim`], which keeps the request on the list of open ones until the request is over here.
+    pub is_reclaimed: bool,
+}
+
 /// What comes back to a shard.
 #[derive(Clone, Debug)]
 pub enum FromClaims {
@@ -170,8 +183,8 @@ pub enum FromClaims {
     Adopted(Box<Adopted>),
     /// This request is this node's still.
     Mine(RequestId),
-    /// This request is the node's of this name.
-    NotMine(RequestId, CompactString),
+    /// This request is another node's, as it was read.
+    NotMine(NotMine),
     /// The answer to [`ToClaims::HandOver`]: the request was taken over, which [`Self::Adopted`] has said before, or is left as it
     /// was.
     HandOver(Handed, bool),

@@ -152,7 +152,7 @@ impl<P: Platform> Shard<P> {
             FromClaims::Lost(token, far) => self.claim_lost(token as u32, *far),
             FromClaims::Adopted(adopted) => self.adopted_in_fleet(adopted),
             FromClaims::Mine(request_id) => self.is_mine(&request_id),
-            FromClaims::NotMine(request_id, owner) => self.not_mine(&request_id, &owner),
+            FromClaims::NotMine(told) => self.not_mine(&told),
             FromClaims::HandOver(handed, is_taken) => self.handed(handed, is_taken),
             FromClaims::OwnDone => self.reclaim_dormant(),
         }

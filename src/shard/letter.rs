@@ -134,6 +134,30 @@ impl Letter {
         matches!(self, Self::Offer { .. })
     }
 
+    /// The attempt of a request that this speaks of, as a driver had it.
+    pub(super) fn attempt(&self) -> Option<u32> {
+        match self {
+            Self::Request { event, .. } => match event {
+                RequestEvent::Answered { attempt, .. } => *attempt,
+                RequestEvent::Delivered { attempt, .. } | RequestEvent::Acked { attempt, .. } => Some(*attempt),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether this says what a driver does, or its home, whichever way it came.
+    pub(super) fn is_about_driver(&self) -> bool {
+        let is_response = matches!(
+            self,
+            Self::Request {
+                event: RequestEvent::Answered { .. },
+                ..
+            }
+        );
+        is_response || self.is_of_driver() || self.is_echo()
+    }
+
     /// Whether a driver says this to a request, which waits for no answer of its own.
     pub(super) fn is_of_driver(&self) -> bool {
         match self {

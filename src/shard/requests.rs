@@ -48,6 +48,8 @@ pub(super) struct Entry {
     pub(super) offered_to: Option<u16>,
     /// Another node speaks as its owner: it is being asked whose it is.
     pub(super) is_contested: bool,
+    /// So long it is not asked for again, as it was this node's a moment ago.
+    pub(super) sure_until_ms: u64,
     /// It was lost and is this node's again, which its next owner here, who waits for it to leave, does not know yet.
     pub(super) comes_back: bool,
 }
@@ -58,6 +60,8 @@ struct Parked {
     letters: VecDeque<Letter>,
     /// One of them begins a request, when the store does not know the id: it was admitted and has its place.
     has_offer: bool,
+    /// The store is being asked for the second time.
+    is_second: bool,
 }
 
 /// The table.
@@ -153,6 +157,7 @@ impl Requests {
             hand: Hand::Stays,
             offered_to: None,
             is_contested: false,
+            sure_until_ms: 0,
             comes_back: false,
         };
         let key = self.slab.insert(entry) as u32;
@@ -266,10 +271,21 @@ impl<P: Platform> Shard<P> {
         self.settle_unknown(request_id);
     }
 
-    /// The store could not be asked: nothing is known, so nothing is taken in.
+    /// The store could not be asked: nothing is known, so nothing is taken in. What drivers said is tried once more, since they get no
+    /// answer that says so.
     pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId, problem: &Problem) {
+        let is_second = (self.requests.parked.get(request_id)).is_some_and(|parked| parked.is_second);
         for letter in self.requests.unpark(request_id) {
-            self.refuse_letter(&letter, problem);
+            if is_second || !letter.is_of_driver() {
+                self.refuse_letter(&letter, problem);
+            } else {
+                self.requests.park(request_id.clone(), letter);
+            }
+        }
+        if let Some(parked) = self.requests.parked.get_mut(request_id) {
+            parked.is_second = true;
+            let ask = super::Ask::Request(request_id.clone());
+            self.ask(Query::Request(request_id.clone()), ask);
         }
     }
 
@@ -389,9 +405,10 @@ impl<P: Platform> Shard<P> {
     }
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
+        self.doubt_owner(key, &letter);
         let entry = &self.requests.slab[key as usize];
         // Whoever has the request in a moment answers; or it is about to be known who that is.
-        if entry.hand.rests() || (entry.is_contested && (letter.is_of_driver() || letter.is_echo())) {
+        if entry.hand.rests() || (entry.is_contested && letter.is_about_driver()) {
             let request_id = entry.request.id().clone();
             return self.requests.park(request_id, letter);
         }
@@ -535,6 +552,12 @@ impl<P: Platform> Shard<P> {
         self.requests.by_id.remove(id.hash64(), key);
         if let Some(trip) = &entry.request.fold().trip {
             self.requests.trips.remove(&trip.trip_id);
+        }
+        if entry.is_contested {
+            // It ended before it was known whose it is: what waited for that finds it in the store.
+            for letter in self.requests.unpark(id) {
+                self.request_letter(id.clone(), letter);
+            }
         }
     }
 }

@@ -22,24 +22,24 @@ pub fn request_id(name: &str) -> RequestId {
     RequestId::parse(name).unwrap()
 }
 
-fn connected(session: u64) -> Driver {
+pub fn connected(session: u64) -> Driver {
     let mut driver = Driver::new(driver_id(), 0);
     step(&mut driver, DriverEvent::Connected { session });
     driver
 }
 
-fn step(driver: &mut Driver, event: DriverEvent) -> Vec<DriverEffect> {
+pub fn step(driver: &mut Driver, event: DriverEvent) -> Vec<DriverEffect> {
     let mut effects = Vec::new();
     driver.step(event, NOW_MS, &LIMITS, &mut effects);
     effects
 }
 
-fn tell(driver: &mut Driver, request: &str, message: ToDriver) -> Vec<DriverEffect> {
+pub fn tell(driver: &mut Driver, request: &str, message: ToDriver) -> Vec<DriverEffect> {
     let request_id = request_id(request);
     step(driver, DriverEvent::Request { request_id, message })
 }
 
-fn offer(resumed: Resumed) -> ToDriver {
+pub fn offer(resumed: Resumed) -> ToDriver {
     ToDriver::Offer {
         attempt: 1,
         priority: Priority::Standard,
@@ -56,11 +56,11 @@ fn reservation() -> ToDriver {
     }
 }
 
-fn trip_of(request: &str) -> TripId {
+pub fn trip_of(request: &str) -> TripId {
     TripId::for_request(&request_id(request), NOW_MS)
 }
 
-fn bound(request: &str, phase: TripPhase) -> ToDriver {
+pub fn bound(request: &str, phase: TripPhase) -> ToDriver {
     ToDriver::Bound {
         attempt: 1,
         trip_id: trip_of(request),
@@ -68,7 +68,7 @@ fn bound(request: &str, phase: TripPhase) -> ToDriver {
     }
 }
 
-fn to_socket(effects: &[DriverEffect]) -> Vec<ToSocket> {
+pub fn to_socket(effects: &[DriverEffect]) -> Vec<ToSocket> {
     let sent = effects.iter().filter_map(|effect| match effect {
         DriverEffect::Send(message) => Some(message.clone()),
         _ => None,
@@ -76,7 +76,7 @@ fn to_socket(effects: &[DriverEffect]) -> Vec<ToSocket> {
     sent.collect()
 }
 
-fn to_requests(effects: &[DriverEffect]) -> Vec<(String, RequestEvent)> {
+pub fn to_requests(effects: &[DriverEffect]) -> Vec<(String, RequestEvent)> {
     let said = effects.iter().filter_map(|effect| match effect {
         DriverEffect::Request { request_id, event } => Some((request_id.to_string(), event.clone())),
         _ => None,
@@ -297,9 +297,9 @@ fn in_doubt_a_driver_repeats_what_it_said() {
     assert_eq!(to_requests(&step(&mut driver, DriverEvent::Doubt)), [here("r1", None)]);
 }
 
-/// Nobody can have decided for a driver who has not said that it takes the offer.
+/// Nobody can have decided for a driver who has said nothing.
 #[test]
-fn an_offer_of_a_dead_node_ends_unless_it_was_taken() {
+fn an_offer_of_a_dead_node_ends_unless_it_was_answered() {
     let mut driver = connected(1);
     tell(&mut driver, "r1", offer(Resumed::No));
     let revoked = ToSocket::Revoked {
@@ -313,6 +313,19 @@ fn an_offer_of_a_dead_node_ends_unless_it_was_taken() {
     answer(&mut driver, Answer::Accept);
     assert!(step(&mut driver, DriverEvent::Overdue).is_empty());
     assert_eq!(driver.state(), DriverState::Offered);
+    let declined = ToDriver::Outcome {
+        attempt: 1,
+        outcome: Outcome::Declined,
+        trip_id: None,
+        again: false,
+    };
+    assert_eq!(to_socket(&tell(&mut driver, "r1", declined)).len(), 1);
+    tell(&mut driver, "r1", offer(Resumed::No));
+    answer(&mut driver, Answer::Decline);
+    assert!(
+        step(&mut driver, DriverEvent::Overdue).is_empty(),
+        "it may count as declined"
+    );
     // The end that comes as an answer is one, too.
     let over = ToDriver::Outcome {
         attempt: 1,

@@ -9,7 +9,7 @@ use super::found::receipts_place;
 use super::index::{bucket_of, is_quiet, write_time_us};
 use super::port::{Failed, OwnerRow, Ownership, Place, Steps, Tables, within};
 use super::{Found, Owner};
-use crate::cold::claims::{Adopted, Decision, FromClaims, Handed, Head, Inbox, Loss};
+use crate::cold::claims::{Adopted, Decision, FromClaims, Handed, Head, Inbox, Loss, NotMine};
 use crate::cold::registry::NodeList;
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::RequestId;
@@ -246,7 +246,12 @@ impl<T: Tables, P: Place> Owner<T, P> {
             };
             if found.far.owner != self.node_id() {
                 self.keep_rest(&found, &log).await;
-                return inbox.send(FromClaims::NotMine(id, found.far.owner));
+                return inbox.send(FromClaims::NotMine(NotMine {
+                    request_id: id,
+                    owner: found.far.owner,
+                    epoch: Some(found.epoch),
+                    is_reclaimed: true,
+                }));
             }
             if found.incarnation == self.incarnation() || self.take(&found, bucket, &id).await {
                 // Who took it holds it.
@@ -345,12 +350,17 @@ impl<T: Tables, P: Place> Owner<T, P> {
         let mine =
             |row: &OwnerRow| row.owner.as_deref() == Some(self.node_id()) && row.incarnation == self.incarnation();
         let row = row.await;
-        let id = request_id.clone();
+        let request_id = request_id.clone();
         inbox.send(if row.as_ref().is_some_and(mine) {
-            FromClaims::Mine(id)
+            FromClaims::Mine(request_id)
         } else {
-            let owner = row.and_then(|row| row.owner).unwrap_or_default();
-            FromClaims::NotMine(id, owner.into())
+            let row = row.filter(|row| row.owner.is_some());
+            FromClaims::NotMine(NotMine {
+                request_id,
+                epoch: row.as_ref().map(|row| row.epoch),
+                owner: row.and_then(|row| row.owner).unwrap_or_default().into(),
+                is_reclaimed: false,
+            })
         });
     }
 }

@@ -151,9 +151,12 @@ impl Driver {
         self.bound.as_ref().map(|bound| &bound.trip_id)
     }
 
-    /// The offer: request, attempt, expiry.
+    /// The offer: request, attempt, expiry. Beside a trip there is none but one that was answered before, which nobody is shown.
     pub fn offer(&self) -> Option<(&RequestId, u32, UnixMs)> {
-        let held = self.held.as_ref().filter(|held| held.attempt > 0)?;
+        let held = self
+            .held
+            .as_ref()
+            .filter(|held| held.attempt > 0 && self.bound.is_none())?;
         Some((&held.request_id, held.attempt, held.expires_at_ms))
     }
 
@@ -314,8 +317,11 @@ impl Driver {
         }
     }
 
+    /// Shows the offer; not beside a trip: then it was answered before.
     fn send_offer(&self, effects: &mut Vec<DriverEffect>) {
-        let Some(held) = &self.held else { return };
+        let Some(held) = self.held.as_ref().filter(|_| self.bound.is_none()) else {
+            return;
+        };
         let Some(trip) = &held.trip else { return };
         let offer = ToSocket::Offer {
             request_id: held.request_id.clone(),

@@ -21,6 +21,9 @@ impl Driver {
     /// The driver has this trip: after a restart, or when it has come from another node. No history of a sound node has two;
     /// should a directory hold them all the same, the one with somebody on board stands, else the one that was heard of
     /// first. The other stays with its request: it can be ended there, by the driver too, and binds nobody.
+    ///
+    /// An offer that the driver has answered stays, since its request alone decides about that: no driver is bound twice, so an
+    /// acceptance that stands is newer than this trip, which is over then.
     pub(super) fn rebound(
         &mut self,
         request_id: &RequestId,
@@ -35,8 +38,14 @@ impl Driver {
             return self.tell_state(false, effects);
         }
         let is_connected = self.session != 0;
-        if (self.bound.as_ref()).is_some_and(|other| other.on_trip || !on_trip || is_connected) {
+        let is_own_offer = self.held.as_ref().is_some_and(|held| held.request_id == *request_id);
+        let is_first = |other: &Bound| other.on_trip || !on_trip || is_connected;
+        if !is_own_offer && self.bound.as_deref().is_some_and(is_first) {
             return;
+        }
+        let offer = self.held.take_if(|held| is_own_offer || held.answer.is_none());
+        if is_own_offer {
+            self.end_of_other(effects);
         }
         self.bound = Some(Box::new(Bound {
             request_id: request_id.clone(),
@@ -44,7 +53,6 @@ impl Driver {
             on_trip,
             said: None,
         }));
-        let offer = self.held.take();
         if is_connected {
             let confirmed = ToSocket::Confirmed {
                 request_id: request_id.clone(),
@@ -62,6 +70,13 @@ impl Driver {
         }
         if let Some(reason) = self.refusal() {
             self.refuse_queue(reason, effects);
+        }
+    }
+
+    /// An acceptance of the driver stands, and no driver is bound twice: the trip that it had here is over, which is on its way.
+    pub(super) fn end_of_other(&mut self, effects: &mut Vec<DriverEffect>) {
+        if self.bound.take().is_some() {
+            self.tell_state(false, effects);
         }
     }
 
@@ -124,7 +139,16 @@ impl Driver {
                 event,
             });
         }
-        self.ask_request(None, None, effects);
+        match (&self.bound, &self.held) {
+            (Some(bound), held) => {
+                self.ask_request(&bound.request_id, None, None, effects);
+                if let Some(held) = held {
+                    self.ask_request(&held.request_id, Some(held.attempt), held.answer, effects);
+                }
+            }
+            (None, Some(held)) => self.ask_request(&held.request_id, None, None, effects),
+            (None, None) => {}
+        }
         self.held = None;
         self.bound = None;
         self.told = without_offer(self.state());
@@ -134,23 +158,16 @@ impl Driver {
 
     /// Words may have been lost: the request is asked how it stands, and told what the driver has said of its offer, or of its trip.
     pub(super) fn doubt(&self, effects: &mut Vec<DriverEffect>) {
-        let held = self.held.as_ref().filter(|held| held.attempt > 0);
-        // Before the answer, which ends the offer.
-        if let Some(held) = held {
+        if let Some(held) = &self.held {
+            // Before the answer, which ends the offer.
             self.tell_receipt(held, effects);
+            let attempt = Some(held.attempt).filter(|attempt| *attempt > 0);
+            self.ask_request(&held.request_id, attempt, held.answer, effects);
         }
-        self.ask_request(
-            held.map(|held| held.attempt),
-            held.and_then(|held| held.answer),
-            effects,
-        );
-        if let Some(Bound {
-            trip_id,
-            said: Some(what),
-            ..
-        }) = self.bound.as_deref()
-        {
-            let (trip_id, what) = (trip_id.clone(), *what);
+        let Some(bound) = &self.bound else { return };
+        self.ask_request(&bound.request_id, None, None, effects);
+        if let Some(what) = bound.said {
+            let trip_id = bound.trip_id.clone();
             effects.push(DriverEffect::TripMoved { trip_id, what });
         }
     }
@@ -173,13 +190,12 @@ impl Driver {
         });
     }
 
-    /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver that takes it, it
-    /// can only have ended: the driver is free. With one, the request alone knows.
+    /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver, it can only have ended by
+    /// that: the driver is free. With one, the request alone knows what came of it.
     pub(super) fn overdue(&mut self, effects: &mut Vec<DriverEffect>) {
-        let Some(held) = &self.held else { return };
-        if held.answer == Some(Answer::AcceptHeld) {
+        let Some(held) = self.held.as_ref().filter(|held| held.answer.is_none()) else {
             return;
-        }
+        };
         let (request_id, attempt) = (held.request_id.clone(), held.attempt);
         if attempt == 0 {
             self.release(&request_id, effects);
@@ -188,15 +204,19 @@ impl Driver {
         }
     }
 
-    fn ask_request(&self, held: Option<u32>, answer: Option<Answer>, effects: &mut Vec<DriverEffect>) {
-        if let Some(request_id) = self.at_hand().cloned() {
-            let driver_id = self.id.clone();
-            let event = RequestEvent::DriverHere {
-                driver_id,
-                held,
-                answer,
-            };
-            effects.push(DriverEffect::Request { request_id, event });
-        }
+    pub(super) fn ask_request(
+        &self,
+        request_id: &RequestId,
+        held: Option<u32>,
+        answer: Option<Answer>,
+        effects: &mut Vec<DriverEffect>,
+    ) {
+        let (request_id, driver_id) = (request_id.clone(), self.id.clone());
+        let event = RequestEvent::DriverHere {
+            driver_id,
+            held,
+            answer,
+        };
+        effects.push(DriverEffect::Request { request_id, event });
     }
 }

@@ -134,7 +134,11 @@ impl Driver {
         let is_same = |held: &Held| held.request_id == offer.request_id && held.attempt == offer.attempt;
         if let Some(held) = self.held.as_deref().filter(|held| is_same(held)) {
             // Said again, as it may have been lost between two nodes, or by a new owner, who does not know yet that it arrived.
-            return self.tell_receipt(held, effects);
+            self.tell_receipt(held, effects);
+            if resumed != Resumed::No && held.answer.is_some() {
+                self.ask_request(&held.request_id, Some(held.attempt), held.answer, effects);
+            }
+            return;
         }
         if resumed != Resumed::No {
             return self.resumed(offer, effects);
@@ -194,7 +198,8 @@ impl Driver {
         }
         match (outcome, trip_id) {
             (Outcome::Accepted, Some(trip_id)) => {
-                if ends && self.bound.is_none() {
+                if ends {
+                    self.end_of_other(effects);
                     self.bound = Some(Box::new(Bound {
                         request_id: request_id.clone(),
                         trip_id: trip_id.clone(),
@@ -241,8 +246,13 @@ impl Driver {
 
     /// After the end of a reservation or a trip: tell the state, and serve who waits.
     pub(super) fn freed(&mut self, effects: &mut Vec<DriverEffect>) {
-        debug_assert!(self.held.is_none());
         self.tell_state(false, effects);
+        if let Some(held) = &self.held {
+            // The trip is over; of an offer that was answered before that was known, its request says what came of it. Perhaps it
+            // has: whom a driver with a trip waits for is not watched.
+            debug_assert!(held.answer.is_some());
+            return self.ask_request(&held.request_id, Some(held.attempt), held.answer, effects);
+        }
         match self.refusal() {
             None => {
                 let Some((priority, waiter)) = self.queue.as_mut().and_then(|queue| queue.pop()) else {

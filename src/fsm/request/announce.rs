@@ -2,8 +2,8 @@
 
 use super::{ApiAnswer, Asker, Pending, Question, Request, RequestEffect, RequestEvent, Resumed, ToDriver};
 use crate::fsm::fold::{self, Outcome};
-use crate::fsm::ids::TripId;
-use crate::fsm::types::{RequestState, Step};
+use crate::fsm::ids::{DriverId, TripId};
+use crate::fsm::types::{RequestState, RevokeReason, Step};
 
 impl Request {
     pub(super) fn announce(&mut self, pending: &Pending, effects: &mut Vec<RequestEffect>) {
@@ -104,6 +104,9 @@ impl Request {
                         .attempt(*attempt)
                         .is_some_and(|made| made.driver_id == *driver_id)
                 );
+                if self.fold.attempt(*attempt).is_some_and(|made| made.delivered) {
+                    take_back_shown(*attempt, driver_id, effects);
+                }
             }
             Step::PickedUp => self.announce_trip(None, effects),
             Step::TripEnded { reason, .. } => self.announce_trip(reason.clone(), effects),
@@ -146,4 +149,18 @@ impl Request {
             message,
         });
     }
+}
+
+/// An attempt counts as refused, and the driver's home may have it all the same: it was refused at the node that the driver left, or
+/// before a new owner offered it again. Who does not hold it hears nothing.
+pub(super) fn take_back_shown(attempt: u32, driver_id: &DriverId, effects: &mut Vec<RequestEffect>) {
+    effects.push(RequestEffect::Driver {
+        driver_id: driver_id.clone(),
+        message: ToDriver::Outcome {
+            attempt,
+            outcome: Outcome::Revoked(RevokeReason::Superseded),
+            trip_id: None,
+            again: false,
+        },
+    });
 }

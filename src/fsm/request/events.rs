@@ -1,5 +1,6 @@
 //! What each event means to a request, one function each.
 
+use super::announce::take_back_shown;
 use super::{Answer, ApiAnswer, Asker, Question, ReplyTo, Request, RequestEffect, Resumed, ToDriver, TripMove};
 use crate::fsm::fold::{Outcome, Trip, TripPhase};
 use crate::fsm::ids::{DriverId, TripId};
@@ -93,9 +94,10 @@ impl Request {
             .fold
             .attempt_of(driver_id)
             .filter(|(number, _)| attempt.is_none_or(|asked| asked == *number));
-        let Some((number, outcome)) = found.map(|(number, attempt)| (number, attempt.outcome)) else {
+        let Some((number, made)) = found else {
             return no_such_offer(driver_id, asker, effects);
         };
+        let (outcome, was_shown) = (made.outcome, made.delivered);
         let channel = match asker {
             Asker::Api(_) => Channel::Http,
             Asker::Driver => Channel::WebSocket,
@@ -129,6 +131,11 @@ impl Request {
                     },
                 );
                 self.questions.push((asker, Question::Answered { attempt: number }));
+            }
+            // It was shown, and taken back since.
+            (Outcome::Refused(_), _) if was_shown => {
+                let superseded = Outcome::Revoked(RevokeReason::Superseded);
+                self.outcome(number, driver_id, superseded, asker, effects);
             }
             (Outcome::Refused(_), _) => no_such_offer(driver_id, asker, effects),
             (Outcome::Declined, Answer::Accept | Answer::AcceptHeld) => {
@@ -204,6 +211,9 @@ impl Request {
         };
         let outcome = made.outcome;
         if outcome != Outcome::Open {
+            if matches!(outcome, Outcome::Refused(_)) {
+                take_back_shown(attempt, driver_id, effects);
+            }
             if acked {
                 self.answered(
                     driver_id,

@@ -171,7 +171,11 @@ impl Request {
         for (index, entry) in self.log.iter().enumerate().skip(from) {
             if matches!(
                 entry.step,
-                Step::Accepted { .. } | Step::Declined { .. } | Step::TimedOut { .. } | Step::Revoked { .. }
+                Step::Accepted { .. }
+                    | Step::Declined { .. }
+                    | Step::TimedOut { .. }
+                    | Step::Revoked { .. }
+                    | Step::Refused { .. }
             ) {
                 self.announce_step(index, effects);
             }

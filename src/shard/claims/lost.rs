@@ -2,7 +2,7 @@
 //! over. Whoever waits is answered, the new owner hears what was said, and the journal notes that the request is gone.
 
 use crate::cold::FarRequest;
-use crate::cold::claims::Loss;
+use crate::cold::claims::{Loss, NotMine};
 use crate::fsm::ids::RequestId;
 use crate::fsm::request::{Durability, Fence, ReplyTo, RequestEvent};
 use crate::fsm::types::{LogEntry, OfferRequest, Record};
@@ -12,6 +12,9 @@ use crate::shard::handover::Hand;
 use crate::shard::{Letter, Platform, Shard, home_of_driver};
 use crate::wire::respond::Problem;
 use std::collections::VecDeque;
+
+/// How long a node is sure of a request that was its own when it looked: strays among drivers' words do not make it look at once again.
+const SURE_MS: u64 = 1_000;
 
 /// See [`Shard::disown`].
 type Disowned = (
@@ -125,9 +128,22 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// Somebody speaks of an attempt that this node has not made: it is a mistake, or another node has the request and has made it, of
+    /// which all nodes' store knows.
+    pub(in crate::shard) fn doubt_owner(&mut self, key: u32, letter: &Letter) {
+        let entry = &self.requests.slab[key as usize];
+        let made = entry.request.fold().attempts.len() as u32;
+        let is_more = letter.attempt().is_some_and(|attempt| attempt > made);
+        if is_more && self.claims.is_some() && entry.sure_until_ms <= self.now_ms {
+            let request_id = entry.request.id().clone();
+            self.contest(&request_id);
+        }
+    }
+
     /// The store says that a request is this node's.
     pub(super) fn is_mine(&mut self, request_id: &RequestId) {
         if let Some(key) = self.requests.find(request_id) {
+            self.requests.slab[key as usize].sure_until_ms = self.now_ms + SURE_MS;
             self.settle_contest(key);
         }
     }
@@ -144,10 +160,14 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Another node has a request that this one had, as it turns out while nothing is being decided.
-    pub(super) fn not_mine(&mut self, request_id: &RequestId, owner: &str) {
+    pub(super) fn not_mine(&mut self, told: &NotMine) {
+        let (request_id, owner) = (&told.request_id, told.owner.as_str());
         let Some(key) = self.requests.find(request_id) else {
             return;
         };
+        if self.is_stale(key, told) {
+            return;
+        }
         let entry = &mut self.requests.slab[key as usize];
         // What is being decided or handed over gets its own answer; what is over goes by itself.
         if entry.request.is_deciding() || entry.request.is_closed() || entry.hand.rests() {
@@ -177,6 +197,22 @@ impl<P: Platform> Shard<P> {
             self.request_letter(request_id.clone(), letter);
         }
         self.give_up_request(key);
+    }
+
+    /// Whether what was read of a request is older than what this node has: it has taken it over since, and goes on with it.
+    fn is_stale(&mut self, key: u32, told: &NotMine) -> bool {
+        let entry = &self.requests.slab[key as usize];
+        if entry.is_dormant || told.epoch.is_none_or(|epoch| epoch >= entry.epoch) {
+            return false;
+        }
+        if let (true, Some(claims)) = (told.is_reclaimed, &self.claims) {
+            // Who took it over holds it on the list.
+            claims
+                .handle
+                .over(told.request_id.clone(), entry.request.fold().received_at_ms);
+        }
+        self.settle_contest(key);
+        true
     }
 
     /// A request has come to this node, which still has it as it was before others had it: that one is nobody's. What was noted of it is

@@ -372,8 +372,9 @@ impl Witness {
     }
 }
 
+/// An `ACCEPT` after one's own `DECLINE` is told so, and a driver whose home may hold what was refused elsewhere.
 fn superseded(said: Outcome, made: Outcome) -> bool {
-    said == Outcome::Revoked(RevokeReason::Superseded) && made == Outcome::Declined
+    said == Outcome::Revoked(RevokeReason::Superseded) && matches!(made, Outcome::Declined | Outcome::Refused(_))
 }
 
 /// What the durable part of a request's log says.

@@ -427,7 +427,12 @@ impl Witness {
             }
             Outcome::TooLate => {
                 let late = ways::TIMED_OUT | ways::CANCELLED | ways::TAKEN | ways::SUPERSEDED;
-                let ways = if accept { late | ways::DECLINED } else { late };
+                let mut ways = if accept { late | ways::DECLINED } else { late };
+                if self.is_fleet() {
+                    // An offer that was shown and is refused since, as its driver turns out to have another trip or to have been refused
+                    // by the node that it left: its driver hears `REVOKED` `superseded`, and here the same is too late.
+                    ways |= ways::REFUSED;
+                }
                 if let Some(attempt) = attempt {
                     self.learn_way(Offer { request, attempt }, Some(driver), ways);
                 }
