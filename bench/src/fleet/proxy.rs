@@ -94,6 +94,8 @@ const CHUNK_BYTES: usize = 16 << 10;
 /// For an address that is still in use.
 const BIND_TRIES: u32 = 50;
 const BIND_PAUSE: Duration = Duration::from_millis(100);
+/// The kernel's table is read in pieces, between which sockets come and go, and one that is there all the time may be left out.
+const TABLE_READS: u32 = 5;
 /// How long a connection to the service may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
@@ -244,8 +246,8 @@ fn cut() -> io::Error {
 /// The node whose socket has this address.
 fn owner_of(peer: SocketAddr, pids: &Pids) -> Option<usize> {
     let SocketAddr::V4(peer) = peer else { return None };
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let inode = inode_of(&table, peer)?;
+    let read = || inode_of(&std::fs::read_to_string("/proc/net/tcp").ok()?, peer);
+    let inode = (0..TABLE_READS).find_map(|_| read())?;
     let link = format!("socket:[{inode}]");
     let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let has = |pid: u32| {
