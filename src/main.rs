@@ -13,7 +13,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// It gives back what is free: a server that runs for months must not keep what it once needed for a moment.
+/// It gives back what has been free for seconds, whenever the thread that freed it comes by again: a server that runs for months must not
+/// keep what it once needed for a moment.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

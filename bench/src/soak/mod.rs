@@ -378,6 +378,7 @@ fn held(sample: &Sample) -> Vec<String> {
         ("requests_open", 0.0),
         ("requests_waiting", 0.0),
         ("store_backlog", 0.0),
+        ("store_queue", 0.0),
         ("polls_parked", 0.0),
         ("drivers", 0.0),
         ("ring_slots", SLOTS_AT_REST_MAX),

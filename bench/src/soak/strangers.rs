@@ -44,7 +44,11 @@ impl Notes {
 
     /// All faults.
     pub fn faults(&self) -> Vec<String> {
-        self.faults.lock().expect("nobody panics while noting").clone()
+        let mut faults = self.faults.lock().expect("nobody panics while noting").clone();
+        if self.reads.load(Ordering::Relaxed) == 0 {
+            faults.push("nothing was read: the drivers were not there in time".to_owned());
+        }
+        faults
     }
 }
 

@@ -352,8 +352,9 @@ impl Driver {
             Deed::Beat(conn) => {
                 let beats = |socket: &Socket| socket.conn == conn && socket.welcomed && !socket.closing;
                 if self.silent != Some(conn) && self.sockets.iter().any(beats) {
-                    // Some apps beat by frames alone.
-                    let say = if self.me % 5 == 3 { Say::PingFrame } else { Say::Ping };
+                    // Some apps beat by frames, and ask with a message now and then.
+                    let by_frame = self.me % 5 == 3 && !self.now_us.is_multiple_of(3);
+                    let say = if by_frame { Say::PingFrame } else { Say::Ping };
                     self.say(conn, say, out);
                     let at_us = self.now_us + self.temper.heartbeat_ms * 1_000;
                     self.todo.at(at_us, Deed::Beat(conn), out);

@@ -370,6 +370,9 @@ impl Life {
     }
 
     fn accepted(&mut self, entry: &Entry) -> Result<(), String> {
+        if self.held(entry)?.expires_at_ms <= entry.at_ms {
+            return Err("after its time was over".to_owned());
+        }
         self.over(entry, ways::ACCEPTED)?;
         self.owed.push(Owed::TripCreated(entry.attempt));
         for (index, tried) in self.tried.iter().enumerate().rev() {

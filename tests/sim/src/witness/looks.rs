@@ -42,6 +42,11 @@ impl Witness {
         });
         let located_us = socket.located_us;
         let lost = heard(&located_us) && view.located.is_none();
+        let shown = view.state != DriverState::Offered || view.offer.is_some() || self.may_be_reserved(driver);
+        if !self.holds(Check::ViewsMatch, shown) {
+            let text = format!("d{driver} is shown as offered, and no offer: {view:?}");
+            return self.violate(Check::ViewsMatch, about, text);
+        }
         if !self.holds(Check::ViewsMatch, view.last_seen_ms >= heard_ms && !lost) {
             let text = format!("d{driver} was heard at {heard_ms} and said where it is at {located_us}: {view:?}");
             self.violate(Check::ViewsMatch, about, text);

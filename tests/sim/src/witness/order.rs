@@ -111,7 +111,7 @@ impl Witness {
                 let begun_ms = first.came_ms.0.min(second.came_ms.0);
                 let same_boot = || self.is_in_one_boot(begun_ms, second.served_ms + margin_ms);
                 if !waited || first.request == second.request || !goes_first || !same_boot() {
-                    if goes_first && first.came_ms.1 < second.served_ms {
+                    if goes_first && first.came_ms.1 < second.served_ms && same_boot() {
                         self.counts.add(Check::ClassOrder);
                     }
                     continue;
