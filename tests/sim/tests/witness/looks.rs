@@ -50,6 +50,25 @@ fn ping_frames_are_heartbeats_and_answered() {
 }
 
 #[test]
+fn who_is_offered_is_shown_the_offer() {
+    let offer = format!("\"offer\":{{\"request_id\":\"r0\",\"attempt\":1,\"expires_at_ms\":{EXPIRES_MS}}},");
+    for (offer, is_good) in [(offer.as_str(), true), ("", false)] {
+        let mut story = Story::new();
+        // Of request 0, which may reserve drivers before it offers, nothing is left.
+        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        let seen_ms = WALL_MS + story.now_us / 1_000;
+        let body =
+            format!("{{\"driver_id\":\"d0\",\"state\":\"offered\",{offer}\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}");
+        story.asked(Ask::DriverView(0), 200, &body);
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::ViewsMatch);
+        }
+    }
+}
+
+#[test]
 fn heard_and_placed_as_said() {
     let now = |story: &Story| format!("\"last_seen_ms\":{}", WALL_MS + story.now_us / 1_000);
     let place = "\"location\":{\"lat\":52.5,\"lon\":13.4,\"speed\":8}";
@@ -101,22 +120,24 @@ fn ended_without_the_trip() {
     }
 }
 
+/// Waits for nobody, so that a driver who is offered holds the offer.
+const AT_ONCE: Wish = Wish {
+    class: Class::Standard,
+    offer_timeout_ms: None,
+    deadline_ms: None,
+    max_attempts: None,
+    parallel: None,
+    busy_wait_ms: None,
+};
+
 #[test]
 fn welcomed_as_offered_without_the_offer() {
-    let wish = Wish {
-        class: Class::Standard,
-        offer_timeout_ms: None,
-        deadline_ms: None,
-        max_attempts: None,
-        parallel: None,
-        busy_wait_ms: None,
-    };
     for is_shown in [true, false] {
         let mut story = Story::new();
         // Of request 0, which may reserve drivers before it offers, nothing is left.
         story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
-        let request = story.go().new_request(0, wish);
-        story.go().posted("caller", request, wish, &[0]);
+        let request = story.go().new_request(0, AT_ONCE);
+        story.go().posted("caller", request, AT_ONCE, &[0]);
         story.connect(0, 1, 50, DriverState::Offered, None);
         if is_shown {
             let offer = dispatchd_sim::ids::Offer { request, attempt: 1 };

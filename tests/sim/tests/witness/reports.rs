@@ -15,13 +15,19 @@ use dispatchd_sim::words::{Class, DriverState, ErrorCode};
 use dispatchd_sim::world::Summary;
 #[test]
 fn audits_that_no_request_can_have() {
-    let wrong: [&[(&str, u64, &str)]; 6] = [
+    let created = ",\"trip_id\":\"t0\",\"driver_id\":\"d0\"";
+    let wrong: [&[(&str, u64, &str)]; 7] = [
         &[TIMED_OUT],
         &[SENT, SENT],
         &[SENT, ("OFFER_TIMED_OUT", 1_008_999, TIMED_OUT.2)],
         &[SENT, TIMED_OUT, TIMED_OUT],
         &[SENT, CANCELLED],
         &[SENT, ("OFFER_ACCEPTED", 1_000_006, TIMED_OUT.2), CANCELLED],
+        &[
+            SENT,
+            ("OFFER_ACCEPTED", EXPIRES_MS, TIMED_OUT.2),
+            ("TRIP_CREATED", EXPIRES_MS, created),
+        ],
     ];
     for events in wrong {
         let mut story = Story::new();
