@@ -428,7 +428,7 @@ impl Witness {
             Outcome::TooLate => {
                 let late = ways::TIMED_OUT | ways::CANCELLED | ways::TAKEN | ways::SUPERSEDED;
                 let mut ways = if accept { late | ways::DECLINED } else { late };
-                if self.is_fleet() {
+                if self.is_fleet() && self.is_about_shown(ask) {
                     // An offer that was shown and is refused since, as its driver turns out to have another trip or to have been refused
                     // by the node that it left: its driver hears `REVOKED` `superseded`, and here the same is too late.
                     ways |= ways::REFUSED;

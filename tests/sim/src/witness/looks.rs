@@ -72,7 +72,10 @@ impl Witness {
                 ended_ms.max(life.end.map_or(u64::MAX, |end| end.1)) > lately_ms
             };
             // What moved when it was asked for may be seen either way.
-            if over_us + SLACK_US > sent_us || lives.iter().flatten().any(was_busy) {
+            let has_driver = |request: usize| self.requests[request].posted & (1 << driver) != 0;
+            let mut about = lives.iter().enumerate().filter(|(request, _)| has_driver(*request));
+            let moved = about.any(|(_, life)| life.as_ref().is_some_and(was_busy));
+            if over_us + SLACK_US > sent_us || moved {
                 continue;
             }
             let is_free = view.trip.is_none() && view.offer.is_none() && view.state != DriverState::Offered;
