@@ -47,7 +47,7 @@ pub(super) enum Hand {
 }
 
 impl Hand {
-    /// Whether nothing is decided about the request for now.
+    /// Whether nothing is being decided about the request.
     pub(super) fn rests(self) -> bool {
         self != Self::Stays
     }

@@ -168,15 +168,11 @@ fn a_slow_decision_keeps_nobody_waiting() {
     let mut request = posted(&["d1"]);
     assert!(request.is_deciding());
     let mut effects = Vec::new();
-    let (reason, reply_to) = (None, reply(2));
-    request.step(
-        RequestEvent::Cancelled {
-            reason,
-            reply: reply_to,
-        },
-        NOW_MS,
-        &mut effects,
-    );
+    let cancelled = |call| RequestEvent::Cancelled {
+        reason: None,
+        reply: reply(call),
+    };
+    request.step(cancelled(2), NOW_MS, &mut effects);
     assert!(effects.is_empty());
     request.step(answered(Asker::Api(reply(3))), NOW_MS, &mut effects);
     request.delayed(&mut effects);
@@ -186,15 +182,7 @@ fn a_slow_decision_keeps_nobody_waiting() {
     request.delayed(&mut effects);
     assert!(effects.is_empty());
     // Nor who comes later; a driver asks again by itself, and what it says waits.
-    let (reason, reply_to) = (None, reply(4));
-    request.step(
-        RequestEvent::Cancelled {
-            reason,
-            reply: reply_to,
-        },
-        NOW_MS,
-        &mut effects,
-    );
+    request.step(cancelled(4), NOW_MS, &mut effects);
     assert_eq!(replies(&effects), [(4, &ApiAnswer::Fenced)]);
     effects.clear();
     request.step(answered(Asker::Driver), NOW_MS, &mut effects);

@@ -105,11 +105,11 @@ pub async fn warm(town: &mut Town, seed: u64) -> io::Result<()> {
     let api = Api::of_fleet(town.http(), &town.addresses(), Arc::clone(&observer));
     let (mut drivers, ready, mut hears) = connect(&api, &observer, WARMERS, seed).await?;
     let mut posts = JoinSet::new();
-    let mut numbers = 0_u32..;
+    let mut number = 0_u32;
     let mut post = |driver: Id| {
-        let number = numbers.next().unwrap_or_default();
-        let api = api.clone();
-        posts.spawn(async move { api.offer(&post_of(&format!("warm-{seed}-{number:06}"), &driver)).await });
+        number += 1;
+        let (api, post) = (api.clone(), post_of(&format!("warm-{seed}-{number:06}"), &driver));
+        posts.spawn(async move { api.offer(&post).await });
         while posts.try_join_next().is_some() {}
     };
     ready.into_iter().for_each(&mut post);

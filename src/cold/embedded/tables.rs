@@ -267,6 +267,7 @@ impl Tables {
     /// Memory that finds what is kept, bytes: indexes and filters of tables, as far as the block cache does not hold them, and the
     /// filters of ended ids. It grows with what is kept.
     pub fn index_bytes(&self) -> usize {
+        // The engine's documentation leaves `tree` out, and there is no other way to ask.
         let pinned = |keyspace: &Keyspace| keyspace.tree.pinned_filter_size() + keyspace.tree.pinned_block_index_size();
         let alone: usize = [&self.meta, &self.drivers, &self.off_shift]
             .into_iter()

@@ -432,13 +432,10 @@ impl State {
         match sweep(&it.tables, &it.config, &mut it.events, it.outbox.as_mut(), now) {
             Ok(Swept::Nothing) => {
                 self.sweep_at_ms = now + SWEEP_PERIOD_MS;
+                it.metrics.index_bytes.set(it.tables.index_bytes() as u64);
                 // Files that are being replaced at this moment make it fail; the next sweep asks again.
-                if let Ok(bytes) = self.writer.tables.db.disk_space() {
-                    self.writer.metrics.disk_bytes.set(bytes);
-                    self.writer
-                        .metrics
-                        .index_bytes
-                        .set(self.writer.tables.index_bytes() as u64);
+                if let Ok(bytes) = it.tables.db.disk_space() {
+                    it.metrics.disk_bytes.set(bytes);
                 }
             }
             Ok(Swept::Partition(keyspace)) => {

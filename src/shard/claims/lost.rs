@@ -131,10 +131,13 @@ impl<P: Platform> Shard<P> {
     /// Somebody speaks of an attempt that this node has not made: it is a mistake, or another node has the request and has made it, of
     /// which all nodes' store knows.
     pub(in crate::shard) fn doubt_owner(&mut self, key: u32, letter: &Letter) {
+        if self.claims.is_none() {
+            return;
+        }
         let entry = &self.requests.slab[key as usize];
         let made = entry.request.fold().attempts.len() as u32;
         let is_more = letter.attempt().is_some_and(|attempt| attempt > made);
-        if is_more && self.claims.is_some() && entry.sure_until_ms <= self.now_ms {
+        if is_more && entry.sure_until_ms <= self.now_ms {
             let request_id = entry.request.id().clone();
             self.contest(&request_id);
         }
