@@ -117,6 +117,7 @@ pub struct Counters {
     pub reconnects: AtomicU64,
     pub vanished: AtomicU64,
     pub posted: AtomicU64,
+    pub taken: AtomicU64,
     pub offers: AtomicU64,
     pub accepted: AtomicU64,
     pub unfulfilled: AtomicU64,

@@ -74,7 +74,9 @@ fn faults(results: &Results, out: &mut String) {
 }
 
 fn table(series: &[Judged], out: &mut String) {
-    out.push_str("<table><tr><th>series<th>unit<th>level<th>slope per hour<th>at least<th>of level<th>grain<th>");
+    out.push_str(
+        "<table><tr><th>series<th>unit<th>level<th>slope per hour<th>at least<th>at most<th>of level<th>grain<th>",
+    );
     for judged in series {
         let (name, unit) = (judged.series.name, judged.series.unit);
         let _ = write!(out, "<tr><td>{name}<td class=dim>{unit}");
@@ -88,17 +90,17 @@ fn table(series: &[Judged], out: &mut String) {
                 };
                 let _ = write!(
                     out,
-                    "<td>{:.2}<td>{:+.3}<td>{:+.3}<td>{share}",
-                    trend.level, trend.slope_per_hour, trend.slope_low_per_hour
+                    "<td>{:.2}<td>{:+.3}<td>{:+.3}<td>{:+.3}<td>{share}",
+                    trend.level, trend.slope_per_hour, trend.slope_low_per_hour, trend.slope_high_per_hour
                 );
             }
-            None => out.push_str("<td>–<td>–<td>–<td>–"),
+            None => out.push_str("<td>–<td>–<td>–<td>–<td>–"),
         }
         let grain = match judged.series.expect {
             Expect::Flat(grain) => grain.to_string(),
             Expect::Shown | Expect::Rate => String::new(),
         };
-        let class = match (judged.series.expect, judged.good) {
+        let class = match (judged.series.expect, judged.is_good()) {
             (Expect::Flat(_), true) => "good",
             (Expect::Flat(_), false) => "bad",
             _ => "dim",

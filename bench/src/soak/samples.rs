@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 
 use serde_json::{Value, json};
 
-use super::trend::Trend;
+use super::trend::{Trend, Verdict};
 use crate::http;
 use crate::measure::metric;
 
@@ -237,11 +237,11 @@ pub fn value_of(sample: &Sample, name: &str) -> f64 {
     sample[index.expect("the name of a series")]
 }
 
-/// The series that grow, as far as these samples `(s, sample)` say.
-pub fn growing(samples: &[(f64, Sample)]) -> Vec<&'static str> {
+/// The series that are not good as far as these samples `(s, sample)` say.
+pub fn not_good(samples: &[(f64, Sample)]) -> Vec<&'static str> {
     let all = Judged::all(samples);
-    let grows = all.iter().filter(|judged| !judged.good && judged.trend.is_some());
-    grows.map(|judged| judged.series.name).collect()
+    let not_good = all.iter().filter(|judged| !judged.is_good());
+    not_good.map(|judged| judged.series.name).collect()
 }
 
 /// A series with all its samples, and how it fared.
@@ -252,8 +252,8 @@ pub struct Judged {
     pub points: Vec<(f64, f64)>,
     /// Its second half.
     pub trend: Option<Trend>,
-    /// Whether it is as expected.
-    pub good: bool,
+    /// What the trend says, of a series that is judged and can be.
+    verdict: Option<Verdict>,
 }
 
 impl Judged {
@@ -276,26 +276,31 @@ impl Judged {
             Expect::Flat(_) | Expect::Shown => raw,
         };
         let trend = Trend::of(&points, cause).filter(|trend| trend.level.is_finite());
-        let good = match series.expect {
-            // What cannot be judged is not good: too short a run, or a metric that is gone.
-            Expect::Flat(grain) => trend.is_some_and(|trend| trend.is_flat(grain)),
-            Expect::Shown | Expect::Rate => true,
+        let verdict = match series.expect {
+            Expect::Flat(grain) => trend.map(|trend| trend.verdict(grain)),
+            Expect::Shown | Expect::Rate => None,
         };
         Self {
             series,
             points,
             trend,
-            good,
+            verdict,
         }
+    }
+
+    /// Whether it is as expected. What cannot be judged is not: too short a run, or a metric that is gone.
+    pub fn is_good(&self) -> bool {
+        matches!(self.series.expect, Expect::Shown | Expect::Rate) || self.verdict == Some(Verdict::Flat)
     }
 
     /// What the verdict says, in a word.
     pub fn word(&self) -> &'static str {
-        match (self.series.expect, self.good, self.trend) {
-            (Expect::Shown | Expect::Rate, ..) => "shown",
-            (_, true, _) => "flat",
-            (_, false, Some(_)) => "GROWS",
-            (_, false, None) => "NOT JUDGED",
+        match (self.series.expect, self.verdict) {
+            (Expect::Shown | Expect::Rate, _) => "shown",
+            (_, Some(Verdict::Flat)) => "flat",
+            (_, Some(Verdict::Unsure)) => "UNSURE",
+            (_, Some(Verdict::Grows)) => "GROWS",
+            (_, None) => "NOT JUDGED",
         }
     }
 
@@ -322,20 +327,20 @@ mod tests {
         let gone = |n: u32| (f64::from(n), vec![f64::NAN; SERIES.len()]);
         let judged = Judged::all(&(0..100).map(gone).collect::<Vec<_>>());
         assert_eq!(judged[0].word(), "NOT JUDGED");
-        assert!(!judged[0].good);
+        assert!(!judged[0].is_good());
     }
 
     #[test]
-    fn what_grows_is_named_and_what_cannot_be_judged_is_not() {
+    fn what_grows_or_cannot_be_judged_is_named() {
         let sample = |n: u32| {
-            let mut values = vec![f64::NAN; SERIES.len()];
+            let mut values = vec![1.0; SERIES.len()];
             let index = SERIES.iter().position(|series| series.name == "tables").unwrap();
             values[index] = f64::from(n);
             (f64::from(n), values)
         };
         let samples: Vec<_> = (0..100).map(sample).collect();
-        assert_eq!(growing(&samples), ["tables"]);
-        assert!(growing(&samples[..20]).is_empty());
+        assert_eq!(not_good(&samples), ["tables"]);
+        assert!(not_good(&samples[..20]).contains(&"threads"));
     }
 
     #[test]

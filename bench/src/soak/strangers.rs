@@ -20,8 +20,8 @@ const READ_EVERY: Duration = Duration::from_millis(40);
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Faults that are kept in words.
 const FAULTS_MAX: usize = 20;
-/// A request this much older than the newest one has had its answer.
-const ANSWERED_AFTER: u64 = 200;
+/// Requests that may be without an answer while later ones have theirs.
+const OVERTAKEN_MAX: u64 = 200;
 
 /// What both tell.
 #[derive(Debug, Default)]
@@ -228,9 +228,9 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// Reads requests, audits, drivers, records and metrics until `stop`, each over a connection of its own. `posted` says how many
-/// requests there are.
-pub fn read(address: SocketAddrV4, drivers: u32, posted: &dyn Fn() -> u64, stop: &AtomicBool, notes: &Notes) {
+/// Reads requests, audits, drivers, records and metrics until `stop`, each over a connection of its own. `taken` says how many
+/// requests have been answered.
+pub fn read(address: SocketAddrV4, drivers: u32, taken: &dyn Fn() -> u64, stop: &AtomicBool, notes: &Notes) {
     let mut turn = 0u64;
     // They connect one after the other, this one last.
     let last = format!("/v1/drivers/driver-{:05}", drivers - 1);
@@ -239,7 +239,7 @@ pub fn read(address: SocketAddrV4, drivers: u32, posted: &dyn Fn() -> u64, stop:
     }
     while !stop.load(Ordering::Relaxed) {
         sleep(READ_EVERY);
-        let Some(newest) = posted().checked_sub(ANSWERED_AFTER) else {
+        let Some(newest) = taken().checked_sub(OVERTAKEN_MAX) else {
             continue;
         };
         // Mostly what is in memory still, sometimes what only the store has.

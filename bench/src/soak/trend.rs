@@ -1,9 +1,10 @@
 //! Whether a series of samples is flat: the rule, and nothing else.
 //!
 //! Of a run's second half (the first fills caches and tables) [`MEANS`] means over equal stretches are taken, and a straight line
-//! is fitted to them by least squares. A series grows when the lower end of the slope's 95 % interval, over an hour, is more
-//! than [`GROWTH_MAX`] of the level and more than the series' own grain. So what merely fluctuates is no growth, and a leak is
-//! one as soon as it stands out of the noise.
+//! is fitted to them by least squares. What it may rise by in an hour is [`GROWTH_MAX`] of the level, or the series' own grain if
+//! that is more. A series grows when the lower end of the slope's 95 % interval is above that. It is flat when the slope is not
+//! above it, nor the upper end above twice as much: a leak that the noise could hide is small. Between them nothing is sure, and
+//! a longer run has to say.
 //!
 //! Memory follows the store's write buffers, which fill for minutes and are emptied at once. Such a series is fitted to time and to
 //! that cause together, and the slope over time is what the cause does not explain.
@@ -13,6 +14,8 @@ use serde::Serialize;
 
 /// Growth in an hour, as a share of the level, up to which a series counts as flat.
 pub const GROWTH_MAX: f64 = 0.05;
+/// How many times as much the noise of a flat series may hide.
+const UNSEEN_MAX: f64 = 2.0;
 /// Means that the second half is reduced to.
 const MEANS: usize = 30;
 /// Student's t for a two-sided interval of 95 % with `MEANS - 3` degrees of freedom, which is close enough for one more.
@@ -37,6 +40,19 @@ pub struct Trend {
     pub slope_per_hour: f64,
     /// Lower end of its 95 % interval, per hour.
     pub slope_low_per_hour: f64,
+    /// Upper end.
+    pub slope_high_per_hour: f64,
+}
+
+/// What a trend says of its series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does not grow.
+    Flat,
+    /// The run was too short for the noise.
+    Unsure,
+    /// It grows.
+    Grows,
 }
 
 impl Trend {
@@ -68,12 +84,20 @@ impl Trend {
             level,
             slope_per_hour: slope,
             slope_low_per_hour: slope - STUDENT_T * error,
+            slope_high_per_hour: slope + STUDENT_T * error,
         })
     }
 
-    /// Whether the series is flat, when steps up to `grain` are no growth.
-    pub fn is_flat(&self, grain: f64) -> bool {
-        self.slope_low_per_hour <= (GROWTH_MAX * self.level.abs()).max(grain)
+    /// Whether the series grows, when steps up to `grain` are no growth.
+    pub fn verdict(&self, grain: f64) -> Verdict {
+        let most = (GROWTH_MAX * self.level.abs()).max(grain);
+        if self.slope_low_per_hour > most {
+            Verdict::Grows
+        } else if self.slope_per_hour <= most && self.slope_high_per_hour <= UNSEEN_MAX * most {
+            Verdict::Flat
+        } else {
+            Verdict::Unsure
+        }
     }
 }
 
@@ -129,28 +153,35 @@ mod tests {
         (at * 0.37).sin() * (at * 1.7).cos()
     }
 
-    fn check(value: impl Fn(f64) -> f64, grain: f64, flat: bool) {
+    fn check(value: impl Fn(f64) -> f64, grain: f64, verdict: Verdict) {
         let trend = Trend::of(&hour(value), None).unwrap();
-        assert_eq!(trend.is_flat(grain), flat, "{trend:?}");
+        assert_eq!(trend.verdict(grain), verdict, "{trend:?}");
     }
 
     #[test]
     fn growth_is_told_from_noise_and_from_filling_up() {
-        check(|_| 100.0, 0.0, true);
-        check(|at| 100.0 + at / 3600.0 * 4.0, 0.0, true);
-        check(|at| 100.0 + at / 3600.0 * 8.0, 0.0, false);
-        check(|at| 100.0 + 50.0 * noise(at), 0.0, true);
-        check(|at| 100.0 + 5.0 * noise(at) + at / 3600.0 * 20.0, 0.0, false);
-        check(|at| 100.0 - at / 3600.0 * 50.0, 0.0, true);
-        check(|at| if at < 1500.0 { at } else { 1500.0 }, 0.0, true);
+        check(|_| 100.0, 0.0, Verdict::Flat);
+        check(|at| 100.0 + at / 3600.0 * 4.0, 0.0, Verdict::Flat);
+        check(|at| 100.0 + at / 3600.0 * 8.0, 0.0, Verdict::Grows);
+        check(|at| 100.0 + 5.0 * noise(at), 0.0, Verdict::Flat);
+        check(|at| 100.0 + 5.0 * noise(at) + at / 3600.0 * 20.0, 0.0, Verdict::Grows);
+        check(|at| 100.0 - at / 3600.0 * 50.0, 0.0, Verdict::Flat);
+        check(|at| if at < 1500.0 { at } else { 1500.0 }, 0.0, Verdict::Flat);
+    }
+
+    #[test]
+    fn noise_that_could_hide_a_leak_is_not_flat() {
+        check(|at| 100.0 + 50.0 * noise(at), 0.0, Verdict::Unsure);
+        check(|at| 100.0 + 50.0 * noise(at) + at / 3600.0 * 9.0, 0.0, Verdict::Unsure);
+        check(|at| 100.0 + 50.0 * noise(at), 50.0, Verdict::Flat);
     }
 
     #[test]
     fn steps_up_to_the_grain_are_no_growth() {
         let step = |at: f64| if at < 2700.0 { 10.0 } else { 11.0 };
-        check(step, 3.0, true);
-        check(step, 0.0, false);
-        check(|_| 0.0, 0.0, true);
+        check(step, 4.0, Verdict::Flat);
+        check(step, 0.0, Verdict::Grows);
+        check(|_| 0.0, 0.0, Verdict::Flat);
     }
 
     #[test]
@@ -158,13 +189,13 @@ mod tests {
         // Fills for 17 minutes, then is empty again.
         let buffer = |at: f64| at % 1020.0 / 1020.0 * 16.0;
         let cause = hour(buffer);
-        let check = |leak_per_hour: f64, flat: bool| {
+        let check = |leak_per_hour: f64, verdict: Verdict| {
             let value = |at: f64| 40.0 + 1.6 * buffer(at) + at / 3600.0 * leak_per_hour + noise(at);
             let trend = Trend::of(&hour(value), Some(&cause)).unwrap();
-            assert_eq!(trend.is_flat(0.5), flat, "{trend:?}");
+            assert_eq!(trend.verdict(0.5), verdict, "{trend:?}");
         };
-        check(0.0, true);
-        check(6.0, false);
+        check(0.0, Verdict::Flat);
+        check(6.0, Verdict::Grows);
         let straight = hour(|at| at);
         assert_eq!(Trend::of(&hour(|at| at), Some(&straight)), None, "not to be told apart");
     }
