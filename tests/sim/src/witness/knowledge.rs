@@ -53,7 +53,10 @@ impl Witness {
         }
         let end = self.requests[request as usize].end;
         if self.holds(Check::OneOutcome, end.is_none_or(|end| end == state)) {
-            self.requests[request as usize].end = Some(state);
+            if end.is_none() {
+                self.requests[request as usize].end = Some(state);
+                self.requests[request as usize].end_known_us = self.now_us;
+            }
             return;
         }
         let text = format!(

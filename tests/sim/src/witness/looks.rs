@@ -42,7 +42,7 @@ impl Witness {
         });
         let located_us = socket.located_us;
         let lost = heard(&located_us) && view.located.is_none();
-        let shown = view.state != DriverState::Offered || view.offer.is_some() || self.may_be_reserved(driver);
+        let shown = view.state != DriverState::Offered || view.offer.is_some() || self.may_be_reserved(driver, sent_us);
         if !self.holds(Check::ViewsMatch, shown) {
             let text = format!("d{driver} is shown as offered, and no offer: {view:?}");
             return self.violate(Check::ViewsMatch, about, text);
@@ -90,23 +90,24 @@ impl Witness {
 
     /// `WELCOME` with `offered` is followed by the offer, unless the driver is only reserved for a request that asks first.
     pub(super) fn check_offer_follows(&mut self, driver: Driver, conn: u32, heard: Heard) {
-        let may_be_reserved = self.may_be_reserved(driver);
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
-        let owed = socket.owed_offer_us.take().is_some() && !may_be_reserved;
+        let owed_us = socket.owed_offer_us.take();
+        let owed = owed_us.is_some_and(|owed_us| !self.may_be_reserved(driver, owed_us));
         if !self.holds(Check::ConfirmedKept, !owed || matches!(heard, Heard::Offer { .. })) {
             let text = format!("d{driver} is welcomed as offered, and hears {heard:?} instead of the offer");
             self.violate(Check::ConfirmedKept, About::driver(driver), text);
         }
     }
 
-    fn may_be_reserved(&self, driver: Driver) -> bool {
+    /// Whether a request that first asks whether a driver is free may have done so since then. What ended meanwhile may have.
+    fn may_be_reserved(&self, driver: Driver, since_us: u64) -> bool {
         let asks_first = |posted: &super::state::Posted| posted.wish.busy_wait_ms.is_some_and(|wait_ms| wait_ms > 0);
         let wants = self
             .requests
             .iter()
-            .filter(|seen| seen.posted & (1 << driver) != 0 && seen.end.is_none());
+            .filter(|seen| seen.posted & (1 << driver) != 0 && (seen.end.is_none() || seen.end_known_us >= since_us));
         let mut asked = wants.flat_map(|seen| &seen.asked);
         self.is_fleet() || asked.any(asks_first)
     }
@@ -114,7 +115,8 @@ impl Witness {
     /// What a socket that lives has waited for in vain, for people.
     pub(super) fn unanswered(&self, driver: Driver, socket: &Socket, over_us: u64) -> Option<String> {
         let late = |at_us: u64| at_us.max(over_us) + SLACK_US < self.now_us && !socket.closing;
-        if socket.owed_offer_us.is_some_and(late) && !self.may_be_reserved(driver) {
+        let owed_us = socket.owed_offer_us.filter(|owed_us| late(*owed_us));
+        if owed_us.is_some_and(|owed_us| !self.may_be_reserved(driver, owed_us)) {
             return Some(format!("d{driver} was welcomed as offered, and shown no offer"));
         }
         let (pings, last_us) = socket.ping_frames;

@@ -126,6 +126,8 @@ pub struct Request {
     pub exists: bool,
     /// Its end, as far as known.
     pub end: Option<State>,
+    /// When that became known.
+    pub end_known_us: u64,
     /// Who won it.
     pub winner: Option<Winner>,
     /// Its attempts, as far as seen.
@@ -166,6 +168,7 @@ impl Request {
             posted: 0,
             exists: false,
             end: None,
+            end_known_us: 0,
             winner: None,
             attempts: Vec::new(),
             attempt_min: 0,
