@@ -23,8 +23,8 @@ use std::sync::mpsc::Receiver;
 
 /// How long a start waits for its store before it looks again.
 const STORE_PROBE_US: u64 = 200_000;
-/// How long a start may take in all before it counts as stuck.
-const STUCK_US: u64 = 3_600_000_000;
+/// How long a start may take in all before it counts as stuck; no start of seeds 1 to 400 takes so long, whatever is slow.
+const STUCK_US: u64 = 300_000_000;
 
 /// What the first word about the lease may take beyond two leases: see `cold/registry/redis/writer.rs`.
 const LEASE_GRACE_US: u64 = 5_000_000;
@@ -110,8 +110,9 @@ impl SimHost<'_, '_> {
         self.world.sites[self.node].machine.borrow().boot != self.boot || self.world.bug.is_some()
     }
 
-    /// As [`World::process_next`]; what panics in it is not the node's start.
+    /// As [`World::process_next`], up to the end of the run; what panics in it is not the node's start.
     fn goes_by(&mut self, until_us: u64) -> bool {
+        let until_us = until_us.min(self.world.plan.end_us);
         outside::others_do(|| self.world.process_next(until_us))
     }
 
@@ -124,10 +125,26 @@ impl SimHost<'_, '_> {
         let until_us = self.world.now_us() + took_us;
         while !self.is_killed() && self.goes_by(until_us) {}
         self.world.stepped(self.node);
-        if self.is_killed() { Err(Self::killed()) } else { Ok(()) }
+        if self.is_killed() {
+            return Err(Self::killed());
+        }
+        self.sees_its_end()
     }
 
-    /// Lets things happen until `done`.
+    /// A start that is not over when it counts as stuck, or when the run ends, is a node that never gets ready.
+    fn sees_its_end(&mut self) -> Result<(), ServeError> {
+        let now_us = self.world.now_us();
+        if now_us < (self.began_us + STUCK_US).min(self.world.plan.end_us) {
+            return Ok(());
+        }
+        let began_us = self.began_us;
+        self.world
+            .bug
+            .get_or_insert_with(|| format!("a start is stuck: begun at {began_us}, and not ready at {now_us}"));
+        Err(Self::killed())
+    }
+
+    /// Lets things happen until `done`, or until a time at which the start goes on without.
     fn wait(&mut self, until_us: u64, mut done: impl FnMut(&mut World<'_>) -> bool) -> Result<(), ServeError> {
         while !done(self.world) {
             if !self.goes_by(until_us) {
@@ -137,10 +154,7 @@ impl SimHost<'_, '_> {
                 return Err(Self::killed());
             }
         }
-        if self.world.now_us() > self.began_us + STUCK_US {
-            return Err(ServeError::new("simulated", "the start is stuck"));
-        }
-        Ok(())
+        self.sees_its_end()
     }
 }
 
