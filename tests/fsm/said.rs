@@ -5,7 +5,7 @@ use crate::moves::{bound, connected, offer, request_id, step, tell, to_requests,
 use crate::owners;
 use dispatchd::fsm::driver::{Driver, DriverEvent, ToSocket};
 use dispatchd::fsm::fold::{Outcome, TripPhase};
-use dispatchd::fsm::request::{Answer, Durability, Request, RequestEffect, RequestEvent, Resumed, ToDriver};
+use dispatchd::fsm::request::{Answer, Asker, Durability, Request, RequestEffect, RequestEvent, Resumed, ToDriver};
 use dispatchd::fsm::types::{DriverState, RefuseReason, RevokeReason, TripOutcome};
 
 /// A driver who has answered the offer of `r1` and is found to have the trip of `r2`.
@@ -187,4 +187,31 @@ fn an_offer_that_was_shown_and_refused_is_taken_back() {
     let effects = tell(&mut driver, "r1", outcome(Outcome::Revoked(RevokeReason::Superseded)));
     assert_eq!(to_socket(&effects), [revoked(RevokeReason::Superseded)]);
     assert_eq!(driver.state(), DriverState::Available);
+}
+
+#[test]
+fn who_answers_an_offer_that_was_refused_hears_what_it_was_shown() {
+    for (was_shown, answer) in [(true, Answer::Accept), (true, Answer::Decline), (false, Answer::Accept)] {
+        let mut request = owners::posted(&["d1"]);
+        owners::durable(&mut request, Durability::Committed);
+        if was_shown {
+            delivered(&mut request);
+        }
+        refused(&mut request);
+        owners::durable(&mut request, Durability::Committed);
+        let event = RequestEvent::Answered {
+            driver_id: owners::driver("d1"),
+            attempt: Some(1),
+            answer,
+            reason: None,
+            asker: Asker::Driver,
+        };
+        let mut effects = Vec::new();
+        request.step(event, owners::NOW_MS, &mut effects);
+        let told = owners::told(&effects, "d1");
+        let superseded = Outcome::Revoked(RevokeReason::Superseded);
+        let is_end = matches!(told[..], [ToDriver::Outcome { attempt: 1, outcome, .. }] if *outcome == superseded);
+        assert_eq!(is_end, was_shown, "{answer:?}: {told:?}");
+        assert_eq!(told.len(), 1, "{answer:?} is answered: {told:?}");
+    }
 }
