@@ -201,7 +201,17 @@ impl Witness {
     fn check_refusal(&mut self, request: Request, entry: &Entry, lives: &[Option<Life>]) {
         let Some(driver) = entry.driver else { return };
         let (bit, inside_ms) = (1 << driver, self.expect.inside_margin_ms);
-        let (from_ms, to_ms) = (entry.at_ms.saturating_sub(inside_ms), entry.at_ms + inside_ms);
+        // What a start resumes is refused in a start that takes its time, and what holds the driver may end meanwhile.
+        let sent_ms = lives[request as usize]
+            .as_ref()
+            .and_then(|life| life.tried.get((entry.attempt as usize).checked_sub(1)?))
+            .map_or(entry.at_ms, |tried| tried.sent_at_ms);
+        let resumed = |ended_ms: &&u64| (sent_ms..=entry.at_ms).contains(*ended_ms);
+        let since_ms = self.node.ended_ms.iter().rfind(resumed).copied();
+        let from_ms = since_ms
+            .unwrap_or(entry.at_ms)
+            .min(entry.at_ms.saturating_sub(inside_ms));
+        let to_ms = entry.at_ms + inside_ms;
         if self.node.came_twice(from_ms) || self.node.came_twice(to_ms) {
             return;
         }
