@@ -36,6 +36,11 @@ pub(super) struct Entry {
     pub(super) journaled: usize,
     /// Steps that the fleet's store has.
     pub(super) stored: u32,
+    /// What came of it with its last owner's last decision is in the journal when that has this record; 0: it is. Nothing is decided
+    /// before: else, if this node died, who takes it over then would publish that decision alone.
+    pub(super) news_lsn: Lsn,
+    /// The decision that waits for it begins here.
+    pub(super) held_from: Option<usize>,
     /// How often the request changed its owner.
     pub(super) epoch: u32,
     /// Another node decided some of it.
@@ -151,6 +156,8 @@ impl Requests {
             waits: false,
             journaled: 0,
             stored: 0,
+            news_lsn: 0,
+            held_from: None,
             epoch: 0,
             is_foreign: false,
             is_dormant: false,
