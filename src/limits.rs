@@ -47,6 +47,8 @@ pub const EVENT_POLLS_MAX: usize = 1_024;
 /// Ids of requests (and as many of trips) that a shard looks up in the store at once for those who only speak of them.
 /// Drivers have no other bound: what they say of ids that nobody knows beyond it is dropped.
 pub const LOOKUPS_MAX: usize = 65_536;
+/// Most of them, of one shard, that rest until a store that cannot be asked is asked again: so nobody's are crowded out.
+pub const LOOKUPS_AGAIN_MAX: usize = LOOKUPS_MAX / 8;
 /// Look-ups beyond which one more is not begun for a `POST` whose body is no offer: it is right only for a request that has
 /// ended, and whoever sends many of them is to cost nobody else a wait.
 pub const MISPOST_LOOKUPS_MAX: usize = 64;
@@ -106,6 +108,7 @@ const _: () = {
     assert!(wire::PARALLEL_MAX as usize <= wire::CANDIDATES_MAX);
     assert!(OUTPUT_QUEUE_BYTES_MIN >= 4 * wire::MESSAGE_LEN_MAX);
     assert!(MISPOST_LOOKUPS_MAX < LOOKUPS_MAX);
+    assert!(LOOKUPS_AGAIN_MAX < LOOKUPS_MAX);
     // Whole milliseconds for each, and pauses short beside what they are to stop.
     assert!(1_000 % DRIVER_COMMANDS_PER_S == 0 && DRIVER_COMMANDS_BURST >= DRIVER_COMMANDS_PER_S);
     assert!(DRIVER_PAUSE_MS < DRIVER_DEBT_MS_MAX as u64);

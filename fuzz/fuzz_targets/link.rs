@@ -88,7 +88,7 @@ fn letter(u: &mut Unstructured<'_>) -> Result<LinkLetter> {
             event: RequestEvent::Answered {
                 driver_id: driver_id(u)?,
                 attempt: u.arbitrary()?,
-                answer: *u.choose(&[Answer::Accept, Answer::AcceptHeld, Answer::DeclineHeld])?,
+                answer: *u.choose(&[Answer::Accept, Answer::AcceptHeld, Answer::DeclineHeld, Answer::OffShift])?,
                 reason: Some(text(u)?.into()),
                 asker: asker(u)?,
             },

@@ -18,6 +18,7 @@ use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent, ToDriver};
 use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, Step};
+use crate::journal::Lsn;
 use crate::wire::respond::Problem;
 use std::collections::{HashMap, VecDeque};
 
@@ -61,7 +62,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Appends steps to the journal.
-    pub(super) fn journal_steps(&mut self, key: u32, from: usize, to: usize, wait: bool) {
+    pub(super) fn journal_steps(&mut self, key: u32, from: usize, to: usize, wait: bool) -> Lsn {
         let request = &self.requests.slab[key as usize].request;
         let record = Record::Steps {
             request_id: request.id().clone(),
@@ -79,6 +80,27 @@ impl<P: Platform> Shard<P> {
         let entry = &mut self.requests.slab[key as usize];
         entry.first_lsn = entry.first_lsn.min(lsn);
         entry.journaled = to;
+        lsn
+    }
+
+    /// Appends what a request that came to this node brought of decisions that nobody may have published; see `Entry::news_lsn`.
+    fn journal_news(&mut self, key: u32, from: usize, to: usize) {
+        let lsn = self.journal_steps(key, from, to, false);
+        self.requests.slab[key as usize].news_lsn = lsn;
+        self.durable.hurry(lsn);
+    }
+
+    /// A record of a request is durable: when it is what the request brought, a decision that waits for that is made.
+    pub(super) fn news_stand(&mut self, key: u32, lsn: Lsn) {
+        let entry = &mut self.requests.slab[key as usize];
+        if entry.news_lsn != lsn {
+            return;
+        }
+        entry.news_lsn = 0;
+        let to = entry.request.log().len();
+        if let Some(from) = entry.held_from.take() {
+            self.decide_in_fleet(key, from, to);
+        }
     }
 
     /// Whether decisions are stored at the pace at which new requests come.
@@ -94,9 +116,15 @@ impl<P: Platform> Shard<P> {
 
     /// Hands a decision to the fleet's store: all of the log that it does not have, up to `to`. `from`: where the decision begins.
     pub(super) fn decide_in_fleet(&mut self, key: u32, from: usize, to: usize) {
+        let entry = &mut self.requests.slab[key as usize];
+        debug_assert!(entry.journaled == from && to == entry.request.log().len());
+        if entry.news_lsn > 0 {
+            debug_assert!(entry.held_from.is_none(), "one decision at a time");
+            entry.held_from = Some(from);
+            return;
+        }
         let entry = &self.requests.slab[key as usize];
         let request = &entry.request;
-        debug_assert!(entry.journaled == from && to == request.log().len());
         let decided = &request.log()[from..];
         let decision = Decision {
             token: key.into(),
@@ -228,7 +256,7 @@ impl<P: Platform> Shard<P> {
         }
         if goes_on {
             let to = stored.len();
-            self.journal_steps(key, from, to, false);
+            self.journal_news(key, from, to);
         } else {
             let request_id = adopted.log.request_id.clone();
             self.append(&Record::GivenUp { request_id }, After::Nothing);
@@ -246,7 +274,7 @@ impl<P: Platform> Shard<P> {
             self.image(key);
         }
         if from < to {
-            self.journal_steps(key, from, to, false);
+            self.journal_news(key, from, to);
         }
     }
 

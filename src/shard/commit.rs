@@ -121,6 +121,11 @@ impl<File> Durable<File> {
         self.held_messages.push_back((*lsn, HeldMessage { key, conn, message }));
     }
 
+    /// Somebody waits for a record after all.
+    pub(super) fn hurry(&mut self, lsn: Lsn) {
+        self.urgent = self.urgent.max(lsn);
+    }
+
     /// Whether everything appended is durable.
     pub(super) fn is_settled(&self) -> bool {
         self.writer.is_idle() && self.awaiting.is_empty() && self.feed.is_empty() && self.unstored.is_empty()
@@ -320,6 +325,7 @@ impl<P: Platform> Shard<P> {
         if !commit.published.is_empty() || !commit.rows.is_empty() || commit.ended.is_some() {
             self.feed(commit);
         }
+        self.news_stand(key, lsn);
         if wait {
             let mut effects = std::mem::take(&mut self.request_effects);
             self.requests.slab[key as usize]

@@ -421,6 +421,7 @@ impl<P: Platform> Shard<P> {
         }
         self.read_letters();
         self.read_own_letters();
+        self.look_up_again();
         self.take_in();
         self.read_own_letters();
         self.http_go_on();

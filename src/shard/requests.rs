@@ -36,6 +36,11 @@ pub(super) struct Entry {
     pub(super) journaled: usize,
     /// Steps that the fleet's store has.
     pub(super) stored: u32,
+    /// What came of it with its last owner's last decision is in the journal when that has this record; 0: it is. Nothing is decided
+    /// before: else, if this node died, who takes it over then would publish that decision alone.
+    pub(super) news_lsn: Lsn,
+    /// The decision that waits for it begins here.
+    pub(super) held_from: Option<usize>,
     /// How often the request changed its owner.
     pub(super) epoch: u32,
     /// Another node decided some of it.
@@ -54,14 +59,21 @@ pub(super) struct Entry {
     pub(super) comes_back: bool,
 }
 
+/// How long what drivers said is kept while the store cannot be asked.
+const LOOK_AGAIN_MAX_MS: u64 = 30_000;
+/// Time between two such looks.
+const LOOK_AGAIN_MS: u64 = 1_000;
+
 /// What has come for an id that is not in memory.
 #[derive(Default)]
 struct Parked {
     letters: VecDeque<Letter>,
     /// One of them begins a request, when the store does not know the id: it was admitted and has its place.
     has_offer: bool,
-    /// The store is being asked for the second time.
-    is_second: bool,
+    /// How long the store is asked again that cannot be asked; 0: it has not failed yet.
+    until_ms: u64,
+    /// It is asked again later.
+    rests: bool,
 }
 
 /// The table.
@@ -73,6 +85,8 @@ pub(super) struct Requests {
     parked: HashMap<RequestId, Parked>,
     /// How many of them have no offer: somebody speaks of an id that is not in memory.
     lookups: usize,
+    /// Those about which the store is asked again, and when.
+    again: VecDeque<(u64, RequestId)>,
     /// Trips that the store is being asked about.
     pub(super) parked_trips: HashMap<TripId, VecDeque<Letter>>,
     /// New requests that the store does not know, waiting to be taken in.
@@ -87,6 +101,7 @@ impl Requests {
             trips: HashMap::new(),
             parked: HashMap::new(),
             lookups: 0,
+            again: VecDeque::new(),
             parked_trips: HashMap::new(),
             ingress: ClassQueue::new(age_step_ms),
         }
@@ -151,6 +166,8 @@ impl Requests {
             waits: false,
             journaled: 0,
             stored: 0,
+            news_lsn: 0,
+            held_from: None,
             epoch: 0,
             is_foreign: false,
             is_dormant: false,
@@ -271,21 +288,45 @@ impl<P: Platform> Shard<P> {
         self.settle_unknown(request_id);
     }
 
-    /// The store could not be asked: nothing is known, so nothing is taken in. What drivers said is tried once more, since they get no
-    /// answer that says so.
+    /// The store could not be asked: nothing is known, so nothing is taken in. What drivers said is tried again for a while, since they
+    /// get no answer that says so: at once, then every second.
     pub(super) fn request_lookup_failed(&mut self, request_id: &RequestId, problem: &Problem) {
-        let is_second = (self.requests.parked.get(request_id)).is_some_and(|parked| parked.is_second);
+        let now_ms = self.now_ms;
+        let until_ms = self.requests.parked.get(request_id).map_or(0, |parked| parked.until_ms);
+        let is_over = until_ms > 0 && (until_ms <= now_ms || self.requests.again.len() >= limits::LOOKUPS_AGAIN_MAX);
         for letter in self.requests.unpark(request_id) {
-            if is_second || !letter.is_of_driver() {
+            if is_over || !letter.is_of_driver() {
                 self.refuse_letter(&letter, problem);
             } else {
                 self.requests.park(request_id.clone(), letter);
             }
         }
-        if let Some(parked) = self.requests.parked.get_mut(request_id) {
-            parked.is_second = true;
+        let Some(parked) = self.requests.parked.get_mut(request_id) else {
+            return;
+        };
+        if until_ms == 0 {
+            parked.until_ms = now_ms + LOOK_AGAIN_MAX_MS;
             let ask = super::Ask::Request(request_id.clone());
-            self.ask(Query::Request(request_id.clone()), ask);
+            return self.ask(Query::Request(request_id.clone()), ask);
+        }
+        (parked.until_ms, parked.rests) = (until_ms, true);
+        let at_ms = now_ms + LOOK_AGAIN_MS;
+        self.requests.again.push_back((at_ms, request_id.clone()));
+        self.wake_at(at_ms);
+    }
+
+    /// Asks the store again that could not be asked.
+    pub(super) fn look_up_again(&mut self) {
+        let now_ms = self.now_ms;
+        let is_due = |again: &VecDeque<(u64, RequestId)>| again.front().is_some_and(|(at_ms, _)| *at_ms <= now_ms);
+        while is_due(&self.requests.again)
+            && let Some((_, request_id)) = self.requests.again.pop_front()
+        {
+            let parked = self.requests.parked.get_mut(&request_id);
+            // Perhaps it is here by now, or has come anew.
+            if parked.is_some_and(|parked| std::mem::take(&mut parked.rests)) {
+                self.ask(Query::Request(request_id.clone()), super::Ask::Request(request_id));
+            }
         }
     }
 

@@ -31,7 +31,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Version of the frames and of everything in them. Nodes of another version are refused.
-pub const LINK_VERSION: u8 = 3;
+pub const LINK_VERSION: u8 = 4;
 /// Bytes before the payload.
 pub const HEADER_LEN: usize = 16;
 /// Longest payload, in bytes: the longest answer of the API that goes over a link is an audit.

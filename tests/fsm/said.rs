@@ -6,7 +6,7 @@ use crate::owners;
 use dispatchd::fsm::driver::{Driver, DriverEvent, ToSocket};
 use dispatchd::fsm::fold::{Outcome, TripPhase};
 use dispatchd::fsm::request::{Answer, Asker, Durability, Request, RequestEffect, RequestEvent, Resumed, ToDriver};
-use dispatchd::fsm::types::{DriverState, RefuseReason, RevokeReason, TripOutcome};
+use dispatchd::fsm::types::{DriverState, RefuseReason, RevokeReason, Step, TripOutcome};
 
 /// A driver who has answered the offer of `r1` and is found to have the trip of `r2`.
 fn bound_after(answer: Answer) -> Driver {
@@ -214,4 +214,55 @@ fn who_answers_an_offer_that_was_refused_hears_what_it_was_shown() {
         assert_eq!(is_end, was_shown, "{answer:?}: {told:?}");
         assert_eq!(told.len(), 1, "{answer:?} is answered: {told:?}");
     }
+}
+
+/// Going off shift declines what is open. It is no message about the attempt: who hears the end of one that is over already hears it
+/// as that, and is not answered besides.
+#[test]
+fn off_shift_declines_what_is_open_and_asks_after_what_is_over() {
+    let off_shift = |held| RequestEvent::DriverHere {
+        driver_id: owners::driver("d1"),
+        held: Some(held),
+        answer: Some(Answer::OffShift),
+    };
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", offer(Resumed::No));
+    let effects = step(&mut driver, DriverEvent::SetState { available: false });
+    assert_eq!(to_requests(&effects), [("r1".to_owned(), off_shift(1))]);
+    assert!(
+        to_socket(&effects).is_empty(),
+        "the offer's end comes first: {effects:?}"
+    );
+    let effects = step(&mut driver, DriverEvent::Doubt);
+    let repeated = ("r1".to_owned(), off_shift(1));
+    assert!(
+        to_requests(&effects).contains(&repeated),
+        "with its reason: {effects:?}"
+    );
+
+    let mut request = owners::posted(&["d1"]);
+    owners::durable(&mut request, Durability::Committed);
+    let mut effects = Vec::new();
+    request.step(off_shift(1), owners::NOW_MS, &mut effects);
+    let why = request.log().iter().find_map(|entry| match &entry.step {
+        Step::Declined { attempt: 1, reason, .. } => reason.as_deref(),
+        _ => None,
+    });
+    assert_eq!(why, Some("off shift"));
+    effects.clear();
+    request.step(off_shift(1), owners::NOW_MS, &mut effects);
+    effects.extend(owners::durable(&mut request, Durability::Committed));
+    let told = owners::told(&effects, "d1");
+    let is_declined = |message: &&&ToDriver| {
+        matches!(
+            message,
+            ToDriver::Outcome {
+                outcome: Outcome::Declined,
+                again: false,
+                ..
+            }
+        )
+    };
+    assert_eq!(told.iter().filter(is_declined).count(), told.len(), "{told:?}");
+    assert!(!told.is_empty());
 }

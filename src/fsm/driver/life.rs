@@ -1,7 +1,7 @@
 //! A driver's sockets and its state: connects, losses, silence, shifts.
 
 use super::{CloseCause, Driver, DriverEffect, DriverLimits, ToSocket, without_offer};
-use crate::fsm::request::{Answer, Asker};
+use crate::fsm::request::Answer;
 use crate::fsm::types::{RefuseReason, UnixMs};
 
 impl Driver {
@@ -116,9 +116,12 @@ impl Driver {
         let Some((request_id, attempt, _)) = self.offer().filter(|_| self.off_shift_since_ms != 0) else {
             return false;
         };
-        let reason = Some("off shift".into());
         let request_id = request_id.clone();
-        self.answer(request_id, attempt, Answer::DeclineHeld, reason, Asker::Driver, effects);
+        if let Some(held) = &mut self.held {
+            held.answer = held.answer.or(Some(Answer::OffShift));
+        }
+        // Asked rather than answered, since this is no message about the attempt: of one that is over it hears the end, once.
+        self.ask_request(&request_id, Some(attempt), Some(Answer::OffShift), effects);
         true
     }
 }

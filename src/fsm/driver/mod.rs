@@ -169,6 +169,14 @@ impl Driver {
         }
     }
 
+    /// Whether the driver has said something of what is at hand that its request may not have heard.
+    pub fn has_said(&self) -> bool {
+        match (&self.bound, &self.held) {
+            (Some(bound), _) => bound.said.is_some(),
+            (None, held) => held.as_ref().is_some_and(|held| held.answer.is_some()),
+        }
+    }
+
     /// The state.
     pub fn state(&self) -> DriverState {
         match (&self.bound, &self.held) {

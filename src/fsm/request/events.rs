@@ -6,6 +6,9 @@ use crate::fsm::fold::{Outcome, Trip, TripPhase};
 use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::types::{Channel, OfferRequest, RequestState, RevokeReason, Step, TripOutcome, UnixMs};
 
+/// Why who has gone off shift declined, as the audit says it.
+pub(super) const OFF_SHIFT: &str = "off shift";
+
 impl Request {
     pub(super) fn reposted(
         &mut self,
@@ -121,7 +124,11 @@ impl Request {
                 self.accepted(number, driver_id, channel, now_ms);
                 self.questions.push((asker, Question::Answered { attempt: number }));
             }
-            (Outcome::Open, Answer::Decline | Answer::DeclineHeld) => {
+            (Outcome::Open, Answer::Decline | Answer::DeclineHeld | Answer::OffShift) => {
+                let reason = match answer {
+                    Answer::OffShift => Some(OFF_SHIFT.into()),
+                    _ => reason,
+                };
                 self.push(
                     now_ms,
                     Step::Declined {

@@ -3,6 +3,7 @@
 //! With an heir within reach nobody hears an end from here that is not the end: the heir says how everybody stands, and gets what
 //! drivers and callers have said. Without one, drivers hear that the offer is `superseded` here.
 
+use super::events::OFF_SHIFT;
 use super::{Answer, ApiAnswer, Asker, Fence, Pending, Request, RequestEffect, RequestEvent, ToDriver, TripMove};
 use crate::fsm::fold::{Fold, Outcome, TripPhase};
 use crate::fsm::types::{LogEntry, RevokeReason, Step, TripOutcome};
@@ -64,7 +65,12 @@ impl Request {
         for number in self.fold.open() {
             let answer = undone.iter().find_map(|entry| match entry.step {
                 Step::Accepted { attempt, .. } if attempt == number => Some(Answer::AcceptHeld),
-                Step::Declined { attempt, .. } if attempt == number => Some(Answer::DeclineHeld),
+                Step::Declined {
+                    attempt, ref reason, ..
+                } if attempt == number => Some(match reason.as_deref() {
+                    Some(OFF_SHIFT) => Answer::OffShift,
+                    _ => Answer::DeclineHeld,
+                }),
                 _ => None,
             });
             let driver_id = self.fold.attempts[number as usize - 1].driver_id.clone();

@@ -41,6 +41,9 @@ pub enum Answer {
     Decline,
     /// Does not, and the driver's home says that the driver holds it.
     DeclineHeld,
+    /// The driver holds it and has gone off shift, which declines it. Said by the driver's home on its own account, never in the
+    /// driver's words.
+    OffShift,
 }
 
 /// What a driver says of its trip.

@@ -21,6 +21,7 @@ impl<P: Platform> Shard<P> {
         begun: Option<Begun>,
     ) {
         let spoke = self.routing.is_some().then(|| request_id.clone());
+        let decides = learns(&message).is_some_and(|learned| learned.decides);
         if let Some(routing) = self.routing.as_mut().filter(|_| peer != 0) {
             routing.speaker = spoke.clone().map(|request_id| (request_id, peer));
         }
@@ -29,7 +30,7 @@ impl<P: Platform> Shard<P> {
             routing.speaker = None;
         }
         if let Some(request_id) = spoke {
-            self.note_far(peer, driver_id, &request_id);
+            self.note_far(peer, driver_id, &request_id, decides);
             self.say_late_words(driver_id);
         }
     }
@@ -93,20 +94,26 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// Remembers which node has the request that binds a driver.
-    fn note_far(&mut self, peer: u16, driver_id: &DriverId, request_id: &RequestId) {
+    /// Remembers which node has the request that binds a driver. The id may have been posted to several nodes: one that asks, or gives a
+    /// reservation up, need not be the one that `decides`, from which the driver has an offer or a trip.
+    fn note_far(&mut self, peer: u16, driver_id: &DriverId, request_id: &RequestId, decides: bool) {
         let (Some(key), Some(routing)) = (self.drivers.find(driver_id), &mut self.routing) else {
             return;
         };
-        match self.drivers.slab[key as usize].driver.at_hand() {
+        let driver = &self.drivers.slab[key as usize].driver;
+        let is_shown = driver.offer().is_some() || driver.trip_id().is_some();
+        let has_said = driver.has_said();
+        match driver.at_hand() {
             None => drop(routing.far.remove(&key)),
             Some(at_hand) if at_hand != request_id => {}
+            Some(_) if is_shown && !decides => {}
             Some(_) => {
                 let known = match peer {
                     0 => routing.far.remove(&key),
                     _ => routing.far.insert(key, Far { peer, asked_ms: 0 }),
                 };
-                if known.is_some_and(|known| known.peer != peer) {
+                let known = known.map_or(0, |known| known.peer);
+                if known != peer && (known != 0 || has_said) {
                     // Another node has taken the request over: it may not know what the driver has said.
                     self.touch_registry(key);
                     self.step_driver(key, DriverEvent::Doubt);

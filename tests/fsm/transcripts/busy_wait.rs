@@ -66,7 +66,7 @@ fn refused_when_the_driver_goes_off_shift() {
         >> POST r2 d1 busy=5000
         > d1 STATE offline
             d1 is off shift
-            d1 -> r1: decline 1 (off shift)
+            d1 -> r1: off shift, holds 1
             r1 writes OFFER_DECLINED 1 websocket (off shift), CANDIDATES_EXHAUSTED
             r1 wakes at 120000
             r1 -> d1: 1 is declined

@@ -215,7 +215,7 @@ fn off_shift_declines_the_offer() {
         >> d1 reads
         > d1 STATE offline
             d1 is off shift
-            d1 -> r1: decline 1 (off shift)
+            d1 -> r1: off shift, holds 1
             r1 writes OFFER_DECLINED 1 websocket (off shift), CANDIDATES_EXHAUSTED
             r1 wakes at 120000
             r1 -> d1: 1 is declined
@@ -237,7 +237,7 @@ fn off_shift_and_back_before_the_decline_is_durable() {
         >> hold commits
         > d1 STATE offline
             d1 is off shift
-            d1 -> r1: decline 1 (off shift)
+            d1 -> r1: off shift, holds 1
             r1 writes OFFER_DECLINED 1 websocket (off shift), CANDIDATES_EXHAUSTED
             r1 wakes at 120000
         > d1 STATE available

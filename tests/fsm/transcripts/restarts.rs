@@ -248,12 +248,12 @@ fn off_shift_with_an_offer() {
         >> hold commits
         > d1 STATE offline
             d1 is off shift
-            d1 -> r1: decline 1 (off shift)
+            d1 -> r1: off shift, holds 1
             r1 writes OFFER_DECLINED 1 websocket (off shift), CANDIDATES_EXHAUSTED
             r1 wakes at 120000
         > crash
             r1 -> d1: offer 1 again, it was delivered
-            d1 -> r1: decline 1 (off shift)
+            d1 -> r1: off shift, holds 1
             r1 wakes at 8000
             r1 writes OFFER_DECLINED 1 websocket (off shift), CANDIDATES_EXHAUSTED
             r1 wakes at 120000
@@ -279,11 +279,11 @@ fn heard_before_it_goes_on() {
         >> hold commits
         > d1 STATE offline
             d1 is off shift
-            d1 -> r1: decline 1 (off shift)
+            d1 -> r1: off shift, holds 1
             r1 writes OFFER_DECLINED 1 websocket (off shift), OFFER_SENT 2 d2 until 5000
         > crash early 5000
             r1 -> d1: offer 1 again, it was delivered
-            d1 -> r1: decline 1 (off shift)
+            d1 -> r1: off shift, holds 1
             r1 writes OFFER_DECLINED 1 websocket (off shift), OFFER_SENT 2 d2 until 5000
             r1 wakes at 5000
         > commit

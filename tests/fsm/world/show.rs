@@ -183,6 +183,7 @@ fn to_request(event: &RequestEvent) -> String {
                 Answer::Accept => "accept",
                 Answer::AcceptHeld => "accept of what is held,",
                 Answer::Decline | Answer::DeclineHeld => "decline",
+                Answer::OffShift => unreachable!("no driver says so"),
             };
             format!("{answer}{attempt}{}", because(reason.as_deref()))
         }
@@ -193,6 +194,11 @@ fn to_request(event: &RequestEvent) -> String {
         RequestEvent::Busy { .. } => "busy".to_owned(),
         RequestEvent::Unavailable { reason, .. } => format!("unavailable: {}", reason.as_str()),
         RequestEvent::TripMoved { what, .. } => format!("trip: {}", trip_move(*what)),
+        RequestEvent::DriverHere {
+            held: Some(held),
+            answer: Some(Answer::OffShift),
+            ..
+        } => format!("off shift, holds {held}"),
         RequestEvent::DriverHere { held, answer, .. } => format!("driver here, holds {held:?}, said {answer:?}"),
         RequestEvent::Timer => "timer".to_owned(),
     }

@@ -172,7 +172,7 @@ impl World<'_> {
         power: bool,
         rot_us: Option<u64>,
     ) {
-        if self.sites[n].node.is_none() && !self.sites[n].starting {
+        if self.sites[n].node.is_none() && self.sites[n].starting.is_none() {
             return; // Nobody is there to be killed.
         }
         self.sites[n].faults.kill = Some(Kill {

@@ -88,8 +88,8 @@ struct Site {
     /// The process, while there is one.
     node: Option<Node>,
     faults: Faults,
-    /// A start is under way.
-    starting: bool,
+    /// This boot's start is under way, or was killed and has not returned.
+    starting: Option<u32>,
     /// The process's part in the fleet, while there is one.
     member: Option<Member>,
 }
@@ -142,7 +142,7 @@ impl<'a> World<'a> {
                 machine,
                 node: None,
                 faults: Faults::new(plan),
-                starting: false,
+                starting: None,
                 member: None,
             }
         });

@@ -241,7 +241,7 @@ impl World<'_> {
     /// SIGTERM, after which the node is started again in `down_us`; whether there is anybody who begins to drain, or ends. As
     /// in `ops/signals.rs`, a process that does not serve yet ends at once.
     pub(super) fn drain(&mut self, n: u8, down_us: u64) -> bool {
-        if self.sites[n].starting {
+        if self.is_starting(n) {
             self.end(n, End::Drained, down_us);
             return true;
         }

@@ -23,6 +23,8 @@ use std::sync::mpsc::Receiver;
 
 /// How long a start waits for its store before it looks again.
 const STORE_PROBE_US: u64 = 200_000;
+/// How soon a node is started again whose killed start has not returned.
+const AGAIN_US: u64 = 10_000;
 /// How long a start may take in all before it counts as stuck; no start of seeds 1 to 400 takes so long, whatever is slow.
 const STUCK_US: u64 = 300_000_000;
 
@@ -44,10 +46,14 @@ struct SimHost<'w, 'a> {
 impl World<'_> {
     /// The node is started, unless it runs.
     pub(super) fn start(&mut self, n: u8) {
-        if self.sites[n].node.is_some() || self.sites[n].starting || self.bug.is_some() {
+        if self.sites[n].node.is_some() || self.is_starting(n) || self.bug.is_some() {
             return;
         }
-        self.sites[n].starting = true;
+        if self.sites[n].starting.is_some() {
+            // A start of it that was killed waits for another node's to return, and does so any moment.
+            let at_us = self.now_us() + AGAIN_US;
+            return self.plan_event(n, at_us, Event::Start);
+        }
         // A failure that nobody met went with the old store.
         self.sites[n].faults.store_failed = None;
         self.sites[n].store.open();
@@ -57,6 +63,7 @@ impl World<'_> {
             machine.boot += 1;
             machine.boot
         };
+        self.sites[n].starting = Some(boot);
         let config = self.plan.config_of(n);
         let mut host = SimHost {
             world: self,
@@ -67,7 +74,7 @@ impl World<'_> {
             began_us,
         };
         let brought_up = outside::node_does(|| bring_up(&mut host, &config));
-        self.sites[n].starting = false;
+        self.sites[n].starting = None;
         if self.bug.is_some() {
             return;
         }
@@ -82,6 +89,12 @@ impl World<'_> {
             Ok(Err(error)) => self.refused(n, &error.to_string()),
             Err(payload) => self.unwound(n, payload.as_ref()),
         }
+    }
+
+    /// Whether a start of the node is under way that nobody has killed.
+    pub(super) fn is_starting(&self, n: u8) -> bool {
+        let site = &self.sites[n];
+        site.starting == Some(site.machine.borrow().boot)
     }
 
     fn refused(&mut self, n: u8, why: &str) {
