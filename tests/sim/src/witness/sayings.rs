@@ -2,7 +2,7 @@
 
 use super::Witness;
 use super::audits::Tried;
-use super::state::Awaited;
+use super::state::{Awaited, ways};
 use super::texts::said_text;
 use crate::checks::About;
 use crate::codec::messages::Say;
@@ -51,6 +51,7 @@ impl Witness {
             _ => false,
         };
         let guessed = !shown && self.may_be_offered(driver, say);
+        let over = matches!(say, Say::Ack(offer) if shown && self.is_over(offer));
         let calm = self.is_calm_at(now_us);
         if let Say::Trip(trip, event) = say {
             self.moved(driver, conn, trip, event);
@@ -75,6 +76,12 @@ impl Witness {
                     shown,
                 });
             }
+            // A receipt of what is over is answered with what came of it; one of an open offer is not, and may race its end.
+            Say::Ack(offer) if over => socket.awaited.push(Awaited {
+                offer,
+                at_us: now_us,
+                shown,
+            }),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
             Say::Ack(offer) if shown && calm => socket.receipt_said(offer),
@@ -82,6 +89,13 @@ impl Witness {
             Say::Location if socket.located_us == 0 => socket.located_us = now_us,
             Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
         }
+    }
+
+    /// Whether this attempt has ended for certain, however.
+    fn is_over(&self, offer: Offer) -> bool {
+        let attempts = &self.requests[offer.request as usize].attempts;
+        let attempt = attempts.get((offer.attempt as usize).wrapping_sub(1));
+        attempt.is_some_and(|attempt| attempt.ways & ways::OPEN == 0)
     }
 
     /// Whether this is about an attempt of which it is not known that it is another driver's.

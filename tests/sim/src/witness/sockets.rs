@@ -487,7 +487,7 @@ impl Witness {
     }
 
     /// After faults: sockets that live have been answered, and hold no offer beyond its time.
-    pub(crate) fn check_sockets_answered(&mut self) {
+    pub fn check_sockets_answered(&mut self) {
         let Some(over_us) = self.calm_since_us() else { return };
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         let is_fleet = self.is_fleet();

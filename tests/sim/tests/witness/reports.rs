@@ -11,7 +11,7 @@ use dispatchd_sim::ids::Offer;
 use dispatchd_sim::run::{self, Outcome};
 use dispatchd_sim::trips;
 use dispatchd_sim::witness::Ask;
-use dispatchd_sim::words::{Class, DriverState, ErrorCode};
+use dispatchd_sim::words::{Class, DriverState, ErrorCode, Revoke};
 use dispatchd_sim::world::Summary;
 #[test]
 fn audits_that_no_request_can_have() {
@@ -83,6 +83,41 @@ fn nobody_answers() {
         EVENT,
     );
     story.finds(Check::Answered);
+}
+
+/// A driver says that it has an offer that was taken back before or is taken back afterwards, and hears no more of it.
+fn acknowledges(late: bool) -> Story {
+    let mut story = Story::new();
+    story.go().node_event(0, NodeEvent::FaultsOver);
+    story.hear(0, shown(R0));
+    if !late {
+        story.say(0, Say::Ack(R0));
+    }
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    let reason = Revoke::Cancelled;
+    story.hear(0, Heard::Revoked { offer: R0, reason });
+    if late {
+        story.say(0, Say::Ack(R0));
+    }
+    story
+}
+
+#[test]
+fn nobody_answers_a_late_receipt() {
+    for (late, answered) in [(false, false), (true, true), (true, false)] {
+        let mut story = acknowledges(late);
+        if answered {
+            let reason = Revoke::Cancelled;
+            story.hear(0, Heard::Revoked { offer: R0, reason });
+        }
+        story.now_us += 20_000_000;
+        story.go().check_sockets_answered();
+        if late && !answered {
+            story.finds(Check::Answered);
+        } else {
+            story.is_good();
+        }
+    }
 }
 
 #[test]
