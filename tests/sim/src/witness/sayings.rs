@@ -6,7 +6,7 @@ use super::state::{Awaited, ways};
 use super::texts::said_text;
 use crate::checks::About;
 use crate::codec::messages::Say;
-use crate::ids::{Driver, Offer, Request};
+use crate::ids::{Driver, Offer, Request, Trip};
 use crate::words::Move;
 
 impl Witness {
@@ -26,18 +26,7 @@ impl Witness {
                 let accept = matches!(say, Say::Accept(_));
                 self.answer_said(driver, offer.request, Some(offer.attempt), accept);
             }
-            Say::Trip(trip, event) => {
-                let seen = self.trip_mut(trip);
-                match event {
-                    Move::Arrived => {}
-                    Move::Pickup => seen.pickup_said = true,
-                    Move::Complete => seen.complete_said = true,
-                    Move::Cancel => seen.cancel_said = true,
-                }
-                if matches!(event, Move::Complete | Move::Cancel) {
-                    self.trip_may_end(trip);
-                }
-            }
+            Say::Trip(trip, event) => self.trip_said(trip, event),
             Say::Shift(false) => self.off_said(driver, conn),
             Say::Shift(true) => self.on_said(driver, conn),
             Say::Location => self.drivers[driver as usize].located = true,
@@ -56,6 +45,7 @@ impl Witness {
         if let Say::Trip(trip, event) = say {
             self.moved(driver, conn, trip, event);
         }
+        self.state_asked(driver, say);
         let seen = &mut self.drivers[driver as usize];
         match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
@@ -66,28 +56,36 @@ impl Witness {
             return;
         };
         socket.note_said(now_us);
+        let awaited = |offer| Awaited {
+            offer,
+            at_us: now_us,
+            shown,
+        };
         match say {
             // Who speaks of an offer that is being made, and could not be held to it, hears nothing: it has not seen it.
             Say::Accept(_) | Say::Decline(_) if guessed => {}
-            Say::Accept(offer) | Say::Decline(offer) => {
-                socket.awaited.push(Awaited {
-                    offer,
-                    at_us: now_us,
-                    shown,
-                });
-            }
+            Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(awaited(offer)),
             // A receipt of what is over is answered with what came of it; one of an open offer is not, and may race its end.
-            Say::Ack(offer) if over => socket.awaited.push(Awaited {
-                offer,
-                at_us: now_us,
-                shown,
-            }),
+            Say::Ack(offer) if over => socket.awaited.push(awaited(offer)),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
             Say::Ack(offer) if shown && calm => socket.receipt_said(offer),
             Say::PingFrame => socket.ping_frames = (socket.ping_frames.0 + 1, now_us),
             Say::Location if socket.located_us == 0 => socket.located_us = now_us,
             Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
+        }
+    }
+
+    fn trip_said(&mut self, trip: Trip, event: Move) {
+        let seen = self.trip_mut(trip);
+        match event {
+            Move::Arrived => {}
+            Move::Pickup => seen.pickup_said = true,
+            Move::Complete => seen.complete_said = true,
+            Move::Cancel => seen.cancel_said = true,
+        }
+        if matches!(event, Move::Complete | Move::Cancel) {
+            self.trip_may_end(trip);
         }
     }
 
