@@ -392,7 +392,9 @@ impl<P: Platform> Shard<P> {
             };
             // A call that was under way when the drain began is the connection's last one.
             http.last |= draining && http.calls.is_empty();
-            let keep_alive = keep_alive && !http.peer_closed && !(draining && http.calls.is_empty());
+            // Only the last one says that it is: what follows it nobody would wait for (RFC 9112 §9.6).
+            let is_last = http.calls.is_empty() && (draining || (http.peer_closed && !http.paused));
+            let keep_alive = keep_alive && !is_last;
             if let Some(out) = self.net.output(conn) {
                 reply.write(out, &self.http_date, keep_alive, head_only);
             }

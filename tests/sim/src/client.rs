@@ -3,8 +3,8 @@
 //! Times are simulated microseconds from the start of the run; they never fall. The node's own Unix time is
 //! `now_us + wall_offset_us` of its last [`NodeEvent::Started`].
 
-/// A connection, numbered by the actor that opens it. A number is used again only after `Refused` or `Closed`, or after
-/// `Abort`.
+/// A connection, numbered by the actor that opens it. A number is used again only after `Refused`, `Closed` or `Reset`, or
+/// after `Abort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Conn(pub u32);
 
@@ -21,8 +21,10 @@ pub enum Input<'a> {
     Bytes(Conn, &'a [u8]),
     /// The node sends no more; it may still be sent to.
     HalfClosed(Conn),
-    /// The connection is over: closed by both sides, reset, or cut. Bytes on their way are lost in both directions.
+    /// The connection is over: closed by both sides, after all that the node sent.
     Closed(Conn),
+    /// The connection is over: reset, or cut. Bytes on their way are lost in both directions.
+    Reset(Conn),
     /// The time of a [`Action::Wake`] has come; its token.
     Timer(u64),
 }

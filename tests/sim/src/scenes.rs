@@ -22,6 +22,7 @@ impl Case {
             490..520 => self.sluggards(),
             520..560 => self.sleepers(),
             560..580 => self.chatterers(),
+            580..620 => self.rivals(rng),
             _ => {}
         }
     }
@@ -116,6 +117,45 @@ impl Case {
             mischief_ms: 2_000,
             ..self.temper
         };
+    }
+
+    /// Few drivers to whom many send offers at once from several shards, and a slow disk, until the node is killed: it has sent
+    /// two to one of them then, which holds one, and has not noted yet that it refused the other.
+    fn rivals(&mut self, rng: &mut Rng) {
+        self.drivers = self.drivers.min(4);
+        self.callers = self.callers.max(3);
+        let config = &mut self.plan.config;
+        config.shards = config.shards.max(4);
+        config.driver_ttl_ms = 60_000;
+        config.ingress_queue_max = Config::default().ingress_queue_max;
+        self.plan.network.delay_us = (20, 200);
+        self.plan.network.reset_permille = 0;
+        self.plan.pace.write_us = (10_000, 60_000);
+        self.plan.pace.turn_us = (2, 20);
+        self.habits = Habits {
+            requests: 120,
+            pause_ms: 150,
+            burst: 8,
+            busy_wait: 0,
+            parallel: 0,
+            single: 800,
+            offer_timeout_ms: 2_000,
+            deadline_ms: 8_000,
+            ..self.habits
+        };
+        self.temper = Temper {
+            accept: 50,
+            decline: 600,
+            vanish: 0,
+            off_shift: 0,
+            drop: 0,
+            think_ms: 200,
+            trip_ms: 5,
+            first_ms: 20,
+            reconnect_ms: 20,
+            ..self.temper
+        };
+        self.plan.faults = kills(rng, self.hours.close_us, 8);
     }
 
     /// Drivers that break the protocol of their sockets, and are closed with the code for it.

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 /// Calls under way at once.
 const FLYING_MAX: usize = 16;
+/// Events of a page.
+const PAGE_MAX: u64 = 500;
 
 #[derive(Clone, Debug)]
 enum Read {
@@ -95,6 +97,8 @@ impl Auditor {
                     node: *node,
                     after: Some(*after),
                     consumer: None,
+                    wait_ms: 0,
+                    limit: PAGE_MAX,
                 },
             };
             let target = self.target(&read);
@@ -146,15 +150,15 @@ impl Auditor {
             }
             Read::Ready => "/readyz".to_owned(),
             Read::Alive => "/healthz".to_owned(),
-            Read::Events(_, after) => format!("/v1/events?after={after}&limit=500"),
+            Read::Events(_, after) => format!("/v1/events?after={after}&limit={PAGE_MAX}"),
         }
     }
 
     fn fate(&mut self, fate: Fate, now_us: u64, out: &mut Vec<Action>) {
         let (call, next) = match fate {
             Fate::Answered(call, next) => (call, next),
-            Fate::Lost(call) => {
-                self.witness.borrow_mut().at(now_us).lost(call);
+            Fate::Lost(call, loss) => {
+                self.witness.borrow_mut().at(now_us).lost(call, loss);
                 (call, Next::Again)
             }
         };
@@ -201,7 +205,8 @@ impl Actor for Auditor {
                 self.of(conn).bytes(conn, bytes, &witness, now_us, &mut fates, out);
             }
             Input::HalfClosed(conn) => self.of(conn).half_closed(conn, &mut fates, out),
-            Input::Refused(conn) | Input::Closed(conn) => self.of(conn).over(conn, &mut fates),
+            Input::Closed(conn) => self.of(conn).closed(conn, &mut fates),
+            Input::Refused(conn) | Input::Reset(conn) => self.of(conn).over(conn, &mut fates),
         }
         for fate in fates {
             self.fate(fate, now_us, out);

@@ -374,8 +374,8 @@ impl Caller {
         for fate in fates {
             let (call, again) = match fate {
                 Fate::Answered(call, next) => (call, next == Next::Again),
-                Fate::Lost(call) => {
-                    self.witness.borrow_mut().at(self.now_us).lost(call);
+                Fate::Lost(call, loss) => {
+                    self.witness.borrow_mut().at(self.now_us).lost(call, loss);
                     self.resync(out);
                     (call, true)
                 }
@@ -415,7 +415,8 @@ impl Actor for Caller {
             Input::Opened(_) => {}
             Input::Bytes(conn, bytes) => self.lines.bytes(conn, bytes, &self.witness, now_us, &mut fates, out),
             Input::HalfClosed(conn) => self.lines.half_closed(conn, &mut fates, out),
-            Input::Refused(conn) | Input::Closed(conn) => self.lines.over(conn, &mut fates),
+            Input::Closed(conn) => self.lines.closed(conn, &mut fates),
+            Input::Refused(conn) | Input::Reset(conn) => self.lines.over(conn, &mut fates),
         }
         self.fates(fates, out);
     }

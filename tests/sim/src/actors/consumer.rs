@@ -52,11 +52,13 @@ impl Consumer {
         let after = (!self.named || self.rng.chance(700)).then_some(self.read);
         let consumer = self.named.then_some(self.number);
         let wait_ms = if now_us < self.hours.close_us && self.rng.chance(500) {
-            self.rng.between(1, 3_000)
+            let most_ms = *self.rng.pick(&[3_000, 25_000]);
+            self.rng.between(1, most_ms)
         } else {
             0
         };
-        let mut target = format!("/v1/events?wait_ms={wait_ms}&limit={}", self.rng.between(1, 60));
+        let limit = self.rng.between(1, 60);
+        let mut target = format!("/v1/events?wait_ms={wait_ms}&limit={limit}");
         if let Some(after) = after {
             let _ = write!(target, "&after={after}");
         }
@@ -71,6 +73,8 @@ impl Consumer {
                 node: self.node,
                 after,
                 consumer,
+                wait_ms,
+                limit,
             },
             0,
         );
@@ -108,8 +112,8 @@ impl Consumer {
     fn fate(&mut self, fate: Fate, now_us: u64, out: &mut Vec<Action>) {
         let (call, next) = match fate {
             Fate::Answered(call, next) => (call, Some(next)),
-            Fate::Lost(call) => {
-                self.witness.borrow_mut().at(now_us).lost(call);
+            Fate::Lost(call, loss) => {
+                self.witness.borrow_mut().at(now_us).lost(call, loss);
                 (call, None)
             }
         };
@@ -149,7 +153,8 @@ impl Actor for Consumer {
             Input::Opened(_) => {}
             Input::Bytes(conn, bytes) => self.lines.bytes(conn, bytes, &self.witness, now_us, &mut fates, out),
             Input::HalfClosed(conn) => self.lines.half_closed(conn, &mut fates, out),
-            Input::Refused(conn) | Input::Closed(conn) => self.lines.over(conn, &mut fates),
+            Input::Closed(conn) => self.lines.closed(conn, &mut fates),
+            Input::Refused(conn) | Input::Reset(conn) => self.lines.over(conn, &mut fates),
         }
         for fate in fates {
             self.fate(fate, now_us, out);

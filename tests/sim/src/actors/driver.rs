@@ -399,6 +399,7 @@ impl Actor for Driver {
             Input::HalfClosed(conn) => self.abort(conn, "half-closed by the node", out),
             Input::Refused(conn) => self.over(conn, "refused", out),
             Input::Closed(conn) => self.over(conn, "closed", out),
+            Input::Reset(conn) => self.over(conn, "reset", out),
             Input::Timer(token) => {
                 let rests = now_us >= self.hours.rest_us;
                 let deed = self.todo.take(token);

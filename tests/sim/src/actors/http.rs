@@ -4,7 +4,7 @@ use crate::checks::{About, Check};
 use crate::client::{Action, Conn};
 use crate::codec::http::{self, Begins};
 use crate::rng::Rng;
-use crate::witness::{Next, Shared};
+use crate::witness::{Loss, Next, Shared};
 use std::collections::VecDeque;
 
 #[derive(Debug)]
@@ -18,6 +18,10 @@ struct Line {
     flying: VecDeque<u32>,
     /// Takes no more calls.
     last: bool,
+    /// The one for which it was opened.
+    first_call: u32,
+    /// The client sends no more, after whole requests: these are to be answered.
+    half_closed: bool,
 }
 
 /// The connections.
@@ -34,7 +38,7 @@ pub(super) struct Lines {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Answered(u32, Next),
-    Lost(u32),
+    Lost(u32, Loss),
 }
 
 impl Lines {
@@ -83,6 +87,8 @@ impl Lines {
                 searched: 0,
                 flying: VecDeque::new(),
                 last: false,
+                first_call: call,
+                half_closed: false,
             });
             self.lines.len() - 1
         };
@@ -107,7 +113,7 @@ impl Lines {
                 self.over(conn, fates);
             }
             1 if !self.lines[index].last => {
-                self.lines[index].last = true;
+                (self.lines[index].last, self.lines[index].half_closed) = (true, true);
                 out.push(Action::HalfClose(conn));
             }
             _ => {}
@@ -132,7 +138,7 @@ impl Lines {
             return;
         }
         let mut used = 0;
-        let mut over = false;
+        let (mut over, mut gave_up) = (false, false);
         loop {
             let mut witness = witness.borrow_mut();
             let witness = witness.at(now_us);
@@ -161,6 +167,7 @@ impl Lines {
                     }
                     line.last |= answer.close;
                     over |= answer.close;
+                    gave_up |= answer.status == 408;
                 }
                 Err(bad) => {
                     witness.broken(Check::Protocol, About::default(), format!("HTTP: {bad}"));
@@ -172,7 +179,11 @@ impl Lines {
         line.input.drain(..used);
         if over {
             out.push(Action::Abort(conn));
-            self.over(conn, fates);
+            if gave_up {
+                self.over(conn, fates);
+            } else {
+                self.closed(conn, fates);
+            }
         }
     }
 
@@ -182,12 +193,25 @@ impl Lines {
         self.over(conn, fates);
     }
 
+    /// Both sides have closed the connection, in order, or the node says that it does: whoever only sends no more has got his
+    /// answers.
+    pub(super) fn closed(&mut self, conn: Conn, fates: &mut Vec<Fate>) {
+        let half_closed = |line: &&Line| line.conn == conn && line.half_closed;
+        let line = self.lines.iter().find(half_closed);
+        let loss = line.map_or(Loss::Excused, |line| Loss::HalfClosed(line.first_call));
+        self.lose(conn, loss, fates);
+    }
+
     /// The connection is over; calls without an answer are lost.
     pub(super) fn over(&mut self, conn: Conn, fates: &mut Vec<Fate>) {
+        self.lose(conn, Loss::Excused, fates);
+    }
+
+    fn lose(&mut self, conn: Conn, loss: Loss, fates: &mut Vec<Fate>) {
         let Some(index) = self.lines.iter().position(|line| line.conn == conn) else {
             return;
         };
         let line = self.lines.remove(index);
-        fates.extend(line.flying.into_iter().map(Fate::Lost));
+        fates.extend(line.flying.into_iter().map(|call| Fate::Lost(call, loss)));
     }
 }

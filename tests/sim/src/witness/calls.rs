@@ -40,6 +40,8 @@ pub enum Ask {
         node: u8,
         after: Option<u64>,
         consumer: Option<u32>,
+        wait_ms: u64,
+        limit: u64,
     },
     /// `GET /readyz`
     Ready,
@@ -84,6 +86,15 @@ pub enum Next {
     Records(Option<String>),
     /// What was asked for does not exist.
     Missing,
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The client, the network or the node's end took the connection, as far as the client can tell.
+    Excused,
+    /// The client sent no more after whole requests, and the connection, of which this was the first call, was closed in order.
+    HalfClosed(u32),
 }
 
 impl Witness {
@@ -214,10 +225,26 @@ impl Witness {
     }
 
     /// The connection of a call is over: nobody knows what became of it.
-    pub fn lost(&mut self, call: u32) {
-        let about = self.about(self.calls[call as usize].ask);
-        self.note(about, || format!("call {call} lost"));
+    pub fn lost(&mut self, call: u32, loss: Loss) {
+        let ask = self.calls[call as usize].ask;
+        let about = self.about(ask);
+        self.note(about, || format!("call {call} lost: {loss:?}"));
         self.calls[call as usize].open = false;
+        let excused = match loss {
+            Loss::Excused => true,
+            Loss::HalfClosed(first) => !self.has_lasted_since(self.calls[first as usize].sent_us),
+        };
+        if !self.holds(Check::Answered, excused) {
+            let text = format!("{ask:?} was not answered to a client that sends no more");
+            self.violate(Check::Answered, about, text);
+        }
+    }
+
+    /// Whether the nodes have lived since then, and have not been told to end.
+    fn has_lasted_since(&self, since_us: u64) -> bool {
+        let up = self.node.each.iter().all(|(up, draining)| *up && !draining);
+        let begun_us = self.node.boots.iter().map(|boot| boot.1).max();
+        up && begun_us.is_some_and(|begun_us| begun_us < since_us)
     }
 
     /// A call is answered.
@@ -485,11 +512,7 @@ impl Witness {
         let Some(over_us) = self.calm_since_us() else { return };
         let is_fleet = self.is_fleet();
         let late = |call: &Call| {
-            let waits_us = if matches!(call.ask, Ask::Events { .. }) {
-                60_000_000
-            } else {
-                0
-            };
+            let waits_us = self.poll_ms(call) * 1_000;
             // Tables that are slow make calls wait for those before them on their connection.
             let asked_us = if is_fleet { call.front_us } else { call.sent_us };
             call.open && asked_us != u64::MAX && asked_us.max(over_us) + waits_us + 6 * super::SLACK_US < self.now_us

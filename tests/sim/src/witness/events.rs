@@ -1,8 +1,8 @@
 //! Events and acknowledgements.
 
-use super::Witness;
 use super::calls::{Ask, Call, Next};
 use super::state::Winner;
+use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::codec::Bad;
 use crate::codec::answers::{self, Event};
@@ -63,7 +63,7 @@ impl EventLog {
 impl Witness {
     /// A page of events.
     pub(super) fn events_answered(&mut self, call: &Call, body: &str) -> Result<Next, Bad> {
-        let Ask::Events { node, .. } = call.ask else {
+        let Ask::Events { node, limit, .. } = call.ask else {
             return Err(Bad::new("events that nobody asked for"));
         };
         let (mut count, mut last) = (0, None);
@@ -85,16 +85,12 @@ impl Witness {
             last = Some(cursor);
             self.event_read(node, &event);
         }
+        if u64::from(count) > limit {
+            return Err(Bad::new(format!("{count} events, and {limit} were asked for")));
+        }
+        self.check_poll_in_time(call);
         // What somebody had read before is not missing now.
-        let after = match call.ask {
-            Ask::Events { after: Some(after), .. } => Some(after),
-            Ask::Events {
-                consumer: Some(consumer),
-                ..
-            } => Some(self.events[usize::from(node)].said(consumer)),
-            _ => None,
-        };
-        let ok = count > 0 || after.unwrap_or(0).max(self.events[usize::from(node)].may_be_gone()) >= call.cursor_max;
+        let ok = count > 0 || !self.has_events(call);
         if !self.holds(Check::EventKept, ok) {
             let text = format!(
                 "{:?} has nothing, and there were events up to {}",
@@ -105,9 +101,48 @@ impl Witness {
         Ok(Next::Page(count, last))
     }
 
+    /// Whether there is something for certain behind what a poll asks after, since it was sent.
+    fn has_events(&self, call: &Call) -> bool {
+        let Ask::Events {
+            node, after, consumer, ..
+        } = call.ask
+        else {
+            return false;
+        };
+        let events = &self.events[usize::from(node)];
+        let from = after.or(consumer.map(|consumer| events.said(consumer)));
+        from.unwrap_or(0).max(events.may_be_gone()) < call.cursor_max
+    }
+
+    /// How long a call may wait for events; 0 of any other, and where there are some.
+    pub(super) fn poll_ms(&self, call: &Call) -> u64 {
+        match call.ask {
+            Ask::Events { wait_ms, .. } if !self.has_events(call) => wait_ms,
+            _ => 0,
+        }
+    }
+
+    /// A poll that nothing ails is answered when its wait is over at the latest. Of a fleet, slow tables make it wait for others.
+    fn check_poll_in_time(&mut self, call: &Call) {
+        let asks_to_wait = matches!(call.ask, Ask::Events { wait_ms: 1.., .. });
+        // Pages of a store that is slow are read one after the other; of those who do not wait, the end of the run sees to it.
+        let others = self.calls.iter().filter(|call| call.open).count() as u64;
+        let most_us = (self.poll_ms(call) + (3 + others) * self.expect.order_margin_ms) * 1_000 + SLACK_US;
+        let asked_us = call.sent_us.max(call.front_us);
+        let judged = asks_to_wait && !self.is_fleet() && self.is_calm_at(call.sent_us);
+        let late = judged && asked_us.saturating_add(most_us) < self.now_us;
+        if !self.holds(Check::Answered, !late) {
+            let text = format!("{:?}, sent at {asked_us}, is answered only now", call.ask);
+            self.violate(Check::Answered, About::default(), text);
+        }
+    }
+
     /// Whether a page may begin with this cursor.
     fn is_first(&self, call: &Call, cursor: u64) -> bool {
-        let Ask::Events { node, after, consumer } = call.ask else {
+        let Ask::Events {
+            node, after, consumer, ..
+        } = call.ask
+        else {
             return false;
         };
         let events = &self.events[usize::from(node)];

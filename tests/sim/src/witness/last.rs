@@ -86,6 +86,7 @@ impl Witness {
         }
         self.check_deliveries(&lives);
         self.check_intervals(&lives);
+        self.check_resumed(&lives);
         self.check_presence(&lives);
         self.check_effects(&lives);
         self.check_records(&lives);

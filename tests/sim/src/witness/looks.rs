@@ -7,9 +7,9 @@ use super::state::Socket;
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::codec::answers::DriverView;
-use crate::codec::messages::Heard;
+use crate::codec::messages::{Heard, Say};
 use crate::ids::Driver;
-use crate::words::DriverState;
+use crate::words::{DriverState, Move};
 
 impl Witness {
     /// A driver is shown: what its newest socket said long before it was asked for is known, and nothing else is.
@@ -110,6 +110,36 @@ impl Witness {
             .filter(|seen| seen.posted & (1 << driver) != 0 && (seen.end.is_none() || seen.end_known_us >= since_us));
         let mut asked = wants.flat_map(|seen| &seen.asked);
         self.is_fleet() || asked.any(asks_first)
+    }
+
+    /// The driver says something that may be answered with its state, whether it changes that or not.
+    pub(super) fn state_asked(&mut self, driver: Driver, say: Say) {
+        let asks = match say {
+            Say::Shift(_) => true,
+            Say::Trip(trip, event) => {
+                event != Move::Arrived && self.trip_seen(trip).driver.is_none_or(|whose| whose == driver)
+            }
+            _ => false,
+        };
+        self.drivers[driver as usize].states_owed += u32::from(asks);
+    }
+
+    /// A `STATE` that changes nothing answers something that the driver said, once. One that changes something may: not if its cause
+    /// was told just before.
+    pub(super) fn check_state_asked(&mut self, driver: Driver, state: DriverState, is_change: bool, by_itself: bool) {
+        // Of a fleet: a node may learn anew what another one has told.
+        if self.is_fleet() {
+            return;
+        }
+        let owed = &mut self.drivers[driver as usize].states_owed;
+        let ok = is_change || *owed > 0;
+        if !is_change || !by_itself {
+            *owed = owed.saturating_sub(1);
+        }
+        if !self.holds(Check::Caused, ok) {
+            let text = format!("d{driver} is told again that it is {}, and did not ask", state.as_str());
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
     }
 
     /// What a socket that lives has waited for in vain, for people.

@@ -21,13 +21,14 @@ mod looks;
 mod order;
 mod presence;
 mod problems;
+mod resumed;
 mod sayings;
 mod shifts;
 mod sockets;
 mod state;
 mod texts;
 
-pub use calls::{Ask, Next};
+pub use calls::{Ask, Loss, Next};
 pub use state::{Board, Request, Socket, TripSeen, Wish};
 
 use crate::checks::{About, Check, Counts, Violation};

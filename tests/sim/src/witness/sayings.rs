@@ -2,11 +2,11 @@
 
 use super::Witness;
 use super::audits::Tried;
-use super::state::Awaited;
+use super::state::{Awaited, ways};
 use super::texts::said_text;
 use crate::checks::About;
 use crate::codec::messages::Say;
-use crate::ids::{Driver, Offer, Request};
+use crate::ids::{Driver, Offer, Request, Trip};
 use crate::words::Move;
 
 impl Witness {
@@ -26,18 +26,7 @@ impl Witness {
                 let accept = matches!(say, Say::Accept(_));
                 self.answer_said(driver, offer.request, Some(offer.attempt), accept);
             }
-            Say::Trip(trip, event) => {
-                let seen = self.trip_mut(trip);
-                match event {
-                    Move::Arrived => {}
-                    Move::Pickup => seen.pickup_said = true,
-                    Move::Complete => seen.complete_said = true,
-                    Move::Cancel => seen.cancel_said = true,
-                }
-                if matches!(event, Move::Complete | Move::Cancel) {
-                    self.trip_may_end(trip);
-                }
-            }
+            Say::Trip(trip, event) => self.trip_said(trip, event),
             Say::Shift(false) => self.off_said(driver, conn),
             Say::Shift(true) => self.on_said(driver, conn),
             Say::Location => self.drivers[driver as usize].located = true,
@@ -51,10 +40,12 @@ impl Witness {
             _ => false,
         };
         let guessed = !shown && self.may_be_offered(driver, say);
+        let over = matches!(say, Say::Ack(offer) if shown && self.is_over(offer));
         let calm = self.is_calm_at(now_us);
         if let Say::Trip(trip, event) = say {
             self.moved(driver, conn, trip, event);
         }
+        self.state_asked(driver, say);
         let seen = &mut self.drivers[driver as usize];
         match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
@@ -65,16 +56,17 @@ impl Witness {
             return;
         };
         socket.note_said(now_us);
+        let awaited = |offer| Awaited {
+            offer,
+            at_us: now_us,
+            shown,
+        };
         match say {
             // Who speaks of an offer that is being made, and could not be held to it, hears nothing: it has not seen it.
             Say::Accept(_) | Say::Decline(_) if guessed => {}
-            Say::Accept(offer) | Say::Decline(offer) => {
-                socket.awaited.push(Awaited {
-                    offer,
-                    at_us: now_us,
-                    shown,
-                });
-            }
+            Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(awaited(offer)),
+            // A receipt of what is over is answered with what came of it; one of an open offer is not, and may race its end.
+            Say::Ack(offer) if over => socket.awaited.push(awaited(offer)),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
             Say::Ack(offer) if shown && calm => socket.receipt_said(offer),
@@ -82,6 +74,26 @@ impl Witness {
             Say::Location if socket.located_us == 0 => socket.located_us = now_us,
             Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
         }
+    }
+
+    fn trip_said(&mut self, trip: Trip, event: Move) {
+        let seen = self.trip_mut(trip);
+        match event {
+            Move::Arrived => {}
+            Move::Pickup => seen.pickup_said = true,
+            Move::Complete => seen.complete_said = true,
+            Move::Cancel => seen.cancel_said = true,
+        }
+        if matches!(event, Move::Complete | Move::Cancel) {
+            self.trip_may_end(trip);
+        }
+    }
+
+    /// Whether this attempt has ended for certain, however.
+    fn is_over(&self, offer: Offer) -> bool {
+        let attempts = &self.requests[offer.request as usize].attempts;
+        let attempt = attempts.get((offer.attempt as usize).wrapping_sub(1));
+        attempt.is_some_and(|attempt| attempt.ways & ways::OPEN == 0)
     }
 
     /// Whether this is about an attempt of which it is not known that it is another driver's.

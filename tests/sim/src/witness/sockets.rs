@@ -158,7 +158,7 @@ impl Witness {
             let text = format!("d{driver} got session {session} after {floor}");
             self.violate(Check::SessionGrows, About::driver(driver), text);
         }
-        let off = self.may_be_off_shift(driver, conn);
+        let off = self.may_be_off_shift(driver, conn) || self.may_be_remembered_anew(driver);
         if !self.holds(Check::Caused, state != DriverState::Offline || off) {
             self.violate(
                 Check::Caused,
@@ -352,6 +352,15 @@ impl Witness {
         let before = socket.trip;
         let is_late = may_be_late && before.is_none();
         let owed = socket.owed_state.take();
+        let by_itself = std::mem::take(&mut socket.state_follows) || owed.is_some();
+        let known = socket.state.map(|known| {
+            if known == DriverState::Offered {
+                DriverState::Available
+            } else {
+                known
+            }
+        });
+        let is_change = known != Some(state) || trip != before;
         if state != DriverState::Offline {
             socket.on_said_us = None;
         }
@@ -376,6 +385,7 @@ impl Witness {
             );
             return self.violate(Check::Caused, About::driver(driver), text);
         }
+        self.check_state_asked(driver, state, is_change, by_itself);
         self.shift_told(driver, conn, state, false);
         if let (Some(over), None) = (before, trip) {
             self.learn_trip_ended(over, None);
@@ -402,7 +412,11 @@ impl Witness {
             return self.violate(Check::Caused, About::both(request, driver), text);
         }
         self.learn_trip_ended(trip, Some(crate::words::TripEnd::Cancelled));
-        let held = self.socket(driver, conn).and_then(|socket| socket.trip);
+        let socket = self.socket(driver, conn);
+        let held = socket.and_then(|socket| {
+            socket.state_follows = true;
+            socket.trip
+        });
         if !self.holds(Check::Caused, held == Some(trip)) {
             let text = format!("d{driver} hears TRIP_CANCELLED of trip {trip} and has {held:?}");
             self.violate(Check::Caused, About::both(request, driver), text);
@@ -487,7 +501,7 @@ impl Witness {
     }
 
     /// After faults: sockets that live have been answered, and hold no offer beyond its time.
-    pub(crate) fn check_sockets_answered(&mut self) {
+    pub fn check_sockets_answered(&mut self) {
         let Some(over_us) = self.calm_since_us() else { return };
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         let is_fleet = self.is_fleet();

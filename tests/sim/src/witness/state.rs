@@ -281,6 +281,8 @@ pub struct Driver {
     pub last_look: Option<(u64, DriverView)>,
     /// It said where it is.
     pub located: bool,
+    /// Words of it that may each be answered with its state, less those that were.
+    pub states_owed: u32,
     /// When a socket of it was last over, simulated microseconds.
     pub lost_us: u64,
     /// The same of one that was never welcomed; 0: none.
@@ -379,6 +381,8 @@ pub struct Socket {
     pub state: Option<DriverState>,
     /// The `STATE` that it must hear next, with this trip, since it was confirmed then, simulated microseconds.
     pub owed_state: Option<(Trip, u64)>,
+    /// Its trip was cancelled, which it heard: its state changes by that.
+    pub state_follows: bool,
     /// Since when it waits to hear that its driver, who was off shift, is available; simulated microseconds.
     pub on_said_us: Option<u64>,
     /// Answers it waits for.

@@ -105,6 +105,7 @@ pub(super) enum Told {
     Bytes(Chunk),
     HalfClosed,
     Closed,
+    Reset,
 }
 
 impl Machine {
@@ -288,7 +289,7 @@ impl Machine {
             Piece::Reset => {
                 entry.client_open = false;
                 entry.held.clear();
-                Some(Told::Closed)
+                Some(Told::Reset)
             }
         }
     }

@@ -288,6 +288,10 @@ impl<'a> World<'a> {
                 self.conns[actor as usize].remove(&conn);
                 self.tell(actor, Input::Closed(conn));
             }
+            Told::Reset => {
+                self.conns[actor as usize].remove(&conn);
+                self.tell(actor, Input::Reset(conn));
+            }
         }
     }
 
@@ -299,7 +303,7 @@ impl<'a> World<'a> {
             Input::Refused(conn) => (3, conn.0.into(), &[]),
             Input::Bytes(conn, bytes) => (4, conn.0.into(), bytes),
             Input::HalfClosed(conn) => (5, conn.0.into(), &[]),
-            Input::Closed(conn) => (6, conn.0.into(), &[]),
+            Input::Closed(conn) | Input::Reset(conn) => (6, conn.0.into(), &[]),
             Input::Timer(token) => (7, token, &[]),
         };
         self.note(now_us, kind << 32 | u64::from(actor), number, bytes);

@@ -88,6 +88,8 @@ fn events_that_change_or_are_skipped() {
         node: 0,
         after: Some(0),
         consumer: None,
+        wait_ms: 0,
+        limit: 500,
     };
     let mut story = Story::new();
     story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");

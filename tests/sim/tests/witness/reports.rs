@@ -10,8 +10,8 @@ use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::ids::Offer;
 use dispatchd_sim::run::{self, Outcome};
 use dispatchd_sim::trips;
-use dispatchd_sim::witness::Ask;
-use dispatchd_sim::words::{Class, DriverState, ErrorCode};
+use dispatchd_sim::witness::{Ask, Loss};
+use dispatchd_sim::words::{Class, DriverState, ErrorCode, Revoke};
 use dispatchd_sim::world::Summary;
 #[test]
 fn audits_that_no_request_can_have() {
@@ -83,6 +83,109 @@ fn nobody_answers() {
         EVENT,
     );
     story.finds(Check::Answered);
+}
+
+/// A driver says that it has an offer that was taken back before or is taken back afterwards, and hears no more of it.
+fn acknowledges(late: bool) -> Story {
+    let mut story = Story::new();
+    story.go().node_event(0, NodeEvent::FaultsOver);
+    story.hear(0, shown(R0));
+    if !late {
+        story.say(0, Say::Ack(R0));
+    }
+    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    let reason = Revoke::Cancelled;
+    story.hear(0, Heard::Revoked { offer: R0, reason });
+    if late {
+        story.say(0, Say::Ack(R0));
+    }
+    story
+}
+
+#[test]
+fn nobody_answers_a_late_receipt() {
+    for (late, answered) in [(false, false), (true, true), (true, false)] {
+        let mut story = acknowledges(late);
+        if answered {
+            let reason = Revoke::Cancelled;
+            story.hear(0, Heard::Revoked { offer: R0, reason });
+        }
+        story.now_us += 20_000_000;
+        story.go().check_sockets_answered();
+        if late && !answered {
+            story.finds(Check::Answered);
+        } else {
+            story.is_good();
+        }
+    }
+}
+
+#[test]
+fn states_that_change_nothing_and_that_nobody_asked_for() {
+    let mut story = Story::new();
+    let state = DriverState::Available;
+    for _ in 0..2 {
+        story.say(0, Say::Shift(true));
+        story.hear(0, Heard::State { state, trip: None });
+        story.is_good();
+    }
+    story.hear(0, Heard::State { state, trip: None });
+    story.finds(Check::Caused);
+}
+
+#[test]
+fn polls_that_are_too_long_or_too_full() {
+    let poll = |wait_ms, limit| Ask::Events {
+        node: 0,
+        after: Some(0),
+        consumer: None,
+        wait_ms,
+        limit,
+    };
+    // What is waited for, how many are asked for, whether somebody has read the event before, after how long which check fails.
+    for (wait_ms, limit, read, after_us, check) in [
+        (20_000, 1, false, 21_000_000, None),
+        (20_000, 1, false, 40_000_000, Some(Check::Answered)),
+        (20_000, 1, true, 21_000_000, Some(Check::Answered)),
+        (0, 0, false, 1_000, Some(Check::Protocol)),
+    ] {
+        let mut story = Story::new();
+        story.go().node_event(0, NodeEvent::FaultsOver);
+        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.now_us += 10_000_000;
+        if read {
+            story.asked(poll(0, 1), 200, EVENT);
+        }
+        let call = story.ask(poll(wait_ms, limit));
+        story.now_us += after_us;
+        story.answer(call, 200, EVENT);
+        match check {
+            Some(check) => story.finds(check),
+            None => story.is_good(),
+        }
+    }
+}
+
+#[test]
+fn half_closed_clients_are_owed_their_answers() {
+    for (half_closed, ends) in [(true, false), (true, true), (false, false)] {
+        let mut story = Story::new();
+        let call = story.ask(Ask::View(0));
+        if ends {
+            story.restart();
+        }
+        let loss = if half_closed {
+            Loss::HalfClosed(call)
+        } else {
+            Loss::Excused
+        };
+        story.go().lost(call, loss);
+        if half_closed && !ends {
+            story.finds(Check::Answered);
+        } else {
+            story.is_good();
+        }
+    }
 }
 
 #[test]

@@ -181,6 +181,8 @@ impl Story {
             node: 0,
             after: Some(0),
             consumer: None,
+            wait_ms: 0,
+            limit: 500,
         };
         self.asked(read, 200, events);
         self.go().audit_done();
