@@ -158,7 +158,7 @@ impl Witness {
             let text = format!("d{driver} got session {session} after {floor}");
             self.violate(Check::SessionGrows, About::driver(driver), text);
         }
-        let off = self.may_be_off_shift(driver, conn) || self.may_be_remembered_anew(driver);
+        let off = self.may_be_off_shift(driver, conn);
         if !self.holds(Check::Caused, state != DriverState::Offline || off) {
             self.violate(
                 Check::Caused,
