@@ -29,7 +29,7 @@ pub trait Host {
     fn attach(&mut self, waker: Waker) -> StoreHandle;
     /// Waits until the store has said something, or a moment; `woken` gets something when the waker is called.
     fn await_store(&mut self, woken: &Receiver<()>) -> Result<(), ServeError>;
-    /// Drivers off shift on purpose since `after_ms`, and since when. Who went before that is forgotten.
+    /// Drivers off shift on purpose since `after_ms`, and since when.
     fn off_shift_since(&mut self, after_ms: UnixMs) -> Result<Vec<(DriverId, UnixMs)>, ServeError>;
     /// Starts the shards, with new journals and what each inherits, in their order.
     fn start_shards(&mut self, incarnation: Incarnation, heirs: Vec<Inheritance>) -> Result<(), ServeError>;

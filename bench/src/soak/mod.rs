@@ -203,6 +203,7 @@ fn load(
     let mut samples: Vec<(f64, Sample)> = Vec::new();
     let seconds = options.minutes * 60.0;
     let mut prolonged_for = Vec::new();
+    let mut interrupted = false;
     let taken = || total(&observer.counters.taken);
     let outcome = std::thread::scope(|threads| {
         threads.spawn(|| strangers::misbehave(address, "driver-00000", &stop, &notes));
@@ -225,6 +226,7 @@ fn load(
                 watch(node, address, &observer, until, every_s, &mut samples).await?;
             }
             stop.store(true, Ordering::Relaxed);
+            interrupted = !whole;
             Ok(crowd.rest(address, node.pid(), &fresh).await)
         });
         stop.store(true, Ordering::Relaxed);
@@ -232,7 +234,14 @@ fn load(
     });
     let mut faults = notes.faults();
     faults.extend(outcome?);
+    if interrupted {
+        faults.push("interrupted: the run is too short to say anything".to_owned());
+    }
     let counters = &observer.counters;
+    let not_taken = total(&counters.not_taken);
+    if not_taken > 0 {
+        faults.push(format!("{not_taken} requests were not taken for dispatch"));
+    }
     Ok(Results {
         parameters: json!(options),
         seconds: samples.last().map_or(0.0, |(at, _)| *at),
@@ -244,7 +253,7 @@ fn load(
             "trips_ended": total(&counters.trips_ended), "offers_heard": total(&counters.offers),
             "redispatched": total(&counters.redispatched), "reconnects": total(&counters.reconnects),
             "duplicates_absorbed": total(&counters.duplicates_absorbed), "events": total(&counters.events),
-            "turned_away": total(&counters.turned_away),
+            "turned_away": total(&counters.turned_away), "not_taken": total(&counters.not_taken),
             "bad_input": notes.bad_sent.load(Ordering::Relaxed), "reads": notes.reads.load(Ordering::Relaxed),
         }),
         series: Judged::all(&samples),
@@ -397,8 +406,9 @@ fn held(sample: &Sample, fresh: &Sample) -> Vec<String> {
     ];
     let over = bounds.into_iter().filter_map(|(name, most)| {
         let value = samples::value_of(sample, name);
-        // Not a number is over, too.
-        (value.is_nan() || value > most).then(|| format!("at rest, {name} is {value}, more than {most}"))
+        // Not a number is over, too, on either side.
+        (value.is_nan() || most.is_nan() || value > most)
+            .then(|| format!("at rest, {name} is {value}, more than {most}"))
     });
     over.collect()
 }

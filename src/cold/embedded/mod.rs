@@ -185,17 +185,12 @@ impl Store {
     }
 
     /// Drivers that went off shift on purpose after `after` and have not come back, and since when, oldest first. For
-    /// the boot. Those before it are forgotten: their memory is over, whatever the clock says at a later boot.
+    /// the boot.
     ///
     /// # Errors
-    /// The store cannot be read or written.
+    /// The store cannot be read.
     pub fn off_shift_since(&self, after: UnixMs) -> Result<Vec<(DriverId, UnixMs)>, StoreError> {
         let first = after.saturating_add(1).to_be_bytes();
-        let mut over = self.tables.db.batch().durability(Some(PersistMode::SyncData));
-        for entry in self.tables.off_shift.range(..first) {
-            over.remove(&self.tables.off_shift, entry.key().map_err(broken)?);
-        }
-        over.commit().map_err(broken)?;
         let damaged = || StoreError::broken("a key of the drivers off shift is damaged");
         let read = |entry: fjall::Guard| {
             let key = entry.key().map_err(broken)?;

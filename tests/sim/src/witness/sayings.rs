@@ -8,6 +8,7 @@ use crate::checks::About;
 use crate::codec::messages::Say;
 use crate::ids::{Driver, Offer, Request, Trip};
 use crate::words::Move;
+use dispatchd::limits::DRIVER_DEBT_MS_MAX;
 
 impl Witness {
     /// A driver says something.
@@ -144,13 +145,22 @@ impl Witness {
         (by_number | by_http) & bit != 0 || (!accept && self.went_off_since_posted(driver, offer))
     }
 
+    /// How long what a driver says may take until it counts. The node pauses before it reads on from one who says too much.
+    fn heard_ms_max(&self, driver: Driver) -> u64 {
+        let babbles = self.drivers[driver as usize]
+            .sockets
+            .iter()
+            .any(|socket| socket.babbled);
+        self.late_ms() + if babbles { u64::from(DRIVER_DEBT_MS_MAX) } else { 0 }
+    }
+
     /// Whether the driver went off shift when it may have had this offer, which declines it.
     fn went_off_since_posted(&self, driver: Driver, offer: Offer) -> bool {
         let seen = &self.drivers[driver as usize];
         let posted_us = self.requests[offer.request as usize].first_post_us;
         let last_us = seen.offs_us.last().copied();
         // Of a fleet: a node that was cut off, or slow, hears of it later.
-        last_us.is_some_and(|last_us| self.is_fleet() || last_us + self.late_ms() * 1_000 >= posted_us)
+        last_us.is_some_and(|last_us| self.is_fleet() || last_us + self.heard_ms_max(driver) * 1_000 >= posted_us)
     }
 
     /// Whether this attempt, which the audit calls declined, was: its driver said so, or went off shift while it had the offer.
@@ -165,7 +175,7 @@ impl Witness {
         let unclear = self.node.came_twice(tried.sent_at_ms) || self.node.came_twice(tried.ended_at_ms);
         let went_off = |at_us: &u64| {
             let at_ms = self.node.ms_then(*at_us);
-            at_ms + self.late_ms() >= tried.sent_at_ms && at_ms <= tried.ended_at_ms
+            at_ms + self.heard_ms_max(tried.driver) >= tried.sent_at_ms && at_ms <= tried.ended_at_ms
         };
         unclear || self.drivers[tried.driver as usize].offs_us.iter().any(went_off)
     }

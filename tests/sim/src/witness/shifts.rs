@@ -88,6 +88,12 @@ impl Witness {
         if is_last { seen.may_be_off() } else { seen.off_said }
     }
 
+    /// Whether a memory of the driver's shift that had ended may have begun anew: by a clock that was set back since.
+    pub(super) fn may_be_remembered_anew(&self, driver: Driver) -> bool {
+        let last_us = self.drivers[driver as usize].offs_us.last();
+        last_us.is_some_and(|last_us| self.node.has_fallen_since(*last_us))
+    }
+
     /// The driver is told this state, by a `WELCOME` (`is_new`) or a `STATE`.
     pub(super) fn shift_told(&mut self, driver: Driver, conn: u32, state: DriverState, is_new: bool) {
         if self.is_fleet() {

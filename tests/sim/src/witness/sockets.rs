@@ -158,7 +158,7 @@ impl Witness {
             let text = format!("d{driver} got session {session} after {floor}");
             self.violate(Check::SessionGrows, About::driver(driver), text);
         }
-        let off = self.may_be_off_shift(driver, conn);
+        let off = self.may_be_off_shift(driver, conn) || self.may_be_remembered_anew(driver);
         if !self.holds(Check::Caused, state != DriverState::Offline || off) {
             self.violate(
                 Check::Caused,
@@ -345,7 +345,7 @@ impl Witness {
         // Of a fleet: the node that has the trip could not be asked before the `WELCOME`.
         let is_own = |trip: Trip| self.trip_seen(trip).driver.is_none_or(|whose| whose == driver);
         let may_be_late = self.is_fleet() && trip.is_some_and(is_own);
-        let off_said = self.may_be_off_shift(driver, conn);
+        let off_said = self.may_be_off_shift(driver, conn) || self.may_be_remembered_anew(driver);
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };

@@ -160,13 +160,16 @@ impl SimStore {
         self.queue.forget_before = incarnation;
     }
 
-    /// Drivers off shift since after `after_ms`, oldest first; the others' memory is over.
-    pub(super) fn off_shift_since(&mut self, after_ms: UnixMs) -> Vec<(DriverId, UnixMs)> {
-        for record in self.data.drivers.values_mut() {
-            record.off_shift_since = record.off_shift_since.filter(|since_ms| *since_ms > after_ms);
-        }
+    /// Drivers off shift since after `after_ms`, oldest first.
+    pub(super) fn off_shift_since(&self, after_ms: UnixMs) -> Vec<(DriverId, UnixMs)> {
         let since = |(id, record): (&DriverId, &DriverRecord)| Some((record.off_shift_since?, id.clone()));
-        let mut found: Vec<_> = self.data.drivers.iter().filter_map(since).collect();
+        let mut found: Vec<_> = self
+            .data
+            .drivers
+            .iter()
+            .filter_map(since)
+            .filter(|(at, _)| *at > after_ms)
+            .collect();
         found.sort();
         found.into_iter().map(|(at, id)| (id, at)).collect()
     }
