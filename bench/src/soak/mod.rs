@@ -395,7 +395,6 @@ fn held(sample: &Sample, fresh: &Sample) -> Vec<String> {
     let bounds = [
         at_first("timers_armed", TIMERS_AT_REST_MAX),
         at_first("fds_less_store", DESCRIPTORS_AT_REST_MAX),
-        at_first("threads", 0.0),
         ("requests_open", 0.0),
         ("requests_waiting", 0.0),
         ("store_backlog", 0.0),
