@@ -214,6 +214,7 @@ fn load(
             let begin = Instant::now();
             let every_s = options.sample_secs;
             let whole = watch(node, address, &observer, (begin, seconds), every_s, &mut samples).await?;
+            interrupted = !whole;
             if whole {
                 prolonged_for = samples::not_good(&samples);
             }
@@ -223,10 +224,9 @@ fn load(
                     prolonged_for.join(", ")
                 );
                 let until = (begin, seconds * (1.0 + PROLONGED_BY));
-                watch(node, address, &observer, until, every_s, &mut samples).await?;
+                interrupted = !watch(node, address, &observer, until, every_s, &mut samples).await?;
             }
             stop.store(true, Ordering::Relaxed);
-            interrupted = !whole;
             Ok(crowd.rest(address, node.pid(), &fresh).await)
         });
         stop.store(true, Ordering::Relaxed);
