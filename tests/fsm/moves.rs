@@ -388,3 +388,101 @@ fn a_word_about_the_trip_is_said_again() {
     );
     assert!(said(&mut driver).is_empty());
 }
+
+/// A word about the trip that the home has said again, as it may have been lost, is answered once; one that the app says again is
+/// answered each time.
+#[test]
+fn what_only_the_home_said_again_is_not_answered_again() {
+    let trip_id = trip_of("r1");
+    let says = |driver: &mut Driver, what| {
+        let trip_id = trip_id.clone();
+        step(driver, DriverEvent::Trip { trip_id, what });
+    };
+    let hears = |driver: &mut Driver, phase, again| {
+        let (trip_id, reason) = (trip_id.clone(), None);
+        let message = ToDriver::Trip {
+            trip_id,
+            phase,
+            reason,
+            again,
+        };
+        to_socket(&tell(driver, "r1", message))
+    };
+    let is_told = |told: Vec<ToSocket>, expected| {
+        let states = told.iter().map(|said| match said {
+            ToSocket::State { state, .. } => *state,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(states.collect::<Vec<_>>(), expected);
+    };
+    let (on_trip, completed) = (TripPhase::OnTrip, TripPhase::Ended(TripOutcome::Completed));
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+
+    says(&mut driver, TripMove::Pickup);
+    step(&mut driver, DriverEvent::Doubt);
+    is_told(hears(&mut driver, on_trip, false), vec![DriverState::OnTrip]);
+    is_told(hears(&mut driver, on_trip, true), vec![]);
+    // By the app.
+    says(&mut driver, TripMove::Pickup);
+    is_told(hears(&mut driver, on_trip, true), vec![DriverState::OnTrip]);
+
+    says(&mut driver, TripMove::Complete);
+    step(&mut driver, DriverEvent::Doubt);
+    is_told(hears(&mut driver, completed, false), vec![DriverState::Available]);
+    is_told(hears(&mut driver, completed, true), vec![]);
+    says(&mut driver, TripMove::Complete);
+    is_told(hears(&mut driver, completed, true), vec![DriverState::Available]);
+}
+
+/// The new owner of a trip says how far it is before it comes to the word that was said again.
+#[test]
+fn a_trip_that_is_told_by_a_new_owner_answers_the_word() {
+    let mut driver = connected(1);
+    let trip_id = trip_of("r1");
+    tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+    let what = TripMove::Pickup;
+    step(
+        &mut driver,
+        DriverEvent::Trip {
+            trip_id: trip_id.clone(),
+            what,
+        },
+    );
+    assert_eq!(
+        to_socket(&tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip))).len(),
+        1
+    );
+    let (phase, reason, again) = (TripPhase::OnTrip, None, true);
+    let repeated = ToDriver::Trip {
+        trip_id,
+        phase,
+        reason,
+        again,
+    };
+    assert!(to_socket(&tell(&mut driver, "r1", repeated)).is_empty());
+}
+
+/// An end by the caller is no answer to the word that the app says meanwhile.
+#[test]
+fn a_word_that_crosses_the_caller_s_end_is_answered() {
+    let mut driver = connected(1);
+    let trip_id = trip_of("r1");
+    tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    let what = TripMove::Complete;
+    step(
+        &mut driver,
+        DriverEvent::Trip {
+            trip_id: trip_id.clone(),
+            what,
+        },
+    );
+    let ended = |again| ToDriver::Trip {
+        trip_id: trip_id.clone(),
+        phase: TripPhase::Ended(TripOutcome::Cancelled),
+        reason: None,
+        again,
+    };
+    assert_eq!(to_socket(&tell(&mut driver, "r1", ended(false))).len(), 2);
+    assert_eq!(to_socket(&tell(&mut driver, "r1", ended(true))).len(), 1);
+}

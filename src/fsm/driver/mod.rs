@@ -93,6 +93,9 @@ pub struct Driver {
     present: bool,
     /// The state that the socket last heard.
     told: DriverState,
+    /// Words of this socket about trips that may still be owed an answer. What the home says again on its own account, as a word
+    /// may have been lost between two nodes, is owed none.
+    answers_due: u8,
 }
 
 impl Driver {
@@ -109,6 +112,7 @@ impl Driver {
             location: None,
             present: false,
             told: DriverState::Offline,
+            answers_due: 0,
         }
     }
 
@@ -242,6 +246,9 @@ impl Driver {
                 self.answer(request_id, attempt, answer, reason, Asker::Driver, effects);
             }
             DriverEvent::Trip { trip_id, what } => {
+                if what != TripMove::Arrived {
+                    self.answers_due = self.answers_due.saturating_add(1);
+                }
                 if let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id)
                     && what != TripMove::Arrived
                 {

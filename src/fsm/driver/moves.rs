@@ -34,7 +34,11 @@ impl Driver {
     ) {
         let on_trip = phase == TripPhase::OnTrip;
         if let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id) {
+            let is_answer = on_trip && !bound.on_trip;
             bound.heard(on_trip);
+            if is_answer {
+                self.answered();
+            }
             return self.tell_state(false, effects);
         }
         let is_connected = self.session != 0;

@@ -280,6 +280,11 @@ impl Driver {
         }
     }
 
+    /// A word of the socket about a trip has its answer.
+    pub(super) fn answered(&mut self) {
+        self.answers_due = self.answers_due.saturating_sub(1);
+    }
+
     pub(super) fn trip(
         &mut self,
         request_id: RequestId,
@@ -290,7 +295,17 @@ impl Driver {
         effects: &mut Vec<DriverEffect>,
     ) {
         if again {
-            return self.tell_state(true, effects);
+            let is_owed = self.answers_due > 0;
+            self.answered();
+            return self.tell_state(is_owed, effects);
+        }
+        let is_own_word = match phase {
+            TripPhase::EnRoute => false,
+            TripPhase::OnTrip => true,
+            TripPhase::Ended(outcome) => outcome != TripOutcome::Cancelled,
+        };
+        if is_own_word {
+            self.answered();
         }
         let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id) else {
             return;

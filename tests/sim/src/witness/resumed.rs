@@ -28,9 +28,16 @@ impl Witness {
             if tried.way != ways::REFUSED || heard_ms == 0 {
                 continue;
             }
-            let later = all.iter().find(|(other, number, rival)| {
-                let is_rival = other != request && rival.driver == tried.driver;
-                is_rival && self.took_the_place(rival, self.heard_ms(*other, *number), tried, heard_ms)
+            let mut rivals = all
+                .iter()
+                .filter(|(other, _, rival)| other != request && rival.driver == tried.driver);
+            // One that was sent before it had the place at the start. It had come to the driver's home after this one and was about
+            // to be refused; no journal said yet which of both was shown.
+            if rivals.clone().any(|(_, _, rival)| self.came_first(rival, tried)) {
+                continue;
+            }
+            let later = rivals.find(|(other, number, rival)| {
+                self.took_the_place(rival, self.heard_ms(*other, *number), tried, heard_ms)
             });
             if !self.holds(Check::ConfirmedKept, later.is_none()) {
                 let text = format!("r{request}#{attempt} was shown, and refused for a later one: {tried:?}, {later:?}");
@@ -43,6 +50,14 @@ impl Witness {
     fn heard_ms(&self, request: Request, attempt: u32) -> u64 {
         let known = self.requests[request as usize].attempts.get(attempt as usize - 1);
         known.filter(|known| known.shown).map_or(0, |known| known.heard_ms)
+    }
+
+    /// Whether the node ended when both were open, and `rival` had been sent first.
+    fn came_first(&self, rival: &Tried, tried: &Tried) -> bool {
+        rival.sent_at_ms <= tried.sent_at_ms
+            && self
+                .node
+                .is_end_near(tried.sent_at_ms, tried.ended_at_ms.min(rival.ended_at_ms))
     }
 
     /// Whether the node ended when both were open, and its driver was shown the one that was sent later then.
