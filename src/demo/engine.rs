@@ -219,7 +219,7 @@ impl Engine {
         match answer {
             // 409 is for a repetition whose first answer was lost: the node has the request, and its events tell the rest.
             Some((200..300 | 409, answer)) => {
-                count(&self.observer.counters.taken);
+                self.observer.taken(&request);
                 if let Some(driver) = &answer.driver_id {
                     self.hold(driver);
                 }

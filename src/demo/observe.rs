@@ -117,7 +117,6 @@ pub struct Counters {
     pub reconnects: AtomicU64,
     pub vanished: AtomicU64,
     pub posted: AtomicU64,
-    pub taken: AtomicU64,
     pub offers: AtomicU64,
     pub accepted: AtomicU64,
     pub unfulfilled: AtomicU64,
@@ -150,6 +149,8 @@ pub struct Observer {
     started_unix: Duration,
     /// `None`: observations are counted and not kept.
     log: Option<Mutex<Vec<Observation>>>,
+    /// Requests that were taken for dispatch, in the order of the answers that said so.
+    taken: Mutex<Vec<Id>>,
     /// Running totals.
     pub counters: Counters,
 }
@@ -160,6 +161,7 @@ impl Default for Observer {
             started: Instant::now(),
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             log: Some(Mutex::default()),
+            taken: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -190,6 +192,22 @@ impl Observer {
     /// Notes something on the API.
     pub fn api(&self, what: OnApi) {
         self.note(Seen::Api(what));
+    }
+
+    /// Notes that a POST was answered, and the request taken for dispatch.
+    pub fn taken(&self, request: &Id) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.push(Id::clone(request));
+    }
+
+    /// One of the requests taken so far, oldest answer first: `choose` gets how many there are, at least 1, and says which. `None`:
+    /// there is none yet.
+    pub fn one_taken(&self, choose: impl FnOnce(usize) -> usize) -> Option<Id> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.is_empty() {
+            return None;
+        }
+        taken.get(choose(taken.len())).cloned()
     }
 
     /// How long the log has been written.

@@ -204,10 +204,9 @@ fn load(
     let seconds = options.minutes * 60.0;
     let mut prolonged_for = Vec::new();
     let mut interrupted = false;
-    let taken = || total(&observer.counters.taken);
     let outcome = std::thread::scope(|threads| {
         threads.spawn(|| strangers::misbehave(address, "driver-00000", &stop, &notes));
-        threads.spawn(|| strangers::read(address, options.drivers, &taken, &stop, &notes));
+        threads.spawn(|| strangers::read(address, options.drivers, &observer, &stop, &notes));
         // Whatever happens below, the threads are told to end.
         let result: io::Result<Vec<String>> = runtime.block_on(async {
             let crowd = Crowd::start(node.address(), http, &observer, options)?;

@@ -40,7 +40,8 @@ pub fn render(results: &Results) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>dispatchd soak</title><style>{STYLE}</style><h1>Soak of {minutes:.0} minutes: {verdict}</h1>\
          <p>{}</p><p>A series is flat when a straight line through its second half, from minute {:.1} on, rises by no more than \
-         {:.0} % of its level in an hour (lower end of the slope's 95 % interval), or by no more than its grain.</p>",
+         {:.0} % of its level in an hour (lower end of the slope's 95 % interval), or by no more than its grain; what is \
+         counted rises by no more than its grain.</p>",
         escape(&results.parameters.to_string()),
         minutes / 2.0,
         GROWTH_MAX * 100.0
@@ -98,11 +99,12 @@ fn table(series: &[Judged], out: &mut String) {
         }
         let grain = match judged.series.expect {
             Expect::Flat(grain) => grain.to_string(),
+            Expect::Count(most) => format!("{most} in all"),
             Expect::Shown | Expect::Rate => String::new(),
         };
         let class = match (judged.series.expect, judged.is_good()) {
-            (Expect::Flat(_), true) => "good",
-            (Expect::Flat(_), false) => "bad",
+            (Expect::Flat(_) | Expect::Count(_), true) => "good",
+            (Expect::Flat(_) | Expect::Count(_), false) => "bad",
             _ => "dim",
         };
         let _ = write!(out, "<td>{grain}<td class={class}>{}", judged.word());

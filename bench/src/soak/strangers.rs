@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use dispatchd::demo::observe::Observer;
+
 use crate::http;
 use crate::ws::SUBPROTOCOL;
 
@@ -20,8 +22,6 @@ const READ_EVERY: Duration = Duration::from_millis(40);
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Faults that are kept in words.
 const FAULTS_MAX: usize = 20;
-/// Requests that may be without an answer while later ones have theirs.
-const OVERTAKEN_MAX: u64 = 200;
 
 /// What both tell.
 #[derive(Debug, Default)]
@@ -228,10 +228,10 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// Reads requests, audits, drivers, records and metrics until `stop`, each over a connection of its own. `taken` says how many
-/// requests have been answered.
-pub fn read(address: SocketAddrV4, drivers: u32, taken: &dyn Fn() -> u64, stop: &AtomicBool, notes: &Notes) {
-    let mut turn = 0u64;
+/// Reads requests, audits, drivers, records and metrics until `stop`, each over a connection of its own. Only requests whose POST
+/// has been answered are asked for.
+pub fn read(address: SocketAddrV4, drivers: u32, observer: &Observer, stop: &AtomicBool, notes: &Notes) {
+    let mut turn = 0usize;
     // They connect one after the other, this one last.
     let last = format!("/v1/drivers/driver-{:05}", drivers - 1);
     while !stop.load(Ordering::Relaxed) && !http::get(address, &last).is_ok_and(|(status, _)| status == 200) {
@@ -239,20 +239,13 @@ pub fn read(address: SocketAddrV4, drivers: u32, taken: &dyn Fn() -> u64, stop: 
     }
     while !stop.load(Ordering::Relaxed) {
         sleep(READ_EVERY);
-        let Some(newest) = taken().checked_sub(OVERTAKEN_MAX) else {
+        let Some(request) = observer.one_taken(|count| count - 1 - steps_back(turn, count)) else {
             continue;
         };
-        // Mostly what is in memory still, sometimes what only the store has.
-        let back = if turn.is_multiple_of(4) {
-            turn * 7919 % (newest + 1)
-        } else {
-            turn % 100
-        };
-        let request = newest.saturating_sub(back);
-        let driver = turn * 31 % u64::from(drivers);
+        let driver = turn * 31 % drivers as usize;
         let path = match turn % 5 {
-            0 => format!("/v1/dispatch/request/ride-{request:05}"),
-            1 => format!("/v1/dispatch/audit/ride-{request:05}"),
+            0 => format!("/v1/dispatch/request/{request}"),
+            1 => format!("/v1/dispatch/audit/{request}"),
             2 => format!("/v1/drivers/driver-{driver:05}"),
             3 => format!("/v1/drivers/driver-{driver:05}/records?date={}&limit=20", today()),
             _ => "/healthz".to_owned(),
@@ -267,10 +260,67 @@ pub fn read(address: SocketAddrV4, drivers: u32, taken: &dyn Fn() -> u64, stop: 
     }
 }
 
+/// Which of `count` requests is read, counted back from the newest: mostly one that is in memory still, sometimes one that only
+/// the store has.
+fn steps_back(turn: usize, count: usize) -> usize {
+    let back = if turn.is_multiple_of(4) {
+        turn * 7919
+    } else {
+        turn % 100
+    };
+    back % count
+}
+
 /// The UTC day, as the records API takes it.
 fn today() -> String {
     jiff::Timestamp::now()
         .to_zoned(jiff::tz::TimeZone::UTC)
         .date()
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::sync::Arc;
+
+    /// Answers so many GETs, each on a connection of its own: 404 to a request that is none of `known`. Then nobody shall ask on.
+    fn serve(listener: &TcpListener, known: &[&str], answers: usize, stop: &AtomicBool) {
+        for stream in listener.incoming().take(answers) {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let path = head.split(' ').nth(1).unwrap();
+            let request = path
+                .strip_prefix("/v1/dispatch/")
+                .and_then(|rest| rest.split('/').nth(1));
+            let found = request.is_none_or(|request| known.contains(&request));
+            let status = if found { "200 OK" } else { "404 Not Found" };
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}").unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn only_requests_that_were_answered_are_read_in_whatever_order_that_was() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
+            unreachable!("it was bound to one")
+        };
+        let (stop, notes, observer) = (AtomicBool::new(false), Notes::default(), Observer::counting());
+        let known = ["ride-00900", "ride-00002", "ride-00417"];
+        known.iter().for_each(|id| observer.taken(&Arc::from(*id)));
+        std::thread::scope(|threads| {
+            threads.spawn(|| serve(&listener, &known, 40, &stop));
+            read(address, 10, &observer, &stop, &notes);
+        });
+        assert!(notes.reads.load(Ordering::Relaxed) > 30);
+        assert_eq!(notes.faults(), Vec::<String>::new());
+    }
 }
