@@ -3,14 +3,16 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dispatchd::ops::tune::{awake, host::Host};
+use dispatchd::say;
 use serde_json::{Value, json};
 
 use crate::compare;
+use crate::files::{self, Files};
 use crate::harness;
 use crate::html;
 use crate::lab;
@@ -156,6 +158,7 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     fn run(self) -> io::Result<ExitCode> {
+        self.common.files().check()?;
         match &self.scenario {
             Scenario::RawServer(options) => {
                 lab::server::main(options)?;
@@ -198,8 +201,7 @@ impl Cli {
             !matches!(self.scenario, Scenario::Raw(_) | Scenario::Lab(_)),
         )?;
         if let Scenario::Million(options) = &self.scenario {
-            let (json, html) = self.common.files();
-            return million::run(&bench.context, options, json, html);
+            return million::run(&bench.context, options, self.common.files());
         }
         if let Scenario::Lab(options) = &self.scenario {
             return lab::run(&bench.context, options).map(|()| ExitCode::SUCCESS);
@@ -221,18 +223,18 @@ impl Cli {
     /// What audits rather than measures, and starts its servers by itself; `None`: it is something else.
     fn play(&self) -> Option<io::Result<ExitCode>> {
         let common = &self.common;
-        let (json, html) = common.files();
+        let files = common.files();
         let played = match &self.scenario {
             Scenario::Soak(options) => common
                 .refuse_runs("soak")
-                .and_then(|()| soak::run(&common.install_of("soak")?, options, json, html)),
+                .and_then(|()| soak::run(&common.install_of("soak")?, options, files)),
             Scenario::Crash(options) => {
                 let install = common.install_of("crash");
-                install.and_then(|install| crash::run(&install, options, common.runs.unwrap_or(1), json, html))
+                install.and_then(|install| crash::run(&install, options, common.runs.unwrap_or(1), files))
             }
             Scenario::Fleet(options) => {
                 let (install, runs) = (common.install(), common.runs.unwrap_or(RUNS));
-                install.and_then(|install| fleet::run(&install, options, runs, common.strict, (json, html)))
+                install.and_then(|install| fleet::run(&install, options, runs, common.strict, files))
             }
             _ => return None,
         };
@@ -304,9 +306,11 @@ impl Step {
 }
 
 impl Common {
-    /// Where results go: as JSON, and as a page.
-    fn files(&self) -> (Option<&Path>, Option<&Path>) {
-        (self.json.as_deref(), self.html.as_deref())
+    fn files(&self) -> Files<'_> {
+        Files {
+            json: self.json.as_deref(),
+            html: self.html.as_deref(),
+        }
     }
 
     /// Says that a scenario is played once, when it was asked for more.
@@ -339,6 +343,11 @@ impl Common {
             return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
         }
         let data_root = self.data_root.clone().unwrap_or_else(|| beside(""));
+        // One is made as the run will make its own, and is gone at once.
+        tempfile::tempdir_in(&data_root).map_err(|error| {
+            let what = format!("no directory for data can be made in {}", data_root.display());
+            files::named(&format!("{what} (--data-root says where)"), &error)
+        })?;
         Ok(Install {
             program: std::path::absolute(&server)?,
             data_root: std::path::absolute(&data_root)?,
@@ -415,7 +424,7 @@ impl Bench {
     }
 
     fn report(&self, common: &Common) -> io::Result<ExitCode> {
-        println!("{}", self.environment());
+        say!("{}", self.environment());
         // A scenario that broke in its first run has nothing to show; its error is printed at the end.
         let reports: Vec<&ScenarioReport> = self.reports.iter().filter(|report| !report.runs.is_empty()).collect();
         for report in &reports {
@@ -431,12 +440,7 @@ impl Bench {
     /// Writes the results where they were asked for; the exit status says whether they are valid and good.
     fn write(&self, common: &Common, verdicts: &[report::Verdict]) -> io::Result<ExitCode> {
         let document = report::document(&self.environment(), &self.reports, verdicts);
-        if let Some(path) = &common.json {
-            report::write_json(path, &document)?;
-        }
-        if let Some(path) = &common.html {
-            std::fs::write(path, html::page(&document))?;
-        }
+        common.files().write(&document)?;
         let valid = self.reports.iter().all(ScenarioReport::is_valid);
         let reached = verdicts.iter().all(|verdict| verdict.pass);
         Ok(if valid && (reached || !common.strict) {
@@ -502,6 +506,26 @@ mod tests {
         ] {
             let error = run(line).expect_err("it is refused").to_string();
             assert!(error.contains(names), "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named_before_the_run() {
+        let program = std::env::current_exe().unwrap();
+        let server = program.to_str().unwrap();
+        for scenario in ["crash", "soak", "fleet", "offers", "million"] {
+            for (option, place) in [
+                ("--json", "/missing/results.json"),
+                ("--html", "/missing/page.html"),
+                ("--data-root", "/missing"),
+            ] {
+                let line = ["bench", scenario, "--server", server, option, place];
+                let error = Cli::parse_from(line).run().expect_err("it is refused").to_string();
+                assert!(
+                    error.contains(option) && error.contains(place) && error.contains("No such file"),
+                    "{line:?}: {error}"
+                );
+            }
         }
     }
 }

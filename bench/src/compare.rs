@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::chance::Chance;
+use crate::files;
 use crate::report::{align_numbers, median, number, table};
 
 /// Rounds on each side below which there is no verdict.
@@ -132,13 +133,11 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
 }
 
 fn read(path: &Path) -> io::Result<Value> {
-    let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-    let document: Value = serde_json::from_str(&text).map_err(|error| named(&error))?;
+    let document = files::read_json(path)?;
     if document["scenarios"].is_array() {
         Ok(document)
     } else {
-        Err(named(&"holds no results"))
+        Err(io::Error::other(format!("{}: holds no results", path.display())))
     }
 }
 

@@ -6,18 +6,18 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
 use dispatchd::demo::crash::{self, CrashError, CrashOptions, CrashReport, Power};
 use dispatchd::demo::node;
+use dispatchd::say;
 use lossyfs::{Counts, Honesty, LossyDisk};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::html;
+use crate::ends::Ends;
+use crate::files::Files;
 use crate::report::{self, Run, ScenarioReport};
 use crate::server::Install;
 
@@ -56,13 +56,7 @@ pub struct Options {
 ///
 /// # Errors
 /// A run has no verdict; says why. The runs before it are printed and written all the same.
-pub fn run(
-    install: &Install,
-    options: &Options,
-    runs: u32,
-    json: Option<&Path>,
-    html: Option<&Path>,
-) -> io::Result<ExitCode> {
+pub fn run(install: &Install, options: &Options, runs: u32, files: Files<'_>) -> io::Result<ExitCode> {
     node::kill_child_on_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -85,7 +79,7 @@ pub fn run(
     for number in 0..runs {
         let seed = options.seed.wrapping_add(u64::from(number));
         if runs > 1 {
-            println!("run {} of {runs}, seed {seed}", number + 1);
+            say!("run {} of {runs}, seed {seed}", number + 1);
         }
         match one(install, options, seed, &runtime, &mut ends) {
             Ok(run) => report.runs.push(run),
@@ -96,12 +90,7 @@ pub fn run(
         }
     }
     let document = report::document(&environment(), std::slice::from_ref(&report), &[]);
-    if let Some(path) = json {
-        report::write_json(path, &document)?;
-    }
-    if let Some(path) = html {
-        std::fs::write(path, html::page(&document))?;
-    }
+    files.write(&document)?;
     result?;
     Ok(if report.is_valid() {
         ExitCode::SUCCESS
@@ -148,15 +137,11 @@ fn one(install: &Install, options: &Options, seed: u64, runtime: &Runtime, ends:
         settings,
     };
     let power = disk.as_mut().map(|disk| disk as &mut dyn Power);
-    let played = runtime.block_on(async {
-        tokio::select! {
-            played = crash::run(&install.program, home.path(), &crash_options, power) => Ok(played),
-            name = ends.next() => Err(io::Error::other(format!("ended by {name}, without a verdict"))),
-        }
-    })?;
+    let play = crash::run(&install.program, home.path(), &crash_options, power);
+    let played = runtime.block_on(ends.or(play))?;
     let counts = disk.as_ref().map(|Cuts(disk)| disk.counts());
     if let Some(counts) = &counts {
-        println!("disk: {counts:?}");
+        say!("disk: {counts:?}");
     }
     judge(played, counts, options.lying)
 }
@@ -174,7 +159,7 @@ fn judge(played: Result<CrashReport, CrashError>, disk: Option<Counts>, lying: b
             (Ok(_), true) => "they did".to_owned(),
             (Ok(_), false) => "none did".to_owned(),
         };
-        println!("on a lying disk promises must break: {said}");
+        say!("on a lying disk promises must break: {said}");
         if !found {
             run.faults.add("a lie that was not found", || said);
         }
@@ -242,33 +227,6 @@ fn disk_figures(counts: &Counts, run: &mut Run) {
         ("entries_lost", counts.losses.entries_lost),
     ] {
         run.add(name, "", value as f64);
-    }
-}
-
-/// The signals that ask a program to end.
-pub(crate) struct Ends {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Ends {
-    /// Catches them from now on.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The name of the next one; one that came earlier is kept for it.
-    pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
-        }
     }
 }
 

@@ -11,6 +11,7 @@ mod wait;
 use std::io;
 
 use comfy_table::{CellAlignment, Table, presets};
+use dispatchd::say;
 use serde::Serialize;
 
 use crate::raw::Pair;
@@ -105,8 +106,8 @@ pub fn run(context: &Context, options: &Options) -> io::Result<()> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
-    println!("{}", pages::compare());
+    say!("{table}");
+    say!("{}", pages::compare());
     Ok(())
 }
 

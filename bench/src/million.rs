@@ -17,11 +17,11 @@ pub mod timing;
 pub mod worker;
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::files::Files;
 use crate::scenarios::Context;
 use level::Level;
 
@@ -130,7 +130,7 @@ impl Options {
 ///
 /// # Errors
 /// A level's, or a file of the report cannot be written.
-pub fn run(context: &Context, options: &Options, json: Option<&Path>, html: Option<&Path>) -> io::Result<ExitCode> {
+pub fn run(context: &Context, options: &Options, files: Files<'_>) -> io::Result<ExitCode> {
     let mut levels: Vec<Level> = Vec::new();
     let mut result = Ok(());
     for drivers in options.levels()? {
@@ -146,15 +146,9 @@ pub fn run(context: &Context, options: &Options, json: Option<&Path>, html: Opti
     let verdicts = show::verdicts(&levels);
     let cores = context.cores().allowed;
     show::print(&levels, &verdicts);
-    if let Some(path) = json {
-        std::fs::write(
-            path,
-            format!("{:#}\n", show::to_json(options, cores, &levels, &verdicts)),
-        )?;
-    }
-    if let Some(path) = html {
-        std::fs::write(path, show::to_html(options, cores, &levels, &verdicts))?;
-    }
+    files.write_with(&show::to_json(options, cores, &levels, &verdicts), || {
+        show::to_html(options, cores, &levels, &verdicts)
+    })?;
     result?;
     let good = verdicts.iter().all(|verdict| verdict.pass);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

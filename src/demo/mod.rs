@@ -5,6 +5,8 @@
 //! is a child process ([`node`]) with a data directory of its own, killed with SIGKILL half-way and started again.
 //! Must never: use the node's own codecs or types, or outlast its bounds; the child never outlives the demo.
 #![forbid(unsafe_code)]
+// `say!` goes on when the reader has gone.
+#![deny(clippy::print_stdout)]
 
 pub mod api;
 pub mod audit;

@@ -7,6 +7,7 @@ pub mod heap;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod out;
 pub mod panics;
 pub mod process;
 pub mod signals;

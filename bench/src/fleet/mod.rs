@@ -20,17 +20,19 @@ mod takeover;
 mod town;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dispatchd::demo::node;
+use dispatchd::say;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::crash::{Ends, environment};
-use crate::html;
+use crate::crash::environment;
+use crate::ends::Ends;
+use crate::files::Files;
 use crate::report::{self, Run, ScenarioReport};
 use crate::server::Install;
 use play::Load;
@@ -166,13 +168,7 @@ impl Options {
 ///
 /// # Errors
 /// The services cannot be started, or a file cannot be written.
-pub fn run(
-    install: &Install,
-    options: &Options,
-    runs: u32,
-    strict: bool,
-    files: (Option<&Path>, Option<&Path>),
-) -> io::Result<ExitCode> {
+pub fn run(install: &Install, options: &Options, runs: u32, strict: bool, files: Files<'_>) -> io::Result<ExitCode> {
     if options.list {
         list();
         return Ok(ExitCode::SUCCESS);
@@ -201,29 +197,25 @@ pub fn run(
             is_warm: false,
             reports: Vec::new(),
         };
-        let interrupted = tokio::select! {
-            played = stage.play() => played.err(),
-            name = ends.next() => Some(io::Error::other(format!("ended by {name}"))),
+        let played = ends.or(stage.play()).await;
+        let failed = match played {
+            Ok(played) => played.err().map(|error| error.to_string()),
+            Err(ended) => Some(ended.to_string()),
         };
-        if let Some(error) = interrupted {
+        if let Some(error) = failed {
             eprintln!("dispatchd-bench: {error}; what was played before it follows");
             let mut run = Run::default();
-            run.faults.add("not all was played", || error.to_string());
+            run.faults.add("not all was played", || error);
             stage.add("fleet-stage", run, &[]);
         }
         Ok::<_, io::Error>(stage.reports)
     })?;
     if options.keep {
-        println!("logs and data are in {}", home.keep().display());
+        say!("logs and data are in {}", home.keep().display());
     }
     let verdicts = table::print(&reports);
     let document = report::document(&environment(), &reports, &verdicts);
-    if let Some(path) = files.0 {
-        report::write_json(path, &document)?;
-    }
-    if let Some(path) = files.1 {
-        std::fs::write(path, html::page(&document))?;
-    }
+    files.write(&document)?;
     let good = reports.iter().all(ScenarioReport::is_valid);
     let reached = verdicts.iter().all(|verdict| verdict.pass);
     Ok(if good && (reached || !strict) {
@@ -234,13 +226,13 @@ pub fn run(
 }
 
 fn list() {
-    println!("fault table:");
+    say!("fault table:");
     for row in ROWS {
-        println!("  {:<22} {}", row.name, row.what);
+        say!("  {:<22} {}", row.name, row.what);
     }
-    println!("speed:");
+    say!("speed:");
     for (name, what) in SPEED {
-        println!("  {name:<22} {what}");
+        say!("  {name:<22} {what}");
     }
 }
 
