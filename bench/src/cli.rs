@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dispatchd::ops::args::whole;
 use dispatchd::ops::tune::{awake, host::Host};
 use dispatchd::say;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 struct Common {
     /// Runs of each scenario, whose median the report gives; 3 unless given, and of `crash` 1
-    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, global = true, value_parser = whole::<u32>(1..=100, 5))]
     runs: Option<u32>,
     /// Write all results to this file
     #[arg(long, global = true, value_name = "FILE")]
@@ -488,6 +489,28 @@ mod tests {
         assert_eq!(defaults::<crate::scenarios::raw::Options>().pairs.len(), 3);
     }
 
+    /// A parser that reads another type than its option has panics only when the option is looked at.
+    #[test]
+    fn every_option_has_the_type_that_its_parser_reads() {
+        for line in [
+            "--runs 2 offers",
+            "idle",
+            "heartbeats",
+            "handshakes",
+            "million",
+            "lab",
+            "raw",
+            "peers",
+            "plan --drivers 5000000 --offers-per-second 5000 --handshake-us 60",
+            "compare a b",
+            "crash",
+            "soak",
+            "fleet",
+        ] {
+            Cli::parse_from(std::iter::once("bench").chain(line.split(' ')));
+        }
+    }
+
     #[test]
     fn common_options_stand_before_or_behind_the_scenario() {
         for line in [["bench", "--runs", "1", "offers"], ["bench", "offers", "--runs", "1"]] {
@@ -506,6 +529,28 @@ mod tests {
         ] {
             let error = run(line).expect_err("it is refused").to_string();
             assert!(error.contains(names), "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_named_with_what_is_allowed() {
+        for (line, option, value) in [
+            (&["crash", "--kills", "x"][..], "--kills", "'x'"),
+            (&["crash", "--rate", "nan"], "--rate", "'nan'"),
+            (&["soak", "--minutes", "1"], "--minutes", "'1'"),
+            (&["fleet", "--cassandra-nodes", "2"], "--cassandra-nodes", "'2'"),
+            (&["offers", "--secs", "-1"], "--secs", "'-1'"),
+            (&["raw", "--pairs", "86"], "--pairs", "'86'"),
+            (&["plan", "--drivers", "many"], "--drivers", "'many'"),
+            (&["--runs", "0", "offers"], "--runs", "'0'"),
+        ] {
+            let error = Cli::try_parse_from([&["bench"], line].concat()).expect_err("it is refused");
+            let error = error.to_string();
+            assert!(error.contains(option) && error.contains(value), "{line:?}: {error}");
+            assert!(
+                error.contains("allowed: ") && error.contains("such as "),
+                "{line:?}: {error}"
+            );
         }
     }
 

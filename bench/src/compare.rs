@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use dispatchd::ops::args::real;
 use serde_json::Value;
 
 use crate::chance::Chance;
@@ -35,7 +36,7 @@ pub struct Options {
     #[arg(value_name = "B.json")]
     after: PathBuf,
     /// Confidence of the intervals, percent
-    #[arg(long, default_value_t = 95.0)]
+    #[arg(long, default_value_t = 95.0, value_parser = real(50.0..=99.9, 95.0))]
     confidence: f64,
     /// Show noise, too
     #[arg(long)]

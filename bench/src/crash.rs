@@ -8,8 +8,10 @@
 use std::io;
 use std::process::ExitCode;
 
+use dispatchd::demo::RATE;
 use dispatchd::demo::crash::{self, CrashError, CrashOptions, CrashReport, Power};
 use dispatchd::demo::node;
+use dispatchd::ops::args::{real, whole, whole_of};
 use dispatchd::say;
 use lossyfs::{Counts, Honesty, LossyDisk};
 use serde::Serialize;
@@ -28,19 +30,19 @@ const SEGMENT_BYTES: u32 = 2 << 20;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Kills at least; those during a recovery count, and one more comes when all is over
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 200, value_parser = whole::<u32>(1..=10_000, 200))]
     pub kills: u32,
     /// Connected drivers
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..=5_000))]
+    #[arg(long, default_value_t = 60, value_parser = whole::<u32>(10..=5_000, 60))]
     pub drivers: u32,
     /// Requests per second
-    #[arg(long, default_value_t = 60.0, value_parser = parse_rate)]
+    #[arg(long, default_value_t = 60.0, value_parser = real(RATE, 60.0))]
     pub rate: f64,
     /// Decides the instants of the kills and every choice of the clients; with --runs each further run has the next one
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole_of(1))]
     pub seed: u64,
     /// Shards of the server
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_parser = whole::<u16>(1..=64, 2))]
     pub shards: u16,
     /// Every kill is a power cut: the data stand on a file system that loses what was not synced (needs root and /dev/fuse;
     /// after a SIGKILL of this program it is still mounted: umount it)
@@ -97,12 +99,6 @@ pub fn run(install: &Install, options: &Options, runs: u32, files: Files<'_>) ->
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// A rate of requests, per second.
-pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.1..=2000.0).contains(rate));
-    rate.ok_or_else(|| "a number from 0.1 to 2000".to_owned())
 }
 
 pub(crate) fn environment() -> Value {

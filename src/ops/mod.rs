@@ -2,6 +2,7 @@
 //!
 //! Must never: decide about offers; a node without it would work the same, unseen.
 
+pub mod args;
 pub mod health;
 pub mod heap;
 pub mod log;

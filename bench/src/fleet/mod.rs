@@ -24,7 +24,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use dispatchd::demo::RATE;
 use dispatchd::demo::node;
+use dispatchd::ops::args::{real, whole, whole_of};
 use dispatchd::say;
 use serde::Serialize;
 use serde_json::json;
@@ -78,19 +80,19 @@ pub struct Options {
     #[arg(long, default_value_t = 3, value_parser = parse_cassandra_nodes)]
     pub cassandra_nodes: u8,
     /// Nodes of dispatchd
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    #[arg(long, default_value_t = 3, value_parser = whole::<u8>(1..=3, 3))]
     pub nodes: u8,
     /// Connected drivers in the rows of the fault table
-    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(10..=2000))]
+    #[arg(long, default_value_t = 90, value_parser = whole::<u32>(10..=2000, 90))]
     pub drivers: u32,
     /// Requests per second in these rows
-    #[arg(long, default_value_t = 15.0, value_parser = crate::crash::parse_rate)]
+    #[arg(long, default_value_t = 15.0, value_parser = real(RATE, 15.0))]
     pub rate: f64,
     /// Kills of the row `takeover`
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 6, value_parser = whole::<u32>(1..=1000, 6))]
     pub kills: u32,
     /// Decides every choice of the clients
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole_of(1))]
     pub seed: u64,
     /// Leave the directory with the logs and data of all nodes
     #[arg(long)]
@@ -113,14 +115,14 @@ fn known_row(text: &str) -> Result<String, String> {
     let known = names.any(|name| name == text);
     known
         .then(|| text.to_owned())
-        .ok_or_else(|| "no such row; --list names them".to_owned())
+        .ok_or_else(|| "allowed: names of rows, such as steady,offers; --list prints them".to_owned())
 }
 
 fn parse_cassandra_nodes(text: &str) -> Result<u8, String> {
     match text {
         "1" => Ok(1),
         "3" => Ok(3),
-        _ => Err("1 or 3".to_owned()),
+        _ => Err("allowed: 1 or 3, such as 3".to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use dispatchd::ops::args::real;
 use dispatchd::say;
 use serde_json::{Value, json};
 
@@ -38,7 +39,7 @@ pub struct Options {
     #[arg(long, value_name = "RESULTS.json")]
     measured: Vec<PathBuf>,
     /// CPU of a handshake, µs (figure `handshake_cpu_us` of the scenario handshakes)
-    #[arg(long)]
+    #[arg(long, value_parser = real(0.0..=1e6, 60.0))]
     handshake_us: Option<f64>,
     /// Keep what the fits need of the measured results in one small file
     #[arg(long, value_name = "FILE")]
@@ -75,11 +76,6 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     let (Some(drivers), Some(offers)) = (options.city.drivers, options.city.offers_per_second) else {
         return Err(io::Error::other("say --drivers and --offers-per-second, or --check"));
     };
-    if drivers < 1.0 || offers < 0.0 {
-        return Err(io::Error::other(
-            "--drivers must be at least 1, --offers-per-second not negative",
-        ));
-    }
     let handshake_us = options.handshake_us.or_else(|| documents.iter().find_map(handshake_us));
     let costs = Costs::new(&points, handshake_us).map_err(io::Error::other)?;
     let plan = size::size(&options.city, drivers, offers, &costs);

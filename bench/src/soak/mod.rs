@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use dispatchd::demo::RATE;
 use dispatchd::demo::Tempo;
 use dispatchd::demo::api::{ANSWER_MAX, Api, http_client};
 use dispatchd::demo::city::City;
@@ -28,6 +29,7 @@ use dispatchd::demo::drivers::{self, World};
 use dispatchd::demo::engine::Engine;
 use dispatchd::demo::node::{self, Node};
 use dispatchd::demo::observe::{Observer, total};
+use dispatchd::ops::args::{real, whole, whole_of};
 use dispatchd::say;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -70,28 +72,23 @@ const CACHE_BYTES: u64 = 4 << 20;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// How long, min, 10 at least; below an hour memory still fills. When something is not flat, half as long again
-    #[arg(long, default_value_t = 60.0, value_parser = |text: &str| parse(text, MINUTES))]
+    #[arg(long, default_value_t = 60.0, value_parser = real(MINUTES, 60.0))]
     pub minutes: f64,
     /// Connected drivers
-    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(10..=15_000))]
+    #[arg(long, default_value_t = 3000, value_parser = whole::<u32>(10..=15_000, 3000))]
     pub drivers: u32,
     /// Requests per second
-    #[arg(long, default_value_t = 90.0, value_parser = crate::crash::parse_rate)]
+    #[arg(long, default_value_t = 90.0, value_parser = real(RATE, 90.0))]
     pub rate: f64,
     /// Shards of the server
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_parser = whole::<u16>(1..=64, 2))]
     pub shards: u16,
     /// Decides every choice of the drivers and the engine
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole_of(1))]
     pub seed: u64,
     /// Between two samples, s
-    #[arg(long, default_value_t = 5.0, value_parser = |text: &str| parse(text, SAMPLE_SECS))]
+    #[arg(long, default_value_t = 5.0, value_parser = real(SAMPLE_SECS, 5.0))]
     pub sample_secs: f64,
-}
-
-fn parse(text: &str, range: std::ops::RangeInclusive<f64>) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("a number from {} to {}", range.start(), range.end()))
 }
 
 /// What a run came to.
