@@ -539,7 +539,7 @@ mod tests {
             (&["crash", "--rate", "nan"], "--rate", "'nan'"),
             (&["soak", "--minutes", "1"], "--minutes", "'1'"),
             (&["fleet", "--cassandra-nodes", "2"], "--cassandra-nodes", "'2'"),
-            (&["offers", "--secs", "-1"], "--secs", "'-1'"),
+            (&["offers", "--secs=-1"], "--secs", "'-1'"),
             (&["raw", "--pairs", "86"], "--pairs", "'86'"),
             (&["plan", "--drivers", "many"], "--drivers", "'many'"),
             (&["--runs", "0", "offers"], "--runs", "'0'"),

@@ -199,7 +199,7 @@ pub fn run(install: &Install, options: &Options, runs: u32, strict: bool, files:
             is_warm: false,
             reports: Vec::new(),
         };
-        let played = ends.or(stage.play()).await;
+        let played = ends.or(Box::pin(stage.play())).await;
         let failed = match played {
             Ok(played) => played.err().map(|error| error.to_string()),
             Err(ended) => Some(ended.to_string()),

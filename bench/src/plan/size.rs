@@ -39,7 +39,7 @@ pub struct City {
     #[arg(long, default_value_t = 64.0, value_parser = real(1.0..=65_536.0, 64.0))]
     pub node_memory_gb: f64,
     /// Network of a node, Gbit/s
-    #[arg(long, default_value_t = 10.0, value_parser = real(0.1..=10_000.0, 10.0))]
+    #[arg(long, default_value_t = 10.0, value_parser = real(0.001..=10_000.0, 10.0))]
     pub node_gbit: f64,
     /// Connections that a node may hold
     #[arg(long, default_value_t = 1_000_000.0, value_parser = real(1.0..=1e9, 1_000_000.0))]
