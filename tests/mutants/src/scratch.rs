@@ -100,7 +100,7 @@ fn built(repository: &Path) -> PathBuf {
 /// The crates that a set needs, as cargo built them last in this directory.
 fn dependencies(directory: &Path, set: &Set) -> Result<BTreeMap<String, PathBuf>, String> {
     let hint = format!(
-        "the tests must be built first: `cargo test --locked --no-run --test {}`",
+        "the tests must be built first: `cargo test --locked --workspace --no-run --test {}`",
         set.tests
     );
     let shown = |error: std::io::Error| format!("{}: {error}\n{hint}", directory.display());
@@ -224,7 +224,7 @@ mod tests {
         std::fs::remove_dir(&empty).expect("it is empty");
         for error in [missing, nothing] {
             assert!(
-                error.contains("`cargo test --locked --no-run --test journal`"),
+                error.contains("`cargo test --locked --workspace --no-run --test journal`"),
                 "{error}"
             );
             assert!(error.starts_with(&empty.display().to_string()), "{error}");
