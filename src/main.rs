@@ -5,8 +5,9 @@ use clap::{Args, Parser, Subcommand};
 use dispatchd::cold::CassandraConfig;
 use dispatchd::cold::cassandra::{self, schema};
 use dispatchd::config::{ConfigErrors, Loaded, ShowFormat, Sources};
-use dispatchd::demo::DemoOptions;
+use dispatchd::demo::{self, DemoOptions};
 use dispatchd::node::records;
+use dispatchd::ops::args::{real, whole, whole_of};
 use dispatchd::ops::tune;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -178,7 +179,7 @@ enum TuneCommand {
     /// Keep the cores out of deep sleep states until SIGTERM: a shard's messages do not wait for its core to wake up
     KeepAwake {
         /// Longest time that a core may take to wake up, µs; 0: idle cores spin. On bare metal 2 is the lightest sleep, and spares power
-        #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        #[arg(long, value_name = "US", default_value_t = 0, value_parser = whole::<u32>(0..=1_000_000, 2))]
         latency_us_max: u32,
     },
     /// Print what is asked of a host
@@ -221,19 +222,19 @@ struct SettingsArgs {
 #[derive(Debug, Args)]
 struct DemoArgs {
     /// Drivers that connect
-    #[arg(long, default_value_t = DemoOptions::default().drivers, value_parser = clap::value_parser!(u32).range(10..=20_000))]
+    #[arg(long, default_value_t = DemoOptions::default().drivers, value_parser = whole::<u32>(demo::DRIVERS, 2000))]
     drivers: u32,
     /// Trips replayed per second
-    #[arg(long, default_value_t = DemoOptions::default().rate, value_parser = parse_rate)]
+    #[arg(long, default_value_t = DemoOptions::default().rate, value_parser = real(demo::RATE, 100.0))]
     rate: f64,
     /// Shards of the node; 0 is one per core
-    #[arg(long, default_value_t = DemoOptions::default().shards, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    #[arg(long, default_value_t = DemoOptions::default().shards, value_parser = whole::<u16>(0..=1024, 2))]
     shards: u16,
-    /// Trips to replay; without it all that fit into the demo's time
-    #[arg(long)]
+    /// Trips to replay, of the 6433 that are recorded; without it all that fit into the demo's time
+    #[arg(long, value_parser = whole::<u32>(demo::TRIPS, 1200))]
     trips: Option<u32>,
     /// Decides every choice of drivers and matching engine
-    #[arg(long, default_value_t = DemoOptions::default().seed)]
+    #[arg(long, default_value_t = DemoOptions::default().seed, value_parser = whole_of(1))]
     seed: u64,
     /// Leave the node and its drivers running at the end, until Ctrl-C
     #[arg(long)]
@@ -381,15 +382,11 @@ fn with_cassandra(settings: SettingsArgs, work: impl FnOnce(CassandraConfig) -> 
         }
         Ok(None) => fail(
             EXIT_USAGE,
-            &"fleet_cassandra_contact_points says not where Cassandra is",
+            &"fleet_cassandra_contact_points says not where Cassandra is: --set fleet_cassandra_contact_points=HOST:PORT[,HOST:PORT…], \
+              such as 127.0.0.1:9042",
         ),
         Err(error) => fail(EXIT_USAGE, &error),
     }
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.1..=2000.0).contains(rate));
-    rate.ok_or_else(|| "a number from 0.1 to 2000".to_owned())
 }
 
 fn done<E: Display>(result: Result<(), E>) -> ExitCode {
@@ -440,5 +437,19 @@ impl Write for Stdout {
 
     fn flush(&mut self) -> io::Result<()> {
         Self::checked(io::stdout().flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// A parser that reads another type than its option has panics only when the option is looked at.
+    #[test]
+    fn every_option_has_the_type_that_its_parser_reads() {
+        Cli::command().debug_assert();
+        Cli::parse_from(["dispatchd", "demo", "--trips", "1200"]);
+        Cli::parse_from(["dispatchd", "tune", "keep-awake"]);
     }
 }

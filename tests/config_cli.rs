@@ -57,6 +57,42 @@ fn exit_status_and_errors() {
     assert_eq!(run(&["version"]), (Some(0), version.to_owned(), String::new()));
 }
 
+#[test]
+fn a_value_that_is_refused_is_named_with_what_is_allowed() {
+    for (option, value, allowed) in [
+        ("--trips", "7000", "a whole number from 1 to 6433, such as 1200"),
+        ("--trips", "0", "a whole number from 1 to 6433, such as 1200"),
+        ("--drivers", "x", "a whole number from 10 to 20000, such as 2000"),
+        ("--rate", "nan", "a number from 0.1 to 2000, such as 100"),
+    ] {
+        let (code, _, err) = run(&["demo", option, value]);
+        assert_eq!(code, Some(2), "{err}");
+        for part in [option, &format!("'{value}'"), allowed] {
+            assert!(err.contains(part), "{option} {value}: {err}");
+        }
+    }
+}
+
+#[test]
+fn a_cassandra_that_is_not_there_is_named_with_what_to_do() {
+    let (code, _, err) = run(&["schema", "apply"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("--set fleet_cassandra_contact_points=HOST:PORT"), "{err}");
+    // Nobody listens there.
+    let points = "fleet_cassandra_contact_points=127.0.0.1:1,127.0.0.2:1";
+    for command in ["apply", "check"] {
+        let (code, _, err) = run(&["schema", command, "--set", points]);
+        assert_eq!(code, Some(1), "{err}");
+        for part in [
+            "127.0.0.1:1, 127.0.0.2:1",
+            "Connection refused",
+            "--set fleet_cassandra_contact_points=",
+        ] {
+            assert!(err.contains(part), "{err}");
+        }
+    }
+}
+
 /// The kernel bounds a ring's table by the limit of open files: many connections take many rings, which take descriptors.
 #[test]
 fn connections_that_the_limit_of_open_files_does_not_carry_are_refused_at_the_start() {

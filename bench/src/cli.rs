@@ -1,26 +1,29 @@
 //! The command line: which scenarios, how often, where results go.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+mod bench;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dispatchd::ops::tune::{awake, host::Host};
+use dispatchd::ops::args::whole;
 use serde_json::{Value, json};
 
 use crate::compare;
+use crate::files::{self, Files};
 use crate::harness;
 use crate::html;
 use crate::lab;
 use crate::million;
 use crate::peers;
 use crate::plan;
-use crate::report::{self, Goal, Progress, Run, ScenarioReport};
+use crate::report::{Goal, Run};
 use crate::scenarios::{Context, RawOptions, handshakes, heartbeats, idle, offers};
-use crate::server::{Cores, Install, Setup};
+use crate::server::Install;
 use crate::{crash, fleet, soak};
+use bench::Bench;
 
 /// Runs of a scenario that is measured, unless given.
 const RUNS: u32 = 3;
@@ -58,7 +61,7 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 struct Common {
     /// Runs of each scenario, whose median the report gives; 3 unless given, and of `crash` 1
-    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, global = true, value_parser = whole::<u32>(1..=100, 5))]
     runs: Option<u32>,
     /// Write all results to this file
     #[arg(long, global = true, value_name = "FILE")]
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     fn run(self) -> io::Result<ExitCode> {
+        self.common.files().check()?;
         match &self.scenario {
             Scenario::RawServer(options) => {
                 lab::server::main(options)?;
@@ -198,8 +202,7 @@ impl Cli {
             !matches!(self.scenario, Scenario::Raw(_) | Scenario::Lab(_)),
         )?;
         if let Scenario::Million(options) = &self.scenario {
-            let (json, html) = self.common.files();
-            return million::run(&bench.context, options, json, html);
+            return million::run(&bench.context, options, self.common.files());
         }
         if let Scenario::Lab(options) = &self.scenario {
             return lab::run(&bench.context, options).map(|()| ExitCode::SUCCESS);
@@ -221,18 +224,18 @@ impl Cli {
     /// What audits rather than measures, and starts its servers by itself; `None`: it is something else.
     fn play(&self) -> Option<io::Result<ExitCode>> {
         let common = &self.common;
-        let (json, html) = common.files();
+        let files = common.files();
         let played = match &self.scenario {
             Scenario::Soak(options) => common
                 .refuse_runs("soak")
-                .and_then(|()| soak::run(&common.install_of("soak")?, options, json, html)),
+                .and_then(|()| soak::run(&common.install_of("soak")?, options, files)),
             Scenario::Crash(options) => {
                 let install = common.install_of("crash");
-                install.and_then(|install| crash::run(&install, options, common.runs.unwrap_or(1), json, html))
+                install.and_then(|install| crash::run(&install, options, common.runs.unwrap_or(1), files))
             }
             Scenario::Fleet(options) => {
                 let (install, runs) = (common.install(), common.runs.unwrap_or(RUNS));
-                install.and_then(|install| fleet::run(&install, options, runs, common.strict, (json, html)))
+                install.and_then(|install| fleet::run(&install, options, runs, common.strict, files))
             }
             _ => return None,
         };
@@ -304,9 +307,11 @@ impl Step {
 }
 
 impl Common {
-    /// Where results go: as JSON, and as a page.
-    fn files(&self) -> (Option<&Path>, Option<&Path>) {
-        (self.json.as_deref(), self.html.as_deref())
+    fn files(&self) -> Files<'_> {
+        Files {
+            json: self.json.as_deref(),
+            html: self.html.as_deref(),
+        }
     }
 
     /// Says that a scenario is played once, when it was asked for more.
@@ -339,6 +344,11 @@ impl Common {
             return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
         }
         let data_root = self.data_root.clone().unwrap_or_else(|| beside(""));
+        // One is made as the run will make its own, and is gone at once.
+        tempfile::tempdir_in(&data_root).map_err(|error| {
+            let what = format!("no directory for data can be made in {}", data_root.display());
+            files::named(&format!("{what} (--data-root says where)"), &error)
+        })?;
         Ok(Install {
             program: std::path::absolute(&server)?,
             data_root: std::path::absolute(&data_root)?,
@@ -350,123 +360,6 @@ impl Common {
 /// Whether a `key=value` is of this key.
 fn is_of(setting: &str, key: &str) -> bool {
     setting.split_once('=').is_some_and(|(left, _)| left.trim() == key)
-}
-
-struct Bench {
-    context: Context,
-    /// The request that the cores stay awake, which holds as long as it is open.
-    awake: Option<File>,
-    runs: u32,
-    reports: Vec<ScenarioReport>,
-}
-
-impl Bench {
-    fn new(common: &Common, needs_server: bool) -> io::Result<Self> {
-        let program = std::env::current_exe()?;
-        let install = if needs_server { Some(common.install()?) } else { None };
-        let (server, data_root) = install.map_or_else(Default::default, |install| (install.program, install.data_root));
-        let cores = Cores::choose()?;
-        cores.pin_client()?;
-        let awake = if common.cores_may_sleep { None } else { keep_awake() };
-        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
-        let setup = Setup {
-            program: server,
-            settings: common.settings.clone(),
-            data_root,
-            cores,
-            any_address: false,
-        };
-        let context = Context {
-            setup,
-            program,
-            raw: common.raw.clone(),
-            progress: Progress::new(),
-        };
-        Ok(Self {
-            context,
-            awake,
-            runs: common.runs.unwrap_or(RUNS),
-            reports: Vec::new(),
-        })
-    }
-
-    /// Runs a scenario. What was measured before an error stays in the report.
-    fn scenario(&mut self, step: &Step) -> io::Result<()> {
-        let (name, parameters, goals) = step.describe();
-        let mut report = ScenarioReport {
-            name,
-            parameters,
-            runs: Vec::new(),
-            goals,
-        };
-        let mut result = Ok(());
-        for run in 1..=self.runs {
-            self.context.progress.context(format!("{name} {run}/{}", self.runs));
-            match step.run(&self.context) {
-                Ok(figures) => report.runs.push(figures),
-                Err(error) => {
-                    result = Err(io::Error::other(format!("{name}, run {run}: {error}")));
-                    break;
-                }
-            }
-        }
-        self.reports.push(report);
-        result
-    }
-
-    fn report(&self, common: &Common) -> io::Result<ExitCode> {
-        println!("{}", self.environment());
-        // A scenario that broke in its first run has nothing to show; its error is printed at the end.
-        let reports: Vec<&ScenarioReport> = self.reports.iter().filter(|report| !report.runs.is_empty()).collect();
-        for report in &reports {
-            report.print();
-        }
-        let verdicts: Vec<_> = reports.iter().flat_map(|report| report.verdicts()).collect();
-        if !verdicts.is_empty() {
-            report::print_verdicts(&verdicts);
-        }
-        self.write(common, &verdicts)
-    }
-
-    /// Writes the results where they were asked for; the exit status says whether they are valid and good.
-    fn write(&self, common: &Common, verdicts: &[report::Verdict]) -> io::Result<ExitCode> {
-        let document = report::document(&self.environment(), &self.reports, verdicts);
-        if let Some(path) = &common.json {
-            report::write_json(path, &document)?;
-        }
-        if let Some(path) = &common.html {
-            std::fs::write(path, html::page(&document))?;
-        }
-        let valid = self.reports.iter().all(ScenarioReport::is_valid);
-        let reached = verdicts.iter().all(|verdict| verdict.pass);
-        Ok(if valid && (reached || !common.strict) {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
-    }
-
-    fn environment(&self) -> Value {
-        let cores = self.context.cores();
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-        json!({
-            "kernel": read("/proc/sys/kernel/osrelease"),
-            "cores": cores.allowed,
-            "server_core": cores.server,
-            "client_core": cores.client,
-            "cores_awake": self.awake.is_some(),
-            "load_average": read("/proc/loadavg"),
-            "raw": self.context.raw,
-        })
-    }
-}
-
-/// Asks the kernel to keep the cores awake. Where it may not, runs are as the machine is, and the report says so.
-fn keep_awake() -> Option<File> {
-    let request = awake::keep_awake(&Host::this(), 0);
-    request
-        .inspect_err(|error| eprintln!("dispatchd-bench: the cores may sleep, which adds to every latency: {error}"))
-        .ok()
 }
 
 #[cfg(test)]
@@ -482,6 +375,28 @@ mod tests {
         assert_eq!(defaults::<heartbeats::Options>().in_flight, 64);
         assert_eq!(defaults::<handshakes::Options>().in_flight, 64);
         assert_eq!(defaults::<crate::scenarios::raw::Options>().pairs.len(), 3);
+    }
+
+    /// A parser that reads another type than its option has panics only when the option is looked at.
+    #[test]
+    fn every_option_has_the_type_that_its_parser_reads() {
+        for line in [
+            "--runs 2 offers",
+            "idle",
+            "heartbeats",
+            "handshakes",
+            "million",
+            "lab",
+            "raw",
+            "peers",
+            "plan --drivers 5000000 --offers-per-second 5000 --handshake-us 60",
+            "compare a b",
+            "crash",
+            "soak",
+            "fleet",
+        ] {
+            Cli::parse_from(std::iter::once("bench").chain(line.split(' ')));
+        }
     }
 
     #[test]
@@ -502,6 +417,48 @@ mod tests {
         ] {
             let error = run(line).expect_err("it is refused").to_string();
             assert!(error.contains(names), "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_named_with_what_is_allowed() {
+        for (line, option, value) in [
+            (&["crash", "--kills", "x"][..], "--kills", "'x'"),
+            (&["crash", "--rate", "nan"], "--rate", "'nan'"),
+            (&["soak", "--minutes", "1"], "--minutes", "'1'"),
+            (&["fleet", "--cassandra-nodes", "2"], "--cassandra-nodes", "'2'"),
+            (&["offers", "--secs=-1"], "--secs", "'-1'"),
+            (&["raw", "--pairs", "86"], "--pairs", "'86'"),
+            (&["plan", "--drivers", "many"], "--drivers", "'many'"),
+            (&["--runs", "0", "offers"], "--runs", "'0'"),
+        ] {
+            let error = Cli::try_parse_from([&["bench"], line].concat()).expect_err("it is refused");
+            let error = error.to_string();
+            assert!(error.contains(option) && error.contains(value), "{line:?}: {error}");
+            assert!(
+                error.contains("allowed: ") && error.contains("such as "),
+                "{line:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named_before_the_run() {
+        let program = std::env::current_exe().unwrap();
+        let server = program.to_str().unwrap();
+        for scenario in ["crash", "soak", "fleet", "offers", "million"] {
+            for (option, place) in [
+                ("--json", "/missing/results.json"),
+                ("--html", "/missing/page.html"),
+                ("--data-root", "/missing"),
+            ] {
+                let line = ["bench", scenario, "--server", server, option, place];
+                let error = Cli::parse_from(line).run().expect_err("it is refused").to_string();
+                assert!(
+                    error.contains(option) && error.contains(place) && error.contains("No such file"),
+                    "{line:?}: {error}"
+                );
+            }
         }
     }
 }

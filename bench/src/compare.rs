@@ -10,9 +10,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use dispatchd::ops::args::real;
 use serde_json::Value;
 
 use crate::chance::Chance;
+use crate::files;
 use crate::report::{align_numbers, median, number, table};
 
 /// Rounds on each side below which there is no verdict.
@@ -34,7 +36,7 @@ pub struct Options {
     #[arg(value_name = "B.json")]
     after: PathBuf,
     /// Confidence of the intervals, percent
-    #[arg(long, default_value_t = 95.0)]
+    #[arg(long, default_value_t = 95.0, value_parser = real(50.0..=99.9, 95.0))]
     confidence: f64,
     /// Show noise, too
     #[arg(long)]
@@ -132,13 +134,11 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
 }
 
 fn read(path: &Path) -> io::Result<Value> {
-    let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-    let document: Value = serde_json::from_str(&text).map_err(|error| named(&error))?;
+    let document = files::read_json(path)?;
     if document["scenarios"].is_array() {
         Ok(document)
     } else {
-        Err(named(&"holds no results"))
+        Err(io::Error::other(format!("{}: holds no results", path.display())))
     }
 }
 

@@ -6,18 +6,20 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
+use dispatchd::demo::RATE;
 use dispatchd::demo::crash::{self, CrashError, CrashOptions, CrashReport, Power};
 use dispatchd::demo::node;
+use dispatchd::ops::args::{real, whole, whole_of};
+use dispatchd::say;
 use lossyfs::{Counts, Honesty, LossyDisk};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::html;
+use crate::ends::Ends;
+use crate::files::Files;
 use crate::report::{self, Run, ScenarioReport};
 use crate::server::Install;
 
@@ -28,19 +30,19 @@ const SEGMENT_BYTES: u32 = 2 << 20;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Kills at least; those during a recovery count, and one more comes when all is over
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 200, value_parser = whole::<u32>(1..=10_000, 200))]
     pub kills: u32,
     /// Connected drivers
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..=5_000))]
+    #[arg(long, default_value_t = 60, value_parser = whole::<u32>(10..=5_000, 60))]
     pub drivers: u32,
     /// Requests per second
-    #[arg(long, default_value_t = 60.0, value_parser = parse_rate)]
+    #[arg(long, default_value_t = 60.0, value_parser = real(RATE, 60.0))]
     pub rate: f64,
     /// Decides the instants of the kills and every choice of the clients; with --runs each further run has the next one
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole_of(1))]
     pub seed: u64,
     /// Shards of the server
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_parser = whole::<u16>(1..=64, 2))]
     pub shards: u16,
     /// Every kill is a power cut: the data stand on a file system that loses what was not synced (needs root and /dev/fuse;
     /// after a SIGKILL of this program it is still mounted: umount it)
@@ -56,13 +58,7 @@ pub struct Options {
 ///
 /// # Errors
 /// A run has no verdict; says why. The runs before it are printed and written all the same.
-pub fn run(
-    install: &Install,
-    options: &Options,
-    runs: u32,
-    json: Option<&Path>,
-    html: Option<&Path>,
-) -> io::Result<ExitCode> {
+pub fn run(install: &Install, options: &Options, runs: u32, files: Files<'_>) -> io::Result<ExitCode> {
     node::kill_child_on_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -85,7 +81,7 @@ pub fn run(
     for number in 0..runs {
         let seed = options.seed.wrapping_add(u64::from(number));
         if runs > 1 {
-            println!("run {} of {runs}, seed {seed}", number + 1);
+            say!("run {} of {runs}, seed {seed}", number + 1);
         }
         match one(install, options, seed, &runtime, &mut ends) {
             Ok(run) => report.runs.push(run),
@@ -96,24 +92,13 @@ pub fn run(
         }
     }
     let document = report::document(&environment(), std::slice::from_ref(&report), &[]);
-    if let Some(path) = json {
-        report::write_json(path, &document)?;
-    }
-    if let Some(path) = html {
-        std::fs::write(path, html::page(&document))?;
-    }
+    files.write(&document)?;
     result?;
     Ok(if report.is_valid() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// A rate of requests, per second.
-pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.1..=2000.0).contains(rate));
-    rate.ok_or_else(|| "a number from 0.1 to 2000".to_owned())
 }
 
 pub(crate) fn environment() -> Value {
@@ -148,15 +133,11 @@ fn one(install: &Install, options: &Options, seed: u64, runtime: &Runtime, ends:
         settings,
     };
     let power = disk.as_mut().map(|disk| disk as &mut dyn Power);
-    let played = runtime.block_on(async {
-        tokio::select! {
-            played = crash::run(&install.program, home.path(), &crash_options, power) => Ok(played),
-            name = ends.next() => Err(io::Error::other(format!("ended by {name}, without a verdict"))),
-        }
-    })?;
+    let play = crash::run(&install.program, home.path(), &crash_options, power);
+    let played = runtime.block_on(ends.or(play))?;
     let counts = disk.as_ref().map(|Cuts(disk)| disk.counts());
     if let Some(counts) = &counts {
-        println!("disk: {counts:?}");
+        say!("disk: {counts:?}");
     }
     judge(played, counts, options.lying)
 }
@@ -174,7 +155,7 @@ fn judge(played: Result<CrashReport, CrashError>, disk: Option<Counts>, lying: b
             (Ok(_), true) => "they did".to_owned(),
             (Ok(_), false) => "none did".to_owned(),
         };
-        println!("on a lying disk promises must break: {said}");
+        say!("on a lying disk promises must break: {said}");
         if !found {
             run.faults.add("a lie that was not found", || said);
         }
@@ -242,33 +223,6 @@ fn disk_figures(counts: &Counts, run: &mut Run) {
         ("entries_lost", counts.losses.entries_lost),
     ] {
         run.add(name, "", value as f64);
-    }
-}
-
-/// The signals that ask a program to end.
-pub(crate) struct Ends {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Ends {
-    /// Catches them from now on.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The name of the next one; one that came earlier is kept for it.
-    pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
-        }
     }
 }
 

@@ -11,6 +11,8 @@ mod wait;
 use std::io;
 
 use comfy_table::{CellAlignment, Table, presets};
+use dispatchd::ops::args::{real, whole};
+use dispatchd::say;
 use serde::Serialize;
 
 use crate::raw::Pair;
@@ -37,16 +39,16 @@ const SLOTS_SPARE: u32 = 64;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connections, of which few talk at a time
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(64..=19_000))]
+    #[arg(long, default_value_t = 2_000, value_parser = whole::<u32>(64..=19_000, 2_000))]
     pub connections: u32,
     /// Idle connections whose memory is measured
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..=19_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = whole::<u32>(64..=19_000, 10_000))]
     pub idle_connections: u32,
     /// Rounds over all variants
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = whole::<u32>(1..=100, 3))]
     pub rounds: u32,
     /// Measured time of each variant and load, s
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = real(0.1..=86_400.0, 1.0))]
     pub secs: f64,
     /// Only variants whose name contains this
     #[arg(long, default_value = "")]
@@ -105,8 +107,8 @@ pub fn run(context: &Context, options: &Options) -> io::Result<()> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
-    println!("{}", pages::compare());
+    say!("{table}");
+    say!("{}", pages::compare());
     Ok(())
 }
 

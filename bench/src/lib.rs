@@ -2,6 +2,8 @@
 
 // Panics are assertions on our own bugs; what a peer does is an error.
 #![allow(clippy::missing_panics_doc)]
+// `dispatchd::say!` goes on when the reader has gone.
+#![deny(clippy::print_stdout)]
 
 pub mod cli;
 pub mod crash;
@@ -25,6 +27,8 @@ pub mod chance;
 pub mod chart;
 pub mod compare;
 pub mod due;
+mod ends;
+pub mod files;
 pub mod html;
 pub mod measure;
 pub mod plan;

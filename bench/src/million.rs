@@ -17,11 +17,12 @@ pub mod timing;
 pub mod worker;
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
+use dispatchd::ops::args::{real, whole};
 use serde::Serialize;
 
+use crate::files::Files;
 use crate::scenarios::Context;
 use level::Level;
 
@@ -42,46 +43,46 @@ const DRAIN_MS_MIN: u64 = 5_000;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connected drivers of the largest level
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=4_000_000))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = whole::<u32>(100..=4_000_000, 1_000_000))]
     pub drivers: u32,
     /// Levels below it to run first, each with a fresh server (those that are not smaller are left out)
     #[arg(long, value_delimiter = ',', num_args = 0.., default_value = "")]
     pub series: Vec<String>,
     /// Minutes of offers at each level
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = real(0.1..=10_080.0, 10.0))]
     pub minutes: f64,
     /// Offers per second (open loop); 0 for none
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    #[arg(long, default_value_t = 2_000, value_parser = whole::<u32>(0..=100_000, 2_000))]
     pub offers_per_second: u32,
     /// Shards of the server, which is pinned to one core
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u32>(1..=1_000, 1))]
     pub shards: u32,
     /// Threads of the load, which is pinned to one core, too
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u32>(1..=1_000, 1))]
     pub load_threads: u32,
     /// Handshakes under way at once, all threads together
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 1_024, value_parser = whole::<u32>(1..=100_000, 1_024))]
     pub connecting: u32,
     /// Time between two heartbeats of a driver, s; a silence of twice as long closes its socket
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, default_value_t = 30, value_parser = whole::<u64>(1..=3_600, 30))]
     pub heartbeat_seconds: u64,
     /// Time with heartbeats only, s, whose CPU is what heartbeats cost
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = whole::<u64>(0..=86_400, 30))]
     pub quiet_seconds: u64,
     /// Of 100 offers, how many the first driver declines
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=50))]
+    #[arg(long, default_value_t = 10, value_parser = whole::<u32>(0..=50, 10))]
     pub decline_percent: u32,
     /// Of 100 offers, how many the first driver does not answer
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=50))]
+    #[arg(long, default_value_t = 5, value_parser = whole::<u32>(0..=50, 5))]
     pub ignore_percent: u32,
     /// How long a driver may leave an offer unanswered, ms; far above what an answer takes
-    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    #[arg(long, default_value_t = 8_000, value_parser = whole::<u32>(100..=60_000, 8_000))]
     pub offer_timeout_ms: u32,
     /// Time from OFFER to the driver's answer, ms; the ACK leaves at once
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = whole::<u32>(0..=600_000, 50))]
     pub think_ms: u32,
     /// Time from CONFIRMED to pickup, and from there to complete, ms
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = whole::<u32>(0..=600_000, 500))]
     pub trip_leg_ms: u32,
 }
 
@@ -130,7 +131,7 @@ impl Options {
 ///
 /// # Errors
 /// A level's, or a file of the report cannot be written.
-pub fn run(context: &Context, options: &Options, json: Option<&Path>, html: Option<&Path>) -> io::Result<ExitCode> {
+pub fn run(context: &Context, options: &Options, files: Files<'_>) -> io::Result<ExitCode> {
     let mut levels: Vec<Level> = Vec::new();
     let mut result = Ok(());
     for drivers in options.levels()? {
@@ -146,15 +147,9 @@ pub fn run(context: &Context, options: &Options, json: Option<&Path>, html: Opti
     let verdicts = show::verdicts(&levels);
     let cores = context.cores().allowed;
     show::print(&levels, &verdicts);
-    if let Some(path) = json {
-        std::fs::write(
-            path,
-            format!("{:#}\n", show::to_json(options, cores, &levels, &verdicts)),
-        )?;
-    }
-    if let Some(path) = html {
-        std::fs::write(path, show::to_html(options, cores, &levels, &verdicts))?;
-    }
+    files.write_with(&show::to_json(options, cores, &levels, &verdicts), || {
+        show::to_html(options, cores, &levels, &verdicts)
+    })?;
     result?;
     let good = verdicts.iter().all(|verdict| verdict.pass);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -34,7 +34,7 @@ impl FromStr for Pair {
                 response: size(response)?,
             })
         });
-        sizes.ok_or_else(|| format!("{text:?} is not REQUEST:RESPONSE with 1 to {PAIR_BYTES_MAX} bytes each"))
+        sizes.ok_or_else(|| format!("allowed: REQUEST:RESPONSE with 1 to {PAIR_BYTES_MAX} bytes each, such as 86:331"))
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use dispatchd::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -185,7 +185,7 @@ impl ScenarioReport {
 
     /// Prints all figures: each run's and the median.
     pub fn print(&self) {
-        println!("\n{} {}", self.name, self.parameters);
+        say!("\n{} {}", self.name, self.parameters);
         let mut table = table();
         let runs = (1..=self.runs.len()).map(|run| format!("run {run}"));
         table.set_header(
@@ -208,9 +208,9 @@ impl ScenarioReport {
             );
         }
         align_numbers(&mut table, 2);
-        println!("{table}");
+        say!("{table}");
         for line in self.fault_lines() {
-            println!("INVALID {line}");
+            say!("INVALID {line}");
         }
     }
 
@@ -298,21 +298,13 @@ pub fn print_verdicts(verdicts: &[Verdict]) {
         ]);
     }
     align_numbers(&mut table, 2);
-    println!("\n{table}");
+    say!("\n{table}");
 }
 
 /// Everything that was measured, as it is kept.
 pub fn document(environment: &Value, scenarios: &[ScenarioReport], verdicts: &[Verdict]) -> Value {
     let scenarios: Vec<Value> = scenarios.iter().map(ScenarioReport::to_json).collect();
     json!({ "environment": environment, "scenarios": scenarios, "goals": verdicts })
-}
-
-/// Writes a document to a JSON file.
-///
-/// # Errors
-/// The file's.
-pub fn write_json(path: &Path, document: &Value) -> std::io::Result<()> {
-    std::fs::write(path, format!("{document:#}\n"))
 }
 
 /// A table as all reports print it.

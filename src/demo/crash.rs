@@ -13,6 +13,7 @@ use super::messages::{AuditView, Id};
 use super::node::{Node, allow_open_files};
 use super::observe::{ClassRound, Observer, Seen, total};
 use super::{classes, readback, report};
+use crate::say;
 use hdrhistogram::Histogram;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -119,10 +120,10 @@ impl CrashReport {
         let (kills, in_recovery) = self.kills;
         let [posted, accepted, unfulfilled, cancelled] = self.requests;
         let at = |quantile| self.recovery_ms.value_at_quantile(quantile);
-        println!("kills: {kills}, {in_recovery} of them during a recovery");
-        println!("requests: {posted} posted, {accepted} accepted, {unfulfilled} unfulfilled, {cancelled} cancelled");
-        println!("audits read before a kill: {}", self.audits);
-        println!(
+        say!("kills: {kills}, {in_recovery} of them during a recovery");
+        say!("requests: {posted} posted, {accepted} accepted, {unfulfilled} unfulfilled, {cancelled} cancelled");
+        say!("audits read before a kill: {}", self.audits);
+        say!(
             "start to ready, ms: p50 {}, p90 {}, p99 {}, max {} ({} recoveries)",
             at(0.5),
             at(0.9),
@@ -131,7 +132,7 @@ impl CrashReport {
             self.recovery_ms.len()
         );
         report::print_verdicts(&self.verdicts);
-        println!("took {:.1} s", self.took.as_secs_f64());
+        say!("took {:.1} s", self.took.as_secs_f64());
     }
 }
 

@@ -5,6 +5,8 @@
 //! is a child process ([`node`]) with a data directory of its own, killed with SIGKILL half-way and started again.
 //! Must never: use the node's own codecs or types, or outlast its bounds; the child never outlives the demo.
 #![forbid(unsafe_code)]
+// `say!` goes on when the reader has gone.
+#![deny(clippy::print_stdout)]
 
 pub mod api;
 pub mod audit;
@@ -24,6 +26,7 @@ pub mod report;
 pub mod socket;
 mod stage;
 
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
 /// How fast everybody plays.
@@ -74,7 +77,7 @@ pub struct DemoOptions {
     pub keep: bool,
     /// Decides every choice of the drivers and of the matching engine (not the timing of the machine).
     pub seed: u64,
-    /// How many trips to replay; `None` is all that fit into the demo's time.
+    /// How many trips to replay, 1–6,433; `None` is all that fit into the demo's time.
     pub trips: Option<u32>,
 }
 
@@ -94,9 +97,11 @@ impl Default for DemoOptions {
 /// Longest replay, in seconds, when the number of trips is not given.
 const REPLAY_S: f64 = 66.0;
 /// Fewest and most trips a second.
-const RATE: std::ops::RangeInclusive<f64> = 0.1..=2000.0;
+pub const RATE: RangeInclusive<f64> = 0.1..=2000.0;
 /// Fewest and most drivers.
-const DRIVERS: std::ops::RangeInclusive<u32> = 10..=20_000;
+pub const DRIVERS: RangeInclusive<u32> = 10..=20_000;
+/// Fewest and most trips: so many are recorded.
+pub const TRIPS: RangeInclusive<u32> = 1..=6433;
 
 impl DemoOptions {
     /// # Errors
@@ -110,8 +115,11 @@ impl DemoOptions {
             let (least, most) = (RATE.start(), RATE.end());
             return Err(format!("--rate is {}, allowed is {least} to {most}", self.rate));
         }
-        if self.trips == Some(0) {
-            return Err("--trips is 0, allowed is at least 1".into());
+        if let Some(trips) = self.trips.filter(|trips| !TRIPS.contains(trips)) {
+            let (least, most) = (TRIPS.start(), TRIPS.end());
+            return Err(format!(
+                "--trips is {trips}, allowed is {least} to {most}: so many are recorded"
+            ));
         }
         Ok(())
     }
@@ -162,6 +170,7 @@ mod tests {
         assert_eq!(options.ride_count(6433), 6433);
         let slow = DemoOptions { rate: 10.0, ..options };
         assert_eq!(slow.ride_count(6433), 660);
+        assert_eq!(city::City::load().unwrap().rides.len(), *TRIPS.end() as usize);
         let few = DemoOptions { trips: Some(7), ..slow };
         assert_eq!(few.ride_count(6433), 7);
     }
@@ -186,12 +195,9 @@ mod tests {
             },
             Some("--rate"),
         );
-        check(
-            DemoOptions {
-                trips: Some(0),
-                ..fine()
-            },
-            Some("--trips"),
-        );
+        for (trips, expect) in [(0, Some("--trips")), (1, None), (6433, None), (6434, Some("--trips"))] {
+            let trips = Some(trips);
+            check(DemoOptions { trips, ..fine() }, expect);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::audit::Verdict;
 use super::latency::Latencies;
 use super::observe::{Counters, total};
+use crate::say;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table};
 use hdrhistogram::Histogram;
@@ -33,8 +34,8 @@ impl Report {
 
     /// Prints everything to stdout.
     pub fn print(&self, counters: &Counters) {
-        println!("{}", self.totals(counters));
-        println!("{}", self.latency_table());
+        say!("{}", self.totals(counters));
+        say!("{}", self.latency_table());
         print_verdicts(&self.verdicts);
     }
 
@@ -143,13 +144,13 @@ pub fn print_verdicts(verdicts: &[Verdict]) {
             number(verdict.violations.to_string()).fg(colour),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     for verdict in verdicts {
         for example in &verdict.examples {
-            println!("violation of {}: {example}", verdict.number);
+            say!("violation of {}: {example}", verdict.number);
         }
         if verdict.checks == 0 {
-            println!("invariant {} could not be checked", verdict.number);
+            say!("invariant {} could not be checked", verdict.number);
         }
     }
 }

@@ -11,6 +11,7 @@ use super::observe::{ClassRound, Evidence, Observer, Seen, total};
 use super::progress::Progress;
 use super::report::Report;
 use super::{DemoOptions, Tempo, classes, drivers, readback, sample};
+use crate::say;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::pin::pin;
@@ -304,16 +305,16 @@ impl Stage {
     async fn keep(&mut self) {
         let url = format!("http://{}", self.node.address());
         let driver = &self.fleet[0].0;
-        println!("\nThe node goes on at {url} with {} drivers. Try:\n", self.fleet.len());
-        println!("  curl -s {url}/v1/drivers/{driver}");
-        println!(
+        say!("\nThe node goes on at {url} with {} drivers. Try:\n", self.fleet.len());
+        say!("  curl -s {url}/v1/drivers/{driver}");
+        say!(
             "  curl -s {url}/v1/dispatch/offer -H 'content-type: application/json' \\\n    \
              -d '{{\"request_id\":\"mine-1\",\"candidates\":[\"{driver}\",\"{}\"],\"trip\":{{\"duration_s\":600}}}}'",
             self.fleet[1].0
         );
-        println!("  curl -s {url}/v1/dispatch/audit/mine-1");
-        println!("  curl -s '{url}/v1/events?consumer=me&limit=10'");
-        println!("  curl -s {url}/metrics\n\nCtrl-C ends it.");
+        say!("  curl -s {url}/v1/dispatch/audit/mine-1");
+        say!("  curl -s '{url}/v1/events?consumer=me&limit=10'");
+        say!("  curl -s {url}/metrics\n\nCtrl-C ends it.");
         // Without a handler for Ctrl-C the play could not have begun.
         let _ = tokio::signal::ctrl_c().await;
     }

@@ -20,6 +20,7 @@ async fn the_schema_is_made_checked_and_made_again() {
     };
     check(&["schema", "check"], 1, "is missing");
     check(&["schema", "apply"], 1, "--replication says not how many copies");
+    check(&["schema", "apply"], 1, "such as --replication datacenter1=1");
     check(&["schema", "apply", "--replication", "many"], 2, "simple=COPIES");
     check(&["schema", "apply", "--replication", "simple=1"], 0, "applied 1: ");
     check(&["schema", "apply"], 0, "has schema version 1");

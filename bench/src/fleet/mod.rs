@@ -20,17 +20,21 @@ mod takeover;
 mod town;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use dispatchd::demo::RATE;
 use dispatchd::demo::node;
+use dispatchd::ops::args::{real, whole, whole_of};
+use dispatchd::say;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::crash::{Ends, environment};
-use crate::html;
+use crate::crash::environment;
+use crate::ends::Ends;
+use crate::files::Files;
 use crate::report::{self, Run, ScenarioReport};
 use crate::server::Install;
 use play::Load;
@@ -76,19 +80,19 @@ pub struct Options {
     #[arg(long, default_value_t = 3, value_parser = parse_cassandra_nodes)]
     pub cassandra_nodes: u8,
     /// Nodes of dispatchd
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    #[arg(long, default_value_t = 3, value_parser = whole::<u8>(1..=3, 3))]
     pub nodes: u8,
     /// Connected drivers in the rows of the fault table
-    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(10..=2000))]
+    #[arg(long, default_value_t = 90, value_parser = whole::<u32>(10..=2000, 90))]
     pub drivers: u32,
     /// Requests per second in these rows
-    #[arg(long, default_value_t = 15.0, value_parser = crate::crash::parse_rate)]
+    #[arg(long, default_value_t = 15.0, value_parser = real(RATE, 15.0))]
     pub rate: f64,
     /// Kills of the row `takeover`
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 6, value_parser = whole::<u32>(1..=1000, 6))]
     pub kills: u32,
     /// Decides every choice of the clients
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole_of(1))]
     pub seed: u64,
     /// Leave the directory with the logs and data of all nodes
     #[arg(long)]
@@ -111,14 +115,14 @@ fn known_row(text: &str) -> Result<String, String> {
     let known = names.any(|name| name == text);
     known
         .then(|| text.to_owned())
-        .ok_or_else(|| "no such row; --list names them".to_owned())
+        .ok_or_else(|| "allowed: names of rows, such as steady,offers; --list prints them".to_owned())
 }
 
 fn parse_cassandra_nodes(text: &str) -> Result<u8, String> {
     match text {
         "1" => Ok(1),
         "3" => Ok(3),
-        _ => Err("1 or 3".to_owned()),
+        _ => Err("allowed: 1 or 3, such as 3".to_owned()),
     }
 }
 
@@ -166,13 +170,7 @@ impl Options {
 ///
 /// # Errors
 /// The services cannot be started, or a file cannot be written.
-pub fn run(
-    install: &Install,
-    options: &Options,
-    runs: u32,
-    strict: bool,
-    files: (Option<&Path>, Option<&Path>),
-) -> io::Result<ExitCode> {
+pub fn run(install: &Install, options: &Options, runs: u32, strict: bool, files: Files<'_>) -> io::Result<ExitCode> {
     if options.list {
         list();
         return Ok(ExitCode::SUCCESS);
@@ -201,29 +199,25 @@ pub fn run(
             is_warm: false,
             reports: Vec::new(),
         };
-        let interrupted = tokio::select! {
-            played = stage.play() => played.err(),
-            name = ends.next() => Some(io::Error::other(format!("ended by {name}"))),
+        let played = ends.or(Box::pin(stage.play())).await;
+        let failed = match played {
+            Ok(played) => played.err().map(|error| error.to_string()),
+            Err(ended) => Some(ended.to_string()),
         };
-        if let Some(error) = interrupted {
+        if let Some(error) = failed {
             eprintln!("dispatchd-bench: {error}; what was played before it follows");
             let mut run = Run::default();
-            run.faults.add("not all was played", || error.to_string());
+            run.faults.add("not all was played", || error);
             stage.add("fleet-stage", run, &[]);
         }
         Ok::<_, io::Error>(stage.reports)
     })?;
     if options.keep {
-        println!("logs and data are in {}", home.keep().display());
+        say!("logs and data are in {}", home.keep().display());
     }
     let verdicts = table::print(&reports);
     let document = report::document(&environment(), &reports, &verdicts);
-    if let Some(path) = files.0 {
-        report::write_json(path, &document)?;
-    }
-    if let Some(path) = files.1 {
-        std::fs::write(path, html::page(&document))?;
-    }
+    files.write(&document)?;
     let good = reports.iter().all(ScenarioReport::is_valid);
     let reached = verdicts.iter().all(|verdict| verdict.pass);
     Ok(if good && (reached || !strict) {
@@ -234,13 +228,13 @@ pub fn run(
 }
 
 fn list() {
-    println!("fault table:");
+    say!("fault table:");
     for row in ROWS {
-        println!("  {:<22} {}", row.name, row.what);
+        say!("  {:<22} {}", row.name, row.what);
     }
-    println!("speed:");
+    say!("speed:");
     for (name, what) in SPEED {
-        println!("  {name:<22} {what}");
+        say!("  {name:<22} {what}");
     }
 }
 

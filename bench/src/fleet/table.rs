@@ -4,6 +4,7 @@
 use std::io;
 
 use dispatchd::demo::audit::Verdict;
+use dispatchd::say;
 
 use super::play::Played;
 use super::rows::Row;
@@ -155,8 +156,8 @@ fn print_faults(rows: &[&ScenarioReport]) {
         }
     }
     align_numbers(&mut table, 1);
-    println!("{table}");
-    println!(
+    say!("{table}");
+    say!(
         "errors seen: what callers and apps got before they were served elsewhere or later. no offer: the longest time in which no driver\n\
          heard one. over 1 s: requests whose first offer came later than that. well: from the fault, or from its mending, to the\n\
          last error or late offer; – when there was no calm. 1 to 7: violations of the contract's invariants; any node: requests that\n\
@@ -165,7 +166,7 @@ fn print_faults(rows: &[&ScenarioReport]) {
     for report in rows {
         for run in &report.runs {
             for line in run.faults.lines() {
-                println!("{}: {line}", &report.name[ROW_PREFIX.len()..]);
+                say!("{}: {line}", &report.name[ROW_PREFIX.len()..]);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One self-contained page from a file of results: tables, charts as inline SVG, and a small script. Nothing is fetched.
 //!
-//! Reads the JSON that [`crate::report::write_json`] writes, so a page can be made again from a kept file at any time.
+//! Reads the JSON that [`crate::files::Files`] writes, so a page can be made again from a kept file at any time.
 //! Scenarios whose names begin alike up to a slash (`peer/…`) stand side by side in one section.
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use crate::chart::{Chart, Shape};
+use crate::files;
 use crate::report::number;
 
 /// Units in which less is better and a comparison by bars says something.
@@ -37,8 +38,8 @@ pub struct Options {
 /// # Errors
 /// A file's, or the results are not JSON.
 pub fn run(options: &Options) -> io::Result<()> {
-    let document = serde_json::from_str(&std::fs::read_to_string(&options.results)?)?;
-    std::fs::write(&options.output, page(&document))
+    let document = files::read_json(&options.results)?;
+    files::write(&options.output, &page(&document))
 }
 
 /// The page for a document of results.

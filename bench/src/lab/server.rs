@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use super::wait::{RegisteredWait, WaitArgument};
+use dispatchd::say;
 use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
@@ -184,7 +185,7 @@ pub fn run(options: &Options, knobs: Knobs) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     rustix::net::listen(&listener, 4096)?;
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    println!("{}", listener.local_addr()?);
+    say!("{}", listener.local_addr()?);
     io::stdout().flush()?;
     let pair = options.pairs[0];
     let mut lab = Lab::new(options.slots, knobs, pair.response)?;

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
+use dispatchd::say;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -95,20 +96,20 @@ pub fn print(levels: &[Level], verdicts: &[Verdict]) {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    say!("{table}");
     for level in levels {
         let caches: Vec<String> = level
             .caches
             .iter()
             .map(|(name, bytes)| format!("{name} {}", number(*bytes as f64 / f64::from(level.drivers))))
             .collect();
-        println!("slab per driver at {}, B: {}", level.drivers, caches.join(", "));
+        say!("slab per driver at {}, B: {}", level.drivers, caches.join(", "));
         for line in level.run.faults.lines() {
-            println!("INVALID {}: {line}", level.drivers);
+            say!("INVALID {}: {line}", level.drivers);
         }
     }
     for verdict in verdicts {
-        println!("{} {}", if verdict.pass { "pass" } else { "MISS" }, verdict.what);
+        say!("{} {}", if verdict.pass { "pass" } else { "MISS" }, verdict.what);
     }
 }
 

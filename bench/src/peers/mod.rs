@@ -16,6 +16,7 @@ mod table;
 use std::io;
 use std::time::Duration;
 
+use dispatchd::ops::args::{real, whole};
 use serde::Serialize;
 
 use crate::measure::{UserMemory, kernel_slab_bytes};
@@ -35,19 +36,19 @@ const OFFERS_AT_ONCE: u32 = 256;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connections of each server
-    #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(100..=19_000))]
+    #[arg(long, default_value_t = 18_000, value_parser = whole::<u32>(100..=19_000, 18_000))]
     pub connections: u32,
     /// Pushes under way at once at saturation, and connections at once in the handshakes
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=10_000, 64))]
     pub in_flight: u32,
     /// Pushes per second of the open loop
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 5_000, value_parser = whole::<u32>(1..=1_000_000, 5_000))]
     pub rate: u32,
     /// Measured time of each of the three loads, s
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = real(0.1..=86_400.0, 2.0))]
     pub secs: f64,
     /// Unmeasured time before each, s
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = real(0.0..=3_600.0, 0.5))]
     pub warmup_secs: f64,
     /// Only these, comma-separated
     #[arg(long, value_delimiter = ',')]

@@ -3,6 +3,7 @@
 
 use super::catalogue::{Kind, Peer};
 use crate::report::{ScenarioReport, align_numbers, number, table};
+use dispatchd::say;
 
 /// Columns: heading and figure.
 const COLUMNS: [(&str, &str); 9] = [
@@ -42,11 +43,11 @@ pub(super) fn print(peers: &[Peer], reports: &[ScenarioReport]) {
         );
     }
     align_numbers(&mut table, 1);
-    println!("\npush and acknowledgement, medians\n{table}");
+    say!("\npush and acknowledgement, medians\n{table}");
     for (peer, report) in peers.iter().zip(reports) {
-        println!("{}: {} ({} rounds)", peer.kind.name(), peer.version, report.runs.len());
+        say!("{}: {} ({} rounds)", peer.kind.name(), peer.version, report.runs.len());
         for line in report.fault_lines() {
-            println!("INVALID {}: {line}", peer.kind.name());
+            say!("INVALID {}: {line}", peer.kind.name());
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::rc::Rc;
 
+use dispatchd::say;
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -57,7 +58,7 @@ async fn accept(config: WebSocketConfig) -> io::Result<()> {
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.bind(([127, 0, 0, 1], 0).into())?;
     let listener: TcpListener = socket.listen(BACKLOG)?;
-    println!("{}", listener.local_addr()?);
+    say!("{}", listener.local_addr()?);
     io::stdout().flush()?;
     let drivers = Drivers::default();
     let push = Message::text("x".repeat(PUSH_BYTES));

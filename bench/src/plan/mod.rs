@@ -12,8 +12,11 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use dispatchd::ops::args::real;
+use dispatchd::say;
 use serde_json::{Value, json};
 
+use crate::files;
 use crate::report::{align_numbers, number, table};
 use fit::{Fit, Point, Quantity};
 use size::{City, Costs};
@@ -36,7 +39,7 @@ pub struct Options {
     #[arg(long, value_name = "RESULTS.json")]
     measured: Vec<PathBuf>,
     /// CPU of a handshake, µs (figure `handshake_cpu_us` of the scenario handshakes)
-    #[arg(long)]
+    #[arg(long, value_parser = real(0.0..=1e6, 60.0))]
     handshake_us: Option<f64>,
     /// Keep what the fits need of the measured results in one small file
     #[arg(long, value_name = "FILE")]
@@ -53,7 +56,7 @@ pub struct Options {
 pub fn run(options: &Options) -> io::Result<ExitCode> {
     let mut documents = Vec::new();
     for path in &options.measured {
-        documents.push(read(path)?);
+        documents.push(files::read_json(path)?);
     }
     if documents.is_empty() {
         documents.push(serde_json::from_str(MEASURED)?);
@@ -63,45 +66,36 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
         .flat_map(|document| fit::points(document, &PHASES_SKIPPED))
         .collect();
     if let Some(path) = &options.save {
-        std::fs::write(path, format!("{:#}\n", condensed(&documents)))?;
+        files::write(path, &format!("{:#}\n", condensed(&documents)))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &options.check {
-        let larger = fit::points(&read(path)?, &PHASES_SKIPPED);
+        let larger = fit::points(&files::read_json(path)?, &PHASES_SKIPPED);
         return check(&points, &larger);
     }
     let (Some(drivers), Some(offers)) = (options.city.drivers, options.city.offers_per_second) else {
         return Err(io::Error::other("say --drivers and --offers-per-second, or --check"));
     };
-    if drivers < 1.0 || offers < 0.0 {
-        return Err(io::Error::other(
-            "--drivers must be at least 1, --offers-per-second not negative",
-        ));
-    }
     let handshake_us = options.handshake_us.or_else(|| documents.iter().find_map(handshake_us));
     let costs = Costs::new(&points, handshake_us).map_err(io::Error::other)?;
     let plan = size::size(&options.city, drivers, offers, &costs);
-    println!(
+    say!(
         "{drivers:.0} drivers, {offers:.0} offers/s, a heartbeat every {:.0} s: {:.0} nodes, bound by {}\n",
-        options.city.heartbeat_s, plan.nodes, plan.bound_by
+        options.city.heartbeat_s,
+        plan.nodes,
+        plan.bound_by
     );
     let mut table = table();
     table.set_header(["", "needs", "confidence", "because"]);
     for line in &plan.lines {
         table.add_row([&line.what, &line.figure, line.confidence.word(), &line.because]);
     }
-    println!("{table}");
-    println!(
+    say!("{table}");
+    say!(
         "\nmeasured in {} phases; TLS and several nodes' own traffic are not in it",
         points.len()
     );
     Ok(ExitCode::SUCCESS)
-}
-
-fn read(path: &PathBuf) -> io::Result<Value> {
-    let named = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-    serde_json::from_str(&text).map_err(|error| named(&error))
 }
 
 /// All scenarios of all files with their phases and medians, without what only reports show.
@@ -165,7 +159,7 @@ fn check(points: &[Point], larger: &[Point]) -> io::Result<ExitCode> {
         }
     }
     align_numbers(&mut table, 3);
-    println!(
+    say!(
         "from {} phases, within {:.0} %:\n{table}",
         points.len(),
         100.0 * ERROR_MAX

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::fit::{Fit, Load, Point, Quantity};
+use dispatchd::ops::args::real;
 
 /// Share of a node's cores that may be busy in the ordinary course; the rest is for bursts.
 const BUSY_MAX: f64 = 0.6;
@@ -20,34 +21,34 @@ const HANDSHAKE_US_ASSUMED: f64 = 60.0;
 #[derive(Debug, Clone, clap::Args)]
 pub struct City {
     /// Connected drivers
-    #[arg(long)]
+    #[arg(long, value_parser = real(1.0..=1e10, 5_000_000.0))]
     pub drivers: Option<f64>,
     /// Offers per second
-    #[arg(long)]
+    #[arg(long, value_parser = real(0.0..=1e9, 5_000.0))]
     pub offers_per_second: Option<f64>,
     /// Interval of heartbeats, s
-    #[arg(long, default_value_t = 30.0)]
+    #[arg(long, default_value_t = 30.0, value_parser = real(0.1..=86_400.0, 30.0))]
     pub heartbeat_s: f64,
     /// Interval of positions, s; 0 for none
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = real(0.0..=86_400.0, 0.0))]
     pub location_s: f64,
     /// Cores of a node
-    #[arg(long, default_value_t = 16.0)]
+    #[arg(long, default_value_t = 16.0, value_parser = real(1.0..=4_096.0, 16.0))]
     pub node_cores: f64,
     /// Memory of a node, GB
-    #[arg(long, default_value_t = 64.0)]
+    #[arg(long, default_value_t = 64.0, value_parser = real(1.0..=65_536.0, 64.0))]
     pub node_memory_gb: f64,
     /// Network of a node, Gbit/s
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = real(0.001..=10_000.0, 10.0))]
     pub node_gbit: f64,
     /// Connections that a node may hold
-    #[arg(long, default_value_t = 1_000_000.0)]
+    #[arg(long, default_value_t = 1_000_000.0, value_parser = real(1.0..=1e9, 1_000_000.0))]
     pub node_connections: f64,
     /// How fast all drivers of a lost node are to be back, s
-    #[arg(long, default_value_t = 30.0)]
+    #[arg(long, default_value_t = 30.0, value_parser = real(0.1..=86_400.0, 30.0))]
     pub storm_s: f64,
     /// How long audits and records are kept, days
-    #[arg(long, default_value_t = 30.0)]
+    #[arg(long, default_value_t = 30.0, value_parser = real(1.0..=36_500.0, 30.0))]
     pub retention_days: f64,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Pair, Progress};
 use crate::ring::{Event, Ring};
+use dispatchd::say;
 
 /// Connections that have not been accepted yet, at most (bounded by the system's `somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -51,7 +52,7 @@ pub fn run(options: &Options) -> io::Result<()> {
     // Listening again only widens the backlog. Accepted sockets inherit TCP_NODELAY.
     rustix::net::listen(&listener, BACKLOG)?;
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    println!("{}", listener.local_addr()?);
+    say!("{}", listener.local_addr()?);
     io::stdout().flush()?;
     let longest = options.pairs.iter().map(|pair| pair.response).max().unwrap_or(1);
     let bytes: &'static [u8] = Box::leak(vec![b'x'; longest as usize].into_boxed_slice());

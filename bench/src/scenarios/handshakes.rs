@@ -5,6 +5,7 @@
 
 use std::io;
 
+use dispatchd::ops::args::{real, whole};
 use serde::Serialize;
 
 use super::{Context, add_cores};
@@ -33,16 +34,16 @@ const STALL_NS_MAX: u64 = 10_000_000_000;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Handshakes under way at once
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=10_000, 64))]
     pub in_flight: u32,
     /// Different drivers
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 2_000, value_parser = whole::<u32>(1..=100_000, 2_000))]
     pub drivers: u32,
     /// Measured time, s
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = real(0.1..=86_400.0, 3.0))]
     pub secs: f64,
     /// Unmeasured time before, s
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = real(0.0..=3_600.0, 0.5))]
     pub warmup_secs: f64,
 }
 

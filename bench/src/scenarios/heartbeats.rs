@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use dispatchd::ops::args::{real, whole};
 use serde::Serialize;
 
 use super::{Context, add_cores};
@@ -29,19 +30,19 @@ const STALL_NS_MAX: u64 = 10_000_000_000;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connected drivers
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = whole::<u32>(1..=100_000, 10_000))]
     pub drivers: u32,
     /// Heartbeats per second of the open loop
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 5_000, value_parser = whole::<u32>(1..=1_000_000, 5_000))]
     pub rate: u32,
     /// Heartbeats under way at once in the closed loop
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=100_000, 64))]
     pub in_flight: u32,
     /// Measured time of each loop, s
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, value_parser = real(0.1..=86_400.0, 4.0))]
     pub secs: f64,
     /// Unmeasured time before each loop, s
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = real(0.0..=3_600.0, 0.5))]
     pub warmup_secs: f64,
 }
 

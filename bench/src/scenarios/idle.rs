@@ -7,6 +7,7 @@
 
 use std::io;
 
+use dispatchd::ops::args::whole;
 use serde::Serialize;
 
 use super::Context;
@@ -33,7 +34,7 @@ const SETTLE_NS: u64 = 1_500_000_000;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connected drivers; one shard holds what the limit of open files allows
-    #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 18_000, value_parser = whole::<u32>(10..=100_000, 18_000))]
     pub drivers: u32,
 }
 

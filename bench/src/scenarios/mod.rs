@@ -16,6 +16,7 @@ use crate::raw::client::{Load, Outcome};
 use crate::raw::{self as raw_ring, Pair};
 use crate::report::{Progress, Run};
 use crate::server::{Cores, RawServer, Setup};
+use dispatchd::ops::args::{real, whole};
 
 /// Connections beside the drivers' that the raw server's table has room for.
 const RAW_SLOTS_SPARE: u32 = 64;
@@ -36,10 +37,10 @@ pub struct Context {
 #[derive(Debug, Clone, clap::Args, serde::Serialize)]
 pub struct RawOptions {
     /// Pairs under way at once at the raw ring
-    #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, global = true, default_value_t = 64, value_parser = whole::<u32>(1..=10_000, 64))]
     pub raw_in_flight: u32,
     /// Measured time of each raw run, s
-    #[arg(long, global = true, default_value_t = 2.0)]
+    #[arg(long, global = true, default_value_t = 2.0, value_parser = real(0.1..=86_400.0, 2.0))]
     pub raw_secs: f64,
 }
 

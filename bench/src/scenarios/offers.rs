@@ -11,6 +11,7 @@ pub mod engine;
 use std::io;
 use std::time::Duration;
 
+use dispatchd::ops::args::{real, whole};
 use serde::Serialize;
 
 use super::{Context, add_cores};
@@ -61,34 +62,34 @@ const PROGRESS_NS: u64 = 100_000_000;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connected drivers
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = whole::<u32>(10..=100_000, 10_000))]
     pub drivers: u32,
     /// Offers per second of the open loop
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 2_000, value_parser = whole::<u32>(1..=1_000_000, 2_000))]
     pub rate: u32,
     /// Measured time of the open loop, s
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = real(0.1..=86_400.0, 10.0))]
     pub secs: f64,
     /// Unmeasured time before, s
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = real(0.0..=3_600.0, 1.0))]
     pub warmup_secs: f64,
     /// Of 100 offers of the open loop, how many the first driver declines
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(long, default_value_t = 10, value_parser = whole::<u32>(0..=100, 10))]
     pub decline_percent: u32,
     /// Time from OFFER to the driver's answer, ms; the ACK leaves at once
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = whole::<u32>(0..=600_000, 5))]
     pub think_ms: u32,
     /// Open loop: time from CONFIRMED to pickup, and from there to complete, ms
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = whole::<u32>(0..=600_000, 200))]
     pub trip_leg_ms: u32,
     /// Measured cycles at saturation, all rounds together
-    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, default_value_t = 60_000, value_parser = whole::<u32>(1..=10_000_000, 60_000))]
     pub cycles: u32,
     /// Cycles under way at once at saturation
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 512, value_parser = whole::<u32>(1..=100_000, 512))]
     pub in_flight: u32,
     /// Keep-alive HTTP connections that the POSTs are pipelined over
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, default_value_t = 8, value_parser = whole::<u32>(1..=256, 8))]
     pub http_connections: u32,
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use dispatchd::ops::args::whole;
 use serde::Serialize;
 
 use super::{Context, add_cores};
@@ -13,7 +14,7 @@ use crate::report::Run;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connections that echo, and that are idle
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = whole::<u32>(1..=100_000, 10_000))]
     pub connections: u32,
     /// Message sizes, REQUEST:RESPONSE in bytes on the wire, comma-separated; the default is one offer cycle
     #[arg(long, value_delimiter = ',', default_value = "409:210,86:331,89:112")]

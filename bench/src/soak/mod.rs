@@ -6,7 +6,7 @@
 //! left open. See [`trend`] for the rule of flatness.
 //!
 //! A run in which not every series is flat goes on for half its time again, and the same rule is applied to the second half of all
-//! of it.
+//! of it. A run that is ended by a signal shows what was sampled before, and takes its server and its directory away.
 #![forbid(unsafe_code)]
 
 mod page;
@@ -16,12 +16,12 @@ mod trend;
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use dispatchd::demo::RATE;
 use dispatchd::demo::Tempo;
 use dispatchd::demo::api::{ANSWER_MAX, Api, http_client};
 use dispatchd::demo::city::City;
@@ -29,10 +29,14 @@ use dispatchd::demo::drivers::{self, World};
 use dispatchd::demo::engine::Engine;
 use dispatchd::demo::node::{self, Node};
 use dispatchd::demo::observe::{Observer, total};
+use dispatchd::ops::args::{real, whole, whole_of};
+use dispatchd::say;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::ends::{Ended, Ends};
+use crate::files::Files;
 use crate::server::Install;
 use samples::{Judged, Sample};
 use strangers::Notes;
@@ -68,28 +72,23 @@ const CACHE_BYTES: u64 = 4 << 20;
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// How long, min, 10 at least; below an hour memory still fills. When something is not flat, half as long again
-    #[arg(long, default_value_t = 60.0, value_parser = |text: &str| parse(text, MINUTES))]
+    #[arg(long, default_value_t = 60.0, value_parser = real(MINUTES, 60.0))]
     pub minutes: f64,
     /// Connected drivers
-    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(10..=15_000))]
+    #[arg(long, default_value_t = 3000, value_parser = whole::<u32>(10..=15_000, 3000))]
     pub drivers: u32,
     /// Requests per second
-    #[arg(long, default_value_t = 90.0, value_parser = crate::crash::parse_rate)]
+    #[arg(long, default_value_t = 90.0, value_parser = real(RATE, 90.0))]
     pub rate: f64,
     /// Shards of the server
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_parser = whole::<u16>(1..=64, 2))]
     pub shards: u16,
     /// Decides every choice of the drivers and the engine
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole_of(1))]
     pub seed: u64,
     /// Between two samples, s
-    #[arg(long, default_value_t = 5.0, value_parser = |text: &str| parse(text, SAMPLE_SECS))]
+    #[arg(long, default_value_t = 5.0, value_parser = real(SAMPLE_SECS, 5.0))]
     pub sample_secs: f64,
-}
-
-fn parse(text: &str, range: std::ops::RangeInclusive<f64>) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("a number from {} to {}", range.start(), range.end()))
 }
 
 /// What a run came to.
@@ -118,15 +117,15 @@ impl Results {
     }
 
     fn print(&self) {
-        println!("soak of {:.1} min {}", self.seconds / 60.0, self.parameters);
-        println!("{}", self.counts);
+        say!("soak of {:.1} min {}", self.seconds / 60.0, self.parameters);
+        say!("{}", self.counts);
         if !self.prolonged_for.is_empty() {
-            println!(
+            say!(
                 "went on for half its time again, since these were not flat: {}",
                 self.prolonged_for.join(", ")
             );
         }
-        println!("judged from minute {:.1} on:", self.seconds / 120.0);
+        say!("judged from minute {:.1} on:", self.seconds / 120.0);
         for judged in &self.series {
             let (name, unit) = (judged.series.name, judged.series.unit);
             let trend = judged.trend.map_or("-".to_owned(), |trend| {
@@ -134,10 +133,10 @@ impl Results {
                 let (low, high) = (trend.slope_low_per_hour, trend.slope_high_per_hour);
                 format!("level {level:>10.2}  per hour {slope:>+9.3} ({low:>+9.3} to {high:>+9.3})")
             });
-            println!("{name:>18} {:<12} {trend}  {unit}", judged.word());
+            say!("{name:>18} {:<12} {trend}  {unit}", judged.word());
         }
         for fault in &self.faults {
-            println!("FAULT: {fault}");
+            say!("FAULT: {fault}");
         }
     }
 }
@@ -146,7 +145,7 @@ impl Results {
 ///
 /// # Errors
 /// So few samples that nothing could be judged; or the server cannot be started, ended by itself, or a file cannot be written.
-pub fn run(install: &Install, options: &Options, json: Option<&Path>, html: Option<&Path>) -> io::Result<ExitCode> {
+pub fn run(install: &Install, options: &Options, files: Files<'_>) -> io::Result<ExitCode> {
     let most = trend::sample_secs_max(options.minutes * 60.0);
     if options.sample_secs > most {
         let (minutes, every) = (options.minutes, options.sample_secs);
@@ -160,6 +159,10 @@ pub fn run(install: &Install, options: &Options, json: Option<&Path>, html: Opti
         .worker_threads(2)
         .enable_all()
         .build()?;
+    let mut ends = {
+        let _context = runtime.enter();
+        Ends::new()?
+    };
     let home = tempfile::Builder::new()
         .prefix("dispatchd-soak-")
         .tempdir_in(&install.data_root)?;
@@ -170,18 +173,13 @@ pub fn run(install: &Install, options: &Options, json: Option<&Path>, html: Opti
     settings.extend_from_slice(&install.settings);
     let mut node = Node::start(&install.program, home.path(), settings)?;
     let http = http_client(ANSWER_MAX).map_err(io::Error::other)?;
-    let results = runtime
-        .block_on(node.ready(&http))
+    let ready = runtime.block_on(ends.or(node.ready(&http)))?;
+    let results = ready
         .map_err(io::Error::other)
-        .and_then(|_| load(&runtime, &mut node, http, options))
+        .and_then(|_| load(&runtime, &mut node, http, options, &mut ends))
         .map_err(|error| io::Error::other(format!("{error}\n{}", node.log_tail())))?;
     results.print();
-    if let Some(path) = json {
-        std::fs::write(path, format!("{:#}\n", results.to_json()))?;
-    }
-    if let Some(path) = html {
-        std::fs::write(path, page::render(&results))?;
-    }
+    files.write_with(&results.to_json(), || page::render(&results))?;
     Ok(if results.is_good() {
         ExitCode::SUCCESS
     } else {
@@ -194,47 +192,39 @@ fn load(
     node: &mut Node,
     http: reqwest::Client,
     options: &Options,
+    ends: &mut Ends,
 ) -> io::Result<Results> {
     let address = crate::server::ipv4(node.address())?;
     let observer = Arc::new(Observer::counting());
     let stop = AtomicBool::new(false);
     let notes = Notes::default();
-    let fresh = samples::take(address, node.pid())?;
-    let mut samples: Vec<(f64, Sample)> = Vec::new();
-    let seconds = options.minutes * 60.0;
-    let mut prolonged_for = Vec::new();
-    let mut interrupted = false;
-    let outcome = std::thread::scope(|threads| {
+    let mut play = Play {
+        fresh: samples::take(address, node.pid())?,
+        node,
+        address,
+        observer: &observer,
+        options,
+        begin: Instant::now(),
+        samples: Vec::new(),
+        prolonged_for: Vec::new(),
+    };
+    let (played, mut faults) = std::thread::scope(|threads| {
         threads.spawn(|| strangers::misbehave(address, "driver-00000", &stop, &notes));
         threads.spawn(|| strangers::read(address, options.drivers, &observer, &stop, &notes));
-        // Whatever happens below, the threads are told to end.
-        let result: io::Result<Vec<String>> = runtime.block_on(async {
-            let crowd = Crowd::start(node.address(), http, &observer, options)?;
-            let begin = Instant::now();
-            let every_s = options.sample_secs;
-            let whole = watch(node, address, &observer, (begin, seconds), every_s, &mut samples).await?;
-            interrupted = !whole;
-            if whole {
-                prolonged_for = samples::not_good(&samples);
-            }
-            if !prolonged_for.is_empty() {
-                eprintln!(
-                    "goes on for half its time again: not flat: {}",
-                    prolonged_for.join(", ")
-                );
-                let until = (begin, seconds * (1.0 + PROLONGED_BY));
-                interrupted = !watch(node, address, &observer, until, every_s, &mut samples).await?;
-            }
-            stop.store(true, Ordering::Relaxed);
-            Ok(crowd.rest(address, node.pid(), &fresh).await)
-        });
+        // Whatever happens, the threads are told to end.
+        let played = runtime.block_on(ends.or(play.run(http, &stop)));
         stop.store(true, Ordering::Relaxed);
-        result
+        // What they hear from here on is of a server that is no longer there for anybody.
+        let faults = played.is_err().then(|| notes.faults());
+        if played.is_err() {
+            play.node.kill();
+        }
+        (played, faults)
     });
-    let mut faults = notes.faults();
-    faults.extend(outcome?);
-    if interrupted {
-        faults.push("interrupted: the run is too short to say anything".to_owned());
+    let mut faults = faults.take().unwrap_or_else(|| notes.faults());
+    match played {
+        Ok(left) => faults.extend(left?),
+        Err(ended) => faults.push(play.interrupted(ended)),
     }
     let counters = &observer.counters;
     let not_taken = total(&counters.not_taken);
@@ -243,8 +233,8 @@ fn load(
     }
     Ok(Results {
         parameters: json!(options),
-        seconds: samples.last().map_or(0.0, |(at, _)| *at),
-        prolonged_for,
+        seconds: play.samples.last().map_or(0.0, |(at, _)| *at),
+        prolonged_for: play.prolonged_for,
         faults,
         counts: json!({
             "posted": total(&counters.posted), "accepted": total(&counters.accepted),
@@ -255,60 +245,97 @@ fn load(
             "turned_away": total(&counters.turned_away), "not_taken": total(&counters.not_taken),
             "bad_input": notes.bad_sent.load(Ordering::Relaxed), "reads": notes.reads.load(Ordering::Relaxed),
         }),
-        series: Judged::all(&samples),
+        series: Judged::all(&play.samples),
     })
 }
 
-/// Takes samples, timed from `begin`, until so many seconds after it. Says whether it came so far: not when it was interrupted.
-async fn watch(
-    node: &mut Node,
+/// A run under way.
+struct Play<'a> {
+    node: &'a mut Node,
     address: SocketAddrV4,
-    observer: &Observer,
-    (begin, seconds): (Instant, f64),
-    every_s: f64,
-    samples: &mut Vec<(f64, Sample)>,
-) -> io::Result<bool> {
-    let (mut line_at, mut missed) = (begin.elapsed() + LINE_EVERY, 0);
-    let mut ticks = tokio::time::interval(Duration::from_secs_f64(every_s));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while begin.elapsed().as_secs_f64() < seconds {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = tokio::signal::ctrl_c() => return Ok(false),
-        }
-        if let Some(status) = node.ended() {
-            return Err(io::Error::other(format!("the node ended by itself: {status}")));
-        }
-        let at = begin.elapsed();
-        let sample = match tokio::task::block_in_place(|| samples::take(address, node.pid())) {
-            Ok(sample) => sample,
-            Err(error) => {
-                eprintln!("no sample at {:.0} s: {error}", at.as_secs_f64());
-                missed += 1;
-                continue;
-            }
-        };
-        if at >= line_at {
-            line_at += LINE_EVERY;
-            let of = |name| samples::value_of(&sample, name);
+    observer: &'a Arc<Observer>,
+    options: &'a Options,
+    /// What the server held before anybody came.
+    fresh: Sample,
+    begin: Instant,
+    /// Each with its time since the beginning, s.
+    samples: Vec<(f64, Sample)>,
+    prolonged_for: Vec<&'static str>,
+}
+
+impl Play<'_> {
+    /// Plays to the end, and says what the server still holds then.
+    async fn run(&mut self, http: reqwest::Client, stop: &AtomicBool) -> io::Result<Vec<String>> {
+        let crowd = Crowd::start(self.node.address(), http, self.observer, self.options)?;
+        self.begin = Instant::now();
+        let seconds = self.options.minutes * 60.0;
+        self.watch(seconds).await?;
+        self.prolonged_for = samples::not_good(&self.samples);
+        if !self.prolonged_for.is_empty() {
             eprintln!(
-                "{:4.0} min  {} posted  {} accepted  resident {:.1} MiB  allocated {:.2} MiB  slots {:.0}  open {:.0}",
-                at.as_secs_f64() / 60.0,
-                total(&observer.counters.posted),
-                total(&observer.counters.accepted),
-                of("resident_less_kept"),
-                of("allocated_less_kept"),
-                of("ring_slots"),
-                of("requests_open"),
+                "goes on for half its time again: not flat: {}",
+                self.prolonged_for.join(", ")
             );
+            self.watch(seconds * (1.0 + PROLONGED_BY)).await?;
         }
-        samples.push((at.as_secs_f64(), sample));
+        stop.store(true, Ordering::Relaxed);
+        Ok(crowd.rest(self.address, self.node.pid(), &self.fresh).await)
     }
-    // A machine that is busy with other things may be late now and then; a node that does not answer is another matter.
-    if missed * MISSED_SHARE > samples.len() {
-        return Err(io::Error::other(format!("{missed} samples could not be taken")));
+
+    /// Takes samples until so many seconds after the beginning.
+    async fn watch(&mut self, seconds: f64) -> io::Result<()> {
+        let begin = self.begin;
+        let (mut line_at, mut missed) = (begin.elapsed() + LINE_EVERY, 0);
+        let mut ticks = tokio::time::interval(Duration::from_secs_f64(self.options.sample_secs));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while begin.elapsed().as_secs_f64() < seconds {
+            ticks.tick().await;
+            if let Some(status) = self.node.ended() {
+                return Err(io::Error::other(format!("the node ended by itself: {status}")));
+            }
+            let at = begin.elapsed();
+            let sample = match tokio::task::block_in_place(|| samples::take(self.address, self.node.pid())) {
+                Ok(sample) => sample,
+                Err(error) => {
+                    eprintln!("no sample at {:.0} s: {error}", at.as_secs_f64());
+                    missed += 1;
+                    continue;
+                }
+            };
+            if at >= line_at {
+                line_at += LINE_EVERY;
+                self.show(at, &sample);
+            }
+            self.samples.push((at.as_secs_f64(), sample));
+        }
+        // A machine that is busy with other things may be late now and then; a node that does not answer is another matter.
+        if missed * MISSED_SHARE > self.samples.len() {
+            return Err(io::Error::other(format!("{missed} samples could not be taken")));
+        }
+        Ok(())
     }
-    Ok(true)
+
+    fn show(&self, at: Duration, sample: &Sample) {
+        let of = |name| samples::value_of(sample, name);
+        eprintln!(
+            "{:4.0} min  {} posted  {} accepted  resident {:.1} MiB  allocated {:.2} MiB  slots {:.0}  open {:.0}",
+            at.as_secs_f64() / 60.0,
+            total(&self.observer.counters.posted),
+            total(&self.observer.counters.accepted),
+            of("resident_less_kept"),
+            of("allocated_less_kept"),
+            of("ring_slots"),
+            of("requests_open"),
+        );
+    }
+
+    /// Says at once, and as a fault, what a signal ended.
+    fn interrupted(&self, ended: Ended) -> String {
+        let minutes = self.begin.elapsed().as_secs_f64() / 60.0;
+        let what = format!("soak {ended} after {minutes:.1} of {} min", self.options.minutes);
+        eprintln!("dispatchd-bench: {what}; what was sampled before it follows");
+        format!("{what}: too short to say anything")
+    }
 }
 
 /// Drivers, engine and consumers.

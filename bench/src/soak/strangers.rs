@@ -315,7 +315,9 @@ mod tests {
         };
         let (stop, notes, observer) = (AtomicBool::new(false), Notes::default(), Observer::counting());
         let known = ["ride-00900", "ride-00002", "ride-00417"];
-        known.iter().for_each(|id| observer.taken(&Arc::from(*id)));
+        for id in known {
+            observer.taken(&Arc::from(id));
+        }
         std::thread::scope(|threads| {
             threads.spawn(|| serve(&listener, &known, 40, &stop));
             read(address, 10, &observer, &stop, &notes);

@@ -33,6 +33,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::time::Duration;
 
+/// Copies that a datacenter with enough nodes has in most clusters: one may be away.
+const COPIES_USUAL: usize = 3;
 /// For a change of the schema.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often, and how far apart, a new table is tried before it is taken for one that cannot be used.
@@ -172,7 +174,10 @@ impl Replication {
     /// # Errors
     /// It is something else; says what is expected.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let expected = || "simple=COPIES, or DATACENTER=COPIES[,DATACENTER=COPIES…]".to_owned();
+        let expected = || {
+            "allowed: DATACENTER=COPIES[,DATACENTER=COPIES…], such as dc1=3, or simple=COPIES, such as simple=1"
+                .to_owned()
+        };
         let mut copies = BTreeMap::new();
         for part in text.split(',') {
             let (place, count) = part.trim().split_once('=').ok_or_else(expected)?;
@@ -215,7 +220,7 @@ pub async fn apply(
     replication: Option<&Replication>,
     out: &mut impl Write,
 ) -> Result<(), CassandraError> {
-    let session = connect(config, CHANGE_TIMEOUT).await?;
+    let session = reach(config).await?;
     make_keyspace(&session, config, replication, out).await?;
     let keyspace = &config.keyspace;
     let table = format!(
@@ -253,7 +258,7 @@ pub async fn apply(
 /// # Errors
 /// Cassandra cannot be reached.
 pub async fn check(config: &CassandraConfig, out: &mut impl Write) -> Result<bool, CassandraError> {
-    let session = connect(config, CHANGE_TIMEOUT).await?;
+    let session = reach(config).await?;
     let keyspace = &config.keyspace;
     let Some(replication) = find_replication(&session, config).await? else {
         say(
@@ -272,6 +277,19 @@ pub async fn check(config: &CassandraConfig, out: &mut impl Write) -> Result<boo
         say(out, format_args!("{line}"))?;
     }
     Ok(missing.is_empty())
+}
+
+/// A session for somebody who sits in front of the command.
+///
+/// # Errors
+/// Cassandra cannot be reached; names the hosts that were tried and says what to do.
+async fn reach(config: &CassandraConfig) -> Result<Session, CassandraError> {
+    connect(config, CHANGE_TIMEOUT).await.map_err(|error| {
+        CassandraError::plain(format!(
+            "{error}\nis it running there, and is that its port for CQL (9042 unless changed)? \
+             --set fleet_cassandra_contact_points=HOST:PORT[,HOST:PORT…] says where it is"
+        ))
+    })
 }
 
 /// Whether a node can work with the schema.
@@ -314,9 +332,13 @@ async fn make_keyspace(
                 "keyspace {keyspace} has replication {found:?} and keeps it: change it with ALTER KEYSPACE and a repair"
             )))
         }
-        (None, None) => Err(CassandraError::plain(format!(
-            "keyspace {keyspace} is missing and --replication says not how many copies it is to have"
-        ))),
+        (None, None) => {
+            let (known, example) = datacenters(session);
+            Err(CassandraError::plain(format!(
+                "keyspace {keyspace} is missing and --replication says not how many copies it is to have\n\
+                 give it once, such as --replication {example}, or --replication simple=1 to try it with one node; {known}"
+            )))
+        }
         (None, Some(wanted)) => {
             let cql = wanted.cql();
             change(
@@ -327,6 +349,20 @@ async fn make_keyspace(
             say(out, format_args!("made keyspace {keyspace} with replication {cql}"))
         }
     }
+}
+
+/// What the cluster says of its datacenters, and copies that would suit them.
+fn datacenters(session: &Session) -> (String, String) {
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for node in session.get_cluster_state().get_nodes_info() {
+        *found.entry(node.datacenter.clone().unwrap_or_default()).or_default() += 1;
+    }
+    let each = |what: &dyn Fn(&str, usize) -> String| -> Vec<String> {
+        found.iter().map(|(name, nodes)| what(name, *nodes)).collect()
+    };
+    let known = each(&|name, nodes| format!("{name} (nodes: {nodes})")).join(", ");
+    let example = each(&|name, nodes| format!("{name}={}", nodes.min(COPIES_USUAL))).join(",");
+    (format!("datacenters of this cluster: {known}"), example)
 }
 
 fn is_same(found: &BTreeMap<String, String>, wanted: &Replication) -> bool {

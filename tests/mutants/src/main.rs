@@ -14,12 +14,15 @@ mod values;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 const USAGE: &str = "usage: dispatchd-mutants list|run fsm|journal [--jobs N] [--only NUMBER,…] [--runs N]";
 /// What must be caught at least, in percent.
 const CAUGHT_PERCENT_MIN: usize = 95;
 
 fn main() -> ExitCode {
+    end_with_the_reader();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if matches!(arguments.as_slice(), [help] if help == "--help" || help == "-h") {
         println!("{USAGE}\n\ntests/mutants/README.md says what this is.");
@@ -61,16 +64,22 @@ fn parse(arguments: &[String]) -> Result<Asked, String> {
         usize::MAX,
     );
     for pair in options.chunks(2) {
-        let number = |text: &str| text.parse::<u32>().map_err(|_| USAGE.to_owned());
-        match pair {
-            [option, count] if option == "--jobs" => jobs = number(count)?.max(1) as usize,
-            [option, ids] if option == "--only" => {
-                let mut ids = ids.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+        let [option, value] = pair else {
+            return Err(USAGE.to_owned());
+        };
+        let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number > 0);
+        let refused = |allowed: &str| format!("{option} cannot be '{value}'; allowed: {allowed}");
+        let count = || number(value).ok_or_else(|| refused("a whole number of 1 and more, such as 2"));
+        match option.as_str() {
+            "--jobs" => jobs = count()? as usize,
+            "--only" => {
+                let ids: Option<Vec<u32>> = value.split(',').map(number).collect();
+                let mut ids = ids.ok_or_else(|| refused("numbers as `list` shows them, such as 17 or 17,18"))?;
                 ids.sort_unstable();
                 ids.dedup();
                 only = Some(ids);
             }
-            [option, count] if option == "--runs" => runs = number(count)? as usize,
+            "--runs" => runs = count()? as usize,
             _ => return Err(USAGE.to_owned()),
         }
     }
@@ -142,4 +151,38 @@ fn explanations(path: &PathBuf) -> Result<Vec<String>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let lines = text.lines().filter(|line| line.starts_with("src/"));
     Ok(lines.map(|line| line.trim_end().to_owned()).collect())
+}
+
+/// A reader who has seen enough (`| head`) ends this program as it ends others, by SIGPIPE, which Rust ignores: printing panics then.
+fn end_with_the_reader() {
+    let always = Arc::new(AtomicBool::new(true));
+    // Without it there is the panic, and nothing worse.
+    let _ = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> String {
+        let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        parse(&arguments).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn options_that_are_refused_are_named_with_what_is_allowed() {
+        assert_eq!(error("run fsm --jobs 2 --only 3,17 --runs 1"), "");
+        for (line, says) in [
+            ("run fsm --jobs x", "--jobs cannot be 'x'; allowed: a whole number"),
+            ("run fsm --runs 0", "--runs cannot be '0'"),
+            (
+                "run fsm --only 17,y",
+                "--only cannot be '17,y'; allowed: numbers as `list` shows them",
+            ),
+            ("run fsm --only", "usage: "),
+            ("run tests", "usage: "),
+        ] {
+            assert!(error(line).starts_with(says), "{line}: {}", error(line));
+        }
+    }
 }

@@ -33,9 +33,10 @@ pub struct Tests {
 pub fn build(repository: &Path, set: &Set, mutated: Mutated) -> Result<(Tests, Vec<Mutant>), String> {
     let Mutated { mut mutants, mut files } = mutated;
     let scratch = repository.join("target/mutants").join(set.name);
+    let libraries = built(repository).join("debug/deps");
     let compiler = Compiler {
-        dependencies: dependencies(repository, set)?,
-        libraries: repository.join("target/debug/deps"),
+        dependencies: dependencies(&libraries, set)?,
+        libraries,
         scratch: scratch.clone(),
     };
     let src = repository.join("src").display().to_string();
@@ -90,12 +91,21 @@ fn empty(directory: &Path) -> std::io::Result<()> {
 /// How a switch reads in the text that is compiled.
 const SWITCH_CALL: &str = "crate :: mutant :: on (";
 
-/// Where cargo has put the crates that a set needs: what it built last.
-fn dependencies(repository: &Path, set: &Set) -> Result<BTreeMap<String, PathBuf>, String> {
-    let directory = repository.join("target/debug/deps");
-    let shown = |error: std::io::Error| format!("{}: {error}", directory.display());
+/// Where cargo puts what it builds of the repository.
+fn built(repository: &Path) -> PathBuf {
+    let told = std::env::var_os("CARGO_TARGET_DIR").and_then(|told| std::path::absolute(told).ok());
+    told.unwrap_or_else(|| repository.join("target"))
+}
+
+/// The crates that a set needs, as cargo built them last in this directory.
+fn dependencies(directory: &Path, set: &Set) -> Result<BTreeMap<String, PathBuf>, String> {
+    let hint = format!(
+        "the tests must be built first: `cargo test --locked --workspace --no-run --test {}`",
+        set.tests
+    );
+    let shown = |error: std::io::Error| format!("{}: {error}\n{hint}", directory.display());
     let mut found: BTreeMap<String, (SystemTime, PathBuf)> = BTreeMap::new();
-    for entry in std::fs::read_dir(&directory).map_err(shown)? {
+    for entry in std::fs::read_dir(directory).map_err(shown)? {
         let entry = entry.map_err(shown)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let library = name.strip_prefix("lib").and_then(|name| name.strip_suffix(".rlib"));
@@ -112,10 +122,7 @@ fn dependencies(repository: &Path, set: &Set) -> Result<BTreeMap<String, PathBuf
     }
     let library = |dependency: &&str| {
         let name = dependency.replace('-', "_");
-        let missing = format!(
-            "{name} is not built: first run cargo test --no-run --test {}",
-            set.tests
-        );
+        let missing = format!("{}: {name} is not built\n{hint}", directory.display());
         let (_, path) = found.get(&name).ok_or(missing)?;
         Ok((name, path.clone()))
     };
@@ -201,4 +208,26 @@ fn broken(output: &Output, source: &Path, files: &[(PathBuf, String)]) -> Result
         return Err(format!("the scratch crate does not build:\n{}", text_of(output)));
     }
     Ok(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_tests_that_are_built_it_says_what_builds_them() {
+        let set = crate::sets::find("journal").expect("a set");
+        let empty = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
+        let missing = dependencies(&empty, set).expect_err("no directory");
+        std::fs::create_dir(&empty).expect("a directory");
+        let nothing = dependencies(&empty, set).expect_err("nothing in it");
+        std::fs::remove_dir(&empty).expect("it is empty");
+        for error in [missing, nothing] {
+            assert!(
+                error.contains("`cargo test --locked --workspace --no-run --test journal`"),
+                "{error}"
+            );
+            assert!(error.starts_with(&empty.display().to_string()), "{error}");
+        }
+    }
 }

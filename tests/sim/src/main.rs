@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
+use dispatchd::ops::args::{whole, whole_of};
 use dispatchd_sim::report;
 use dispatchd_sim::shrink::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A run makes and drops millions of small things on a thread of its own, which glibc's `malloc` is slow at.
 #[global_allocator]
@@ -26,7 +29,7 @@ enum Command {
         #[arg(long, default_value = "1..200", value_parser = report::parse_range)]
         seeds: (u64, u64),
         /// Threads.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = whole::<usize>(1..=1024, 2))]
         jobs: usize,
         /// Goes on after a failure and lists them all.
         #[arg(long)]
@@ -38,15 +41,16 @@ enum Command {
         #[arg(long)]
         no_regressions: bool,
         /// Seconds for shrinking a failure.
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 30, value_parser = whole::<u64>(0..=86_400, 30))]
         shrink_s: u64,
     },
     /// Runs one seed and prints its timeline: what the failure is about, or everything.
     Repeat {
         /// Which.
+        #[arg(value_parser = whole_of(7))]
         seed: u64,
-        /// Shrunk by these steps, as a failure prints them.
-        #[arg(long)]
+        /// Shrunk by these steps, as a failure prints them behind `again:`.
+        #[arg(long, value_name = "STEPS")]
         shrunk: Option<Path>,
         /// Everything.
         #[arg(long)]
@@ -55,14 +59,16 @@ enum Command {
     /// Shrinks a seed that fails, and prints the timeline.
     Shrink {
         /// Which.
+        #[arg(value_parser = whole_of(7))]
         seed: u64,
         /// Seconds.
-        #[arg(long, default_value_t = 120)]
+        #[arg(long, default_value_t = 120, value_parser = whole::<u64>(0..=86_400, 120))]
         seconds: u64,
     },
 }
 
 fn main() -> ExitCode {
+    end_with_the_reader();
     let good = match Args::parse().command {
         Command::Run {
             seeds,
@@ -83,4 +89,11 @@ fn main() -> ExitCode {
         Command::Shrink { seed, seconds } => report::shrink(seed, seconds),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A reader who has seen enough (`| head`) ends this program as it ends others, by SIGPIPE, which Rust ignores: printing panics then.
+fn end_with_the_reader() {
+    let always = Arc::new(AtomicBool::new(true));
+    // Without it there is the panic, and nothing worse.
+    let _ = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always);
 }

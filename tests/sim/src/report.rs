@@ -53,17 +53,14 @@ struct Totals {
 /// Reads `1..200` or `7`.
 ///
 /// # Errors
-/// When it is neither.
+/// When it is neither; says what is allowed.
 pub fn parse_range(text: &str) -> Result<(u64, u64), String> {
-    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text} is no seed"));
-    let (from, to) = match text.split_once("..") {
-        Some((from, to)) => (number(from)?, number(to.trim_start_matches('='))?),
-        None => (number(text)?, number(text)?),
-    };
-    if from > to {
-        return Err(format!("{text} holds no seed"));
+    let (from, to) = text.split_once("..").unwrap_or((text, text));
+    let (from, to) = (from.parse(), to.trim_start_matches('=').parse());
+    match (from, to) {
+        (Ok(from), Ok(to)) if from <= to => Ok((from, to)),
+        _ => Err("allowed: FIRST..LAST, both included, such as 1..200, or one seed, such as 7".to_owned()),
     }
-    Ok((from, to))
 }
 
 /// Seeds of the regression list.
@@ -377,8 +374,10 @@ mod tests {
     fn ranges() {
         assert_eq!(parse_range("1..200"), Ok((1, 200)));
         assert_eq!(parse_range("7"), Ok((7, 7)));
-        assert!(parse_range("9..1").is_err());
-        assert!(parse_range("x").is_err());
+        for bad in ["9..1", "x", "1..", "..7", "", "-1"] {
+            let error = parse_range(bad).unwrap_err();
+            assert!(error.contains("such as 1..200"), "{bad}: {error}");
+        }
     }
 
     #[test]
