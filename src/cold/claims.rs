@@ -90,7 +90,7 @@ pub struct Adopted {
     pub last_from: usize,
     /// How often the request changed its owner, this time included.
     pub epoch: u32,
-    /// Whether another node decided some of it: its audit is then what all nodes' store has.
+    /// Whether another node had it, as far as its rows say: its audit is then what all nodes' store has.
     pub is_foreign: bool,
     /// Whose it was.
     pub from: CompactString,

@@ -308,7 +308,7 @@ impl<P: Platform> Shard<P> {
         fold::rows(request.id(), log, from, request.fold(), &mut commit.rows);
         if request.fold().is_closed() && to == request.log().len() {
             // Of one that other nodes had a part of, what all nodes' store has is the whole.
-            commit.ended = (!entry.is_foreign).then(|| EndedRequest {
+            commit.ended = entry.is_whole().then(|| EndedRequest {
                 log: RequestLog {
                     request_id: request.id().clone(),
                     log: log.to_vec(),

@@ -43,7 +43,7 @@ pub(super) struct Entry {
     pub(super) held_from: Option<usize>,
     /// How often the request changed its owner.
     pub(super) epoch: u32,
-    /// Another node decided some of it.
+    /// Another node had it, as far as was known when it came here.
     pub(super) is_foreign: bool,
     /// Of the last boot: not known yet whose it is.
     pub(super) is_dormant: bool,
@@ -57,6 +57,14 @@ pub(super) struct Entry {
     pub(super) sure_until_ms: u64,
     /// It was lost and is this node's again, which its next owner here, who waits for it to leave, does not know yet.
     pub(super) comes_back: bool,
+}
+
+impl Entry {
+    /// Whether this node alone has ever had the request, so that its log is all that nodes noted of it. The first change of owner may be
+    /// one to this node's next boot; of what has changed more often nobody can say where it was meanwhile.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_foreign && self.epoch <= 1
+    }
 }
 
 /// How long what drivers said is kept while the store cannot be asked.
