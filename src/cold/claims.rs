@@ -181,6 +181,8 @@ pub enum FromClaims {
     Lost(u64, Box<FarRequest>),
     /// A request to go on with.
     Adopted(Box<Adopted>),
+    /// Whether this request is this node's takes long to be known; an answer to that follows all the same.
+    CheckDelayed(RequestId),
     /// This request is this node's still.
     Mine(RequestId),
     /// This request is another node's, as it was read.

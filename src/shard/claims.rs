@@ -30,6 +30,9 @@ pub(super) struct Claims {
     /// Requests of the last boot that nothing is done with before it is known whose they are.
     pub(super) dormant: Vec<u32>,
     heard: Vec<FromClaims>,
+    /// Decisions that wait for what their request brought to be durable: until when callers wait for them, of which request, and for
+    /// which record.
+    held: VecDeque<(u64, u32, Lsn)>,
     /// What was heard too early: the request is still here as one that another node had.
     early: Vec<FromClaims>,
 }
@@ -41,6 +44,7 @@ impl Claims {
             offers: HashMap::new(),
             dormant: Vec::new(),
             heard: Vec::new(),
+            held: VecDeque::new(),
             early: Vec::new(),
         }
     }
@@ -121,7 +125,12 @@ impl<P: Platform> Shard<P> {
         if entry.news_lsn > 0 {
             debug_assert!(entry.held_from.is_none(), "one decision at a time");
             entry.held_from = Some(from);
-            return;
+            let news_lsn = entry.news_lsn;
+            let until_ms = self.now_ms + self.config.fleet_cassandra_timeout_ms;
+            if let Some(claims) = &mut self.claims {
+                claims.held.push_back((until_ms, key, news_lsn));
+            }
+            return self.wake_at(until_ms);
         }
         let entry = &self.requests.slab[key as usize];
         let request = &entry.request;
@@ -151,6 +160,7 @@ impl<P: Platform> Shard<P> {
         for message in heard.drain(..) {
             self.claims_said(message);
         }
+        self.give_up_held();
         if let Some(claims) = &mut self.claims {
             claims.heard = heard;
         }
@@ -170,19 +180,38 @@ impl<P: Platform> Shard<P> {
                 request.durable(Durability::DriverBound, self.now_ms, &mut effects);
                 self.apply_request(key, effects, self.now_us);
             }
-            FromClaims::Delayed(token) => {
-                let key = token as u32;
-                let mut effects = std::mem::take(&mut self.request_effects);
-                self.requests.slab[key as usize].request.delayed(&mut effects);
-                self.apply_request(key, effects, self.now_us);
-            }
+            FromClaims::Delayed(token) => self.delayed(token as u32),
             FromClaims::Withdrawn(token) => self.claim_withdrawn(token as u32),
             FromClaims::Lost(token, far) => self.claim_lost(token as u32, *far),
             FromClaims::Adopted(adopted) => self.adopted_in_fleet(adopted),
+            FromClaims::CheckDelayed(request_id) => self.check_delayed(&request_id),
             FromClaims::Mine(request_id) => self.is_mine(&request_id),
             FromClaims::NotMine(told) => self.not_mine(&told),
             FromClaims::HandOver(handed, is_taken) => self.handed(handed, is_taken),
             FromClaims::OwnDone => self.reclaim_dormant(),
+        }
+    }
+
+    /// What was decided takes long.
+    fn delayed(&mut self, key: u32) {
+        let mut effects = std::mem::take(&mut self.request_effects);
+        self.requests.slab[key as usize].request.delayed(&mut effects);
+        self.apply_request(key, effects, self.now_us);
+    }
+
+    /// Decisions that wait for a journal that stands still take as long as those for which the store does not answer.
+    fn give_up_held(&mut self) {
+        let now_ms = self.now_ms;
+        while let Some(claims) = &mut self.claims
+            && let Some(&(until_ms, key, news_lsn)) = claims.held.front()
+            && until_ms <= now_ms
+        {
+            claims.held.pop_front();
+            let entry = self.requests.slab.get(key as usize);
+            // Else it stands, or is another request's place by now.
+            if entry.is_some_and(|entry| entry.held_from.is_some() && entry.news_lsn == news_lsn) {
+                self.delayed(key);
+            }
         }
     }
 

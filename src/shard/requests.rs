@@ -53,6 +53,8 @@ pub(super) struct Entry {
     pub(super) offered_to: Option<u16>,
     /// Another node speaks as its owner: it is being asked whose it is.
     pub(super) is_contested: bool,
+    /// That takes long.
+    pub(super) is_unsure: bool,
     /// So long it is not asked for again, as it was this node's a moment ago.
     pub(super) sure_until_ms: u64,
     /// It was lost and is this node's again, which its next owner here, who waits for it to leave, does not know yet.
@@ -182,6 +184,7 @@ impl Requests {
             hand: Hand::Stays,
             offered_to: None,
             is_contested: false,
+            is_unsure: false,
             sure_until_ms: 0,
             comes_back: false,
         };
@@ -457,7 +460,11 @@ impl<P: Platform> Shard<P> {
         self.doubt_owner(key, &letter);
         let entry = &self.requests.slab[key as usize];
         // Whoever has the request in a moment answers; or it is about to be known who that is.
-        if entry.hand.rests() || (entry.is_contested && letter.is_about_driver()) {
+        let waits = entry.is_contested && letter.is_about_driver();
+        if waits && entry.is_unsure && letter.is_of_caller() {
+            return self.refuse_letter(&letter, &Problem::not_durable());
+        }
+        if entry.hand.rests() || waits {
             let request_id = entry.request.id().clone();
             return self.requests.park(request_id, letter);
         }
@@ -518,6 +525,7 @@ impl<P: Platform> Shard<P> {
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
             | Letter::Owned { .. }
+            | Letter::OwnerSilent { .. }
             | Letter::OwnerIs { .. }
             | Letter::BoundBy { .. }
             | Letter::SeekOffer { .. }

@@ -18,8 +18,10 @@ use crate::fsm::fold::Fold;
 use crate::fsm::ids::RequestId;
 use crate::fsm::types::{LogEntry, RequestLog};
 use crate::ops::metrics::LwtKind;
+use futures_util::future::{Either, select};
 use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -420,14 +422,23 @@ impl<T: Tables, P: Place> Owner<T, P> {
 
     /// Says whether a request is this node's still.
     pub(super) async fn check(&self, inbox: &Inbox, request_id: &RequestId) {
-        let _slot = self.background().await;
-        let row = self.until_done("look for an owner", async |tables| {
-            self.read_owner(tables, request_id).await
-        });
+        let row = async {
+            let _slot = self.background().await;
+            self.until_done("look for an owner", async |tables| {
+                self.read_owner(tables, request_id).await
+            })
+            .await
+        };
         let mine =
             |row: &OwnerRow| row.owner.as_deref() == Some(self.node_id()) && row.incarnation == self.incarnation();
-        let row = row.await;
         let request_id = request_id.clone();
+        let row = match select(pin!(row), pin!(self.place().sleep(self.config.timeout))).await {
+            Either::Left((row, _)) => row,
+            Either::Right(((), row)) => {
+                inbox.send(FromClaims::CheckDelayed(request_id.clone()));
+                row.await
+            }
+        };
         inbox.send(if row.as_ref().is_some_and(mine) {
             FromClaims::Mine(request_id)
         } else {
