@@ -240,11 +240,7 @@ impl<P: Platform> Shard<P> {
             }
         };
         let Some(key) = key else { return };
-        let entry = &mut self.requests.slab[key as usize];
-        entry.is_dormant = false;
-        entry.stored = adopted.log.log.len() as u32;
-        entry.epoch = adopted.epoch;
-        entry.is_foreign = adopted.is_foreign;
+        self.requests.slab[key as usize].is_dormant = false;
         self.tell_old_owner(&adopted);
         let letters = self.requests.unpark(&adopted.log.request_id);
         if !self.requests.slab[key as usize].request.is_closed() {
@@ -261,6 +257,7 @@ impl<P: Platform> Shard<P> {
     fn take_in_adopted(&mut self, adopted: &Adopted) -> Option<u32> {
         let request = self.restored(&adopted.log)?;
         let key = self.adopt(request);
+        self.note_adopted(key, adopted);
         self.journal_adopted(key, adopted.last_from.min(adopted.log.log.len()));
         Some(key)
     }
@@ -268,9 +265,11 @@ impl<P: Platform> Shard<P> {
     /// Goes on with a request of the last boot, of which the journal may lack what was decided last, or have receipts that nobody
     /// else has.
     fn awaken(&mut self, key: u32, adopted: &Adopted) -> Option<u32> {
+        self.note_adopted(key, adopted);
         let own = self.requests.slab[key as usize].request.persisted_log();
         let stored = &adopted.log.log;
         if own.starts_with(stored) {
+            self.journal_shared(key);
             return Some(key);
         }
         let (goes_on, from) = (stored.starts_with(own), own.len());
@@ -285,6 +284,7 @@ impl<P: Platform> Shard<P> {
         }
         if goes_on {
             let to = stored.len();
+            self.journal_shared(key);
             self.journal_news(key, from, to);
         } else {
             let request_id = adopted.log.request_id.clone();
@@ -294,6 +294,26 @@ impl<P: Platform> Shard<P> {
         Some(key)
     }
 
+    /// Notes how a request has come.
+    fn note_adopted(&mut self, key: u32, adopted: &Adopted) {
+        let entry = &mut self.requests.slab[key as usize];
+        entry.stored = adopted.log.log.len() as u32;
+        entry.epoch = adopted.epoch;
+        entry.is_foreign = adopted.is_foreign;
+    }
+
+    /// Notes in the journal if this node's log of a request is not the whole.
+    fn journal_shared(&mut self, key: u32) {
+        let entry = &self.requests.slab[key as usize];
+        if entry.is_whole() {
+            return;
+        }
+        let request_id = entry.request.id().clone();
+        let lsn = self.append(&Record::Shared { request_id }, After::Nothing);
+        let entry = &mut self.requests.slab[key as usize];
+        entry.first_lsn = entry.first_lsn.min(lsn);
+    }
+
     /// Writes a request into the journal: its first `from` steps as known, the others as news.
     fn journal_adopted(&mut self, key: u32, from: usize) {
         let entry = &mut self.requests.slab[key as usize];
@@ -301,6 +321,8 @@ impl<P: Platform> Shard<P> {
         let to = entry.request.log().len();
         if from > 0 {
             self.image(key);
+        } else {
+            self.journal_shared(key);
         }
         if from < to {
             self.journal_news(key, from, to);
