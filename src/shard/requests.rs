@@ -458,25 +458,9 @@ impl<P: Platform> Shard<P> {
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
         self.doubt_owner(key, &letter);
-        let entry = &self.requests.slab[key as usize];
-        // Whoever has the request in a moment answers; or it is about to be known who that is.
-        let waits = entry.is_contested && letter.is_about_driver();
-        if waits && entry.is_unsure && letter.is_of_caller() {
-            return self.refuse_letter(&letter, &Problem::not_durable());
-        }
-        if entry.hand.rests() || waits {
-            let request_id = entry.request.id().clone();
-            return self.requests.park(request_id, letter);
-        }
-        if entry.is_dormant {
-            if self.routing.is_some() && letter.is_of_driver() {
-                // Links were faster: it waits until it is known whose the request is.
-                let request_id = self.requests.slab[key as usize].request.id().clone();
-                return self.requests.park(request_id, letter);
-            }
-            let why = "the request is being taken over from the last boot of its node";
-            return self.refuse_letter(&letter, &Problem::new(503, "not_durable", why));
-        }
+        let Some(letter) = self.hold_until_owned(key, letter) else {
+            return;
+        };
         match letter {
             Letter::Offer { offer, reply, at_us } => {
                 let entry = &mut self.requests.slab[key as usize];

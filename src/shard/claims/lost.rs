@@ -154,6 +154,36 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// Keeps a letter for a request until it is known whose that is, or refuses it; gives it back if that is known.
+    pub(in crate::shard) fn hold_until_owned(&mut self, key: u32, letter: Letter) -> Option<Letter> {
+        let entry = &self.requests.slab[key as usize];
+        if !entry.is_contested && !entry.hand.rests() && !entry.is_dormant {
+            return Some(letter);
+        }
+        let request_id = entry.request.id().clone();
+        let waits = entry.is_contested && letter.is_about_driver();
+        if waits && entry.is_unsure && letter.is_of_caller() {
+            self.refuse_letter(&letter, &Problem::not_durable());
+            return None;
+        }
+        // Whoever has the request in a moment answers; or it is about to be known who that is.
+        if entry.hand.rests() || waits {
+            self.requests.park(request_id, letter);
+            return None;
+        }
+        if !entry.is_dormant {
+            return Some(letter);
+        }
+        if self.routing.is_some() && letter.is_of_driver() {
+            // Links were faster: it waits until it is known whose the request is.
+            self.requests.park(request_id, letter);
+        } else {
+            let why = "the request is being taken over from the last boot of its node";
+            self.refuse_letter(&letter, &Problem::new(503, "not_durable", why));
+        }
+        None
+    }
+
     /// The store does not say whose a request is, for long: callers do not wait for that. What drivers say does.
     pub(super) fn check_delayed(&mut self, request_id: &RequestId) {
         let key = self.requests.find(request_id);
