@@ -306,7 +306,10 @@ fn expected(boots: &[(bool, Vec<(Record, usize)>)], stories: &Stories) -> Expect
                 } => (request_id, *first_seq as usize, entries.len()),
                 Record::Image(image) => (&image.request_id, 1, image.log.len()),
                 // No story here has a request that another node takes over.
-                Record::DriverSeen { .. } | Record::OffShift { .. } | Record::GivenUp { .. } => continue,
+                Record::DriverSeen { .. }
+                | Record::OffShift { .. }
+                | Record::GivenUp { .. }
+                | Record::Shared { .. } => continue,
             };
             let told = Told {
                 life: *life,

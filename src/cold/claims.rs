@@ -90,7 +90,7 @@ pub struct Adopted {
     pub last_from: usize,
     /// How often the request changed its owner, this time included.
     pub epoch: u32,
-    /// Whether another node decided some of it: its audit is then what all nodes' store has.
+    /// Whether another node had it, as far as its rows say: its audit is then what all nodes' store has.
     pub is_foreign: bool,
     /// Whose it was.
     pub from: CompactString,
@@ -181,6 +181,8 @@ pub enum FromClaims {
     Lost(u64, Box<FarRequest>),
     /// A request to go on with.
     Adopted(Box<Adopted>),
+    /// Whether this request is this node's takes long to be known; an answer to that follows all the same.
+    CheckDelayed(RequestId),
     /// This request is this node's still.
     Mine(RequestId),
     /// This request is another node's, as it was read.

@@ -396,4 +396,10 @@ pub enum Record {
         /// Whose.
         request_id: RequestId,
     },
+    /// Another node has had this request too, or may have: the whole of it is with all nodes' store, so this node's own is not told of its
+    /// end. Stands before the image, or the steps, that follow it.
+    Shared {
+        /// Which.
+        request_id: RequestId,
+    },
 }

@@ -201,6 +201,8 @@ impl Replay {
                 self.requests.remove(request_id);
                 self.tails.remove(request_id);
             }
+            // Says nothing of its steps.
+            Record::Shared { .. } => {}
             Record::DriverSeen { driver_id, at_ms } => {
                 let seen = self.drivers_seen.entry(driver_id.clone()).or_insert(*at_ms);
                 *seen = (*seen).min(*at_ms);
@@ -301,7 +303,8 @@ fn request_of(record: &Record) -> Option<&RequestId> {
         Record::Steps { request_id, .. }
         | Record::Image(RequestLog { request_id, .. })
         | Record::ImageRest { request_id, .. }
-        | Record::GivenUp { request_id } => Some(request_id),
+        | Record::GivenUp { request_id }
+        | Record::Shared { request_id } => Some(request_id),
         Record::DriverSeen { .. } | Record::OffShift { .. } => None,
     }
 }

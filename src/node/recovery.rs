@@ -48,7 +48,7 @@ fn newest_of(record: &Record) -> UnixMs {
         | Record::Image(RequestLog { log: entries, .. })
         | Record::ImageRest { entries, .. } => entries.last().map_or(0, |entry| entry.at_ms),
         Record::DriverSeen { at_ms, .. } | Record::OffShift { at_ms, .. } => *at_ms,
-        Record::GivenUp { .. } => 0,
+        Record::GivenUp { .. } | Record::Shared { .. } => 0,
     }
 }
 
@@ -76,6 +76,10 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
             Record::OffShift { driver_id, at_ms, off } => commit.off_shift = Some((driver_id, at_ms, off)),
             Record::GivenUp { request_id } => {
                 known.remove(&request_id);
+                continue;
+            }
+            Record::Shared { request_id } => {
+                known.entry(request_id).or_default().is_shared = true;
                 continue;
             }
             // An image says again what the store was told before it was written.
@@ -116,7 +120,11 @@ fn tell<'a>(
     let request = known.entry(request_id.clone()).or_default();
     if first_seq == 1 && request.log.first() != entries.first() {
         // The id was used again, or is new: everything is news.
-        *request = Known::default();
+        let is_shared = request.is_shared && request.log.is_empty();
+        *request = Known {
+            is_shared,
+            ..Known::default()
+        };
     }
     let (first, from) = (first_seq as usize - 1, request.log.len());
     if first > from {
@@ -131,6 +139,8 @@ fn tell<'a>(
 struct Known {
     log: Vec<LogEntry>,
     fold: Option<Fold>,
+    /// See [`Record::Shared`].
+    is_shared: bool,
 }
 
 impl Known {
@@ -155,7 +165,7 @@ impl Known {
         let Some(fold) = &self.fold else { return };
         fold::published(request_id, &self.log, from, fold, &mut commit.published);
         fold::rows(request_id, &self.log, from, fold, &mut commit.rows);
-        if fold.is_closed() {
+        if fold.is_closed() && !self.is_shared {
             commit.ended = Some(EndedRequest {
                 log: RequestLog {
                     request_id: request_id.clone(),

@@ -30,6 +30,9 @@ pub(super) struct Claims {
     /// Requests of the last boot that nothing is done with before it is known whose they are.
     pub(super) dormant: Vec<u32>,
     heard: Vec<FromClaims>,
+    /// Decisions that wait for what their request brought to be durable: until when callers wait for them, of which request, and for
+    /// which record.
+    held: VecDeque<(u64, u32, Lsn)>,
     /// What was heard too early: the request is still here as one that another node had.
     early: Vec<FromClaims>,
 }
@@ -41,6 +44,7 @@ impl Claims {
             offers: HashMap::new(),
             dormant: Vec::new(),
             heard: Vec::new(),
+            held: VecDeque::new(),
             early: Vec::new(),
         }
     }
@@ -121,7 +125,12 @@ impl<P: Platform> Shard<P> {
         if entry.news_lsn > 0 {
             debug_assert!(entry.held_from.is_none(), "one decision at a time");
             entry.held_from = Some(from);
-            return;
+            let news_lsn = entry.news_lsn;
+            let until_ms = self.now_ms + self.config.fleet_cassandra_timeout_ms;
+            if let Some(claims) = &mut self.claims {
+                claims.held.push_back((until_ms, key, news_lsn));
+            }
+            return self.wake_at(until_ms);
         }
         let entry = &self.requests.slab[key as usize];
         let request = &entry.request;
@@ -151,6 +160,7 @@ impl<P: Platform> Shard<P> {
         for message in heard.drain(..) {
             self.claims_said(message);
         }
+        self.give_up_held();
         if let Some(claims) = &mut self.claims {
             claims.heard = heard;
         }
@@ -170,19 +180,38 @@ impl<P: Platform> Shard<P> {
                 request.durable(Durability::DriverBound, self.now_ms, &mut effects);
                 self.apply_request(key, effects, self.now_us);
             }
-            FromClaims::Delayed(token) => {
-                let key = token as u32;
-                let mut effects = std::mem::take(&mut self.request_effects);
-                self.requests.slab[key as usize].request.delayed(&mut effects);
-                self.apply_request(key, effects, self.now_us);
-            }
+            FromClaims::Delayed(token) => self.delayed(token as u32),
             FromClaims::Withdrawn(token) => self.claim_withdrawn(token as u32),
             FromClaims::Lost(token, far) => self.claim_lost(token as u32, *far),
             FromClaims::Adopted(adopted) => self.adopted_in_fleet(adopted),
+            FromClaims::CheckDelayed(request_id) => self.check_delayed(&request_id),
             FromClaims::Mine(request_id) => self.is_mine(&request_id),
             FromClaims::NotMine(told) => self.not_mine(&told),
             FromClaims::HandOver(handed, is_taken) => self.handed(handed, is_taken),
             FromClaims::OwnDone => self.reclaim_dormant(),
+        }
+    }
+
+    /// What was decided takes long.
+    fn delayed(&mut self, key: u32) {
+        let mut effects = std::mem::take(&mut self.request_effects);
+        self.requests.slab[key as usize].request.delayed(&mut effects);
+        self.apply_request(key, effects, self.now_us);
+    }
+
+    /// Decisions that wait for a journal that stands still take as long as those for which the store does not answer.
+    fn give_up_held(&mut self) {
+        let now_ms = self.now_ms;
+        while let Some(claims) = &mut self.claims
+            && let Some(&(until_ms, key, news_lsn)) = claims.held.front()
+            && until_ms <= now_ms
+        {
+            claims.held.pop_front();
+            let entry = self.requests.slab.get(key as usize);
+            // Else it stands, or is another request's place by now.
+            if entry.is_some_and(|entry| entry.held_from.is_some() && entry.news_lsn == news_lsn) {
+                self.delayed(key);
+            }
         }
     }
 
@@ -211,11 +240,7 @@ impl<P: Platform> Shard<P> {
             }
         };
         let Some(key) = key else { return };
-        let entry = &mut self.requests.slab[key as usize];
-        entry.is_dormant = false;
-        entry.stored = adopted.log.log.len() as u32;
-        entry.epoch = adopted.epoch;
-        entry.is_foreign = adopted.is_foreign;
+        self.requests.slab[key as usize].is_dormant = false;
         self.tell_old_owner(&adopted);
         let letters = self.requests.unpark(&adopted.log.request_id);
         if !self.requests.slab[key as usize].request.is_closed() {
@@ -232,6 +257,7 @@ impl<P: Platform> Shard<P> {
     fn take_in_adopted(&mut self, adopted: &Adopted) -> Option<u32> {
         let request = self.restored(&adopted.log)?;
         let key = self.adopt(request);
+        self.note_adopted(key, adopted);
         self.journal_adopted(key, adopted.last_from.min(adopted.log.log.len()));
         Some(key)
     }
@@ -239,9 +265,11 @@ impl<P: Platform> Shard<P> {
     /// Goes on with a request of the last boot, of which the journal may lack what was decided last, or have receipts that nobody
     /// else has.
     fn awaken(&mut self, key: u32, adopted: &Adopted) -> Option<u32> {
+        self.note_adopted(key, adopted);
         let own = self.requests.slab[key as usize].request.persisted_log();
         let stored = &adopted.log.log;
         if own.starts_with(stored) {
+            self.journal_shared(key);
             return Some(key);
         }
         let (goes_on, from) = (stored.starts_with(own), own.len());
@@ -256,6 +284,7 @@ impl<P: Platform> Shard<P> {
         }
         if goes_on {
             let to = stored.len();
+            self.journal_shared(key);
             self.journal_news(key, from, to);
         } else {
             let request_id = adopted.log.request_id.clone();
@@ -265,6 +294,26 @@ impl<P: Platform> Shard<P> {
         Some(key)
     }
 
+    /// Notes how a request has come.
+    fn note_adopted(&mut self, key: u32, adopted: &Adopted) {
+        let entry = &mut self.requests.slab[key as usize];
+        entry.stored = adopted.log.log.len() as u32;
+        entry.epoch = adopted.epoch;
+        entry.is_foreign = adopted.is_foreign;
+    }
+
+    /// Notes in the journal if this node's log of a request is not the whole.
+    fn journal_shared(&mut self, key: u32) {
+        let entry = &self.requests.slab[key as usize];
+        if entry.is_whole() {
+            return;
+        }
+        let request_id = entry.request.id().clone();
+        let lsn = self.append(&Record::Shared { request_id }, After::Nothing);
+        let entry = &mut self.requests.slab[key as usize];
+        entry.first_lsn = entry.first_lsn.min(lsn);
+    }
+
     /// Writes a request into the journal: its first `from` steps as known, the others as news.
     fn journal_adopted(&mut self, key: u32, from: usize) {
         let entry = &mut self.requests.slab[key as usize];
@@ -272,6 +321,8 @@ impl<P: Platform> Shard<P> {
         let to = entry.request.log().len();
         if from > 0 {
             self.image(key);
+        } else {
+            self.journal_shared(key);
         }
         if from < to {
             self.journal_news(key, from, to);

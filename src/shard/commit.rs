@@ -308,7 +308,7 @@ impl<P: Platform> Shard<P> {
         fold::rows(request.id(), log, from, request.fold(), &mut commit.rows);
         if request.fold().is_closed() && to == request.log().len() {
             // Of one that other nodes had a part of, what all nodes' store has is the whole.
-            commit.ended = (!entry.is_foreign).then(|| EndedRequest {
+            commit.ended = entry.is_whole().then(|| EndedRequest {
                 log: RequestLog {
                     request_id: request.id().clone(),
                     log: log.to_vec(),
@@ -466,9 +466,12 @@ impl<P: Platform> Shard<P> {
             entry.request.id().clone(),
             entry.request.log()[..entry.journaled].to_vec(),
         );
+        let shared = (!entry.is_whole()).then(|| Record::Shared {
+            request_id: request_id.clone(),
+        });
         let records = image_records(&RequestLog { request_id, log }, self.durable.writer.record_bytes_max());
         let mut first_lsn = Lsn::MAX;
-        for record in records {
+        for record in shared.into_iter().chain(records) {
             // Nothing new, and recovery says the same of images and their rests.
             self.durable.imaged = self.append(&record, After::Nothing);
             first_lsn = first_lsn.min(self.durable.imaged);

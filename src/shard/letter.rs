@@ -69,6 +69,8 @@ pub(crate) enum Letter {
         /// It has decided something of it, so it is its owner.
         decides: bool,
     },
+    /// The node that was said to have this request does not answer: to the request's home, from that of a driver here.
+    OwnerSilent { request_id: RequestId, peer: u16 },
     /// Another node has this request from now on, which binds a driver: to the driver's home.
     BoundBy {
         driver_id: DriverId,
@@ -165,6 +167,11 @@ impl Letter {
             Self::TripMoved { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether a caller waits for an answer to this.
+    pub(super) fn is_of_caller(&self) -> bool {
+        !self.is_of_driver() && !self.is_echo()
     }
 
     /// Whether this is a driver's home's answer to what a request told it: nobody waits for an answer to that.
@@ -283,6 +290,7 @@ impl<P: Platform> Shard<P> {
                     self.owned(request_id, trip_id, peer);
                 }
             }
+            Letter::OwnerSilent { request_id, peer } => self.owner_is_silent(&request_id, peer),
             Letter::BoundBy {
                 driver_id,
                 request_id,

@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub(super) held_from: Option<usize>,
     /// How often the request changed its owner.
     pub(super) epoch: u32,
-    /// Another node decided some of it.
+    /// Another node had it, as far as was known when it came here.
     pub(super) is_foreign: bool,
     /// Of the last boot: not known yet whose it is.
     pub(super) is_dormant: bool,
@@ -56,10 +56,20 @@ pub(super) struct Entry {
     pub(super) offered_to: Option<u16>,
     /// Another node speaks as its owner: it is being asked whose it is.
     pub(super) is_contested: bool,
+    /// That takes long.
+    pub(super) is_unsure: bool,
     /// So long it is not asked for again, as it was this node's a moment ago.
     pub(super) sure_until_ms: u64,
     /// It was lost and is this node's again, which its next owner here, who waits for it to leave, does not know yet.
     pub(super) comes_back: bool,
+}
+
+impl Entry {
+    /// Whether this node alone has ever had the request, so that its log is all that nodes noted of it. The first change of owner may be
+    /// one to this node's next boot; of what has changed more often nobody can say where it was meanwhile.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_foreign && self.epoch <= 1
+    }
 }
 
 /// The table.
@@ -118,6 +128,7 @@ impl Requests {
             hand: Hand::Stays,
             offered_to: None,
             is_contested: false,
+            is_unsure: false,
             sure_until_ms: 0,
             comes_back: false,
         };
@@ -303,21 +314,9 @@ impl<P: Platform> Shard<P> {
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {
         self.doubt_owner(key, &letter);
-        let entry = &self.requests.slab[key as usize];
-        // Whoever has the request in a moment answers; or it is about to be known who that is.
-        if entry.hand.rests() || (entry.is_contested && letter.is_about_driver()) {
-            let request_id = entry.request.id().clone();
-            return self.requests.park(request_id, letter);
-        }
-        if entry.is_dormant {
-            if self.routing.is_some() && letter.is_of_driver() {
-                // Links were faster: it waits until it is known whose the request is.
-                let request_id = self.requests.slab[key as usize].request.id().clone();
-                return self.requests.park(request_id, letter);
-            }
-            let why = "the request is being taken over from the last boot of its node";
-            return self.refuse_letter(&letter, &Problem::new(503, "not_durable", why));
-        }
+        let Some(letter) = self.hold_until_owned(key, letter) else {
+            return;
+        };
         match letter {
             Letter::Offer { offer, reply, at_us } => {
                 let entry = &mut self.requests.slab[key as usize];
@@ -366,6 +365,7 @@ impl<P: Platform> Shard<P> {
             | Letter::NoSuchTrip { .. }
             | Letter::DriverView { .. }
             | Letter::Owned { .. }
+            | Letter::OwnerSilent { .. }
             | Letter::OwnerIs { .. }
             | Letter::BoundBy { .. }
             | Letter::SeekOffer { .. }

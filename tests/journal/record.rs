@@ -143,6 +143,7 @@ pub fn record() -> impl Strategy<Value = Record> {
             entries
         }),
         request().prop_map(|request_id| Record::GivenUp { request_id }),
+        request().prop_map(|request_id| Record::Shared { request_id }),
     ]
 }
 

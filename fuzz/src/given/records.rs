@@ -140,7 +140,7 @@ fn entries(u: &mut Unstructured<'_>) -> Result<Vec<LogEntry>> {
 
 /// Any record.
 pub fn record(u: &mut Unstructured<'_>) -> Result<Record> {
-    Ok(match u.int_in_range(0..=5_u8)? {
+    Ok(match u.int_in_range(0..=6_u8)? {
         0 => Record::Steps {
             request_id: request(u)?,
             first_seq: u.arbitrary()?,
@@ -160,6 +160,9 @@ pub fn record(u: &mut Unstructured<'_>) -> Result<Record> {
             off: u.arbitrary()?,
         },
         4 => Record::GivenUp {
+            request_id: request(u)?,
+        },
+        5 => Record::Shared {
             request_id: request(u)?,
         },
         _ => Record::ImageRest {

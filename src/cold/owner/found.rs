@@ -114,6 +114,12 @@ impl Found {
             length: head.length,
         }))
     }
+
+    /// Whether another node than this one has had the request, as its rows say. It need not have decided anything: what nodes noted beside
+    /// what was decided then stands in the tables alone.
+    pub(super) fn is_foreign_to(&self, node_id: &str) -> bool {
+        self.far.owner != node_id || self.far.nodes.iter().any(|(_, node)| node != node_id)
+    }
 }
 
 /// Adds steps of a node to what is shown. The clocks of two owners need not agree, and times in an audit never fall. A receipt that two
@@ -146,6 +152,44 @@ pub fn receipts_place(node_id: &str, seq: u32, at_ms: UnixMs) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn found(owner: &str, nodes: &[&str]) -> Found {
+        let step = |attempt| Step::TimedOut { attempt };
+        let row = |(index, node): (usize, &&str)| FoundRow {
+            epoch: 0,
+            seq: index as u32 + 1,
+            steps: Some(vec![LogEntry {
+                at_ms: 1,
+                step: step(index as u32 + 1),
+            }]),
+            receipts: None,
+            node: (*node).into(),
+        };
+        let head = FoundHead {
+            owner: Some(owner.into()),
+            incarnation: 1,
+            epoch: 1,
+            length: Some(nodes.len() as u32),
+            trip_id: None,
+            ended_at_ms: None,
+        };
+        let rows = nodes.iter().enumerate().map(row).collect();
+        Found::of(&RequestId::parse("r-1").unwrap(), rows, head)
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_request_is_foreign_also_when_nothing_was_decided_elsewhere() {
+        let check = |owner, nodes, expected| {
+            let is = found(owner, nodes).is_foreign_to("gw-1");
+            assert_eq!(is, expected, "of {owner}, decided by {nodes:?}");
+        };
+        check("gw-1", &["gw-1", "gw-1"], false);
+        check("gw-2", &["gw-2"], true);
+        check("gw-1", &["gw-1", "gw-2"], true);
+        check("gw-2", &["gw-1"], true);
+    }
 
     #[test]
     fn receipts_of_two_nodes_and_of_two_times_have_places_of_their_own() {

@@ -3,6 +3,9 @@
 //! Whose lease has lapsed is what the registry says, and only when to try rests on it: whether a request changes its owner is
 //! decided by one condition on its row, which the old owner's next decision meets too. Survivors divide requests by their ids,
 //! so that two seldom want the same one; what is still there after a few passes everybody takes.
+//!
+//! What an earlier boot claimed may come to stand after this one has looked: a claim that was on its way when the node died. So what
+//! was on the list and is nobody's yet is looked at again, until nobody claims any more in its minute.
 
 use super::decisions::Change;
 use super::found::receipts_place;
@@ -15,8 +18,10 @@ use crate::fsm::fold::Fold;
 use crate::fsm::ids::RequestId;
 use crate::fsm::types::{LogEntry, RequestLog};
 use crate::ops::metrics::LwtKind;
+use futures_util::future::{Either, select};
 use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -29,14 +34,34 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Passes over a dead node's requests after which everybody takes what is left.
 const PASSES_DIVIDED: u32 = 4;
 
+/// What a pass over a node's list came to.
+struct Pass {
+    taken: usize,
+    listed: usize,
+    /// What is on the list and nobody's: its claim is perhaps still on its way.
+    unsettled: Vec<(i64, RequestId)>,
+}
+
+/// What became of a request that stands on a node's list.
+enum Look {
+    Taken,
+    /// It is not to be taken.
+    Left,
+    /// There is no such request yet.
+    Unsettled,
+}
+
 /// Takes over what an earlier boot had, then what nodes had that died, for ever.
 pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_mpsc::Sender<()>) {
-    let taken = owner.until_done("take over this node's requests", async |_| {
+    let own = owner.until_done("take over this node's requests", async |_| {
         owner.take_from(owner.node_id(), |_| true).await
     });
-    let (taken, _) = taken.await;
+    let Pass { taken, unsettled, .. } = own.await;
     if taken > 0 {
         tracing::info!(requests = taken, "requests of the last boot are taken over");
+    }
+    if !unsettled.is_empty() {
+        owner.place().spawn(settle_own(Rc::clone(&owner), unsettled));
     }
     owner.inboxes.tell(&FromClaims::OwnDone);
     // Nobody may wait any more.
@@ -54,6 +79,20 @@ pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_m
             tracing::warn!(%error, "cannot look for requests of nodes that died");
             owner.reach.doubt();
         }
+    }
+}
+
+/// Takes over what an earlier boot had claimed and nobody had seen yet, until all of it is settled.
+async fn settle_own<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, mut unsettled: Vec<(i64, RequestId)>) {
+    let mut pause = LOOK_AGAIN;
+    while !unsettled.is_empty() {
+        owner.place().sleep(pause).await;
+        pause = (pause * 2).min(LOOK_PERIOD);
+        let pass = owner.take_listed(owner.node_id(), &unsettled).await;
+        if pass.taken > 0 {
+            tracing::info!(requests = pass.taken, "late requests of the last boot are taken over");
+        }
+        unsettled = pass.unsettled;
     }
 }
 
@@ -75,7 +114,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             let pass = passes.get(&name).copied().unwrap_or(0);
             let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());
             let began = self.place().now();
-            let (taken, listed) = self.take_from(&name, is_mine).await?;
+            let Pass { taken, listed, .. } = self.take_from(&name, is_mine).await?;
             if taken > 0 {
                 let took_ms = self.place().now().saturating_sub(began).as_millis() as u64;
                 tracing::info!(
@@ -94,46 +133,86 @@ impl<T: Tables, P: Place> Owner<T, P> {
         Ok(())
     }
 
-    /// Takes over those requests of a node that `wanted` says; answers how many it took and how many were there.
-    async fn take_from(&self, from: &str, wanted: impl Fn(&RequestId) -> bool) -> Result<(usize, usize), Failed> {
+    /// Takes over those requests of a node that `wanted` says.
+    async fn take_from(&self, from: &str, wanted: impl Fn(&RequestId) -> bool) -> Result<Pass, Failed> {
         let tables = self.connected().await;
-        let listed = self.list_open(&tables, from).await?;
-        let wanted = listed.iter().filter(|(_, id)| wanted(id));
-        let takes = wanted.map(|(bucket, id)| self.take_one(from, *bucket, id));
-        let taking = stream::iter(takes).buffer_unordered(self.config.background_max);
-        let taken = taking.filter(|is_taken| std::future::ready(*is_taken)).count().await;
-        Ok((taken, listed.len()))
+        let mut wants = self.list_open(&tables, from).await?;
+        let listed = wants.len();
+        wants.retain(|(_, id)| wanted(id));
+        let pass = self.take_listed(from, &wants).await;
+        Ok(Pass { listed, ..pass })
     }
 
-    /// Takes over one request that stands on a node's list; says whether it did.
-    async fn take_one(&self, from: &str, bucket: i64, id: &RequestId) -> bool {
-        let is_own = from == self.node_id();
-        let read_us = write_time_us(self.place());
-        let found = self
-            .until_done("read a request that is to be taken over", async |tables| {
-                tables.request(id).await
-            })
-            .await;
-        let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
-        let Some(found) = found.as_ref().filter(is_theirs) else {
-            // On the list for a claim that is perhaps only about to be made, or another's by now.
-            if found.is_some() || is_quiet(bucket, self.place()) {
-                self.strike(from, bucket, id, read_us).await;
+    /// Takes over requests that stand on a node's list.
+    async fn take_listed(&self, from: &str, listed: &[(i64, RequestId)]) -> Pass {
+        let takes = listed.iter().map(|(bucket, id)| async move {
+            let look = self.take_one(from, *bucket, id).await;
+            (look, *bucket, id)
+        });
+        let mut looks = stream::iter(takes).buffer_unordered(self.config.background_max);
+        let (mut taken, mut unsettled) = (0, Vec::new());
+        while let Some((look, bucket, id)) = looks.next().await {
+            match look {
+                Look::Taken => taken += 1,
+                Look::Left => {}
+                Look::Unsettled => unsettled.push((bucket, id.clone())),
             }
-            return false;
+        }
+        Pass {
+            taken,
+            listed: listed.len(),
+            unsettled,
+        }
+    }
+
+    /// Takes over one request that stands on a node's list.
+    async fn take_one(&self, from: &str, bucket: i64, id: &RequestId) -> Look {
+        let is_own = from == self.node_id();
+        if is_own {
+            self.index.hold(bucket, id);
+        }
+        let read_us = write_time_us(self.place());
+        let found = self.find_listed(is_own, bucket, id).await;
+        let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
+        let look = match found.as_ref().filter(is_theirs) {
+            // On the list for a claim that is perhaps only about to be made.
+            None if found.is_none() && !is_quiet(bucket, self.place()) => Look::Unsettled,
+            // Or it is another's by now.
+            None if is_own => {
+                self.remove_open(bucket, id).await;
+                return Look::Left;
+            }
+            None => {
+                self.strike(from, bucket, id, read_us).await;
+                Look::Left
+            }
+            Some(found) if is_own && found.incarnation == self.incarnation() => Look::Left,
+            // A pass may take long, and the node be back: it goes on with what it has.
+            Some(_) if !is_own && self.is_alive(from) => Look::Left,
+            Some(found) if self.take(found, bucket, id).await => {
+                if !is_own {
+                    self.strike(from, bucket, id, write_time_us(self.place())).await;
+                }
+                Look::Taken
+            }
+            Some(_) => Look::Left,
         };
-        if is_own && found.incarnation == self.incarnation() {
-            return false;
+        if is_own {
+            self.index.let_go(bucket, id);
         }
-        // A pass may take long, and the node be back: it goes on with what it has.
-        if !is_own && self.is_alive(from) {
-            return false;
-        }
-        let taken = self.take(found, bucket, id).await;
-        if taken && !is_own {
-            self.strike(from, bucket, id, write_time_us(self.place())).await;
-        }
-        taken
+        look
+    }
+
+    /// A request that stands on a list. Of one that is to be settled for good it is waited for what was on its way: a serial read leaves
+    /// no condition behind that may hold after it.
+    async fn find_listed(&self, is_own: bool, bucket: i64, id: &RequestId) -> Option<Found> {
+        self.until_done("read a request that is to be taken over", async |tables| {
+            match tables.request(id).await? {
+                None if is_own || is_quiet(bucket, self.place()) => self.find_decided(tables, id).await,
+                found => Ok(found),
+            }
+        })
+        .await
     }
 
     /// Whether a node is alive, as was heard last.
@@ -215,7 +294,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             },
             last_from: found.last_from,
             epoch: own.epoch,
-            is_foreign: found.far.nodes.iter().any(|(_, node)| node != self.node_id()),
+            is_foreign: found.is_foreign_to(self.node_id()),
             from: found.far.owner.clone(),
         };
         self.inboxes.home_of(id).send(FromClaims::Adopted(Box::new(adopted)));
@@ -343,14 +422,23 @@ impl<T: Tables, P: Place> Owner<T, P> {
 
     /// Says whether a request is this node's still.
     pub(super) async fn check(&self, inbox: &Inbox, request_id: &RequestId) {
-        let _slot = self.background().await;
-        let row = self.until_done("look for an owner", async |tables| {
-            self.read_owner(tables, request_id).await
-        });
+        let row = async {
+            let _slot = self.background().await;
+            self.until_done("look for an owner", async |tables| {
+                self.read_owner(tables, request_id).await
+            })
+            .await
+        };
         let mine =
             |row: &OwnerRow| row.owner.as_deref() == Some(self.node_id()) && row.incarnation == self.incarnation();
-        let row = row.await;
         let request_id = request_id.clone();
+        let row = match select(pin!(row), pin!(self.place().sleep(self.config.timeout))).await {
+            Either::Left((row, _)) => row,
+            Either::Right(((), row)) => {
+                inbox.send(FromClaims::CheckDelayed(request_id.clone()));
+                row.await
+            }
+        };
         inbox.send(if row.as_ref().is_some_and(mine) {
             FromClaims::Mine(request_id)
         } else {

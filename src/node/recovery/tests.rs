@@ -326,6 +326,46 @@ fn the_second_life_of_an_id_is_news_from_its_first_step() {
 }
 
 #[test]
+fn the_store_is_not_told_of_the_end_of_what_other_nodes_have_had() {
+    let id = request(0);
+    let entry = |step| LogEntry { at_ms: 1, step };
+    let log = vec![entry(received())];
+    let request_id = || id.clone();
+    let shared = || Record::Shared {
+        request_id: request_id(),
+    };
+    let image = || {
+        Record::Image(RequestLog {
+            request_id: request_id(),
+            log: log.clone(),
+        })
+    };
+    let end = || Record::Steps {
+        request_id: request_id(),
+        first_seq: 2,
+        entries: vec![entry(Step::Cancelled { reason: None })],
+    };
+    let check = |records: Vec<Record>, is_told: bool| {
+        let mut world = World::new(1_000);
+        world.journals[0].2.extend(records.clone());
+        let Recovered { feed, live, .. } = world.recovered();
+        let (events, ended): (Vec<_>, Vec<_>) = (feed.iter())
+            .map(|one| (one.published.len(), one.ended.is_some()))
+            .unzip();
+        assert_eq!((events, ended), (vec![1], vec![is_told]), "{records:?}");
+        assert!(live.is_empty());
+    };
+    check(vec![image(), end()], true);
+    check(vec![shared(), image(), end()], false);
+    check(vec![image(), shared(), end()], false);
+    check(vec![shared(), image(), shared(), image(), end()], false);
+    let gone = || Record::GivenUp {
+        request_id: request_id(),
+    };
+    check(vec![shared(), image(), gone(), image(), end()], true);
+}
+
+#[test]
 fn the_newest_time_is_that_of_any_record() {
     let check = |records: Vec<Record>, expect: UnixMs| {
         let mut world = World::new(1_000);

@@ -123,23 +123,80 @@ impl<P: Platform> Shard<P> {
         let is_own = entry.stored > 0 && !entry.is_dormant && !entry.hand.rests() && !entry.request.is_closed();
         // What is being decided gets its own answer.
         if is_own && !entry.is_contested && !entry.request.is_deciding() {
-            entry.is_contested = true;
+            (entry.is_contested, entry.is_unsure) = (true, false);
             claims.handle.check(request_id.clone());
         }
     }
 
-    /// Somebody speaks of an attempt that this node has not made: it is a mistake, or another node has the request and has made it, of
-    /// which all nodes' store knows.
+    /// Somebody speaks of an attempt that this node has not made, or for a driver to whom it has offered nothing: it is a mistake, or
+    /// another node has the request and has made it, of which all nodes' store knows.
     pub(in crate::shard) fn doubt_owner(&mut self, key: u32, letter: &Letter) {
         if self.claims.is_none() {
             return;
         }
         let entry = &self.requests.slab[key as usize];
-        let made = entry.request.fold().attempts.len() as u32;
-        let is_more = letter.attempt().is_some_and(|attempt| attempt > made);
-        if is_more && entry.sure_until_ms <= self.now_ms {
+        let fold = entry.request.fold();
+        let is_unknown = match letter {
+            Letter::Request {
+                event:
+                    RequestEvent::Answered {
+                        driver_id,
+                        attempt: None,
+                        ..
+                    },
+                ..
+            } => fold.attempt_of(driver_id).is_none(),
+            _ => (letter.attempt()).is_some_and(|attempt| attempt > fold.attempts.len() as u32),
+        };
+        if is_unknown && entry.sure_until_ms <= self.now_ms {
             let request_id = entry.request.id().clone();
             self.contest(&request_id);
+        }
+    }
+
+    /// Keeps a letter for a request until it is known whose that is, or refuses it; gives it back if that is known.
+    pub(in crate::shard) fn hold_until_owned(&mut self, key: u32, letter: Letter) -> Option<Letter> {
+        let entry = &self.requests.slab[key as usize];
+        if !entry.is_contested && !entry.hand.rests() && !entry.is_dormant {
+            return Some(letter);
+        }
+        let request_id = entry.request.id().clone();
+        let waits = entry.is_contested && letter.is_about_driver();
+        if waits && entry.is_unsure && letter.is_of_caller() {
+            self.refuse_letter(&letter, &Problem::not_durable());
+            return None;
+        }
+        // Whoever has the request in a moment answers; or it is about to be known who that is.
+        if entry.hand.rests() || waits {
+            self.requests.park(request_id, letter);
+            return None;
+        }
+        if !entry.is_dormant {
+            return Some(letter);
+        }
+        if self.routing.is_some() && letter.is_of_driver() {
+            // Links were faster: it waits until it is known whose the request is.
+            self.requests.park(request_id, letter);
+        } else {
+            let why = "the request is being taken over from the last boot of its node";
+            self.refuse_letter(&letter, &Problem::new(503, "not_durable", why));
+        }
+        None
+    }
+
+    /// The store does not say whose a request is, for long: callers do not wait for that. What drivers say does.
+    pub(super) fn check_delayed(&mut self, request_id: &RequestId) {
+        let key = self.requests.find(request_id);
+        let Some(key) = key.filter(|key| self.requests.slab[*key as usize].is_contested) else {
+            return;
+        };
+        self.requests.slab[key as usize].is_unsure = true;
+        for letter in self.requests.unpark(request_id) {
+            if letter.is_of_caller() {
+                self.refuse_letter(&letter, &Problem::not_durable());
+            } else {
+                self.requests.park(request_id.clone(), letter);
+            }
         }
     }
 

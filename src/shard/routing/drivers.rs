@@ -312,18 +312,33 @@ impl<P: Platform> Shard<P> {
             .retain(|key, _| (drivers.slab.get(*key as usize)).is_some_and(|entry| entry.driver.at_hand().is_some()));
         let mut due = Vec::new();
         for (key, far) in &mut routing.far {
-            let Some((.., expires_at_ms)) = self.drivers.slab[*key as usize].driver.offer() else {
+            let driver = &self.drivers.slab[*key as usize].driver;
+            let Some((request_id, _, expires_at_ms)) = driver.offer() else {
                 continue;
             };
             let is_up = routing.links.peers().is_up(far.peer);
-            if is_up && now_ms >= expires_at_ms.max(far.asked_ms) + OVERDUE_ASK_MS {
-                far.asked_ms = now_ms;
-                due.push((*key, DriverEvent::Doubt));
-            } else if !is_up && now_ms >= expires_at_ms + OVERDUE_END_MS {
-                due.push((*key, DriverEvent::Overdue));
+            let pause_ms = if is_up { OVERDUE_ASK_MS } else { OVERDUE_END_MS };
+            if now_ms < expires_at_ms.max(far.asked_ms) + pause_ms {
+                continue;
             }
+            if !is_up && !driver.has_said() {
+                due.push((*key, DriverEvent::Overdue, None));
+                continue;
+            }
+            // Who took the request over may have died, or have lost the word of its end on the way.
+            let is_silent = !is_up || far.asked_ms > 0;
+            far.asked_ms = now_ms;
+            due.push((
+                *key,
+                DriverEvent::Doubt,
+                is_silent.then(|| (request_id.clone(), far.peer)),
+            ));
         }
-        for (key, event) in due {
+        for (key, event, silent) in due {
+            if let Some((request_id, peer)) = silent {
+                let home = home_of_request(&request_id, self.shards);
+                self.post(home, Letter::OwnerSilent { request_id, peer });
+            }
             if self.drivers.slab.contains(key as usize) {
                 self.step_driver(key, event);
             }

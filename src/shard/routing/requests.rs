@@ -131,6 +131,15 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// The node that was said to have a request does not answer: all nodes' store knows who took over from it.
+    pub(in crate::shard) fn owner_is_silent(&mut self, request_id: &RequestId, peer: u16) {
+        if let Some(routing) = self.routing.as_mut().filter(|_| self.claims.is_some())
+            && routing.owners.of_request(request_id) == Some(peer)
+        {
+            routing.owners.forget(request_id);
+        }
+    }
+
     /// Passes a letter on to the node that has its request.
     pub(in crate::shard) fn pass_to_owner(&mut self, peer: u16, letter: Letter) {
         let mut letter = match letter {

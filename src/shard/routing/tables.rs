@@ -129,6 +129,11 @@ impl Owners {
         }
     }
 
+    /// The node that was known for a request does not have it, perhaps.
+    pub(super) fn forget(&mut self, request_id: &RequestId) {
+        self.requests.remove(request_id);
+    }
+
     pub(super) fn of_request(&mut self, request_id: &RequestId) -> Option<u16> {
         self.requests.get(request_id)
     }
