@@ -5,6 +5,7 @@ use super::state::{Winner, ways};
 use crate::checks::{About, Check};
 use crate::codec::audit::{Audit, Entry, Why};
 use crate::ids::{Driver, Offer, Trip};
+use crate::phrases::{NO_REASON, Reason};
 use crate::words::{Revoke, State, Step, TripEnd};
 use std::rc::Rc;
 
@@ -38,6 +39,8 @@ pub struct Life {
     pub end: Option<(State, u64)>,
     /// The trip: its id, driver, begin, pickup, end and how.
     pub trip: Option<TripLife>,
+    /// Why it was cancelled.
+    pub cancel_reason: Reason,
     /// Waits for new candidates.
     pub exhausted: bool,
     /// Times that new candidates came.
@@ -77,6 +80,8 @@ pub struct TripLife {
     pub picked_up_at_ms: Option<u64>,
     /// When and how it ended.
     pub ended: Option<(u64, TripEnd)>,
+    /// Why it was cancelled.
+    pub reason: Reason,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,11 +216,15 @@ impl Life {
             Step::TripEnded => match (&mut self.trip, entry.outcome) {
                 (Some(trip), Some(outcome)) if trip.ended.is_none() => {
                     trip.ended = Some((entry.at_ms, outcome));
+                    trip.reason = entry.why.reason();
                     Ok(())
                 }
                 _ => Err("no trip that could end".to_owned()),
             },
-            Step::Cancelled => self.finish(entry, State::Cancelled),
+            Step::Cancelled => {
+                self.cancel_reason = entry.why.reason();
+                self.finish(entry, State::Cancelled)
+            }
             Step::Unfulfilled => self.unfulfilled(entry),
         }
     }
@@ -443,6 +452,7 @@ impl Life {
             created_at_ms: entry.at_ms,
             picked_up_at_ms: None,
             ended: None,
+            reason: NO_REASON,
         });
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::checks::{About, Check};
 use crate::codec::http::Answer;
 use crate::codec::{Bad, answers, audit};
 use crate::ids::{Driver, Offer, Request, Trip};
+use crate::phrases::Reason;
 use crate::words::{Outcome, State};
 
 /// A call.
@@ -24,9 +25,9 @@ pub enum Ask {
         accept: bool,
     },
     /// `POST /v1/dispatch/cancel`
-    Cancel(Request),
+    Cancel(Request, Reason),
     /// `POST /v1/trips/{trip_id}/cancel`
-    TripCancel(Trip),
+    TripCancel(Trip, Reason),
     /// `GET /v1/dispatch/request/{request_id}`
     View(Request),
     /// `GET /v1/dispatch/audit/{request_id}`
@@ -124,10 +125,10 @@ impl Witness {
                 driver,
                 attempt,
                 accept,
-            } => self.answer_said(driver, request, attempt, accept),
-            Ask::Cancel(request) => self.requests[request as usize].cancel_said = true,
-            Ask::TripCancel(trip) => {
-                self.trip_mut(trip).api_cancel_said = true;
+            } => self.answer_said(driver, request, attempt, accept, None),
+            Ask::Cancel(request, reason) => self.requests[request as usize].cancels_said |= 1 << reason,
+            Ask::TripCancel(trip, reason) => {
+                self.trip_mut(trip).api_cancels_said |= 1 << reason;
                 self.trip_may_end(trip);
             }
             Ask::Acknowledge { node, consumer, cursor } => {
@@ -143,7 +144,7 @@ impl Witness {
     fn remember(&self, ask: Ask, candidates: u64) -> Call {
         let request = match ask {
             Ask::Offer(request)
-            | Ask::Cancel(request)
+            | Ask::Cancel(request, _)
             | Ask::View(request)
             | Ask::Audit(request)
             | Ask::Response { request, .. } => self.requests.get(request as usize),
@@ -164,7 +165,7 @@ impl Witness {
             exists: match ask {
                 // What a node remembers of a driver who is nowhere is its own (ARCHITECTURE.md, "Records in a fleet").
                 Ask::DriverView(driver) => !self.is_fleet() && self.is_known(driver),
-                Ask::TripCancel(_) => true,
+                Ask::TripCancel(..) => true,
                 _ => request.is_some_and(|request| request.exists),
             },
             end: request.and_then(|request| request.end),
@@ -200,11 +201,11 @@ impl Witness {
 
     pub(super) fn about(&self, ask: Ask) -> About {
         match ask {
-            Ask::Offer(request) | Ask::Cancel(request) | Ask::View(request) | Ask::Audit(request) => {
+            Ask::Offer(request) | Ask::Cancel(request, _) | Ask::View(request) | Ask::Audit(request) => {
                 About::request(request)
             }
             Ask::Response { request, driver, .. } => About::both(request, driver),
-            Ask::TripCancel(trip) => About {
+            Ask::TripCancel(trip, _) => About {
                 request: self.trip_seen(trip).request,
                 other: None,
                 driver: self.trip_seen(trip).driver,
@@ -293,13 +294,13 @@ impl Witness {
                 same(read.request, request)?;
                 self.response_answered(call.ask, &read)?;
             }
-            Ask::Cancel(request) => {
+            Ask::Cancel(request, _) => {
                 let (named, state) = answers::cancelled(body, &mut self.ids)?;
                 same(named, request)?;
                 same(state, State::Cancelled)?;
                 self.learn_state(request, State::Cancelled);
             }
-            Ask::TripCancel(trip) => {
+            Ask::TripCancel(trip, _) => {
                 same(answers::trip_cancelled(body, &mut self.ids)?, trip)?;
                 let again = self.trip_seen(trip).cancelled;
                 if !self.holds(Check::SameAnswer, !again) {

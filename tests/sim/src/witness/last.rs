@@ -8,6 +8,7 @@ use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::codec::answers::{Event, Record, View};
 use crate::ids::{Driver, Offer, Request};
+use crate::phrases::{NO_REASON, Reason};
 use crate::words::{EventType, Response, State, Step, TripEnd};
 use std::collections::BTreeMap;
 
@@ -79,6 +80,9 @@ impl Witness {
                 Some(life) => {
                     self.check_life(request, life);
                     self.check_seen(request, life);
+                    self.check_channels(request, life);
+                    self.check_reasons(request, life);
+                    self.check_receipts(request, life);
                     self.check_receipts_of_fleet(request, life);
                     self.check_view(request, life);
                 }
@@ -148,7 +152,7 @@ impl Witness {
                 format!("r{request} was {known:?} and is {}", end.as_str()),
             );
         }
-        let cancelled = end != State::Cancelled || self.requests[request as usize].cancel_said;
+        let cancelled = end != State::Cancelled || self.requests[request as usize].cancels_said != 0;
         if !self.holds(Check::Caused, cancelled) {
             self.violate(Check::Caused, about, format!("r{request} was cancelled by nobody"));
         }
@@ -222,7 +226,7 @@ impl Witness {
             None => !seen.ended,
             Some((_, TripEnd::Completed)) => seen.complete_said,
             Some((_, TripEnd::CancelledByDriver)) => seen.cancel_said,
-            Some((_, TripEnd::Cancelled)) => seen.api_cancel_said,
+            Some((_, TripEnd::Cancelled)) => seen.api_cancels_said != 0,
         };
         let picked = trip.picked_up_at_ms.is_none() || seen.pickup_said;
         let about = About::both(request, trip.driver);
@@ -459,7 +463,9 @@ impl Witness {
                 continue;
             };
             // An audit shows times that never fall, whoever noted what; an event has its own.
-            let untimed = |(kind, _, attempts, excluded, outcome): Summary| (kind, 0, attempts, excluded, outcome);
+            let untimed = |(kind, _, attempts, excluded, outcome, reason): Summary| {
+                (kind, 0, attempts, excluded, outcome, reason)
+            };
             let expect: Vec<_> = events_of(request, life, &audit.entries)
                 .into_iter()
                 .map(untimed)
@@ -496,7 +502,7 @@ impl Witness {
     }
 }
 
-type Summary = (EventType, u64, u32, Vec<Driver>, Option<TripEnd>);
+type Summary = (EventType, u64, u32, Vec<Driver>, Option<TripEnd>, Reason);
 
 fn summary(event: &Event) -> Summary {
     (
@@ -505,6 +511,7 @@ fn summary(event: &Event) -> Summary {
         event.attempts,
         event.excluded.clone(),
         event.outcome,
+        event.reason,
     )
 }
 
@@ -536,7 +543,12 @@ fn events_of(request: Request, life: &Life, entries: &[crate::codec::audit::Entr
             .map(|tried| tried.0)
             .collect();
         let attempts = if tells { tried.len() as u32 } else { 0 };
-        all.push((kind, entry.at_ms, attempts, excluded, outcome));
+        let reason = if kind == EventType::RequestCancelled {
+            entry.why.reason()
+        } else {
+            NO_REASON
+        };
+        all.push((kind, entry.at_ms, attempts, excluded, outcome, reason));
     }
     debug_assert!(life.tried.len() == tried.len(), "r{request}");
     all

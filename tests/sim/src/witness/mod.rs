@@ -10,6 +10,7 @@ mod asked;
 pub mod audits;
 mod boots;
 mod calls;
+mod channels;
 mod closes;
 mod deliveries;
 mod drains;
@@ -21,6 +22,8 @@ mod looks;
 mod order;
 mod presence;
 mod problems;
+mod reasons;
+mod receipts;
 mod resumed;
 mod sayings;
 mod shifts;
@@ -134,6 +137,8 @@ pub struct NodeSeen {
     pub drains: u32,
     /// Drivers who were told to go elsewhere by a node that drained, and those who were not.
     pub sent_away: (u32, u32),
+    /// Of the drivers who may have been there when it was last told to drain, how many it has sent away, and how many there were.
+    pub leaving: (u32, u32),
     /// Of a fleet: which nodes take connections, and which were told to drain.
     pub each: Vec<(bool, bool)>,
 }
@@ -409,6 +414,7 @@ impl Witness {
                 self.node_is(node, (true, true));
                 self.node.drained_us = self.now_us;
                 self.node.drains += 1;
+                self.begin_leaving();
             }
             NodeEvent::Fault(_) => {}
             NodeEvent::FaultsOver => {

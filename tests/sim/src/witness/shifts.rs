@@ -5,9 +5,11 @@
 //! say: of sockets that were opened at once, the first may come last. Off shift
 //! is remembered for `off_shift_memory_ms`: who connects later is available.
 
+use super::calls::Call;
 use super::state::Socket;
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
+use crate::codec::answers::DriverView;
 use crate::ids::Driver;
 use crate::words::DriverState;
 
@@ -80,6 +82,21 @@ impl Witness {
         seen.off_told && !(over && session.is_none_or(|session| session > seen.off_session))
     }
 
+    /// A driver is shown: not as available when it had been told that it is off shift.
+    pub(super) fn view_of_shift(&mut self, call: &Call, view: &DriverView) {
+        let seen = &self.drivers[view.driver as usize];
+        let told_before = seen.off_told && seen.off_told_us <= call.sent_us;
+        let last = seen.sockets.iter().find(|socket| socket.number == seen.opened);
+        let Some(conn) = last.filter(|socket| socket.is_well()).map(|socket| socket.conn) else {
+            return;
+        };
+        let off = told_before && self.is_off_shift(view.driver, conn);
+        if !self.holds(Check::ViewsMatch, !off || view.state != DriverState::Available) {
+            let text = format!("d{} was told that it is offline, and is shown as {view:?}", view.driver);
+            self.violate(Check::ViewsMatch, About::driver(view.driver), text);
+        }
+    }
+
     /// Whether the driver may be off shift, as far as the socket that it opened last can say: it said so since it was last
     /// available.
     pub(super) fn may_be_off_shift(&mut self, driver: Driver, conn: u32) -> bool {
@@ -109,7 +126,7 @@ impl Witness {
         match state {
             // Told before it said the opposite, if that was on this socket or on one that came later.
             DriverState::Offline if session > seen.on_session => {
-                seen.off_told = true;
+                (seen.off_told, seen.off_told_us) = (true, now_us);
                 seen.off_session = session;
             }
             DriverState::Available => {

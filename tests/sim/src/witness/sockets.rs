@@ -6,6 +6,7 @@ use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::codec::messages::Heard;
 use crate::ids::{Driver, Offer, Request, Trip};
+use crate::phrases::Reason;
 use crate::words::{DriverState, ErrorCode, Revoke, State};
 
 impl Witness {
@@ -93,7 +94,9 @@ impl Witness {
             Heard::Declined { offer } => self.ended(driver, conn, offer, None),
             Heard::Revoked { offer, reason } => self.ended(driver, conn, offer, Some(reason)),
             Heard::State { state, trip } => self.told_state(driver, conn, state, trip),
-            Heard::TripCancelled { trip, request } => self.trip_cancelled(driver, conn, trip, request),
+            Heard::TripCancelled { trip, request, reason } => {
+                self.trip_cancelled(driver, conn, trip, request, reason);
+            }
             Heard::Pong { server_ms } => self.ponged(driver, conn, server_ms),
             Heard::Error { code, request } => self.told_error(driver, conn, code, request),
         }
@@ -308,7 +311,7 @@ impl Witness {
             .attempts
             .get((offer.attempt as usize).wrapping_sub(1))
             .map_or(0, |attempt| attempt.expires_at_ms);
-        let cancelled = seen.cancel_said;
+        let cancelled = seen.cancels_said != 0;
         let declined = self.was_said(driver, offer, false);
         let (ways, ok) = match reason {
             None => (ways::DECLINED, declined),
@@ -402,15 +405,16 @@ impl Witness {
         }
     }
 
-    fn trip_cancelled(&mut self, driver: Driver, conn: u32, trip: Trip, request: Request) {
+    fn trip_cancelled(&mut self, driver: Driver, conn: u32, trip: Trip, request: Request, reason: Reason) {
         let seen = self.trip_seen(trip);
-        let ok = seen.api_cancel_said
+        let ok = seen.api_cancels_said & (1 << reason) != 0
             && seen.request.is_none_or(|known| known == request)
             && seen.driver.is_none_or(|known| known == driver);
         if !self.holds(Check::Caused, ok) {
-            let text = format!("d{driver} hears TRIP_CANCELLED of trip {trip}, r{request}: {seen:?}");
+            let text = format!("d{driver} hears TRIP_CANCELLED of trip {trip}, r{request}, for {reason}: {seen:?}");
             return self.violate(Check::Caused, About::both(request, driver), text);
         }
+        self.trip_mut(trip).told_reason = Some(reason);
         self.learn_trip_ended(trip, Some(crate::words::TripEnd::Cancelled));
         let socket = self.socket(driver, conn);
         let held = socket.and_then(|socket| {
@@ -431,7 +435,7 @@ impl Witness {
         let ok = socket.pings > 0 && server_ms >= socket.server_ms && server_ms <= most;
         socket.pings = socket.pings.saturating_sub(1);
         socket.server_ms = server_ms;
-        socket.receipts_taken(server_ms);
+        self.receipts_read(driver, conn, server_ms);
         if !self.holds(Check::Protocol, ok) {
             let text = format!("d{driver} got PONG {server_ms} too often, or from a wrong time");
             self.violate(Check::Protocol, About::driver(driver), text);
