@@ -22,6 +22,7 @@ impl Witness {
         self.check_on_shift(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.on_said_us = None;
+            socket.offs_unanswered += 1;
         }
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
@@ -116,7 +117,15 @@ impl Witness {
         if self.is_fleet() {
             return; // As above.
         }
-        let Some(session) = self.last_opened(driver, conn).and_then(|socket| socket.session) else {
+        if let Some(socket) = self
+            .socket(driver, conn)
+            .filter(|_| !is_new && state == DriverState::Offline)
+        {
+            socket.offs_unanswered = socket.offs_unanswered.saturating_sub(1);
+        }
+        let last = self.last_opened(driver, conn);
+        let Some((session, unanswered)) = last.and_then(|socket| Some((socket.session?, socket.offs_unanswered)))
+        else {
             return;
         };
         let over = self.is_shift_over(driver);
@@ -140,9 +149,10 @@ impl Witness {
                     seen.off_said_ms = later.map(|(first_ms, last_ms)| (first_ms.max(answers_ms), last_ms));
                 }
                 // What it said on an older socket is not heard any more: it was before, and is over, or never arrived. And what
-                // it said long ago has been heard.
+                // it said long ago has been heard, or what it said on this one, if it was told so.
                 let heard = seen.offs_us.last().is_some_and(|last_us| last_us + heard_us < now_us);
-                if heard || (is_new && session > seen.off_said_on) {
+                let told = !is_new && session == seen.off_said_on && unanswered == 0;
+                if heard || told || (is_new && session > seen.off_said_on) {
                     seen.off_said_on = 0;
                     if let Some(span) = seen.off_spans.last_mut() {
                         span.1 = span.1.min(now_ms);
