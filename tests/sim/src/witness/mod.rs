@@ -8,6 +8,7 @@
 
 mod asked;
 pub mod audits;
+mod board;
 mod boots;
 mod calls;
 mod channels;
@@ -31,8 +32,9 @@ mod sockets;
 mod state;
 mod texts;
 
+pub use board::Board;
 pub use calls::{Ask, Loss, Next};
-pub use state::{Board, Request, Socket, TripSeen, Wish};
+pub use state::{Request, Socket, TripSeen, Wish};
 
 use crate::checks::{About, Check, Counts, Violation};
 use crate::client::{NodeEvent, Observer};
