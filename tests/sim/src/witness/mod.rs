@@ -23,6 +23,7 @@ mod looks;
 mod order;
 mod presence;
 mod problems;
+mod published;
 mod reasons;
 mod receipts;
 mod resumed;
