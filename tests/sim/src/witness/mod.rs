@@ -32,6 +32,7 @@ mod shifts;
 mod sockets;
 mod state;
 mod texts;
+mod welcomes;
 
 pub use board::Board;
 pub use calls::{Ask, Loss, Next};
