@@ -29,6 +29,7 @@ mod receipts;
 mod resumed;
 mod sayings;
 mod shifts;
+mod shown;
 mod sockets;
 mod state;
 mod texts;
