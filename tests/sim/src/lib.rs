@@ -14,6 +14,7 @@ pub mod client;
 pub mod codec;
 pub mod fleets;
 pub mod ids;
+pub mod phrases;
 pub mod plan;
 pub mod report;
 pub mod rng;

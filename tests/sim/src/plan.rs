@@ -168,6 +168,11 @@ pub enum Fault {
         /// Added to each action, microseconds.
         action_us: u64,
     },
+    /// The store's queues are full: it takes no commits of any shard.
+    StoreFull {
+        /// How long.
+        for_us: u64,
+    },
     /// A shard gets no CPU.
     ShardStall {
         /// Which, modulo the number of shards.

@@ -12,6 +12,13 @@ impl Rng {
         Self(rng.next() ^ number)
     }
 
+    /// Another stream, which follows from this one and takes nothing of it.
+    #[must_use]
+    pub fn aside(&self) -> Self {
+        const ASIDE: u64 = 900_003;
+        Self::stream(self.0, ASIDE)
+    }
+
     /// 64 random bits.
     #[expect(clippy::should_implement_trait, reason = "not an iterator: it never ends")]
     #[inline]

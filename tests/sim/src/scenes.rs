@@ -23,6 +23,7 @@ impl Case {
             520..560 => self.sleepers(),
             560..580 => self.chatterers(),
             580..620 => self.rivals(rng),
+            620..660 => self.shifters(rng),
             _ => {}
         }
     }
@@ -156,6 +157,28 @@ impl Case {
             ..self.temper
         };
         self.plan.faults = kills(rng, self.hours.close_us, 8);
+    }
+
+    /// Drivers that go off shift and come back all the time, and a store that is behind with it, until the node is killed: a start
+    /// has to tell the store of the last of it.
+    fn shifters(&mut self, rng: &mut Rng) {
+        let close_us = self.hours.close_us;
+        self.drivers = self.drivers.max(12);
+        self.plan.network.delay_us = (20, 200);
+        self.plan.pace.write_us = (80, 400);
+        self.habits.requests = self.habits.requests.min(40);
+        self.temper = Temper {
+            off_shift: 300,
+            stall: 0,
+            mischief_ms: 600,
+            first_ms: 20,
+            reconnect_ms: 20,
+            ..self.temper
+        };
+        self.plan.faults = kills(rng, close_us, 6);
+        let action_us = rng.between(300_000, 2_000_000);
+        let for_us = close_us;
+        self.plan.faults.push((0, Fault::SlowStore { for_us, action_us }));
     }
 
     /// Drivers that break the protocol of their sockets, and are closed with the code for it.

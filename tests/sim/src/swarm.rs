@@ -15,6 +15,8 @@ const STREAM_SWARM: u64 = 0;
 const STREAM_SCENE: u64 = 900_000;
 /// Of its own for the same reason: how long the rings between shards are.
 const STREAM_RINGS: u64 = 900_001;
+/// Of its own for the same reason: when the store's queues are full. The one before is the fleets'.
+const STREAM_FULL: u64 = 900_004;
 /// First stream of actors.
 pub const STREAM_ACTORS: u64 = 1;
 
@@ -100,8 +102,23 @@ impl Case {
         };
         case.plan.config.journal_segment_bytes = segment_bytes(&mut rng, commit_bytes_max);
         case.stage(&mut Rng::stream(seed, STREAM_SCENE));
+        case.fill_store(&mut Rng::stream(seed, STREAM_FULL));
         case.settle();
         case
+    }
+
+    /// Now and then the store's queues are full for a while, where other things go wrong as well.
+    fn fill_store(&mut self, rng: &mut Rng) {
+        if self.plan.faults.is_empty() || !rng.chance(150) {
+            return;
+        }
+        let close_us = self.hours.close_us;
+        for _ in 0..rng.between(1, 3) {
+            let at_us = rng.between(50_000, close_us - close_us / 5);
+            let for_us = rng.between(5_000, *rng.clone().pick(&[100_000, 3_000_000]));
+            self.plan.faults.push((at_us, Fault::StoreFull { for_us }));
+        }
+        self.plan.faults.sort_by_key(|fault| fault.0);
     }
 
     /// How long the auditor may read before it counts as not answered: pages of a slow store take it minutes.

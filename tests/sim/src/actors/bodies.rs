@@ -2,8 +2,8 @@
 
 use super::caller::Post;
 use crate::codec::http;
-use crate::codec::messages::TRIP_CANCEL_REASON;
 use crate::ids::{Ids, write_number};
+use crate::phrases::{self, Reason};
 use crate::trips;
 use crate::witness::Ask;
 use std::fmt::Write as _;
@@ -70,21 +70,18 @@ pub(super) fn other(ids: &Ids, ask: Ask, bytes: &mut Vec<u8>) {
             body.push('}');
             http::request(bytes, "POST", "/v1/dispatch/response", Some(body.as_bytes()));
         }
-        Ask::Cancel(request) => {
-            let body = format!(
-                "{{\"request_id\":\"{}\",\"reason\":\"no \\\"need\\\"\"}}",
-                ids.request(request)
-            );
+        Ask::Cancel(request, why) => {
+            let id = ids.request(request);
+            let body = match reason(why) {
+                Some(reason) => format!("{{\"request_id\":\"{id}\",{reason}}}"),
+                None => format!("{{\"request_id\":\"{id}\"}}"),
+            };
             http::request(bytes, "POST", "/v1/dispatch/cancel", Some(body.as_bytes()));
         }
-        Ask::TripCancel(trip) => {
+        Ask::TripCancel(trip, why) => {
             let target = format!("/v1/trips/{}/cancel", ids.trip(trip));
-            http::request(
-                bytes,
-                "POST",
-                &target,
-                Some(format!("{{\"reason\":\"{TRIP_CANCEL_REASON}\"}}").as_bytes()),
-            );
+            let body = format!("{{{}}}", reason(why).unwrap_or_default());
+            http::request(bytes, "POST", &target, Some(body.as_bytes()));
         }
         Ask::View(request) => {
             let target = format!("/v1/dispatch/request/{}", ids.request(request));
@@ -104,4 +101,9 @@ pub(super) fn other(ids: &Ids, ask: Ask, bytes: &mut Vec<u8>) {
             unreachable!("asked by others")
         }
     }
+}
+
+/// The member that says why.
+fn reason(why: Reason) -> Option<String> {
+    phrases::reason(why).map(|text| format!("\"reason\":\"{text}\""))
 }

@@ -8,6 +8,7 @@ use super::{Habits, Hours};
 use crate::client::{Action, Actor, Input};
 use crate::codec::http;
 use crate::ids::{Driver, Request, Trip};
+use crate::phrases;
 use crate::rng::Rng;
 use crate::witness::{Ask, Next, Shared, Wish};
 use crate::words::Class;
@@ -46,6 +47,8 @@ pub struct Caller {
     drivers: u32,
     witness: Shared,
     rng: Rng,
+    /// Of its words.
+    words: Rng,
     hours: Hours,
     habits: Habits,
     lines: Lines,
@@ -64,6 +67,7 @@ impl Caller {
             me,
             drivers,
             witness,
+            words: rng.aside(),
             rng,
             hours,
             habits,
@@ -191,12 +195,14 @@ impl Caller {
         if self.rng.chance(habits.cancels)
             && let Some(post) = self.any_post()
         {
-            self.start(Job::Other(Ask::Cancel(post.request)), 0, out);
+            let reason = phrases::any_reason(&mut self.words);
+            self.start(Job::Other(Ask::Cancel(post.request, reason)), 0, out);
         }
         if self.rng.chance(habits.trip_cancels)
             && let Some(trip) = self.any_trip()
         {
-            self.start(Job::Other(Ask::TripCancel(trip)), 0, out);
+            let reason = phrases::any_reason(&mut self.words);
+            self.start(Job::Other(Ask::TripCancel(trip, reason)), 0, out);
         }
         if self.rng.chance(habits.responses) {
             self.respond(out);

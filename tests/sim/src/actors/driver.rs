@@ -42,6 +42,8 @@ pub struct Driver {
     me: DriverNo,
     witness: Shared,
     rng: Rng,
+    /// Of its words.
+    words: Rng,
     hours: Hours,
     temper: Temper,
     sockets: Vec<Socket>,
@@ -63,6 +65,7 @@ impl Driver {
         Self {
             me,
             witness,
+            words: rng.aside(),
             rng,
             hours,
             temper,

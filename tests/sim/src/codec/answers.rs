@@ -2,8 +2,8 @@
 
 use super::Bad;
 use super::json::{self, Value};
-use super::messages::PLACE;
 use crate::ids::{Driver, Ids, Offer, Request, Trip};
+use crate::phrases::{self, NO_REASON, Place, Reason};
 use crate::words::{Class, Code, DriverState, EventType, Outcome, Response, State, TripEnd};
 
 /// 202 and 200 of an offer.
@@ -49,8 +49,8 @@ pub struct DriverView {
     pub trip: Option<Trip>,
     pub offer: Option<Offer>,
     pub last_seen_ms: u64,
-    /// It says where the driver is, and that this is where the driver said that it is.
-    pub located: Option<bool>,
+    /// Where the driver is.
+    pub located: Option<Place>,
 }
 
 /// A dispatch record.
@@ -78,6 +78,8 @@ pub struct Event {
     pub trip: Option<Trip>,
     pub driver: Option<Driver>,
     pub outcome: Option<TripEnd>,
+    /// Why a request was cancelled.
+    pub reason: Reason,
     /// The trip object, where there is one, is the request's.
     pub trip_intact: bool,
 }
@@ -119,6 +121,7 @@ struct Members<'a> {
     response_at_ms: u64,
     last_seen_ms: Option<u64>,
     location: Option<&'a str>,
+    reason: Option<&'a str>,
 }
 
 fn members<'a>(text: &'a str, ids: &mut Ids) -> Result<Members<'a>, Bad> {
@@ -150,6 +153,7 @@ fn members<'a>(text: &'a str, ids: &mut Ids) -> Result<Members<'a>, Bad> {
             ("response_type", _) => all.response = value.text()?,
             ("last_seen_ms", _) => all.last_seen_ms = Some(value.number()?),
             ("location", Value::Object(place)) => all.location = Some(place),
+            ("reason", _) => all.reason = Some(value.text()?),
             ("response_at_ms", _) => all.response_at_ms = value.number()?,
             _ => {}
         }
@@ -263,7 +267,7 @@ pub fn driver_view(text: &str, ids: &mut Ids) -> Result<DriverView, Bad> {
         trip: all.trip_id,
         offer,
         last_seen_ms: need(all.last_seen_ms, text)?,
-        located: all.location.map(|place| place.contains(PLACE)),
+        located: all.location.map(phrases::place_of),
     })
 }
 
@@ -314,6 +318,12 @@ pub fn event(line: &str, ids: &mut Ids, trip_of: impl FnOnce(Request, &str) -> b
         trip: all.trip_id,
         driver: all.driver,
         outcome: all.outcome.map(TripEnd::parse).transpose()?,
+        reason: match all.reason {
+            Some(text) if kind == EventType::RequestCancelled => {
+                phrases::reason_of(text).ok_or_else(|| Bad::new(format!("a reason that nobody gives: {line}")))?
+            }
+            _ => NO_REASON,
+        },
         trip_intact: all.trip.is_none_or(|trip| trip_of(request, trip)),
     })
 }

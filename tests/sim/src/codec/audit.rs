@@ -4,6 +4,7 @@ use super::Bad;
 use super::answers::drivers;
 use super::json::{self, Value};
 use crate::ids::{Driver, Ids, Request, Trip};
+use crate::phrases::{self, NO_REASON, Reason};
 use crate::words::{Class, Revoke, State, Step, TripEnd};
 
 /// What a `REQUEST_RECEIVED` or a `REDISPATCHED` asks for.
@@ -36,8 +37,20 @@ pub enum Why {
     Offered,
     /// Of `OFFER_REFUSED`: the driver has a trip.
     Trip,
-    /// Somebody's words.
-    Words,
+    /// Of `OFFER_DECLINED`: the driver went off shift.
+    OffShift,
+    /// A caller's words.
+    Words(Reason),
+}
+
+impl Why {
+    /// The reason that a caller gave, if any.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Words(reason) => reason,
+            _ => NO_REASON,
+        }
+    }
 }
 
 /// An event of an audit.
@@ -135,7 +148,7 @@ fn read_entry(text: &str, ids: &mut Ids) -> Result<(u64, Entry), Bad> {
             ("event", _) => entry.step = Step::parse(value.text()?)?,
             ("attempt", _) => entry.attempt = value.number()? as u32,
             ("driver_id", _) => entry.driver = Some(ids.read_driver(value.text()?)?),
-            ("channel", _) => entry.by_socket = value.text()? == "websocket",
+            ("channel", _) => entry.by_socket = is_socket(value.text()?)?,
             ("node", _) => node = true,
             ("detail", Value::Object(text)) => detail = Some(text),
             _ => {}
@@ -148,6 +161,14 @@ fn read_entry(text: &str, ids: &mut Ids) -> Result<(u64, Entry), Bad> {
         read_detail(detail, ids, &mut entry)?;
     }
     Ok((seq, entry))
+}
+
+fn is_socket(channel: &str) -> Result<bool, Bad> {
+    match channel {
+        "websocket" => Ok(true),
+        "http" => Ok(false),
+        _ => Err(Bad::new(format!("no such channel: {channel}"))),
+    }
 }
 
 fn read_detail(text: &str, ids: &mut Ids, entry: &mut Entry) -> Result<(), Bad> {
@@ -185,7 +206,12 @@ fn why(step: Step, reason: &str) -> Result<Why, Bad> {
         (Step::Refused, "offered") => Why::Offered,
         (Step::Refused, "en_route_to_pickup" | "on_trip") => Why::Trip,
         (Step::Refused, _) => return Err(Bad::new(format!("refused for {reason}"))),
-        _ => Why::Words,
+        (Step::Declined, "off shift") => Why::OffShift,
+        (Step::Cancelled | Step::TripEnded, _) => match phrases::reason_of(reason) {
+            Some(reason) => Why::Words(reason),
+            None => return Err(Bad::new(format!("{} for {reason}, which nobody says", step.as_str()))),
+        },
+        _ => return Err(Bad::new(format!("{} for {reason}", step.as_str()))),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::Bad;
 use super::json::{self, Value};
 use crate::ids::{Driver, Ids, Offer, Request, Trip, write_number};
+use crate::phrases::{self, Place, Reason};
 use crate::words::{Class, DriverState, ErrorCode, Move, Revoke};
 
 /// A message of the node.
@@ -36,7 +37,11 @@ pub enum Heard {
     /// `STATE`
     State { state: DriverState, trip: Option<Trip> },
     /// `TRIP_CANCELLED`
-    TripCancelled { trip: Trip, request: Request },
+    TripCancelled {
+        trip: Trip,
+        request: Request,
+        reason: Reason,
+    },
     /// `PONG`
     Pong { server_ms: u64 },
     /// `ERROR`
@@ -110,12 +115,11 @@ pub fn read(text: &str, ids: &mut Ids, trip_of: impl FnOnce(Request, &str) -> bo
             state: fields.state.ok_or_else(bad)?,
             trip,
         },
-        "TRIP_CANCELLED" if fields.reason != TRIP_CANCEL_REASON => {
-            return Err(Bad::new(format!("a trip was cancelled for another reason: {text}")));
-        }
         "TRIP_CANCELLED" => Heard::TripCancelled {
             trip: trip.ok_or_else(bad)?,
             request: fields.request.ok_or_else(bad)?,
+            reason: phrases::reason_told(fields.reason)
+                .ok_or_else(|| Bad::new(format!("a reason that nobody gives: {text}")))?,
         },
         "PONG" => Heard::Pong {
             server_ms: fields.server_ms.ok_or_else(bad)?,
@@ -176,16 +180,10 @@ pub enum Say {
     /// A ping frame of WebSocket, which counts as a heartbeat too.
     PingFrame,
     /// `LOCATION`
-    Location,
+    Location(Place),
     /// Something that is no message; answered with `ERROR` `invalid` or `unknown_type`.
     Garbage(u8),
 }
-
-/// Where every driver says that it is, as its view shows it.
-pub const PLACE: &str = "\"lat\":52.5,\"lon\":13.4,\"speed\":8";
-
-/// The reason of every cancellation of a trip by a caller.
-pub const TRIP_CANCEL_REASON: &str = "changed";
 
 const GARBAGE: [&str; 6] = [
     "{\"type\":\"NONSENSE\"}",
@@ -216,9 +214,9 @@ pub fn write(out: &mut Vec<u8>, say: Say, ids: &Ids) {
         }
         Say::Ping => out.extend_from_slice(b"{\"type\":\"PING\"}"),
         Say::PingFrame => {}
-        Say::Location => {
+        Say::Location(place) => {
             out.extend_from_slice(b"{\"type\":\"LOCATION\",");
-            out.extend_from_slice(PLACE.as_bytes());
+            out.extend_from_slice(phrases::place(place).as_bytes());
             out.push(b'}');
         }
         Say::Garbage(kind) => out.extend_from_slice(GARBAGE[usize::from(kind) % GARBAGE.len()].as_bytes()),

@@ -15,6 +15,13 @@ impl NodeSeen {
         })
     }
 
+    /// When the node was ready again after an end at this time, Unix milliseconds of its own; `u64::MAX`: not since.
+    pub(crate) fn begun_after(&self, ended_ms: u64) -> u64 {
+        let begun_ms = self.boots.iter().map(|boot| (boot.0 + boot.1) / 1_000);
+        let again_ms = begun_ms.filter(|begun_ms| *begun_ms >= ended_ms);
+        again_ms.min().unwrap_or(u64::MAX)
+    }
+
     /// Whether a start since then found the clock set back: how long ago something was, the node cannot know. Simulated time.
     pub(crate) fn has_fallen_since(&self, at_us: u64) -> bool {
         self.boots

@@ -45,6 +45,7 @@ impl Witness {
         }
         if code == 1012 {
             self.node.sent_away.0 += 1;
+            self.check_leaving(driver, conn);
         }
         self.socket_ends(driver, conn);
     }

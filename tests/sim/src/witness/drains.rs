@@ -2,8 +2,10 @@
 
 use super::Witness;
 use super::calls::{Call, same};
+use super::state::Socket;
 use crate::checks::{About, Check};
 use crate::codec::Bad;
+use crate::ids::Driver;
 
 /// What a drain may take beyond `drain_ms` (protocol.md, section 2: "exits 0 within `drain_ms` + 10 s").
 const GRACE_MS: u64 = 10_000;
@@ -38,6 +40,36 @@ impl Witness {
                 self.node.drained_us
             );
             self.violate(Check::Drains, About::default(), text);
+        }
+    }
+
+    /// The node is told to drain: so many drivers may be there, as far as their ends of it say.
+    pub(super) fn begin_leaving(&mut self) {
+        let (now_us, late_us) = (self.now_us, self.late_ms() * 1_000);
+        let drivers = self.drivers.iter();
+        let there = drivers.filter(|driver| !driver.sockets.is_empty() || driver.lost_us + late_us >= now_us);
+        self.node.leaving = (0, there.count() as u32);
+    }
+
+    /// A driver who was there is sent away by a node that drains: not before its turn comes (protocol.md, section 2: "drivers are
+    /// closed over `drain_ms`").
+    pub(super) fn check_leaving(&mut self, driver: Driver, conn: u32) {
+        let since_us = self.node.drained_us;
+        let was_there = |socket: &mut Socket| socket.welcomed_us > 0 && socket.welcomed_us < since_us;
+        // Of a fleet it is not kept which node was told when.
+        if self.is_fleet() || !self.socket(driver, conn).is_some_and(was_there) {
+            return;
+        }
+        self.node.leaving.0 += 1;
+        let (left, all) = self.node.leaving;
+        let elapsed_ms = (self.now_us - since_us) / 1_000 + 1;
+        let in_turn = u64::from(left) * self.expect.drain_ms <= u64::from(all) * elapsed_ms;
+        if !self.holds(Check::Drains, in_turn || elapsed_ms > self.expect.drain_ms) {
+            let text = format!(
+                "{left} of {all} drivers are sent away within {elapsed_ms} ms of {}",
+                self.expect.drain_ms
+            );
+            self.violate(Check::Drains, About::driver(driver), text);
         }
     }
 

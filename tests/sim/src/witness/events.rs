@@ -101,15 +101,21 @@ impl Witness {
         Ok(Next::Page(count, last))
     }
 
+    /// Which events a poll asks for: whose, behind which cursor, and for whom.
+    fn polled(&self, call: &Call) -> Option<(&EventLog, Option<u64>, Option<u32>)> {
+        match call.ask {
+            Ask::Events {
+                node, after, consumer, ..
+            } => Some((&self.events[usize::from(node)], after, consumer)),
+            _ => None,
+        }
+    }
+
     /// Whether there is something for certain behind what a poll asks after, since it was sent.
     fn has_events(&self, call: &Call) -> bool {
-        let Ask::Events {
-            node, after, consumer, ..
-        } = call.ask
-        else {
+        let Some((events, after, consumer)) = self.polled(call) else {
             return false;
         };
-        let events = &self.events[usize::from(node)];
         let from = after.or(consumer.map(|consumer| events.said(consumer)));
         from.unwrap_or(0).max(events.may_be_gone()) < call.cursor_max
     }
@@ -139,13 +145,9 @@ impl Witness {
 
     /// Whether a page may begin with this cursor.
     fn is_first(&self, call: &Call, cursor: u64) -> bool {
-        let Ask::Events {
-            node, after, consumer, ..
-        } = call.ask
-        else {
+        let Some((events, after, consumer)) = self.polled(call) else {
             return false;
         };
-        let events = &self.events[usize::from(node)];
         let gone = events.may_be_gone();
         let begins = |from: u64| cursor == from + 1 || (cursor > from && cursor <= gone + 1);
         match (after, consumer) {

@@ -151,7 +151,7 @@ impl Witness {
             None => seen.may_have_ended(),
             Some(TripEnd::Completed) => seen.complete_said,
             Some(TripEnd::CancelledByDriver) => seen.cancel_said,
-            Some(TripEnd::Cancelled) => seen.api_cancel_said,
+            Some(TripEnd::Cancelled) => seen.api_cancels_said != 0,
         };
         let about = About {
             request: seen.request,

@@ -9,6 +9,7 @@ use crate::checks::{About, Check};
 use crate::codec::answers::DriverView;
 use crate::codec::messages::{Heard, Say};
 use crate::ids::Driver;
+use crate::phrases::Place;
 use crate::words::{DriverState, Move};
 
 impl Witness {
@@ -18,8 +19,8 @@ impl Witness {
         let seen = &mut self.drivers[driver as usize];
         seen.last_look = Some((sent_us, *view));
         let about = About::driver(driver);
-        let placed = view.located.is_none_or(|as_said| as_said && seen.located);
-        let ok = placed && view.last_seen_ms <= self.node_ms_max();
+        let was_there = |place: Place| seen.places.iter().any(|said| said.2 == place);
+        let ok = view.located.is_none_or(was_there) && view.last_seen_ms <= self.node_ms_max();
         if !self.holds(Check::ViewsMatch, ok) {
             return self.violate(Check::ViewsMatch, about, format!("d{driver} never said so: {view:?}"));
         }
@@ -40,17 +41,31 @@ impl Witness {
         let heard_ms = last_us.map_or(0, |at_us| {
             self.node_ms_at(at_us).saturating_sub(self.expect.order_margin_ms)
         });
-        let located_us = socket.located_us;
-        let lost = heard(&located_us) && view.located.is_none();
+        // Where it is now, or has said since.
+        let last_said = seen
+            .places
+            .iter()
+            .rposition(|said| said.1 == socket.conn && heard(&said.0));
+        let placed = last_said.is_none_or(|last| {
+            let mut since = seen.places[last..].iter();
+            since.any(|said| view.located == Some(said.2))
+        });
+        let last_said = last_said.map(|last| seen.places[last]);
         let shown = view.state != DriverState::Offered || view.offer.is_some() || self.may_be_reserved(driver, sent_us);
         if !self.holds(Check::ViewsMatch, shown) {
             let text = format!("d{driver} is shown as offered, and no offer: {view:?}");
             return self.violate(Check::ViewsMatch, about, text);
         }
-        if !self.holds(Check::ViewsMatch, view.last_seen_ms >= heard_ms && !lost) {
-            let text = format!("d{driver} was heard at {heard_ms} and said where it is at {located_us}: {view:?}");
+        if !self.holds(Check::ViewsMatch, view.last_seen_ms >= heard_ms && placed) {
+            let text = format!("d{driver} was heard at {heard_ms} and said where it is, {last_said:?}: {view:?}");
             self.violate(Check::ViewsMatch, about, text);
         }
+    }
+
+    /// The driver says where it is.
+    pub(super) fn place_said(&mut self, driver: Driver, conn: u32, place: Place) {
+        let now_us = self.now_us;
+        self.drivers[driver as usize].places.push((now_us, conn, place));
     }
 
     /// At the end, when drivers rest: who has a trip by the audits is shown with it, and nobody else.

@@ -8,8 +8,10 @@
 
 mod asked;
 pub mod audits;
+mod board;
 mod boots;
 mod calls;
+mod channels;
 mod closes;
 mod deliveries;
 mod drains;
@@ -21,15 +23,21 @@ mod looks;
 mod order;
 mod presence;
 mod problems;
+mod published;
+mod reasons;
+mod receipts;
 mod resumed;
 mod sayings;
 mod shifts;
+mod shown;
 mod sockets;
 mod state;
 mod texts;
+mod welcomes;
 
+pub use board::Board;
 pub use calls::{Ask, Loss, Next};
-pub use state::{Board, Request, Socket, TripSeen, Wish};
+pub use state::{Request, Socket, TripSeen, Wish};
 
 use crate::checks::{About, Check, Counts, Violation};
 use crate::client::{NodeEvent, Observer};
@@ -134,6 +142,8 @@ pub struct NodeSeen {
     pub drains: u32,
     /// Drivers who were told to go elsewhere by a node that drained, and those who were not.
     pub sent_away: (u32, u32),
+    /// Of the drivers who may have been there when it was last told to drain, how many it has sent away, and how many there were.
+    pub leaving: (u32, u32),
     /// Of a fleet: which nodes take connections, and which were told to drain.
     pub each: Vec<(bool, bool)>,
 }
@@ -409,6 +419,7 @@ impl Witness {
                 self.node_is(node, (true, true));
                 self.node.drained_us = self.now_us;
                 self.node.drains += 1;
+                self.begin_leaving();
             }
             NodeEvent::Fault(_) => {}
             NodeEvent::FaultsOver => {

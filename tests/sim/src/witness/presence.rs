@@ -96,6 +96,7 @@ impl Witness {
         }
         self.view_shows(call, &view);
         self.view_tells(call, &view);
+        self.view_of_shift(call, &view);
     }
 
     /// A driver is shown: not as available when it has long been gone, nor as gone when it is there.
@@ -201,12 +202,16 @@ impl Witness {
     fn check_refusal(&mut self, request: Request, entry: &Entry, lives: &[Option<Life>]) {
         let Some(driver) = entry.driver else { return };
         let (bit, inside_ms) = (1 << driver, self.expect.inside_margin_ms);
-        // What a start resumes is refused in a start that takes its time, and what holds the driver may end meanwhile.
+        // What a start resumes is refused in a start that takes its time, and what holds the driver may end meanwhile; but not when the
+        // node has long been ready again.
         let sent_ms = lives[request as usize]
             .as_ref()
             .and_then(|life| life.tried.get((entry.attempt as usize).checked_sub(1)?))
             .map_or(entry.at_ms, |tried| tried.sent_at_ms);
-        let resumed = |ended_ms: &&u64| (sent_ms..=entry.at_ms).contains(*ended_ms);
+        let resumed = |ended_ms: &&u64| {
+            let again_ms = self.node.begun_after(**ended_ms);
+            (sent_ms..=entry.at_ms).contains(*ended_ms) && entry.at_ms <= again_ms.saturating_add(self.noting_ms())
+        };
         let since_ms = self.node.ended_ms.iter().rfind(resumed).copied();
         let from_ms = since_ms
             .unwrap_or(entry.at_ms)

@@ -117,7 +117,7 @@ impl Witness {
 
     fn told_ended(&mut self, call: &Call, problem: &answers::Problem) -> Result<(), Bad> {
         match call.ask {
-            Ask::Offer(request) | Ask::Cancel(request) => {
+            Ask::Offer(request) | Ask::Cancel(request, _) => {
                 let state = problem.state.ok_or_else(|| Bad::new("ended, and no state"))?;
                 let wrong = if matches!(call.ask, Ask::Offer(_)) {
                     State::Accepted
@@ -135,7 +135,7 @@ impl Witness {
                 }
                 Ok(())
             }
-            Ask::TripCancel(trip) => {
+            Ask::TripCancel(trip, _) => {
                 let seen = self.trip_seen(trip);
                 let ok = seen.may_have_ended();
                 if !self.holds(Check::Caused, ok) {

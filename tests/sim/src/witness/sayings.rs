@@ -25,12 +25,12 @@ impl Witness {
         match say {
             Say::Accept(offer) | Say::Decline(offer) => {
                 let accept = matches!(say, Say::Accept(_));
-                self.answer_said(driver, offer.request, Some(offer.attempt), accept);
+                self.answer_said(driver, offer.request, Some(offer.attempt), accept, Some(conn));
             }
             Say::Trip(trip, event) => self.trip_said(trip, event),
             Say::Shift(false) => self.off_said(driver, conn),
             Say::Shift(true) => self.on_said(driver, conn),
-            Say::Location => self.drivers[driver as usize].located = true,
+            Say::Location(place) => self.place_said(driver, conn, place),
             Say::Ack(_) | Say::Ping | Say::PingFrame | Say::Garbage(_) => {}
         }
         let shown = match say {
@@ -42,7 +42,11 @@ impl Witness {
         };
         let guessed = !shown && self.may_be_offered(driver, say);
         let over = matches!(say, Say::Ack(offer) if shown && self.is_over(offer));
-        let calm = self.is_calm_at(now_us);
+        if let Say::Ack(offer) = say
+            && shown
+        {
+            self.receipt_said(driver, conn, offer);
+        }
         if let Say::Trip(trip, event) = say {
             self.moved(driver, conn, trip, event);
         }
@@ -70,10 +74,8 @@ impl Witness {
             Say::Ack(offer) if over => socket.awaited.push(awaited(offer)),
             Say::Garbage(_) => socket.garbage += 1,
             Say::Ping => socket.pings += 1,
-            Say::Ack(offer) if shown && calm => socket.receipt_said(offer),
             Say::PingFrame => socket.ping_frames = (socket.ping_frames.0 + 1, now_us),
-            Say::Location if socket.located_us == 0 => socket.located_us = now_us,
-            Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location => {}
+            Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location(_) => {}
         }
     }
 
@@ -111,22 +113,41 @@ impl Witness {
                 .is_none_or(|whose| whose == driver)
     }
 
-    /// Somebody answers for a driver, by socket or HTTP.
-    pub(crate) fn answer_said(&mut self, driver: Driver, request: Request, attempt: Option<u32>, accept: bool) {
+    /// Somebody answers for a driver, on this socket of it or over HTTP.
+    pub(crate) fn answer_said(
+        &mut self,
+        driver: Driver,
+        request: Request,
+        attempt: Option<u32>,
+        accept: bool,
+        on: Option<u32>,
+    ) {
         let Some(seen) = self.requests.get_mut(request as usize) else {
             return;
         };
         let bit = 1u64 << driver;
-        let said = match attempt {
-            None if accept => &mut seen.http_accept_said,
-            None => &mut seen.http_decline_said,
-            Some(attempt) => match seen.attempt_mut(attempt) {
-                None => return,
-                Some(attempt) if accept => &mut attempt.accept_said,
-                Some(attempt) => &mut attempt.decline_said,
-            },
+        let Some(attempt) = attempt else {
+            let said = if accept {
+                &mut seen.http_accept_said
+            } else {
+                &mut seen.http_decline_said
+            };
+            *said |= bit;
+            return;
         };
-        *said |= bit;
+        let Some(attempt) = seen.attempt_mut(attempt) else {
+            return;
+        };
+        attempt.answered_elsewhere |= on.is_none() || on != attempt.acked_on;
+        let said = if accept {
+            &mut attempt.accept_said
+        } else {
+            &mut attempt.decline_said
+        };
+        match on {
+            Some(_) => said.by_socket |= bit,
+            None => said.by_http |= bit,
+        }
     }
 
     /// Whether somebody said `ACCEPT` (or `DECLINE`) for this driver.
@@ -135,10 +156,13 @@ impl Witness {
         let seen = &self.requests[offer.request as usize];
         let attempt = seen.attempts.get((offer.attempt as usize).wrapping_sub(1));
         let (by_number, by_http) = if accept {
-            (attempt.map_or(0, |attempt| attempt.accept_said), seen.http_accept_said)
+            (
+                attempt.map_or(0, |attempt| attempt.accept_said.any()),
+                seen.http_accept_said,
+            )
         } else {
             (
-                attempt.map_or(0, |attempt| attempt.decline_said),
+                attempt.map_or(0, |attempt| attempt.decline_said.any()),
                 seen.http_decline_said,
             )
         };
@@ -168,10 +192,15 @@ impl Witness {
         let bit = 1u64 << tried.driver;
         let request = &self.requests[offer.request as usize];
         let attempt = request.attempts.get((offer.attempt as usize).wrapping_sub(1));
-        let said = attempt.map_or(0, |attempt| attempt.decline_said) | request.http_decline_said;
+        let said = attempt.map_or(0, |attempt| attempt.decline_said.any()) | request.http_decline_said;
         if said & bit != 0 || self.is_fleet() {
             return self.was_said(tried.driver, offer, false);
         }
+        self.went_off_with(tried)
+    }
+
+    /// Whether the driver went off shift while it had this offer.
+    pub(super) fn went_off_with(&self, tried: &Tried) -> bool {
         let unclear = self.node.came_twice(tried.sent_at_ms) || self.node.came_twice(tried.ended_at_ms);
         let went_off = |at_us: &u64| {
             let at_ms = self.node.ms_then(*at_us);

@@ -5,9 +5,11 @@
 //! say: of sockets that were opened at once, the first may come last. Off shift
 //! is remembered for `off_shift_memory_ms`: who connects later is available.
 
+use super::calls::Call;
 use super::state::Socket;
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
+use crate::codec::answers::DriverView;
 use crate::ids::Driver;
 use crate::words::DriverState;
 
@@ -20,6 +22,7 @@ impl Witness {
         self.check_on_shift(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.on_said_us = None;
+            socket.offs_unanswered += 1;
         }
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
@@ -80,6 +83,21 @@ impl Witness {
         seen.off_told && !(over && session.is_none_or(|session| session > seen.off_session))
     }
 
+    /// A driver is shown: not as available when it had been told that it is off shift.
+    pub(super) fn view_of_shift(&mut self, call: &Call, view: &DriverView) {
+        let seen = &self.drivers[view.driver as usize];
+        let told_before = seen.off_told && seen.off_told_us <= call.sent_us;
+        let last = seen.sockets.iter().find(|socket| socket.number == seen.opened);
+        let Some(conn) = last.filter(|socket| socket.is_well()).map(|socket| socket.conn) else {
+            return;
+        };
+        let off = told_before && self.is_off_shift(view.driver, conn);
+        if !self.holds(Check::ViewsMatch, !off || view.state != DriverState::Available) {
+            let text = format!("d{} was told that it is offline, and is shown as {view:?}", view.driver);
+            self.violate(Check::ViewsMatch, About::driver(view.driver), text);
+        }
+    }
+
     /// Whether the driver may be off shift, as far as the socket that it opened last can say: it said so since it was last
     /// available.
     pub(super) fn may_be_off_shift(&mut self, driver: Driver, conn: u32) -> bool {
@@ -99,7 +117,15 @@ impl Witness {
         if self.is_fleet() {
             return; // As above.
         }
-        let Some(session) = self.last_opened(driver, conn).and_then(|socket| socket.session) else {
+        if let Some(socket) = self
+            .socket(driver, conn)
+            .filter(|_| !is_new && state == DriverState::Offline)
+        {
+            socket.offs_unanswered = socket.offs_unanswered.saturating_sub(1);
+        }
+        let last = self.last_opened(driver, conn);
+        let Some((session, unanswered)) = last.and_then(|socket| Some((socket.session?, socket.offs_unanswered)))
+        else {
             return;
         };
         let over = self.is_shift_over(driver);
@@ -109,7 +135,7 @@ impl Witness {
         match state {
             // Told before it said the opposite, if that was on this socket or on one that came later.
             DriverState::Offline if session > seen.on_session => {
-                seen.off_told = true;
+                (seen.off_told, seen.off_told_us) = (true, now_us);
                 seen.off_session = session;
             }
             DriverState::Available => {
@@ -123,9 +149,10 @@ impl Witness {
                     seen.off_said_ms = later.map(|(first_ms, last_ms)| (first_ms.max(answers_ms), last_ms));
                 }
                 // What it said on an older socket is not heard any more: it was before, and is over, or never arrived. And what
-                // it said long ago has been heard.
+                // it said long ago has been heard, or what it said on this one, if it was told so.
                 let heard = seen.offs_us.last().is_some_and(|last_us| last_us + heard_us < now_us);
-                if heard || (is_new && session > seen.off_said_on) {
+                let told = !is_new && session == seen.off_said_on && unanswered == 0;
+                if heard || told || (is_new && session > seen.off_said_on) {
                     seen.off_said_on = 0;
                     if let Some(span) = seen.off_spans.last_mut() {
                         span.1 = span.1.min(now_ms);

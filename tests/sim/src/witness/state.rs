@@ -3,8 +3,8 @@
 use crate::codec::answers::{DriverView, View};
 use crate::codec::audit::Audit;
 use crate::ids::{self, Driver as DriverNo, Offer, Trip};
+use crate::phrases::{Place, Reason};
 use crate::words::{Class, DriverState, Move, State};
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// How an attempt can have ended, as a set.
@@ -45,9 +45,31 @@ pub struct Attempt {
     /// How it can have ended ([`ways`]).
     pub ways: u8,
     /// Drivers that said `ACCEPT` to it.
-    pub accept_said: u64,
+    pub accept_said: Said,
     /// Drivers that said `DECLINE` to it.
-    pub decline_said: u64,
+    pub decline_said: Said,
+    /// The socket on which its driver first said that it has it, before anybody answered for it.
+    pub acked_on: Option<u32>,
+    /// It was answered before that, or elsewhere than on that socket.
+    pub answered_elsewhere: bool,
+    /// The node had read such receipts by these times of it.
+    pub acked_by_ms: Vec<u64>,
+}
+
+/// Drivers for whom something was said, as sets, by which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// On a socket.
+    pub by_socket: u64,
+    /// Over HTTP.
+    pub by_http: u64,
+}
+
+impl Said {
+    /// By any way.
+    pub const fn any(self) -> u64 {
+        self.by_socket | self.by_http
+    }
 }
 
 impl Default for Attempt {
@@ -59,8 +81,11 @@ impl Default for Attempt {
             noted_by_ms: 0,
             expires_at_ms: 0,
             ways: ways::ANY,
-            accept_said: 0,
-            decline_said: 0,
+            accept_said: Said::default(),
+            decline_said: Said::default(),
+            acked_on: None,
+            answered_elsewhere: false,
+            acked_by_ms: Vec::new(),
         }
     }
 }
@@ -136,8 +161,8 @@ pub struct Request {
     pub attempt_min: u32,
     /// `deadline_at_ms` where it was seen.
     pub deadline_at_ms: Option<u64>,
-    /// Somebody asked for its cancellation.
-    pub cancel_said: bool,
+    /// Reasons for which somebody asked for its cancellation, as a set.
+    pub cancels_said: u8,
     /// Drivers for whom somebody said `ACCEPT` over HTTP without an attempt.
     pub http_accept_said: u64,
     /// Drivers for whom somebody said `DECLINE` over HTTP without an attempt.
@@ -173,7 +198,7 @@ impl Request {
             attempts: Vec::new(),
             attempt_min: 0,
             deadline_at_ms: None,
-            cancel_said: false,
+            cancels_said: 0,
             http_accept_said: 0,
             http_decline_said: 0,
             audit: None,
@@ -218,8 +243,10 @@ pub struct TripSeen {
     pub complete_said: bool,
     /// Its driver said `cancel`.
     pub cancel_said: bool,
-    /// Somebody asked for its cancellation.
-    pub api_cancel_said: bool,
+    /// Reasons for which somebody asked for its cancellation, as a set.
+    pub api_cancels_said: u8,
+    /// The reason that its driver was told when it was cancelled.
+    pub told_reason: Option<Reason>,
     /// It has ended, for certain.
     pub ended: bool,
     /// Since when that is known, simulated microseconds.
@@ -231,7 +258,7 @@ pub struct TripSeen {
 impl TripSeen {
     /// Whether anybody said what could end it.
     pub const fn may_have_ended(&self) -> bool {
-        self.complete_said || self.cancel_said || self.api_cancel_said
+        self.complete_said || self.cancel_said || self.api_cancels_said != 0
     }
 }
 
@@ -251,6 +278,8 @@ pub struct Driver {
     pub off_said: bool,
     /// It was told that it is off shift, and has not said `available` since.
     pub off_told: bool,
+    /// When it was told that, simulated microseconds.
+    pub off_told_us: u64,
     /// The session of the socket on which it was told that last.
     pub off_session: u64,
     /// The highest session on whose socket it said `available`; 0: none.
@@ -279,8 +308,8 @@ pub struct Driver {
     pub off_spans: Vec<(u64, u64)>,
     /// The last look at it: when it was asked for, simulated microseconds, and what was shown.
     pub last_look: Option<(u64, DriverView)>,
-    /// It said where it is.
-    pub located: bool,
+    /// Where it said that it is: when, simulated microseconds, on which of its sockets, and where.
+    pub places: Vec<(u64, u32, Place)>,
     /// Words of it that may each be answered with its state, less those that were.
     pub states_owed: u32,
     /// When a socket of it was last over, simulated microseconds.
@@ -329,10 +358,8 @@ pub struct Awaited {
 pub struct Receipt {
     /// Which offer.
     pub offer: Offer,
-    /// Pongs until one answers a ping that was said after it.
+    /// Pongs until one answers a ping that was said after it: by then the node has read it.
     pub pongs_left: u32,
-    /// The node's time in that pong: by then it had the receipt.
-    pub taken_ms: Option<u64>,
 }
 
 /// An offer that a socket had, from when on.
@@ -383,11 +410,13 @@ pub struct Socket {
     pub owed_state: Option<(Trip, u64)>,
     /// Its trip was cancelled, which it heard: its state changes by that.
     pub state_follows: bool,
+    /// So often it was said on it that its driver goes off shift, less the `STATE`s that said so since.
+    pub offs_unanswered: u32,
     /// Since when it waits to hear that its driver, who was off shift, is available; simulated microseconds.
     pub on_said_us: Option<u64>,
     /// Answers it waits for.
     pub awaited: Vec<Awaited>,
-    /// Receipts said on it while nothing ailed the node, of offers that it had been shown.
+    /// Receipts said on it, of offers that its driver had been shown, which the node may not have read.
     pub receipts: Vec<Receipt>,
     /// Offers that it had while it was well.
     pub deliveries: Vec<Delivery>,
@@ -399,8 +428,6 @@ pub struct Socket {
     pub pings: u32,
     /// Ping frames sent that were not answered by a pong frame, and when the last one was sent, simulated microseconds.
     pub ping_frames: (u32, u64),
-    /// When it first said on it where it is, simulated microseconds; 0: never.
-    pub located_us: u64,
     /// It was welcomed as `offered`, then, and has not been shown an offer since; simulated microseconds.
     pub owed_offer_us: Option<u64>,
     /// The node's time that it last heard.
@@ -433,41 +460,5 @@ impl Socket {
         if let Some(index) = self.awaited.iter().position(|awaited| awaited.offer == offer) {
             self.awaited.remove(index);
         }
-    }
-}
-
-/// What actors tell each other beside the node: work for callers.
-#[derive(Clone, Debug, Default)]
-pub struct Board {
-    /// Requests that want new candidates.
-    pub redispatch: VecDeque<ids::Request>,
-    /// Offers that a driver answers over HTTP.
-    pub by_http: VecDeque<(DriverNo, Offer, bool)>,
-    /// Offers that were shown, newest last; for those who answer old or foreign ones.
-    pub shown: VecDeque<Offer>,
-    /// Trips, newest last.
-    pub trips: VecDeque<Trip>,
-    /// Drivers that were welcomed for the first time.
-    pub arrivals: Vec<DriverNo>,
-}
-
-impl Board {
-    /// Longest lists.
-    const LEN_MAX: usize = 32;
-
-    /// An offer was shown.
-    pub fn push_shown(&mut self, offer: Offer) {
-        if self.shown.len() == Self::LEN_MAX {
-            self.shown.pop_front();
-        }
-        self.shown.push_back(offer);
-    }
-
-    /// A trip was heard of.
-    pub fn push_trip(&mut self, trip: Trip) {
-        if self.trips.len() == Self::LEN_MAX {
-            self.trips.pop_front();
-        }
-        self.trips.push_back(trip);
     }
 }

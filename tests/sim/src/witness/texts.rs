@@ -1,6 +1,7 @@
 //! What is said and heard, as lines of the timeline.
 
 use crate::codec::messages::{Heard, Say};
+use crate::phrases;
 
 /// A set of drivers, whose bits are their numbers.
 pub(super) fn set_text(drivers: u64) -> String {
@@ -26,7 +27,7 @@ pub(super) fn said_text(say: Say) -> String {
         Say::Trip(trip, event) => format!("TRIP trip{trip} {}", event.as_str()),
         Say::Ping => "PING".to_owned(),
         Say::PingFrame => "a ping frame".to_owned(),
-        Say::Location => "LOCATION".to_owned(),
+        Say::Location(place) => format!("LOCATION {}", phrases::place(place)),
         Say::Garbage(kind) => format!("garbage {kind}"),
     }
 }
@@ -55,7 +56,9 @@ pub(super) fn heard_text(heard: Heard) -> String {
         Heard::Declined { offer } => format!("DECLINED {offer}"),
         Heard::Revoked { offer, reason } => format!("REVOKED {offer} {}", reason.as_str()),
         Heard::State { state, trip } => format!("STATE {} trip {trip:?}", state.as_str()),
-        Heard::TripCancelled { trip, request } => format!("TRIP_CANCELLED trip{trip} of r{request}"),
+        Heard::TripCancelled { trip, request, reason } => {
+            format!("TRIP_CANCELLED trip{trip} of r{request} {:?}", phrases::reason(reason))
+        }
         Heard::Pong { .. } => "PONG".to_owned(),
         Heard::Error { code, request } => format!("ERROR {} {request:?}", code.as_str()),
     }

@@ -115,6 +115,7 @@ impl World<'_> {
                 self.sites[n].faults.count(name(fault));
                 self.sites[n].machine.borrow_mut().weather.slow_store = (now_us + for_us, action_us);
             }
+            Fault::StoreFull { for_us } => self.fill_store(n, now_us + for_us, name(fault)),
             Fault::ShardStall { shard, for_us } => {
                 self.sites[n].faults.count(name(fault));
                 let shard = usize::from(shard % self.plan.config.shards);
@@ -140,6 +141,14 @@ impl World<'_> {
             | Fault::LostAnswers { .. }
             | Fault::RegistryEmptied
             | Fault::LinksCut => self.fault_of_fleet(n, fault),
+        }
+    }
+
+    /// The store's queues are full until then.
+    fn fill_store(&mut self, n: u8, until_us: u64, name: &'static str) {
+        if self.sites[n].store.fill(until_us) {
+            self.sites[n].faults.count(name);
+            self.plan_event(n, until_us, Event::Relief);
         }
     }
 
@@ -260,6 +269,7 @@ impl World<'_> {
             // One that has failed already ends the node all the same, as a store does.
             machine.weather.write_error = None;
         }
+        self.sites[n].store.make_room();
         self.observe(n, NodeEvent::FaultsOver);
         self.restore(n);
         self.relief(n);
@@ -280,6 +290,7 @@ fn name(fault: &Fault) -> &'static str {
         Fault::DiskFull { .. } => "disk full",
         Fault::SlowDisk { .. } => "slow disk",
         Fault::SlowStore { .. } => "slow store",
+        Fault::StoreFull { .. } => "store full",
         Fault::ShardStall { .. } => "shard stall",
         Fault::Resets { .. } => "resets",
         Fault::SlowNetwork { .. } => "slow network",

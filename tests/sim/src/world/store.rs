@@ -2,6 +2,7 @@
 //! durable as a whole; a crash leaves the batch under way wholly there or not at all.
 
 mod data;
+mod full;
 
 use super::fleet::{FarTables, Outbox, merge_rows};
 use super::machine::{Event, Shared, Weather};
@@ -15,6 +16,7 @@ use dispatchd::cold::{
 };
 use dispatchd::fsm::ids::{DriverId, RequestId};
 use dispatchd::fsm::types::UnixMs;
+use full::Filler;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -78,6 +80,7 @@ pub(super) struct SimStore {
     batch: Option<Batch>,
     lookups: VecDeque<Ask>,
     polls: Vec<Poll>,
+    filler: Filler,
     /// Actions so far.
     pub(super) steps: u64,
     /// Of a fleet: the tables of all, and this node's name.
@@ -99,6 +102,7 @@ impl SimStore {
             batch: None,
             lookups: VecDeque::new(),
             polls: Vec::new(),
+            filler: Filler::default(),
             steps: 0,
             far: None,
             outbox: Outbox::default(),
@@ -108,6 +112,7 @@ impl SimStore {
     /// The store is opened again.
     pub(super) fn open(&mut self) {
         self.ends = Ends::default();
+        self.filler = Filler::default();
         self.health = Arc::new(StoreHealth::default());
         self.ended_ids = Arc::default();
         for id in self.data.ended.keys() {
@@ -131,7 +136,7 @@ impl SimStore {
     }
 
     /// A way to the store whose waker wakes this shard.
-    pub(super) fn attach(&self, shard: u16) -> StoreHandle {
+    pub(super) fn attach(&mut self, shard: u16) -> StoreHandle {
         let (writer, lookup) = (self.ends.writer.0.clone(), self.ends.lookup.0.clone());
         let woken = Arc::clone(&self.woken);
         let bit = 1 << shard;
@@ -139,8 +144,10 @@ impl SimStore {
             woken.fetch_or(bit, Ordering::Relaxed);
         };
         let ended_ids = Arc::clone(&self.ended_ids);
-        StoreHandle::new(writer, lookup, Box::new(wake))
-            .with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)))
+        let handle = StoreHandle::new(writer, lookup, Box::new(wake))
+            .with_surely_lacks(Arc::new(move |hash| ended_ids.surely_lacks(hash)));
+        self.filler.attach(&handle);
+        handle
     }
 
     /// As [`Self::attach`], with another waker.
@@ -203,9 +210,28 @@ impl SimStore {
         self.polls.clear();
     }
 
+    /// Fills the queues of all shards until then; says whether there are any.
+    pub(super) fn fill(&mut self, until_us: u64) -> bool {
+        self.take_messages();
+        for shard in 0..self.filler.shards() {
+            self.filler.fill(shard, until_us);
+            self.take_messages();
+        }
+        self.listen();
+        self.filler.shards() > 0
+    }
+
+    /// There is room again.
+    pub(super) fn make_room(&mut self) {
+        self.filler.make_room();
+    }
+
     fn take_messages(&mut self) {
         while let Ok(message) = self.ends.writer.1.try_recv() {
             match message {
+                ToStore::Commits(inbox, commits) if full::are_filler(&commits) => {
+                    self.filler.taken(inbox, commits.len());
+                }
                 ToStore::Commits(inbox, commits) => {
                     let commits = commits.into_iter().map(|commit| (Arc::clone(&inbox), commit));
                     self.queue.commits.extend(commits);
@@ -249,6 +275,9 @@ impl SimStore {
             let mut machine = self.machine.borrow_mut();
             let (at, boot) = (machine.now_us() + took_us, machine.boot);
             machine.agenda.plan(at, Event::LookedUp { boot });
+        }
+        if self.filler.is_over(self.machine.borrow().now_us()) {
+            self.filler.make_room();
         }
         self.take_messages();
         let nothing = self.queue.commits.is_empty() && self.queue.asks.is_empty();

@@ -4,6 +4,7 @@ use super::story::{CANCELLED, EVENT, RECORD, SENT, Story, TIMED_OUT, audit, take
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
+use dispatchd_sim::phrases::NO_REASON;
 use dispatchd_sim::witness::{Ask, Expect};
 use dispatchd_sim::words::{Class, DriverState};
 
@@ -35,8 +36,10 @@ fn closes_with_a_cause() {
     story.go().socket_stalled(1, 0);
     story.go().socket_closing(1, 0, 4008, "");
     story.go().node_event(0, NodeEvent::Draining);
+    story.now_us += 500_000;
     story.go().socket_closing(2, 0, 1012, "retry_after_ms=1500");
     story.is_good();
+    story.now_us += 500_000;
     story.go().socket_closing(3, 0, 1012, "");
     story.finds(Check::Caused);
 }
@@ -47,7 +50,11 @@ fn a_socket_that_should_have_been_closed() {
     story.go().socket_violates(0, 0, 1002);
     story.go().node_event(0, NodeEvent::FaultsOver);
     story.now_us += 10_000_000;
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
     story.finds(Check::Caused);
 

@@ -5,6 +5,7 @@ use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::ids::Style;
+use dispatchd_sim::phrases::NO_REASON;
 use dispatchd_sim::witness::{Ask, Expect, Wish};
 use dispatchd_sim::words::{Class, DriverState};
 
@@ -55,7 +56,11 @@ fn who_is_offered_is_shown_the_offer() {
     for (offer, is_good) in [(offer.as_str(), true), ("", false)] {
         let mut story = Story::new();
         // Of request 0, which may reserve drivers before it offers, nothing is left.
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         let seen_ms = WALL_MS + story.now_us / 1_000;
         let body =
             format!("{{\"driver_id\":\"d0\",\"state\":\"offered\",{offer}\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}");
@@ -71,9 +76,9 @@ fn who_is_offered_is_shown_the_offer() {
 #[test]
 fn heard_and_placed_as_said() {
     let now = |story: &Story| format!("\"last_seen_ms\":{}", WALL_MS + story.now_us / 1_000);
-    let place = "\"location\":{\"lat\":52.5,\"lon\":13.4,\"speed\":8}";
+    let place = "\"location\":{\"lat\":52.5,\"lon\":13.4,\"speed\":8.5}";
     let mut story = Story::new();
-    story.say(0, Say::Location);
+    story.say(0, Say::Location(0));
     story.now_us += 200_000;
     let seen = now(&story);
     looks(&mut story, &format!("{seen},{place}"));
@@ -93,7 +98,7 @@ fn heard_and_placed_as_said() {
     ] {
         let mut story = Story::new();
         if speaks {
-            story.say(0, Say::Location);
+            story.say(0, Say::Location(0));
         }
         story.now_us += 200_000;
         looks(&mut story, &rest);
@@ -111,7 +116,7 @@ fn ended_without_the_trip() {
         let mut story = Story::new();
         story.win(0, R0, "t-1");
         let body = format!("{{\"code\":\"ended\",\"state\":\"ACCEPTED\"{trip}}}");
-        story.asked(Ask::Cancel(0), 409, &body);
+        story.asked(Ask::Cancel(0, NO_REASON), 409, &body);
         if is_good {
             story.is_good();
         } else {
@@ -135,7 +140,11 @@ fn welcomed_as_offered_without_the_offer() {
     for is_shown in [true, false] {
         let mut story = Story::new();
         // Of request 0, which may reserve drivers before it offers, nothing is left.
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         let request = story.go().new_request(0, AT_ONCE);
         story.go().posted("caller", request, AT_ONCE, &[0]);
         story.connect(0, 1, 50, DriverState::Offered, None);
@@ -169,7 +178,8 @@ fn an_offline_that_is_over() {
         }
     }
     // A decline by going off shift, before the offer was made.
-    let declined = ("OFFER_DECLINED", EXPIRES_MS - 1, ",\"attempt\":1,\"driver_id\":\"d0\"");
+    let by_socket = ",\"attempt\":1,\"driver_id\":\"d0\",\"channel\":\"websocket\"";
+    let declined = ("OFFER_DECLINED", EXPIRES_MS - 1, by_socket);
     let record = RECORD.replace("TIMEOUT", "DECLINED").replace("1009000}", "1008999}");
     for early in [true, false] {
         let mut story = Story::new();
@@ -177,7 +187,11 @@ fn an_offline_that_is_over() {
         story.now_us += if early { 0 } else { 3_000_000 };
         story.say(u32::from(early), Say::Shift(false));
         story.now_us += 10_000_000;
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         story.last(&audit("CANCELLED", &[sent, declined, CANCELLED]), &record, EVENT);
         if early {
             story.finds(Check::Caused);
@@ -193,7 +207,11 @@ fn a_last_look_that_differs() {
     for state in ["offline", "offered"] {
         let mut story = Story::new();
         story.hear(0, shown(R0));
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         story.go().socket_over(0, 0, "cut");
         story.go().node_event(0, NodeEvent::FaultsOver);
         story.now_us += 30_000_000;
@@ -224,7 +242,11 @@ fn a_clock_that_was_set_back() {
         story.now_us += 1_000_000;
         let body = "{\"driver_id\":\"d0\",\"state\":\"offline\",\"last_seen_ms\":1000100,\"node\":\"n\"}";
         story.asked(Ask::DriverView(0), 200, body);
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
         if is_good {
             story.is_good();

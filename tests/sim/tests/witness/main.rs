@@ -7,3 +7,4 @@ mod presence;
 mod queues;
 mod reports;
 mod story;
+mod words;

@@ -7,13 +7,18 @@ use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::ids::Offer;
+use dispatchd_sim::phrases::NO_REASON;
 use dispatchd_sim::witness::Ask;
 use dispatchd_sim::words::{Class, DriverState, Move, Revoke};
 #[test]
 fn a_good_story() {
     let mut story = Story::new();
     story.hear(0, shown(R0));
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
     story.is_good();
 }
@@ -92,7 +97,11 @@ fn events_that_change_or_are_skipped() {
         limit: 500,
     };
     let mut story = Story::new();
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.asked(read, 200, EVENT);
     story.is_good();
     story.asked(read, 200, &EVENT.replace("1009001", "1009002"));
@@ -114,7 +123,11 @@ fn a_request_without_an_end() {
 fn an_offer_that_ends_late_or_moves() {
     let mut story = Story::new();
     let late = ("OFFER_TIMED_OUT", 1_030_000, TIMED_OUT.2);
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     let end = ("REQUEST_CANCELLED", 1_030_000, "");
     story.last(&audit("CANCELLED", &[SENT, late, end]), RECORD, EVENT);
     story.finds(Check::OfferInTime);
@@ -272,7 +285,11 @@ fn what_drivers_say_in_vain() {
     let server_ms = WALL_MS + 6_100;
     story.now_us += 1_000_000;
     story.hear(0, Heard::Pong { server_ms });
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     let delivered = ("OFFER_DELIVERED", WALL_MS + 6_010, TIMED_OUT.2);
     let lacks = audit("CANCELLED", &[SENT, delivered, TIMED_OUT, CANCELLED]);
     story.last(&lacks, RECORD, EVENT);
@@ -289,7 +306,11 @@ fn offers_that_a_socket_had_are_delivered() {
         story.now_us += lasts_ms * 1_000;
         story.go().socket_over(0, 0, "dropped");
         story.now_us += 10_000_000;
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         let events = [SENT, delivered, TIMED_OUT, CANCELLED];
         let events: Vec<_> = events.into_iter().filter(|event| has || *event != delivered).collect();
         story.last(&audit("CANCELLED", &events), RECORD, EVENT);
@@ -309,7 +330,11 @@ fn economy_before_premium() {
         let request = call;
         story.answer(call, 202, &taken(request));
     }
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     let waits = |request: u32, sent_ms: u64, end_ms: u64| {
         let sent = format!(
             ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{{\"expires_at_ms\":{}}}",
@@ -330,7 +355,7 @@ fn economy_before_premium() {
     };
     for request in [1, 2] {
         let body = format!("{{\"request_id\":\"r{request}\",\"state\":\"CANCELLED\"}}");
-        story.asked(Ask::Cancel(request), 200, &body);
+        story.asked(Ask::Cancel(request, NO_REASON), 200, &body);
     }
     let of_class = |class: &str, audit: String| audit.replace("standard", class);
     story.asked(Ask::Audit(1), 200, &of_class("premium", waits(1, 1_020_000, 1_028_995)));

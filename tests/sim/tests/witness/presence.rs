@@ -4,6 +4,7 @@ use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_O
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
+use dispatchd_sim::phrases::NO_REASON;
 use dispatchd_sim::witness::{Ask, Expect};
 use dispatchd_sim::words::{Class, DriverState};
 
@@ -17,7 +18,11 @@ fn looks(story: &mut Story, state: &str) {
 
 /// Request 0 is cancelled and everything is read.
 fn ends(story: &mut Story, events: &[(&str, u64, &str)], records: &str) {
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.last(&audit("CANCELLED", events), records, EVENT);
 }
 
@@ -136,7 +141,8 @@ fn a_silence_that_nobody_noticed() {
 
 #[test]
 fn the_same_message_twice_is_answered_once() {
-    let declined = ("OFFER_DECLINED", 1_009_000, TIMED_OUT.2);
+    let by_socket = TIMED_OUT.2.to_owned() + ",\"channel\":\"websocket\"";
+    let declined = ("OFFER_DECLINED", 1_009_000, by_socket.as_str());
     for (answers, is_good) in [(2, true), (1, false)] {
         let mut story = Story::new();
         story.go().node_event(0, NodeEvent::FaultsOver);
@@ -212,7 +218,11 @@ fn refused_as_offered_beside_another_request() {
             202,
             "{\"request_id\":\"r1\",\"state\":\"PENDING_MATCH\",\"attempt\":0,\"driver_id\":null,\"duplicate\":false}",
         );
-        story.asked(Ask::Cancel(1), 200, "{\"request_id\":\"r1\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(1, NO_REASON),
+            200,
+            "{\"request_id\":\"r1\",\"state\":\"CANCELLED\"}",
+        );
         story.now_us = 2_000_000;
         let other = audit_of(1, 1_000_006, "\"d0\"", "CANCELLED", &[("REQUEST_CANCELLED", at_ms, "")]);
         story.asked(Ask::Audit(1), 200, &other);
@@ -225,7 +235,11 @@ fn refused_as_offered_beside_another_request() {
             .replace("r0", "r1")
             .replace("\"cursor\":1", "\"cursor\":2")
             .replace("1009001", &at_ms.to_string());
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         let told = audit("CANCELLED", &[("OFFER_REFUSED", 1_000_500, detail), CANCELLED]);
         story.last(&told, &record, &(EVENT.to_owned() + &event));
         if is_good {
@@ -329,6 +343,32 @@ fn shown_as_offline_and_there() {
             story.is_good();
         } else {
             story.finds(Check::ViewsMatch);
+        }
+    }
+}
+
+/// An offer from before a restart is refused by a driver that holds nothing: in the start, or long after it.
+#[test]
+fn an_offer_that_a_start_resumes_is_refused() {
+    for (late_ms, is_good) in [(20, true), (500, false)] {
+        let mut story = Story::new();
+        story.now_us = 1_000_000;
+        story.restart();
+        let at_ms = WALL_MS + story.now_us / 1_000 + late_ms;
+        story.now_us += 2_000_000;
+        let detail = ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{\"reason\":\"offered\"}";
+        let record = RECORD
+            .replace("TIMEOUT", "REFUSED")
+            .replace("1009000", &at_ms.to_string());
+        ends(
+            &mut story,
+            &[SENT, ("OFFER_REFUSED", at_ms, detail), CANCELLED],
+            &record,
+        );
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Caused);
         }
     }
 }

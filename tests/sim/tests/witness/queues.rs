@@ -2,6 +2,7 @@
 
 use super::story::{CANCELLED, EVENT, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of};
 use dispatchd_sim::checks::Check;
+use dispatchd_sim::phrases::NO_REASON;
 use dispatchd_sim::witness::{Ask, Expect};
 use dispatchd_sim::words::Class;
 
@@ -28,7 +29,7 @@ fn taken_at(story: &mut Story, classes: [Class; 2], calls: [u32; 2], at_ms: [u64
         );
         story.answer(call, 202, &body);
         let body = format!("{{\"request_id\":\"r{request}\",\"state\":\"CANCELLED\"}}");
-        story.asked(Ask::Cancel(request), 200, &body);
+        story.asked(Ask::Cancel(request, NO_REASON), 200, &body);
         let at_ms = WALL_MS + at_ms;
         let told = audit_of(
             request,
@@ -43,7 +44,11 @@ fn taken_at(story: &mut Story, classes: [Class; 2], calls: [u32; 2], at_ms: [u64
             .replace("\"cursor\":1", &format!("\"cursor\":{}", request + 1))
             .replace("1009001", &format!("{at_ms}"));
     }
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, &events);
 }
 

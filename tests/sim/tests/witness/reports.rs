@@ -8,6 +8,7 @@ use dispatchd_sim::checks::{Check, Counts};
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::ids::Offer;
+use dispatchd_sim::phrases::NO_REASON;
 use dispatchd_sim::run::{self, Outcome};
 use dispatchd_sim::trips;
 use dispatchd_sim::witness::{Ask, Loss};
@@ -31,7 +32,11 @@ fn audits_that_no_request_can_have() {
     ];
     for events in wrong {
         let mut story = Story::new();
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         story.asked(Ask::Audit(0), 200, &audit("CANCELLED", events));
         story.finds(Check::AuditTrue);
     }
@@ -50,7 +55,11 @@ fn audits_that_are_rewritten() {
 fn audits_that_lack_what_was_seen() {
     let mut story = Story::new();
     story.hear(1, shown(Offer { request: 0, attempt: 2 }));
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
     story.finds(Check::AuditComplete);
 }
@@ -75,7 +84,11 @@ fn nobody_answers() {
     story.go().node_event(0, NodeEvent::FaultsOver);
     story.hear(0, shown(R0));
     story.say(0, Say::Decline(R0));
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.now_us += 60_000_000;
     story.last(
         &audit("CANCELLED", &[SENT, DELIVERED, TIMED_OUT, CANCELLED]),
@@ -93,7 +106,11 @@ fn acknowledges(late: bool) -> Story {
     if !late {
         story.say(0, Say::Ack(R0));
     }
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     let reason = Revoke::Cancelled;
     story.hear(0, Heard::Revoked { offer: R0, reason });
     if late {
@@ -151,7 +168,11 @@ fn polls_that_are_too_long_or_too_full() {
     ] {
         let mut story = Story::new();
         story.go().node_event(0, NodeEvent::FaultsOver);
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         story.now_us += 10_000_000;
         if read {
             story.asked(poll(0, 1), 200, EVENT);
@@ -192,7 +213,11 @@ fn half_closed_clients_are_owed_their_answers() {
 fn repeats_that_dispatch() {
     let mut story = Story::new();
     story.asked(Ask::Offer(0), 202, &taken(0));
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
     story.finds(Check::OneDispatch);
 
@@ -216,7 +241,11 @@ fn a_session_that_falls() {
 fn records_and_events_that_are_missing() {
     for (records, events, check) in [("", EVENT, Check::RecordsMatch), (RECORD, "", Check::EventsInOrder)] {
         let mut story = Story::new();
-        story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+        story.asked(
+            Ask::Cancel(0, NO_REASON),
+            200,
+            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+        );
         story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), records, events);
         story.finds(check);
     }
@@ -225,7 +254,11 @@ fn records_and_events_that_are_missing() {
 #[test]
 fn a_view_that_differs() {
     let mut story = Story::new();
-    story.asked(Ask::Cancel(0), 200, "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}");
+    story.asked(
+        Ask::Cancel(0, NO_REASON),
+        200,
+        "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
+    );
     let view = "{\"request_id\":\"r0\",\"state\":\"CANCELLED\",\"attempt\":1,\"driver_id\":null,\"excluded\":[],\"priority\":\"standard\",\"deadline_at_ms\":1060005}";
     story.asked(Ask::View(0), 200, view);
     story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);

@@ -5,6 +5,7 @@ use crate::client::{Action, Conn};
 use crate::codec::messages::{GARBAGE_KINDS, Say};
 use crate::codec::ws;
 use crate::ids::Offer;
+use crate::phrases;
 use crate::rng::Rng;
 use crate::words::Move;
 
@@ -31,7 +32,8 @@ impl Driver {
             self.say(conn, Say::Garbage(kind), out);
         }
         if self.rng.chance(100) {
-            self.say(conn, Say::Location, out);
+            let place = phrases::any_place(&mut self.words);
+            self.say(conn, Say::Location(place), out);
         }
         if self.rng.chance(temper.off_shift) {
             self.say(conn, Say::Shift(false), out);
