@@ -101,6 +101,15 @@ fn an_answer_that_was_not_stored_goes_to_the_heir() {
     }
 }
 
+/// Going off shift with the offer in hand declines it, at the heir too; in its own words.
+#[test]
+fn a_driver_who_goes_off_shift_does_so_at_the_heir() {
+    let mut request = offered();
+    step(&mut request, here(Some(1), Some(Answer::OffShift)));
+    let effects = durable(&mut request, Durability::Fenced(HEIR));
+    assert_eq!(passed_on(&effects), [here(Some(1), Some(Answer::OffShift))]);
+}
+
 /// Of several drivers with an offer only the one who answered has said something.
 #[test]
 fn the_heir_hears_whose_answer_it_was() {

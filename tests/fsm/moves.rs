@@ -463,6 +463,47 @@ fn a_trip_that_is_told_by_a_new_owner_answers_the_word() {
     assert!(to_socket(&tell(&mut driver, "r1", repeated)).is_empty());
 }
 
+/// What the driver has said of what it has at hand its request may not have heard.
+#[test]
+fn a_driver_has_said_what_its_request_may_not_have_heard() {
+    let mut driver = connected(1);
+    assert!(!driver.has_said());
+    tell(&mut driver, "r1", offer(Resumed::No));
+    assert!(!driver.has_said());
+    answer(&mut driver, Answer::Accept);
+    assert!(driver.has_said());
+    tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+    assert!(!driver.has_said());
+    let (trip_id, what) = (trip_of("r1"), TripMove::Complete);
+    step(&mut driver, DriverEvent::Trip { trip_id, what });
+    assert!(driver.has_said());
+}
+
+/// That a trip is still on says nothing of a word that is on its way.
+#[test]
+fn a_trip_that_is_told_again_answers_nothing() {
+    let mut driver = connected(1);
+    let trip_id = trip_of("r1");
+    tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    let what = TripMove::Pickup;
+    step(
+        &mut driver,
+        DriverEvent::Trip {
+            trip_id: trip_id.clone(),
+            what,
+        },
+    );
+    assert!(to_socket(&tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip))).is_empty());
+    let (phase, reason, again) = (TripPhase::OnTrip, None, true);
+    let repeated = ToDriver::Trip {
+        trip_id,
+        phase,
+        reason,
+        again,
+    };
+    assert_eq!(to_socket(&tell(&mut driver, "r1", repeated)).len(), 1);
+}
+
 /// An end by the caller is no answer to the word that the app says meanwhile.
 #[test]
 fn a_word_that_crosses_the_caller_s_end_is_answered() {
