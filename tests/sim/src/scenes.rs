@@ -218,13 +218,14 @@ impl Case {
         self.plan.faults = kills(rng, self.hours.close_us, 8);
     }
 
-    /// A slow disk, drivers that come one by one and are looked at, and that come and go off shift, until the node is
+    /// A slow disk, a store that takes its time to say whom it knows, drivers that come one by one and are looked at, and that come and go off shift, until the node is
     /// killed; those that were there are long in coming back.
     fn newcomers(&mut self, rng: &mut Rng) {
         let close_us = self.hours.close_us;
         self.drivers = self.drivers.max(24);
         self.plan.network.delay_us = (20, 200);
         self.plan.pace.write_us = (10_000, 120_000);
+        self.plan.pace.store_lookup_us = (10_000, 50_000);
         self.plan.pace.turn_us = (2, 20);
         self.habits.requests = self.habits.requests.min(20);
         self.habits.pause_ms = 10;
