@@ -67,6 +67,7 @@ impl Witness {
             shown,
         };
         match say {
+            Say::Trip(_, event) if event != Move::Arrived => socket.offs_unanswered += 1,
             // Who speaks of an offer that is being made, and could not be held to it, hears nothing: it has not seen it.
             Say::Accept(_) | Say::Decline(_) if guessed => {}
             Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(awaited(offer)),

@@ -410,7 +410,8 @@ pub struct Socket {
     pub owed_state: Option<(Trip, u64)>,
     /// Its trip was cancelled, which it heard: its state changes by that.
     pub state_follows: bool,
-    /// So often it was said on it that its driver goes off shift, less the `STATE`s that said so since.
+    /// So often it was said on it that its driver goes off shift, or something of a trip, which is answered with the same `STATE`; less
+    /// the `STATE`s that said so since.
     pub offs_unanswered: u32,
     /// Since when it waits to hear that its driver, who was off shift, is available; simulated microseconds.
     pub on_said_us: Option<u64>,
