@@ -4,8 +4,8 @@
 //! decided by one condition on its row, which the old owner's next decision meets too. Survivors divide requests by their ids,
 //! so that two seldom want the same one; what is still there after a few passes everybody takes.
 //!
-//! What an earlier boot claimed may come to stand after this one has looked: a claim that was on its way when the node died. So what
-//! was on the list and is nobody's yet is looked at again, until nobody claims any more in its minute.
+//! What a node claimed or took over may come to stand after others, or its next boot, have looked: it was on its way when the node
+//! died. So what is on its list and is not its own is looked at again, for as long as that may be.
 
 use super::decisions::Change;
 use super::found::receipts_place;
@@ -31,6 +31,8 @@ use std::time::Duration;
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// The same while a dead node has some.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long after a node's death, or its start, something that it had asked for may come to stand.
+const LATE_MAX: Duration = Duration::from_secs(300);
 /// Passes over a dead node's requests after which everybody takes what is left.
 const PASSES_DIVIDED: u32 = 4;
 
@@ -38,7 +40,7 @@ const PASSES_DIVIDED: u32 = 4;
 struct Pass {
     taken: usize,
     listed: usize,
-    /// What is on the list and nobody's: its claim is perhaps still on its way.
+    /// What is on the list and not the node's own: that is perhaps still on its way.
     unsettled: Vec<(i64, RequestId)>,
 }
 
@@ -47,14 +49,14 @@ enum Look {
     Taken,
     /// It is not to be taken.
     Left,
-    /// There is no such request yet.
+    /// It is not the node's, and may become so.
     Unsettled,
 }
 
 /// Takes over what an earlier boot had, then what nodes had that died, for ever.
 pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_mpsc::Sender<()>) {
     let own = owner.until_done("take over this node's requests", async |_| {
-        owner.take_from(owner.node_id(), |_| true).await
+        owner.take_from(owner.node_id(), false, |_| true).await
     });
     let Pass { taken, unsettled, .. } = own.await;
     if taken > 0 {
@@ -67,7 +69,7 @@ pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_m
     // Nobody may wait any more.
     let _ = done.send(());
     let mut nodes = owner.nodes.subscribe();
-    let mut passes: BTreeMap<String, u32> = BTreeMap::new();
+    let mut passes: Passes = BTreeMap::new();
     loop {
         let pause = if passes.is_empty() { LOOK_PERIOD } else { LOOK_AGAIN };
         let changed = within(owner.place(), pause, nodes.changed()).await;
@@ -82,13 +84,17 @@ pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_m
     }
 }
 
-/// Takes over what an earlier boot had claimed and nobody had seen yet, until all of it is settled.
+/// Nodes that are not alive: how often their lists were looked through, and since when.
+type Passes = BTreeMap<String, (u32, Duration)>;
+
+/// Takes over what an earlier boot had asked for and nobody had seen yet, until all of it is settled.
 async fn settle_own<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, mut unsettled: Vec<(i64, RequestId)>) {
-    let mut pause = LOOK_AGAIN;
+    let (mut pause, began) = (LOOK_AGAIN, owner.place().now());
     while !unsettled.is_empty() {
         owner.place().sleep(pause).await;
         pause = (pause * 2).min(LOOK_PERIOD);
-        let pass = owner.take_listed(owner.node_id(), &unsettled).await;
+        let is_late = owner.place().now().saturating_sub(began) >= LATE_MAX;
+        let pass = owner.take_listed(owner.node_id(), is_late, &unsettled).await;
         if pass.taken > 0 {
             tracing::info!(requests = pass.taken, "late requests of the last boot are taken over");
         }
@@ -98,7 +104,7 @@ async fn settle_own<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, mut unsettled: 
 
 impl<T: Tables, P: Place> Owner<T, P> {
     /// A pass over the requests of all nodes that are not alive.
-    async fn look_for_dead(&self, nodes: &NodeList, passes: &mut BTreeMap<String, u32>) -> Result<(), Failed> {
+    async fn look_for_dead(&self, nodes: &NodeList, passes: &mut Passes) -> Result<(), Failed> {
         let is_alive = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name);
         let is_serving = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name && node.is_serving);
         // Without a lease of its own this node may be the one that is cut off; and one that ends takes nothing any more.
@@ -111,10 +117,11 @@ impl<T: Tables, P: Place> Owner<T, P> {
             if is_alive(&name) {
                 continue;
             }
-            let pass = passes.get(&name).copied().unwrap_or(0);
-            let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());
             let began = self.place().now();
-            let Pass { taken, listed, .. } = self.take_from(&name, is_mine).await?;
+            let (pass, since) = passes.get(&name).copied().unwrap_or((0, began));
+            let is_late = began.saturating_sub(since) >= LATE_MAX;
+            let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());
+            let Pass { taken, listed, .. } = self.take_from(&name, is_late, is_mine).await?;
             if taken > 0 {
                 let took_ms = self.place().now().saturating_sub(began).as_millis() as u64;
                 tracing::info!(
@@ -127,26 +134,26 @@ impl<T: Tables, P: Place> Owner<T, P> {
             if listed == taken {
                 passes.remove(&name);
             } else {
-                passes.insert(name, pass + 1);
+                passes.insert(name, (pass + 1, since));
             }
         }
         Ok(())
     }
 
-    /// Takes over those requests of a node that `wanted` says.
-    async fn take_from(&self, from: &str, wanted: impl Fn(&RequestId) -> bool) -> Result<Pass, Failed> {
+    /// Takes over those requests of a node that `wanted` says. `is_late`: nothing of it comes to stand any more.
+    async fn take_from(&self, from: &str, is_late: bool, wanted: impl Fn(&RequestId) -> bool) -> Result<Pass, Failed> {
         let tables = self.connected().await;
         let mut wants = self.list_open(&tables, from).await?;
         let listed = wants.len();
         wants.retain(|(_, id)| wanted(id));
-        let pass = self.take_listed(from, &wants).await;
+        let pass = self.take_listed(from, is_late, &wants).await;
         Ok(Pass { listed, ..pass })
     }
 
     /// Takes over requests that stand on a node's list.
-    async fn take_listed(&self, from: &str, listed: &[(i64, RequestId)]) -> Pass {
+    async fn take_listed(&self, from: &str, is_late: bool, listed: &[(i64, RequestId)]) -> Pass {
         let takes = listed.iter().map(|(bucket, id)| async move {
-            let look = self.take_one(from, *bucket, id).await;
+            let look = self.take_one(from, is_late, *bucket, id).await;
             (look, *bucket, id)
         });
         let mut looks = stream::iter(takes).buffer_unordered(self.config.background_max);
@@ -166,7 +173,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
     }
 
     /// Takes over one request that stands on a node's list.
-    async fn take_one(&self, from: &str, bucket: i64, id: &RequestId) -> Look {
+    async fn take_one(&self, from: &str, is_late: bool, bucket: i64, id: &RequestId) -> Look {
         let is_own = from == self.node_id();
         if is_own {
             self.index.hold(bucket, id);
@@ -175,9 +182,8 @@ impl<T: Tables, P: Place> Owner<T, P> {
         let found = self.find_listed(is_own, bucket, id).await;
         let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
         let look = match found.as_ref().filter(is_theirs) {
-            // On the list for a claim that is perhaps only about to be made.
-            None if found.is_none() && !is_quiet(bucket, self.place()) => Look::Unsettled,
-            // Or it is another's by now.
+            // On the list for a claim, or a takeover, that is perhaps only about to be made.
+            None if !is_late || (found.is_none() && !is_quiet(bucket, self.place())) => Look::Unsettled,
             None if is_own => {
                 self.remove_open(bucket, id).await;
                 return Look::Left;
