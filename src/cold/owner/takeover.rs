@@ -146,11 +146,16 @@ impl<T: Tables, P: Place> Owner<T, P> {
         let mut wants = self.list_open(&tables, from).await?;
         let listed = wants.len();
         wants.retain(|(_, id)| wanted(id));
+        if from == self.node_id() {
+            for (bucket, id) in &wants {
+                self.index.hold(*bucket, id);
+            }
+        }
         let pass = self.take_listed(from, is_late, &wants).await;
         Ok(Pass { listed, ..pass })
     }
 
-    /// Takes over requests that stand on a node's list.
+    /// Takes over requests that stand on a node's list. Rows of this node's own are held, and let go once they are settled.
     async fn take_listed(&self, from: &str, is_late: bool, listed: &[(i64, RequestId)]) -> Pass {
         let takes = listed.iter().map(|(bucket, id)| async move {
             let look = self.take_one(from, is_late, *bucket, id).await;
@@ -175,15 +180,14 @@ impl<T: Tables, P: Place> Owner<T, P> {
     /// Takes over one request that stands on a node's list.
     async fn take_one(&self, from: &str, is_late: bool, bucket: i64, id: &RequestId) -> Look {
         let is_own = from == self.node_id();
-        if is_own {
-            self.index.hold(bucket, id);
-        }
         let read_us = write_time_us(self.place());
-        let found = self.find_listed(is_own, bucket, id).await;
+        // Before the read: a minute that turns quiet during it has had no serial one.
+        let is_quiet = is_quiet(bucket, self.place());
+        let found = self.find_listed(is_own || is_quiet, id).await;
         let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
         let look = match found.as_ref().filter(is_theirs) {
             // On the list for a claim, or a takeover, that is perhaps only about to be made.
-            None if !is_late || (found.is_none() && !is_quiet(bucket, self.place())) => Look::Unsettled,
+            None if !is_late || (found.is_none() && !is_quiet) => Look::Unsettled,
             None if is_own => {
                 self.remove_open(bucket, id).await;
                 return Look::Left;
@@ -203,18 +207,18 @@ impl<T: Tables, P: Place> Owner<T, P> {
             }
             Some(_) => Look::Left,
         };
-        if is_own {
+        if is_own && !matches!(look, Look::Unsettled) {
             self.index.let_go(bucket, id);
         }
         look
     }
 
-    /// A request that stands on a list. Of one that is to be settled for good it is waited for what was on its way: a serial read leaves
-    /// no condition behind that may hold after it.
-    async fn find_listed(&self, is_own: bool, bucket: i64, id: &RequestId) -> Option<Found> {
+    /// A request that stands on a list. `for_good`: of one that is to be settled it is waited for what was on its way, as a serial read
+    /// leaves no condition behind that may hold after it.
+    async fn find_listed(&self, for_good: bool, id: &RequestId) -> Option<Found> {
         self.until_done("read a request that is to be taken over", async |tables| {
             match tables.request(id).await? {
-                None if is_own || is_quiet(bucket, self.place()) => self.find_decided(tables, id).await,
+                None if for_good => self.find_decided(tables, id).await,
                 found => Ok(found),
             }
         })

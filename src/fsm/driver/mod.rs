@@ -246,7 +246,7 @@ impl Driver {
                 self.answer(request_id, attempt, answer, reason, Asker::Driver, effects);
             }
             DriverEvent::Trip { trip_id, what } => {
-                if what != TripMove::Arrived {
+                if what != TripMove::Arrived || self.trip_id() != Some(&trip_id) {
                     self.answers_due = self.answers_due.saturating_add(1);
                 }
                 if let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id)

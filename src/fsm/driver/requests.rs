@@ -65,7 +65,10 @@ impl Driver {
             } => {
                 self.trip(request_id, trip_id, phase, reason, again, effects);
             }
-            ToDriver::NoSuchTrip { trip_id } => self.send(ToSocket::NoSuchTrip { trip_id }, effects),
+            ToDriver::NoSuchTrip { trip_id } => {
+                self.answered();
+                self.send(ToSocket::NoSuchTrip { trip_id }, effects);
+            }
             ToDriver::Bound {
                 attempt,
                 trip_id,

@@ -15,11 +15,13 @@ impl NodeSeen {
         })
     }
 
-    /// When the node was ready again after an end at this time, Unix milliseconds of its own; `u64::MAX`: not since.
-    pub(crate) fn begun_after(&self, ended_ms: u64) -> u64 {
-        let begun_ms = self.boots.iter().map(|boot| (boot.0 + boot.1) / 1_000);
-        let again_ms = begun_ms.filter(|begun_ms| *begun_ms >= ended_ms);
-        again_ms.min().unwrap_or(u64::MAX)
+    /// Each end of the node, and when it was ready again after it, both Unix milliseconds of its own; `u64::MAX`: not since. By
+    /// simulated time: the node's own may be set back.
+    pub(crate) fn ends(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+        self.ended_ms.iter().zip(&self.ended_us).map(|(ended_ms, ended_us)| {
+            let again = self.boots.iter().find(|boot| boot.1 >= *ended_us);
+            (*ended_ms, again.map_or(u64::MAX, |boot| (boot.0 + boot.1) / 1_000))
+        })
     }
 
     /// Whether a start since then found the clock set back: how long ago something was, the node cannot know. Simulated time.

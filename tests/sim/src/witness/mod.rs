@@ -130,6 +130,8 @@ pub struct NodeSeen {
     pub boots: Vec<(u64, u64)>,
     /// When each boot but the last ended, node time in milliseconds.
     pub ended_ms: Vec<u64>,
+    /// The same, simulated microseconds.
+    pub ended_us: Vec<u64>,
     /// When faults were over.
     pub faults_over_us: Option<u64>,
     /// Whether it takes connections.
@@ -447,6 +449,7 @@ impl Witness {
         self.node_is(node, (false, false));
         self.spans_end();
         self.node.ended_ms.push(self.node_ms_at(self.now_us));
+        self.node.ended_us.push(self.now_us);
         let now_us = self.now_us;
         for driver in &mut self.drivers {
             driver.known &= driver.welcomed_us + WELCOME_STORED_US < now_us;

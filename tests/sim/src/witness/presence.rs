@@ -208,11 +208,10 @@ impl Witness {
             .as_ref()
             .and_then(|life| life.tried.get((entry.attempt as usize).checked_sub(1)?))
             .map_or(entry.at_ms, |tried| tried.sent_at_ms);
-        let resumed = |ended_ms: &&u64| {
-            let again_ms = self.node.begun_after(**ended_ms);
-            (sent_ms..=entry.at_ms).contains(*ended_ms) && entry.at_ms <= again_ms.saturating_add(self.noting_ms())
+        let resumed = |&(ended_ms, again_ms): &(u64, u64)| {
+            (sent_ms..=entry.at_ms).contains(&ended_ms) && entry.at_ms <= again_ms.saturating_add(self.noting_ms())
         };
-        let since_ms = self.node.ended_ms.iter().rfind(resumed).copied();
+        let since_ms = self.node.ends().rfind(resumed).map(|(ended_ms, _)| ended_ms);
         let from_ms = since_ms
             .unwrap_or(entry.at_ms)
             .min(entry.at_ms.saturating_sub(inside_ms));

@@ -55,6 +55,7 @@ impl Witness {
     /// Whether the node ended when both were open, and `rival` had been sent first.
     fn came_first(&self, rival: &Tried, tried: &Tried) -> bool {
         rival.sent_at_ms <= tried.sent_at_ms
+            && rival.way != ways::REFUSED
             && self
                 .node
                 .is_end_near(tried.sent_at_ms, tried.ended_at_ms.min(rival.ended_at_ms))
