@@ -133,7 +133,14 @@ pub fn check(root: &Path) -> Result<Report, RecoverError> {
     on_executor(root, async {
         let mut report = Report::default();
         let mut buffer = AlignedBuffer::new();
-        for owner in owners(root)? {
+        let owners = owners(root)?;
+        if owners.is_empty() {
+            let journals = root.join(super::layout::JOURNAL);
+            return Err(RecoverError::io(&journals)(io::Error::other(
+                "there is no journal in it",
+            )));
+        }
+        for owner in owners {
             let mut records = 0;
             let result = scan_shard(root, owner, &mut buffer, &mut |_| records += 1).await;
             report.journals.push(Checked { owner, result, records });

@@ -504,6 +504,43 @@ fn a_trip_that_is_told_again_answers_nothing() {
     assert_eq!(to_socket(&tell(&mut driver, "r1", repeated)).len(), 1);
 }
 
+/// Words about a trip that is not the driver's are answered, too; those about its own one keep theirs.
+#[test]
+fn a_foreign_trip_s_answer_is_an_answer() {
+    let own = trip_of("r1");
+    for foreign in [TripMove::Arrived, TripMove::Complete] {
+        let mut driver = connected(1);
+        tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+        for (trip_id, what) in [(&own, TripMove::Pickup), (&trip_of("r2"), foreign)] {
+            let trip_id = trip_id.clone();
+            step(&mut driver, DriverEvent::Trip { trip_id, what });
+        }
+        let trip = |again| ToDriver::Trip {
+            trip_id: own.clone(),
+            phase: TripPhase::OnTrip,
+            reason: None,
+            again,
+        };
+        let no_such_trip = ToDriver::NoSuchTrip { trip_id: trip_of("r2") };
+        assert_eq!(to_socket(&tell(&mut driver, "r2", no_such_trip)).len(), 1);
+        // The word about its own one is still owed its answer, and no more than one.
+        assert_eq!(to_socket(&tell(&mut driver, "r1", trip(true))).len(), 1);
+        assert!(to_socket(&tell(&mut driver, "r1", trip(true))).is_empty());
+    }
+    // An arrival at its own one is owed none.
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    let (trip_id, what) = (own.clone(), TripMove::Arrived);
+    step(&mut driver, DriverEvent::Trip { trip_id, what });
+    let repeated = ToDriver::Trip {
+        trip_id: own,
+        phase: TripPhase::OnTrip,
+        reason: None,
+        again: true,
+    };
+    assert!(to_socket(&tell(&mut driver, "r1", repeated)).is_empty());
+}
+
 /// An end by the caller is no answer to the word that the app says meanwhile.
 #[test]
 fn a_word_that_crosses_the_caller_s_end_is_answered() {

@@ -282,6 +282,10 @@ fn dump_prints_a_line_per_record_and_the_tear() {
         "{report}"
     );
     assert!(inspect::check(&root.path().join("nowhere")).is_err());
+    let empty = tempfile::tempdir().unwrap();
+    std::fs::create_dir(empty.path().join("journal")).unwrap();
+    let error = inspect::check(empty.path()).unwrap_err().to_string();
+    assert!(error.contains("there is no journal in it"), "{error}");
 }
 
 #[test]

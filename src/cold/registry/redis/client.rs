@@ -53,6 +53,12 @@ impl Target {
         }))
     }
 
+    /// The addresses of the settings, without names and passwords.
+    pub(super) fn addresses(&self) -> String {
+        let addresses: Vec<String> = self.urls.iter().map(|url| url.addr().to_string()).collect();
+        addresses.join(", ")
+    }
+
     /// Whether keys of different slots cannot share a pipeline.
     pub(super) fn is_cluster(&self) -> bool {
         self.mode == RedisMode::Cluster
@@ -163,6 +169,7 @@ pub(super) fn describe(error: &RedisError) -> String {
     let code = error.code().unwrap_or_default();
     match (error.is_timeout(), code) {
         (true, _) => "no answer in time".to_owned(),
+        (false, "") if error.is_connection_refusal() => "connection refused".to_owned(),
         (false, "") => error.category().to_owned(),
         (false, code) => format!("{} ({code})", error.category()),
     }

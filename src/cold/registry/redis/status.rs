@@ -67,7 +67,10 @@ pub fn command(config: &Config, as_json: bool, out: &mut impl Write) -> io::Resu
         let link = target.connect().await?;
         lease::list(&link, &keys).await
     });
-    let listed = listed.map_err(|error| io::Error::other(format!("Redis: {}", describe(&error))))?;
+    let listed = listed.map_err(|error| {
+        let addresses = target.addresses();
+        io::Error::other(format!("Redis at {addresses}: {}", describe(&error)))
+    })?;
     let mut rows: Vec<Row> = listed.iter().map(Row::of).collect();
     rows.sort_by(|one, other| one.node_id.cmp(&other.node_id));
     if as_json {
