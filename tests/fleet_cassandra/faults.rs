@@ -32,9 +32,12 @@ async fn decisions_whose_answers_are_lost_stand_once() {
     // Somewhere between the acceptance and its answer, again and again.
     for _ in 0..4 {
         alone.pause();
-        // Somebody has to ask, for the case that everything was stored already.
-        node.get(&format!("/v1/dispatch/request/{}", unique("nobody"))).await;
-        until_away(&node).await;
+        // Somebody has to ask, for the case that everything was stored already; again, as what is asked at once may still be answered.
+        let away = async || {
+            node.get(&format!("/v1/dispatch/request/{}", unique("nobody"))).await;
+            (node.metric("dispatchd_cassandra_up", "").await == 0).then_some(())
+        };
+        eventually("the node to see that Cassandra is away", away).await;
         alone.go_on();
         until_ready(&node).await;
     }

@@ -79,7 +79,10 @@ async fn status_says_what_is_missing() {
     let failed = status(&redis, &[]);
     assert_eq!(failed.status.code(), Some(1));
     let said = String::from_utf8_lossy(&failed.stderr).into_owned();
-    assert!(said.contains("Redis:"), "{said}");
+    assert!(
+        said.contains("Redis at 127.0.0.1:") && said.contains("connection refused"),
+        "{said}"
+    );
     let failed = status(&redis, &["--set", "fleet_redis_url="]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&failed.stderr).contains("fleet_redis_url is empty"));
