@@ -61,8 +61,32 @@ impl Witness {
         for (request, life) in (0..).zip(lives) {
             let Some(life) = life else { continue };
             for (attempt, tried) in (1..).zip(&life.tried) {
-                self.check_delivery(Offer { request, attempt }, tried);
+                let offer = Offer { request, attempt };
+                self.check_had_socket(offer, tried);
+                self.check_delivery(offer, tried);
             }
+        }
+    }
+
+    /// What is noted as delivered was written to a socket: one of the driver was open since the offer was sent.
+    fn check_had_socket(&mut self, offer: Offer, tried: &Tried) {
+        let Some(at_ms) = tried.delivered_at_ms else {
+            return;
+        };
+        let (late_ms, inside_ms) = (self.late_ms(), self.expect.inside_margin_ms);
+        let (from_ms, to_ms) = (tried.sent_at_ms.saturating_sub(inside_ms), at_ms + inside_ms);
+        // Of a clock that was moved, whichever time it may have been.
+        let was_open = |stay: &(u32, u64, u64)| {
+            let over_ms = self.latest_ms_at(stay.2.min(self.now_us)) + late_ms;
+            self.earliest_ms_at(stay.1) <= to_ms && from_ms <= over_ms
+        };
+        let ok = self.drivers[tried.driver as usize].stays.iter().any(was_open);
+        if !self.holds(Check::Caused, ok) {
+            let text = format!(
+                "d{} had no socket to which {offer} was written: {tried:?}",
+                tried.driver
+            );
+            self.violate(Check::Caused, About::both(offer.request, tried.driver), text);
         }
     }
 

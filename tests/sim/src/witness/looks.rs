@@ -165,7 +165,10 @@ impl Witness {
             return Some(format!("d{driver} was welcomed as offered, and shown no offer"));
         }
         let (pings, last_us) = socket.ping_frames;
-        (pings > 0 && late(last_us)).then(|| format!("d{driver} was not answered {pings} ping frames"))
+        if pings > 0 && late(last_us) {
+            return Some(format!("d{driver} was not answered {pings} ping frames"));
+        }
+        self.owed_long(driver, socket, over_us)
     }
 
     /// A pong frame.

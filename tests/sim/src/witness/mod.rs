@@ -21,6 +21,7 @@ mod knowledge;
 mod last;
 mod looks;
 mod order;
+mod owed;
 mod presence;
 mod problems;
 mod published;

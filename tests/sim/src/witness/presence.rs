@@ -94,6 +94,9 @@ impl Witness {
                 self.violate(Check::ViewsMatch, About::driver(driver), text);
             }
         }
+        if let Some(offer) = view.offer.filter(|_| !self.is_fleet()) {
+            self.learn_attempt(offer, driver);
+        }
         self.view_shows(call, &view);
         self.view_tells(call, &view);
         self.view_of_shift(call, &view);

@@ -29,7 +29,7 @@ impl Witness {
         }
         if let Some(socket) = self.socket(driver, conn) {
             // Of the pings said so far, and of the next one.
-            let pongs_left = socket.pings + 1;
+            let pongs_left = socket.owed.pings.len() as u32 + 1;
             socket.receipts.push(Receipt { offer, pongs_left });
         }
     }

@@ -51,6 +51,8 @@ impl Witness {
             self.moved(driver, conn, trip, event);
         }
         self.state_asked(driver, say);
+        self.answer_owed(driver, conn, say);
+        self.declined_owed(driver, say);
         let seen = &mut self.drivers[driver as usize];
         match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
@@ -73,10 +75,8 @@ impl Witness {
             Say::Accept(offer) | Say::Decline(offer) => socket.awaited.push(awaited(offer)),
             // A receipt of what is over is answered with what came of it; one of an open offer is not, and may race its end.
             Say::Ack(offer) if over => socket.awaited.push(awaited(offer)),
-            Say::Garbage(_) => socket.garbage += 1,
-            Say::Ping => socket.pings += 1,
             Say::PingFrame => socket.ping_frames = (socket.ping_frames.0 + 1, now_us),
-            Say::Ack(_) | Say::Trip(..) | Say::Shift(_) | Say::Location(_) => {}
+            _ => {}
         }
     }
 
@@ -168,6 +168,14 @@ impl Witness {
             )
         };
         (by_number | by_http) & bit != 0 || (!accept && self.went_off_since_posted(driver, offer))
+    }
+
+    /// Whether this offer may have been declined for this driver otherwise than on a socket of it: over HTTP, or by going off shift.
+    pub(super) fn may_be_declined_elsewhere(&self, driver: Driver, offer: Offer) -> bool {
+        let seen = &self.requests[offer.request as usize];
+        let attempt = seen.attempts.get((offer.attempt as usize).wrapping_sub(1));
+        let by_http = seen.http_decline_said | attempt.map_or(0, |attempt| attempt.decline_said.by_http);
+        by_http & (1 << driver) != 0 || self.went_off_since_posted(driver, offer)
     }
 
     /// How long what a driver says may take until it counts. The node pauses before it reads on from one who says too much.

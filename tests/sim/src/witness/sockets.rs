@@ -25,6 +25,7 @@ impl Witness {
             ..Socket::default()
         };
         seen.sockets.push(socket);
+        seen.stays.push((conn, now_us, u64::MAX));
     }
 
     /// A socket is over, whoever ended it.
@@ -40,6 +41,9 @@ impl Witness {
         }
         let (now_us, seen) = (self.now_us, &mut self.drivers[driver as usize]);
         seen.sockets.retain(|socket| socket.conn != conn);
+        if let Some(stay) = seen.stays.iter_mut().rfind(|stay| stay.0 == conn) {
+            stay.2 = now_us;
+        }
         seen.lost_us = now_us;
         if unheard {
             seen.unheard_us = now_us;
@@ -220,6 +224,9 @@ impl Witness {
             let text = format!("{offer} of d{driver} ended without a cause: {reason:?}");
             return self.violate(Check::Caused, about, text);
         }
+        if reason.is_none() {
+            self.declined_answers(driver, offer);
+        }
         self.learn_exists(offer.request);
         self.learn_way(offer, Some(driver), ways);
         match reason {
@@ -282,6 +289,7 @@ impl Witness {
             return self.violate(Check::Caused, About::driver(driver), text);
         }
         self.check_state_asked(driver, state, is_change, by_itself);
+        self.state_answers(driver, conn, state, by_itself);
         self.shift_told(driver, conn, state, false);
         if let (Some(over), None) = (before, trip) {
             self.learn_trip_ended(over, None);
@@ -325,8 +333,8 @@ impl Witness {
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
-        let ok = socket.pings > 0 && server_ms >= socket.server_ms && server_ms <= most;
-        socket.pings = socket.pings.saturating_sub(1);
+        let asked = socket.owed.pings.pop_front().is_some();
+        let ok = asked && server_ms >= socket.server_ms && server_ms <= most;
         socket.server_ms = server_ms;
         self.receipts_read(driver, conn, server_ms);
         if !self.holds(Check::Protocol, ok) {
@@ -341,15 +349,14 @@ impl Witness {
                 let Some(socket) = self.socket(driver, conn) else {
                     return;
                 };
-                let ok = socket.garbage > 0;
-                socket.garbage = socket.garbage.saturating_sub(1);
-                ok
+                socket.owed.garbage.pop_front().is_some()
             }
             ErrorCode::NoSuchOffer => match request {
                 None => false,
                 Some(request) => return self.denied(driver, conn, request),
             },
             ErrorCode::NoSuchTrip => {
+                self.foreign_answered(driver, conn);
                 // An own trip is never denied, whether it is over or not.
                 let foreign = |trip: &Trip| self.trip_seen(*trip).driver != Some(driver);
                 self.drivers[driver as usize].trips_spoken.iter().any(foreign)

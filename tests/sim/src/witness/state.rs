@@ -1,10 +1,12 @@
 //! What is known of requests, attempts, trips, drivers and sockets. Data, and what follows from it alone.
 
+use super::owed::Owed;
 use crate::codec::answers::{DriverView, View};
 use crate::codec::audit::Audit;
 use crate::ids::{self, Driver as DriverNo, Offer, Trip};
 use crate::phrases::{Place, Reason};
 use crate::words::{Class, DriverState, Move, State};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// How an attempt can have ended, as a set.
@@ -310,6 +312,10 @@ pub struct Driver {
     pub last_look: Option<(u64, DriverView)>,
     /// Where it said that it is: when, simulated microseconds, on which of its sockets, and where.
     pub places: Vec<(u64, u32, Place)>,
+    /// `DECLINED`s that it may hear of each offer: as often as it said so, less those heard.
+    pub declines: BTreeMap<Offer, u32>,
+    /// From when to when each of its sockets was open, simulated microseconds, and which; `u64::MAX`: it is.
+    pub stays: Vec<(u32, u64, u64)>,
     /// Words of it that may each be answered with its state, less those that were.
     pub states_owed: u32,
     /// When a socket of it was last over, simulated microseconds.
@@ -423,10 +429,8 @@ pub struct Socket {
     pub deliveries: Vec<Delivery>,
     /// What was said on it of own trips.
     pub moved: Vec<Moved>,
-    /// Things said that are no messages, less the errors heard.
-    pub garbage: u32,
-    /// Pings said, less pongs heard.
-    pub pings: u32,
+    /// What was said on it and has not been answered.
+    pub owed: Owed,
     /// Ping frames sent that were not answered by a pong frame, and when the last one was sent, simulated microseconds.
     pub ping_frames: (u32, u64),
     /// It was welcomed as `offered`, then, and has not been shown an offer since; simulated microseconds.

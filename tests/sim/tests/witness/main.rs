@@ -3,6 +3,7 @@
 mod closes;
 mod looks;
 mod offers;
+mod owed;
 mod presence;
 mod queues;
 mod reports;
