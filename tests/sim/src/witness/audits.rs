@@ -4,7 +4,7 @@ mod taken;
 mod waits;
 
 pub(super) use taken::take;
-pub(super) use waits::Rest;
+use waits::Rest;
 
 use super::state::ways;
 use crate::codec::audit::{Audit, Entry, Why};

@@ -1,7 +1,6 @@
 //! Waits for busy drivers, as an audit tells them.
 
 use super::Life;
-use crate::ids::Driver;
 
 /// A time in which nobody held the offer, and somebody was left who could.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +11,6 @@ pub struct Rest {
     pub to_ms: u64,
     /// The wait for busy drivers was to end then at the latest.
     pub until_ms: u64,
-    /// Who was left.
-    pub candidates: Vec<Driver>,
 }
 
 impl Life {
@@ -40,7 +37,6 @@ impl Life {
                 from_ms,
                 to_ms,
                 until_ms: self.waits_until_ms(),
-                candidates: self.candidates.clone(),
             });
         }
     }
