@@ -24,6 +24,7 @@ impl Case {
             560..580 => self.chatterers(),
             580..620 => self.rivals(rng),
             620..660 => self.shifters(rng),
+            660..690 => self.misers(rng),
             _ => {}
         }
     }
@@ -179,6 +180,27 @@ impl Case {
         let action_us = rng.between(300_000, 2_000_000);
         let for_us = close_us;
         self.plan.faults.push((0, Fault::SlowStore { for_us, action_us }));
+    }
+
+    /// Short segments that fill, on a disk that is full now and then: the next one is asked for again.
+    fn misers(&mut self, rng: &mut Rng) {
+        let close_us = self.hours.close_us;
+        self.plan.config.shards = self.plan.config.shards.min(2);
+        self.plan.config.journal_segment_bytes = SEGMENT_BYTES_MIN;
+        self.plan.commit_bytes_max = COMMIT_BYTES_MIN;
+        self.plan.network.delay_us = (20, 200);
+        self.plan.pace.write_us = (80, 400);
+        self.habits.requests = 120;
+        self.habits.burst = 8;
+        self.habits.pause_ms = 150;
+        self.plan.faults = (0..rng.between(2, 6))
+            .map(|_| {
+                let at_us = rng.between(50_000, close_us - close_us / 5);
+                let for_us = rng.between(100_000, 1_500_000);
+                (at_us, Fault::DiskFull { for_us })
+            })
+            .collect();
+        self.plan.faults.sort_by_key(|fault| fault.0);
     }
 
     /// Drivers that break the protocol of their sockets, and are closed with the code for it.

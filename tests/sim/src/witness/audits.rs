@@ -1,8 +1,10 @@
 //! Audits: whether a request can have such a life.
 
 mod taken;
+mod waits;
 
 pub(super) use taken::take;
+use waits::Rest;
 
 use super::state::ways;
 use crate::codec::audit::{Audit, Entry, Why};
@@ -59,8 +61,14 @@ pub struct Life {
     pub asks_first: bool,
     /// Refusals of drivers who were busy, without an offer: when each was to come at the latest, and when it came.
     pub waited: Vec<(u64, u64)>,
+    /// Offers of one that asks its drivers first, which were refused since these were busy: when they were sent, and refused.
+    pub asked_in_vain: Vec<(u64, u64)>,
+    /// Times in which nobody held the offer of one that asks its drivers first, and somebody was left.
+    pub rests: Vec<Rest>,
     /// Since when it looks for drivers, or waits for busy ones.
     searching_since_ms: u64,
+    /// No wait of it began before this.
+    waits_since_ms: u64,
     candidates: Vec<Driver>,
     /// What must follow at once: the rest of an acceptance or a cancellation.
     owed: Vec<Owed>,
@@ -122,6 +130,7 @@ impl Life {
             if index > 0 && entry.at_ms > last_ms {
                 life.rests(last_ms)
                     .map_err(|why| format!("before seq {}: {why}", index + 1))?;
+                life.rested(last_ms, entry.at_ms);
             }
             last_ms = entry.at_ms;
             if (index == 0) != (entry.step == Step::Received) {
@@ -282,6 +291,9 @@ impl Life {
 
     fn over(&mut self, entry: &Entry, way: u8) -> Result<(), String> {
         let (at_ms, by_socket) = (entry.at_ms, entry.by_socket);
+        if self.open() >= self.parallel {
+            self.waits_since_ms = at_ms; // Nobody is waited for while as many hold the offer as may.
+        }
         let tried = self.held(entry)?;
         tried.way = way;
         tried.ended_at_ms = at_ms;
@@ -312,7 +324,7 @@ impl Life {
             self.busy_wait_ms = asked.busy_wait_ms.unwrap_or(self.busy_wait_ms);
         }
         self.asks_first |= self.busy_wait_ms > 0;
-        self.searching_since_ms = entry.at_ms;
+        (self.searching_since_ms, self.waits_since_ms) = (entry.at_ms, entry.at_ms);
         for driver in &asked.candidates {
             if self.is_tried(*driver) || self.candidates.contains(driver) {
                 return Err(format!("d{driver} is no new candidate"));
@@ -323,7 +335,7 @@ impl Life {
         Ok(())
     }
 
-    /// A driver is tried: the next number, a candidate, the best one unless some are waited for.
+    /// A driver is tried: the next number, a candidate, the best one unless some are, or may have been, waited for.
     fn try_next(&mut self, entry: &Entry, way: u8) -> Result<(), String> {
         let driver = entry.driver.ok_or("no driver")?;
         if entry.attempt as usize != self.tried.len() + 1 {
@@ -332,7 +344,7 @@ impl Life {
         let place = self.candidates.iter().position(|candidate| *candidate == driver);
         match place {
             None => return Err(format!("d{driver} is no candidate")),
-            Some(place) if place > 0 && self.busy_wait_ms == 0 && self.redispatched == 0 => {
+            Some(place) if place > 0 && !self.asks_first => {
                 return Err(format!("d{driver} before d{}", self.candidates[0]));
             }
             Some(place) => {
@@ -371,10 +383,13 @@ impl Life {
     fn refused(&mut self, entry: &Entry) -> Result<(), String> {
         if entry.attempt as usize == self.tried.len() + 1 {
             if entry.why == Why::Offered && self.busy_wait_ms > 0 {
-                let until_ms = (self.searching_since_ms + self.busy_wait_ms).min(self.deadline_at_ms);
-                self.waited.push((until_ms, entry.at_ms));
+                self.has_waited(entry.at_ms)?;
             }
             return self.try_next(entry, ways::REFUSED);
+        }
+        if entry.why == Why::Offered && self.busy_wait_ms > 0 {
+            let sent_at_ms = self.held(entry)?.sent_at_ms;
+            self.asked_in_vain.push((sent_at_ms, entry.at_ms));
         }
         self.over(entry, ways::REFUSED)
     }

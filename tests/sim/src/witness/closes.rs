@@ -46,6 +46,7 @@ impl Witness {
         if code == 1012 {
             self.node.sent_away.0 += 1;
             self.check_leaving(driver, conn);
+            self.check_retries(driver, reason);
         }
         self.socket_ends(driver, conn);
     }

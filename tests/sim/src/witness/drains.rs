@@ -13,6 +13,9 @@ const GRACE_MS: u64 = 10_000;
 /// So many closes the network may lose without anybody wondering.
 const UNTOLD_MAX: u32 = 3;
 
+/// So many drivers are not told the same moment by chance.
+const RETRIES_MIN: usize = 5;
+
 impl Witness {
     /// Whether what is asked at this time meets a node that was told to drain, and knows it.
     fn is_draining_at(&self, at_us: u64) -> bool {
@@ -49,6 +52,7 @@ impl Witness {
         let drivers = self.drivers.iter();
         let there = drivers.filter(|driver| !driver.sockets.is_empty() || driver.lost_us + late_us >= now_us);
         self.node.leaving = (0, there.count() as u32);
+        self.node.retries.clear();
     }
 
     /// A driver who was there is sent away by a node that drains: not before its turn comes (protocol.md, section 2: "drivers are
@@ -69,6 +73,21 @@ impl Witness {
                 "{left} of {all} drivers are sent away within {elapsed_ms} ms of {}",
                 self.expect.drain_ms
             );
+            self.violate(Check::Drains, About::driver(driver), text);
+        }
+    }
+
+    /// A driver is sent away by a node that drains: all of them do not come again at the same moment (protocol.md, section 1:
+    /// "jittered").
+    pub(super) fn check_retries(&mut self, driver: Driver, reason: &str) {
+        let Some(after_ms) = retry_after_ms(reason) else { return };
+        let told = &mut self.node.retries;
+        told.retain(|(other, _)| *other != driver);
+        told.push((driver, after_ms));
+        let count = told.len();
+        let differ = told.iter().any(|(_, other_ms)| *other_ms != after_ms);
+        if !self.holds(Check::Drains, differ || count < RETRIES_MIN) {
+            let text = format!("{count} drivers are sent away, and all are to come again after {after_ms} ms");
             self.violate(Check::Drains, About::driver(driver), text);
         }
     }
@@ -108,6 +127,9 @@ impl Witness {
 
 /// Whether this is the reason of a close by a node that drains: when to come again, within the contract's seconds.
 pub(super) fn is_retry_after(reason: &str) -> bool {
-    let after_ms = reason.strip_prefix("retry_after_ms=").map(str::parse::<u64>);
-    after_ms.is_some_and(|after_ms| after_ms.is_ok_and(|after_ms| (1..=60_000).contains(&after_ms)))
+    retry_after_ms(reason).is_some_and(|after_ms| (1..=60_000).contains(&after_ms))
+}
+
+fn retry_after_ms(reason: &str) -> Option<u64> {
+    reason.strip_prefix("retry_after_ms=")?.parse().ok()
 }

@@ -91,6 +91,7 @@ impl Witness {
         self.check_intervals(&lives);
         self.check_resumed(&lives);
         self.check_presence(&lives);
+        self.check_waits(&lives);
         self.check_effects(&lives);
         self.check_records(&lives);
         self.check_events(&lives);
@@ -174,14 +175,6 @@ impl Witness {
                     tried.ended_at_ms, tried.expires_at_ms
                 );
                 return self.violate(Check::OfferInTime, about, text);
-            }
-        }
-        let wait_late_ms = self.late_ms();
-        for (until_ms, at_ms) in &life.waited {
-            let late = *at_ms > (*until_ms).max(over_ms) + wait_late_ms;
-            if !self.holds(Check::EndsInTime, !late) {
-                let text = format!("r{request} waited for a busy driver until {at_ms}, and was to until {until_ms}");
-                return self.violate(Check::EndsInTime, about, text);
             }
         }
         if let Some((_, at_ms)) = life.end {

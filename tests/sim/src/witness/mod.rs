@@ -34,6 +34,7 @@ mod shown;
 mod sockets;
 mod state;
 mod texts;
+mod waits;
 mod welcomes;
 
 pub use board::Board;
@@ -147,6 +148,8 @@ pub struct NodeSeen {
     pub sent_away: (u32, u32),
     /// Of the drivers who may have been there when it was last told to drain, how many it has sent away, and how many there were.
     pub leaving: (u32, u32),
+    /// When the drivers whom it has sent away since then are to come again, milliseconds.
+    pub retries: Vec<(ids::Driver, u64)>,
     /// Of a fleet: which nodes take connections, and which were told to drain.
     pub each: Vec<(bool, bool)>,
 }

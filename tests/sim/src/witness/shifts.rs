@@ -26,7 +26,9 @@ impl Witness {
         }
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
+        let on_trip = self.socket(driver, conn).is_some_and(|socket| socket.trip.is_some());
         let seen = &mut self.drivers[driver as usize];
+        seen.off_on_trip = on_trip.then_some(conn);
         seen.off_said = true;
         seen.offs_us.push(now_us);
         seen.off_said_on = seen.off_said_on.max(session.unwrap_or(u64::MAX));
@@ -47,7 +49,7 @@ impl Witness {
             socket.on_said_us.get_or_insert(now_us);
         }
         let seen = &mut self.drivers[driver as usize];
-        seen.off_told = false;
+        (seen.off_told, seen.off_on_trip) = (false, None);
         seen.on_said_ms.get_or_insert(now_ms);
         seen.on_session = seen.on_session.max(session.unwrap_or(0));
     }
@@ -136,12 +138,19 @@ impl Witness {
             // Told before it said the opposite, if that was on this socket or on one that came later.
             DriverState::Offline if session > seen.on_session => {
                 (seen.off_told, seen.off_told_us) = (true, now_us);
+                (seen.off_session, seen.off_on_trip) = (session, None);
+            }
+            // It has heard its state for each of its words, so for this one as well: "on a trip it takes effect at its end".
+            DriverState::EnRoute | DriverState::OnTrip
+                if !is_new && seen.off_on_trip == Some(conn) && seen.states_owed == 0 && session >= seen.on_session =>
+            {
+                (seen.off_told, seen.off_told_us) = (true, now_us);
                 seen.off_session = session;
             }
             DriverState::Available => {
                 let off = seen.off_told && !over;
                 self.shifts_over += u64::from(seen.off_told && over);
-                seen.off_told = false;
+                (seen.off_told, seen.off_on_trip) = (false, None);
                 // An `offline` that it said after the words that this answers may still be on its way; if this answers none,
                 // as after a trip, any may.
                 if let Some(answers_ms) = seen.on_said_ms.take() {
@@ -159,7 +168,9 @@ impl Witness {
                     }
                 }
                 if !self.holds(Check::ConfirmedKept, !off) {
-                    let text = format!("d{driver} was told that it is offline, said nothing since, and is available");
+                    let text = format!(
+                        "d{driver} was told that it is offline, or will be, said nothing since, and is available"
+                    );
                     self.violate(Check::ConfirmedKept, About::driver(driver), text);
                 }
             }

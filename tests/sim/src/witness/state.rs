@@ -278,12 +278,14 @@ pub struct Driver {
     pub live: Option<ids::Request>,
     /// It said `offline` at some time.
     pub off_said: bool,
-    /// It was told that it is off shift, and has not said `available` since.
+    /// It was told that it is off shift, or heard on a trip that it will be, and has not said `available` since.
     pub off_told: bool,
     /// When it was told that, simulated microseconds.
     pub off_told_us: u64,
     /// The session of the socket on which it was told that last.
     pub off_session: u64,
+    /// The socket on which it said `offline` on a trip, and nothing of its shift since.
+    pub off_on_trip: Option<u32>,
     /// The highest session on whose socket it said `available`; 0: none.
     pub on_session: u64,
     /// It was welcomed, long enough before the node ended that this was stored.
