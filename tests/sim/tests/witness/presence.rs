@@ -1,6 +1,8 @@
 //! Who is there, who may be closed, and whom nobody may refuse.
 
-use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, shown};
+use super::story::{
+    CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, brief, shown,
+};
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
@@ -24,6 +26,27 @@ fn ends(story: &mut Story, events: &[(&str, u64, &str)], records: &str) {
         "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
     );
     story.last(&audit("CANCELLED", events), records, EVENT);
+}
+
+fn ends_briefly(story: &mut Story, told: &[(&str, u64, &str)], records: &str, events: &str) {
+    let cancelled = "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}";
+    story.asked(Ask::Cancel(0, NO_REASON), 200, cancelled);
+    story.last(&brief(&audit("CANCELLED", told)), records, events);
+}
+
+/// A busy driver is refused before the wait for it is over.
+#[test]
+fn waits_that_are_too_short() {
+    let busy = ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{\"reason\":\"offered\"}";
+    for (at_ms, check) in [(1_000_404, Check::AuditTrue), (1_000_405, Check::Caused)] {
+        let mut story = Story::brief();
+        story.now_us = 2_000_000;
+        let at = at_ms.to_string();
+        let record = RECORD.replace("TIMEOUT", "REFUSED");
+        let record = record.replace("1000005", &at).replace("1009000", &at);
+        ends_briefly(&mut story, &[("OFFER_REFUSED", at_ms, busy), CANCELLED], &record, EVENT);
+        story.finds(check);
+    }
 }
 
 #[test]
@@ -175,9 +198,9 @@ fn a_free_driver_is_refused() {
     for reason in ["offline", "offered", "en_route_to_pickup", "on_trip"] {
         let detail = format!(",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{{\"reason\":\"{reason}\"}}");
         let refused = ("OFFER_REFUSED", 1_000_500, detail.as_str());
-        let mut story = Story::new();
+        let mut story = Story::brief();
         story.now_us = 2_000_000;
-        ends(&mut story, &[refused, CANCELLED], &record);
+        ends_briefly(&mut story, &[refused, CANCELLED], &record, EVENT);
         story.finds(Check::Caused);
     }
 
@@ -211,7 +234,7 @@ fn refused_as_offered_beside_another_request() {
     // Request 1 wants the same driver, waits for busy ones, and does something at this time: until then it may have reserved
     // the driver, and let go of it.
     for (at_ms, is_good) in [(1_000_490, true), (1_000_530, false), (1_000_200, false)] {
-        let mut story = Story::new();
+        let mut story = Story::brief();
         let call = story.post(Class::Standard, 0b1);
         story.answer(
             call,
@@ -225,7 +248,7 @@ fn refused_as_offered_beside_another_request() {
         );
         story.now_us = 2_000_000;
         let other = audit_of(1, 1_000_006, "\"d0\"", "CANCELLED", &[("REQUEST_CANCELLED", at_ms, "")]);
-        story.asked(Ask::Audit(1), 200, &other);
+        story.asked(Ask::Audit(1), 200, &brief(&other));
         let detail = ",\"attempt\":1,\"driver_id\":\"d0\",\"detail\":{\"reason\":\"offered\"}";
         let record = RECORD
             .replace("TIMEOUT", "REFUSED")
@@ -235,13 +258,8 @@ fn refused_as_offered_beside_another_request() {
             .replace("r0", "r1")
             .replace("\"cursor\":1", "\"cursor\":2")
             .replace("1009001", &at_ms.to_string());
-        story.asked(
-            Ask::Cancel(0, NO_REASON),
-            200,
-            "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
-        );
-        let told = audit("CANCELLED", &[("OFFER_REFUSED", 1_000_500, detail), CANCELLED]);
-        story.last(&told, &record, &(EVENT.to_owned() + &event));
+        let refused = ("OFFER_REFUSED", 1_000_500, detail);
+        ends_briefly(&mut story, &[refused, CANCELLED], &record, &(EVENT.to_owned() + &event));
         if is_good {
             story.is_good();
         } else {

@@ -351,7 +351,7 @@ fn a_driver_that_is_forgotten() {
 fn dispatched_as_nobody_asked() {
     for (right, wrong) in [
         ("\"parallel\":1", "\"parallel\":2"),
-        ("\"busy_wait_ms\":5000", "\"busy_wait_ms\":4000"),
+        ("\"busy_wait_ms\":20000", "\"busy_wait_ms\":4000"),
         ("\"offer_timeout_ms\":8995", "\"offer_timeout_ms\":8000"),
         ("\"deadline_at_ms\":1060005", "\"deadline_at_ms\":1060006"),
         ("\"parallel\":1", "\"parallel\":1,\"max_attempts\":3"),
@@ -374,7 +374,7 @@ fn dispatched_as_nobody_asked() {
 /// Candidates are left whom nobody asks.
 #[test]
 fn a_search_that_stands_still() {
-    let idle = audit("PENDING_MATCH", &[]).replace("\"busy_wait_ms\":5000", "\"busy_wait_ms\":0");
+    let idle = audit("PENDING_MATCH", &[]).replace("\"busy_wait_ms\":20000", "\"busy_wait_ms\":0");
     let mut story = Story::new();
     story.asked(Ask::Audit(0), 200, &idle);
     story.finds(Check::AuditTrue);

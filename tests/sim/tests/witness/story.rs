@@ -18,6 +18,8 @@ pub const LEFT_MS: u64 = 9_000;
 pub struct Story {
     pub witness: Witness,
     pub now_us: u64,
+    /// `busy_wait_ms` of its requests.
+    pub busy_wait_ms: u64,
 }
 
 impl Story {
@@ -54,8 +56,20 @@ impl Story {
 
     /// The same on a node that is not as the others.
     pub fn of(expect: Expect) -> Self {
-        let witness = Witness::new(expect);
-        let mut story = Self { witness, now_us: 0 };
+        Self::begun(expect, 20_000, 0b1111)
+    }
+
+    /// The same with one candidate, for whom the request waits 400 ms; its audits are [`brief`].
+    pub fn brief() -> Self {
+        Self::begun(Self::expect(), 400, 0b1)
+    }
+
+    fn begun(expect: Expect, busy_wait_ms: u64, candidates: u64) -> Self {
+        let mut story = Self {
+            witness: Witness::new(expect),
+            now_us: 0,
+            busy_wait_ms,
+        };
         let started = NodeEvent::Started {
             incarnation: 1,
             wall_offset_us: WALL_MS * 1_000,
@@ -64,7 +78,7 @@ impl Story {
         for driver in 0..4 {
             story.connect(driver, 0, u64::from(driver) + 1, DriverState::Available, None);
         }
-        let call = story.post(Class::Standard, 0b1111);
+        let call = story.post(Class::Standard, candidates);
         assert_eq!(story.answer(call, 202, &taken(0)), Next::Done);
         story
     }
@@ -99,7 +113,7 @@ impl Story {
             deadline_ms: Some(60_000),
             max_attempts: None,
             parallel: None,
-            busy_wait_ms: Some(5_000),
+            busy_wait_ms: Some(self.busy_wait_ms),
         };
         let request = self.go().new_request(0, wish);
         let best_first: Vec<u32> = (0..64).filter(|driver| candidates & (1 << driver) != 0).collect();
@@ -218,6 +232,13 @@ pub fn taken(request: u32) -> String {
     )
 }
 
+/// The same audit of a request with one candidate, for whom it waits 400 ms.
+pub fn brief(audit: &str) -> String {
+    audit
+        .replace(",\"d1\",\"d2\",\"d3\"]", "]")
+        .replace("\"busy_wait_ms\":20000", "\"busy_wait_ms\":400")
+}
+
 /// An audit of request 0 with these events after the first.
 pub fn audit(state: &str, events: &[(&str, u64, &str)]) -> String {
     audit_of(0, 1_000_005, "\"d0\",\"d1\",\"d2\",\"d3\"", state, events)
@@ -226,7 +247,7 @@ pub fn audit(state: &str, events: &[(&str, u64, &str)]) -> String {
 pub fn audit_of(request: u32, at_ms: u64, candidates: &str, state: &str, events: &[(&str, u64, &str)]) -> String {
     let mut text = format!(
         "{{\"request_id\":\"r{request}\",\"state\":\"{state}\",\"events\":[{{\"seq\":1,\"at_ms\":{at_ms},\"event\":\"REQUEST_RECEIVED\",\"node\":\"n\",\
-         \"detail\":{{\"priority\":\"standard\",\"deadline_at_ms\":{},\"candidates\":[{candidates}],\"offer_timeout_ms\":8995,\"parallel\":1,\"busy_wait_ms\":5000}}}}",
+         \"detail\":{{\"priority\":\"standard\",\"deadline_at_ms\":{},\"candidates\":[{candidates}],\"offer_timeout_ms\":8995,\"parallel\":1,\"busy_wait_ms\":20000}}}}",
         at_ms + 60_000
     );
     for (index, (name, at_ms, rest)) in events.iter().enumerate() {
