@@ -2,8 +2,8 @@
 //!
 //! `transcripts` shows each event in each state as text, `random` looks for histories in which an invariant breaks,
 //! `fold` cuts the logs of such histories everywhere, `wheel` arms a million timers, `views` looks at a driver between events,
-//! `moves` has drivers go from node to node and `standing` has them ask how they stand, `owners` and `fences` have requests
-//! change their owner.
+//! `moves` has drivers go from node to node and `standing` has them ask how they stand, `words` has them speak of
+//! trips, `owners` and `fences` have requests change their owner.
 #![forbid(unsafe_code)]
 
 mod fences;
@@ -17,4 +17,5 @@ mod standing;
 mod transcripts;
 mod views;
 mod wheel;
+mod words;
 mod world;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::Results;
 use super::samples::{Expect, Judged};
-use super::trend::GROWTH_MAX;
+use super::trend::{GROWTH_MAX, UNSEEN_MAX};
 
 /// Size of a plot, in px, and the room for its labels.
 const WIDTH: f64 = 560.0;
@@ -40,8 +40,8 @@ pub fn render(results: &Results) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>dispatchd soak</title><style>{STYLE}</style><h1>Soak of {minutes:.0} minutes: {verdict}</h1>\
          <p>{}</p><p>A series is flat when a straight line through its second half, from minute {:.1} on, rises by no more than \
-         {:.0} % of its level in an hour (lower end of the slope's 95 % interval), or by no more than its grain; what is \
-         counted rises by no more than its grain.</p>",
+         {:.0} % of its level in an hour, or by no more than its grain, and the upper end of the slope's 95 % interval is no more \
+         than {UNSEEN_MAX} times that; what is counted rises by no more than its grain.</p>",
         escape(&results.parameters.to_string()),
         minutes / 2.0,
         GROWTH_MAX * 100.0

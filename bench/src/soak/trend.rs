@@ -18,7 +18,7 @@ use serde::Serialize;
 /// Growth in an hour, as a share of the level, up to which a series counts as flat.
 pub const GROWTH_MAX: f64 = 0.05;
 /// How many times as much the noise of a flat series may hide.
-const UNSEEN_MAX: f64 = 2.0;
+pub const UNSEEN_MAX: f64 = 2.0;
 /// Means that the second half is reduced to.
 const MEANS: usize = 30;
 /// Student's t for a two-sided interval of 95 % with `MEANS - 3` degrees of freedom, which is close enough for one more.
