@@ -22,11 +22,14 @@ pub struct Owed {
 }
 
 impl Owed {
-    /// A `STATE` that nothing else caused: the oldest word that it may answer has been. Who says that it is available is never
-    /// answered that it is offline.
+    /// A `STATE` that nothing else caused: one word that it may answer has been. Who says that it is available is never answered
+    /// that it is offline, so any other `STATE` is for such a word if there is one: a word about an old trip may have to be looked
+    /// up and be answered behind it.
     fn state_told(&mut self, state: DriverState) {
-        let may_answer = |owed: &(u64, bool)| owed.1 || state != DriverState::Offline;
-        if let Some(index) = self.states.iter().position(may_answer) {
+        let of_shift = self.states.iter().position(|owed| !owed.1);
+        let of_trip = self.states.iter().position(|owed| owed.1);
+        let first = of_shift.filter(|_| state != DriverState::Offline);
+        if let Some(index) = first.or(of_trip) {
             self.states.remove(index);
         }
     }

@@ -89,6 +89,51 @@ fn words_of_an_own_trip() {
     }
 }
 
+/// A word about a trip that has ended is looked up, and answered behind what was said of the shift after it.
+#[test]
+fn words_of_an_old_trip() {
+    for is_good in [true, false] {
+        let mut story = Story::new();
+        let own = story.win(0, R0, "t-1");
+        let told = |state, trip| Heard::State { state, trip };
+        story.hear(0, told(DriverState::EnRoute, Some(own)));
+        story.say(0, Say::Trip(own, Move::Cancel));
+        story.hear(0, told(DriverState::Available, None));
+        story.say(0, Say::Trip(own, Move::Cancel));
+        story.say(0, Say::Shift(true));
+        if is_good {
+            story.hear(0, told(DriverState::Available, None));
+        }
+        story.say(0, Say::Shift(false));
+        for _ in 0..2 {
+            story.hear(0, told(DriverState::Offline, None));
+        }
+        is_answered(story, is_good);
+    }
+}
+
+/// Who sends more than one connection has answered in time waits for those before.
+#[test]
+fn calls_behind_others() {
+    for is_good in [true, false] {
+        let mut story = Story::new();
+        let call = story.go().called("caller", Ask::Alive, 0);
+        story.go().sent_behind(call);
+        story.go().node_event(0, NodeEvent::FaultsOver);
+        story.now_us += 60_000_000;
+        story.go().came_to_front(call);
+        if !is_good {
+            story.now_us += 60_000_000;
+        }
+        story.go().check_calls_answered();
+        if is_good {
+            story.is_good();
+        } else {
+            story.finds(Check::Answered);
+        }
+    }
+}
+
 #[test]
 fn on_shift_while_it_is() {
     // That it is offline answers something else.
