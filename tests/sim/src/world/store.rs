@@ -187,8 +187,9 @@ impl SimStore {
             .fail(&StoreError::broken("simulated: the store's disk failed"));
     }
 
-    /// The process is gone. The batch under way is there, or not.
+    /// The process is gone, and what it asked for and nobody took with it. The batch under way is there, or not.
     pub(super) fn crash(&mut self) {
+        self.ends = Ends::default();
         if let Some(batch) = self.batch.take()
             && self.machine.borrow_mut().rng.chance(500)
         {
