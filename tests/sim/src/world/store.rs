@@ -111,8 +111,7 @@ impl SimStore {
 
     /// The store is opened again.
     pub(super) fn open(&mut self) {
-        self.ends = Ends::default();
-        self.filler = Filler::default();
+        self.forget_process();
         self.health = Arc::new(StoreHealth::default());
         self.ended_ids = Arc::default();
         for id in self.data.ended.keys() {
@@ -122,6 +121,12 @@ impl SimStore {
         if self.machine.borrow_mut().rng.chance(500) {
             self.ended_ids.complete();
         }
+    }
+
+    /// Nobody asks anything, or waits for room.
+    fn forget_process(&mut self) {
+        self.ends = Ends::default();
+        self.filler = Filler::default();
     }
 
     /// Rows that are on their way to the tables of a fleet, whose node this is from now on.
@@ -189,7 +194,7 @@ impl SimStore {
 
     /// The process is gone, and what it asked for and nobody took with it. The batch under way is there, or not.
     pub(super) fn crash(&mut self) {
-        self.ends = Ends::default();
+        self.forget_process();
         if let Some(batch) = self.batch.take()
             && self.machine.borrow_mut().rng.chance(500)
         {
