@@ -7,14 +7,15 @@ use crate::fsm::types::{RequestState, RevokeReason, Step};
 
 impl Request {
     pub(super) fn announce(&mut self, pending: &Pending, effects: &mut Vec<RequestEffect>) {
+        for index in pending.from..self.log.len() {
+            self.announce_step(index, effects);
+        }
+        // After the drivers' homes: whoever has an answer finds there what it says.
         for (asker, question) in &pending.replies {
             // The driver needs no answer of its own: it hears the step.
             if let (Asker::Api(reply), Some(answer)) = (asker, self.reply_to(question, pending.from)) {
                 effects.push(RequestEffect::Reply { reply: *reply, answer });
             }
-        }
-        for index in pending.from..self.log.len() {
-            self.announce_step(index, effects);
         }
     }
 

@@ -36,8 +36,8 @@ fn attempts_used_up_by_another_place() {
             r1 -> d2: release
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
         ",
     );
@@ -87,16 +87,16 @@ fn the_deadline_passes_while_others_are_asked() {
         > free d2>r1
             r1 -> d2: release
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 1000, OFFER_TIMED_OUT 1, REQUEST_UNFULFILLED by deadline
-            call 1: 202 UNFULFILLED 1 d1
             r1 -> d1: release
             r1 -> d1: 1 is timed out
+            call 1: 202 UNFULFILLED 1 d1
             r1 closes
         > POST r2 d1,d2 parallel=2
             r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 9000, OFFER_SENT 2 d2 until 9000
             r2 wakes at 9000
-            call 2: 202 OFFER_SENT 1 d1
             r2 -> d1: offer 1
             r2 -> d2: offer 2
+            call 2: 202 OFFER_SENT 1 d1
             d1 hears OFFER r2/1 until 9000
             d2 hears OFFER r2/2 until 9000
         ",
@@ -162,9 +162,9 @@ fn a_place_is_filled_while_others_are_asked() {
             r1 -> d3: release
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000, OFFER_SENT 2 d2 until 8000
             r1 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
             r1 -> d2: offer 2
+            call 2: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
             d2 hears OFFER r1/2 until 8000
         > free d3>r1
@@ -199,16 +199,16 @@ fn a_reservation_crosses_its_release() {
             r2 -> d1: release
             r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d2 until 8000
             r2 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d2
             r2 -> d2: offer 1
+            call 2: 202 OFFER_SENT 1 d2
             d2 hears OFFER r2/1 until 8000
         > free d1>r2
             r2 -> d1: release
         > POST r3 d1
             r3 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r3 wakes at 8000
-            call 3: 202 OFFER_SENT 1 d1
             r3 -> d1: offer 1
+            call 3: 202 OFFER_SENT 1 d1
             d1 hears OFFER r3/1 until 8000
         ",
     );
@@ -229,8 +229,8 @@ fn off_shift_between_reservation_and_offer() {
         > d1 STATE offline
             d1 is off shift
         > commit
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offline
             d1 hears STATE offline
             r1 writes OFFER_REFUSED 1 d1 offline, CANDIDATES_EXHAUSTED
@@ -255,8 +255,8 @@ fn reserved_drivers_are_busy() {
             r2 wakes at 5000
         > CANCEL r1
         > commit
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             r1 writes OFFER_REVOKED 1 cancelled, REQUEST_CANCELLED
             r1 sleeps
             d1 hears OFFER r1/1 until 8000
@@ -292,8 +292,8 @@ fn a_reservation_crosses_its_release_and_the_next_ask() {
             r2 -> d1: release
             r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d2 until 8000
             r2 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d2
             r2 -> d2: offer 1
+            call 2: 202 OFFER_SENT 1 d2
             d2 hears OFFER r2/1 until 8000
         >> POST r3 d1
         >> d2 reads
@@ -339,15 +339,15 @@ fn reserved_drivers_refuse_other_offers() {
             r0 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r0 wakes at 8000
         > commit
-            call 2: 202 OFFER_SENT 1 d1
             r0 -> d1: offer 1
+            call 2: 202 OFFER_SENT 1 d1
             d1 -> r0: refused 1: offered
             r0 writes OFFER_REFUSED 1 d1 offered, CANDIDATES_EXHAUSTED
             r0 wakes at 120000
         > commit
         > commit
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
         ",
     );

@@ -129,8 +129,8 @@ fn free_candidates_first() {
             r2 -> d1: release
             r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d2 until 8000
             r2 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d2
             r2 -> d2: offer 1
+            call 2: 202 OFFER_SENT 1 d2
             d2 hears OFFER r2/1 until 8000
         > d2 DECLINE r2/1
             d2 -> r2: delivered 1
@@ -174,8 +174,8 @@ fn a_place_is_kept_for_the_busy() {
             r2 -> d1: I wait (standard)
             r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d2 until 8000
             r2 wakes at 5000
-            call 2: 202 OFFER_SENT 1 d2
             r2 -> d2: offer 1
+            call 2: 202 OFFER_SENT 1 d2
             d2 hears OFFER r2/1 until 8000
         > d1 DECLINE r1/1
             d1 -> r1: decline 1
@@ -265,8 +265,8 @@ fn classes_are_served_in_order() {
         > CANCEL r3
             r3 writes OFFER_REVOKED 1 cancelled, REQUEST_CANCELLED
             r3 sleeps
-            call 8: 200 CANCELLED
             r3 -> d1: 1 is revoked: cancelled
+            call 8: 200 CANCELLED
             r3 closes
             d1 hears REVOKED r3/1 cancelled
             d1 -> r2: reserved
@@ -396,8 +396,8 @@ fn new_candidates_while_waiting() {
             r2 -> d1: release
             r2 writes REDISPATCHED d2, OFFER_SENT 1 d2 until 12000
             r2 wakes at 12000
-            call 3: 202 OFFER_SENT 1 d2
             r2 -> d2: offer 1
+            call 3: 202 OFFER_SENT 1 d2
             d2 hears OFFER r2/1 until 12000
         ",
     );
@@ -414,8 +414,8 @@ fn new_candidates_and_no_wait() {
         > POST r2 d2 busy=0
             r2 writes REDISPATCHED d2, OFFER_SENT 1 d2 until 8000
             r2 wakes at 0
-            call 3: 202 OFFER_SENT 1 d2
             r2 -> d2: offer 1
+            call 3: 202 OFFER_SENT 1 d2
             d2 -> r2: refused 1: offline
             r2 -> d1: release
             r2 writes OFFER_REFUSED 2 d1 offered

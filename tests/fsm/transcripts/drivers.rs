@@ -52,8 +52,8 @@ fn a_lost_driver_is_offered_and_comes_back() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 67000
             r1 wakes at 67000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
         > at 60000
         > d1 connects
             d1 hears WELCOME 2 offered
@@ -84,8 +84,8 @@ fn a_lost_driver_goes_offline() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 68000
             r1 wakes at 68000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offline
             r1 writes OFFER_REFUSED 1 d1 offline, CANDIDATES_EXHAUSTED
             r1 wakes at 180000
@@ -127,8 +127,8 @@ fn a_lost_driver_keeps_its_trip() {
         >> at 200000
         > END r1
             r1 writes TRIP_ENDED cancelled
-            call 2: 200 trip cancelled
             r1 -> d1: trip is cancelled
+            call 2: 200 trip cancelled
             r1 closes
             d1 was seen at 60000
             d1 is forgotten
@@ -300,13 +300,13 @@ fn nobody_is_told_nothing() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
         > DECLINE r1 d1
             r1 writes OFFER_DECLINED 1 http, CANDIDATES_EXHAUSTED
             r1 wakes at 120000
-            call 2: 200 declined
             r1 -> d1: 1 is declined
+            call 2: 200 declined
         ",
     );
 }

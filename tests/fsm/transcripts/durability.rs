@@ -16,16 +16,16 @@ fn answers_wait_for_the_commit() {
         > POST r1 d2
         > CANCEL r1
         > commit
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             call 2: 200 OFFER_SENT 1 d1
             call 3: 200 OFFER_SENT 1 d1
             r1 writes OFFER_REVOKED 1 cancelled, REQUEST_CANCELLED
             r1 sleeps
             d1 hears OFFER r1/1 until 8000
         > commit
-            call 4: 200 CANCELLED
             r1 -> d1: 1 is revoked: cancelled
+            call 4: 200 CANCELLED
             r1 closes
             d1 hears REVOKED r1/1 cancelled
         ",
@@ -95,8 +95,8 @@ fn a_trip_moves_after_the_commit() {
             r1 writes TRIP_ENDED cancelled
             d1 hears STATE on_trip with its trip
         > commit
-            call 2: 200 trip cancelled
             r1 -> d1: trip is cancelled
+            call 2: 200 trip cancelled
             r1 closes
             d1 hears TRIP_CANCELLED r1
             d1 hears STATE available
@@ -171,8 +171,8 @@ fn time_passes_before_the_commit() {
         > late 1500
         > timers
         > commit
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             r1 writes OFFER_TIMED_OUT 1, OFFER_SENT 2 d2 until 2500
             r1 wakes at 2500
             d1 hears OFFER r1/1 until 1000
@@ -340,8 +340,8 @@ fn fenced_before_the_offer_left() {
         > POST r2 d1
             r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r2 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d1
             r2 -> d1: offer 1
+            call 2: 202 OFFER_SENT 1 d1
             d1 hears OFFER r2/1 until 8000
         ",
     );
@@ -359,8 +359,8 @@ fn fenced_while_a_reservation_is_on_its_way() {
         > DECLINE r2 d2
             r2 writes OFFER_DECLINED 1 http, CANDIDATES_EXHAUSTED
             r2 wakes at 120000
-            call 3: 200 declined
             r2 -> d2: 1 is declined
+            call 3: 200 declined
             d2 hears DECLINED r2/1
             d2 -> r1: reserved
         >> hold commits
@@ -393,8 +393,8 @@ fn a_crash_before_the_commit() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 2: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offline
             r1 writes OFFER_REFUSED 1 d1 offline, CANDIDATES_EXHAUSTED
             r1 wakes at 120000

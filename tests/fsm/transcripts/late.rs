@@ -115,8 +115,8 @@ fn posted_again_with_a_bad_body() {
         >> POST r1 d1
         > MISPOST r1
         > commit
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             call 2: 200 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
         >> free commits

@@ -10,8 +10,8 @@ fn offered_and_accepted() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
         > d1 reads
             d1 -> r1: delivered 1
@@ -51,8 +51,8 @@ fn declined_goes_on_at_once() {
         > POST r1 d1,d2
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
         > d1 DECLINE r1/1 too far
             d1 -> r1: delivered 1
@@ -66,8 +66,8 @@ fn declined_goes_on_at_once() {
         > DECLINE r1 d2 2
             r1 writes OFFER_DECLINED 2 http, CANDIDATES_EXHAUSTED
             r1 wakes at 120000
-            call 2: 200 declined
             r1 -> d2: 2 is declined
+            call 2: 200 declined
             d2 hears DECLINED r1/2
         ",
     );
@@ -81,8 +81,8 @@ fn timed_out_goes_on_at_once() {
         > POST r1 d1,d2 timeout=1000
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 1000
             r1 wakes at 1000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 1000
         > at 999
         > at 1000
@@ -113,8 +113,8 @@ fn accepted_over_http() {
             d1 -> r1: accept of what is held, 1
             r1 writes OFFER_ACCEPTED 1 http, TRIP_CREATED d1
             r1 sleeps
-            call 2: 200 accepted
             r1 -> d1: 1 is accepted
+            call 2: 200 accepted
             d1 hears CONFIRMED r1/1
             d1 hears STATE en_route_to_pickup with its trip
         > ACCEPT r1 d1 1
@@ -136,8 +136,8 @@ fn who_holds_another_offer_wins_nothing() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 2: 202 OFFER_SENT 1 d1
         > ACCEPT r1 d1
             r1 -> d1: do you accept 1
         > d1 ACCEPT r1/1
@@ -174,8 +174,8 @@ fn an_answer_before_its_offer() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
         > d1 ACCEPT r1/1
             d1 -> r1: accept 1
             r1 -> d1: do you accept 1
@@ -206,8 +206,8 @@ fn who_cannot_is_refused() {
         > POST r1 d1,d2,d3,d4,d5
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 4: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 4: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offline
             r1 writes OFFER_REFUSED 1 d1 offline, OFFER_SENT 2 d2 until 8000
             r1 -> d2: offer 2
@@ -238,14 +238,14 @@ fn refused_and_ended_at_once() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 2: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offered
         > CANCEL r1
             r1 writes OFFER_REVOKED 1 cancelled, REQUEST_CANCELLED
             r1 sleeps
-            call 3: 200 CANCELLED
             r1 -> d1: 1 is revoked: cancelled
+            call 3: 200 CANCELLED
             r1 closes
         > free d1>r1
         > d1 ACK r1/1
@@ -265,8 +265,8 @@ fn refusals_do_not_count() {
         > POST r1 d1,d2,d3 attempts=2
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offline
             r1 writes OFFER_REFUSED 1 d1 offline, OFFER_SENT 2 d2 until 8000
             r1 -> d2: offer 2
@@ -293,16 +293,16 @@ fn only_refused_is_exhausted() {
         > POST r1 d1 attempts=1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offline
             r1 writes OFFER_REFUSED 1 d1 offline, CANDIDATES_EXHAUSTED
             r1 wakes at 120000
         > POST r1 d2
             r1 writes REDISPATCHED d2, OFFER_SENT 2 d2 until 8000
             r1 wakes at 8000
-            call 2: 202 OFFER_SENT 2 d2
             r1 -> d2: offer 2
+            call 2: 202 OFFER_SENT 2 d2
             d2 -> r1: refused 2: offline
             r1 writes OFFER_REFUSED 2 d2 offline, CANDIDATES_EXHAUSTED
             r1 wakes at 120000
@@ -321,8 +321,8 @@ fn no_offer_outlives_the_deadline() {
         > POST r1 d1,d2 deadline=1000
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 1000
             r1 wakes at 1000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 1000
         > at 1000
             r1 writes OFFER_TIMED_OUT 1, REQUEST_UNFULFILLED by deadline
@@ -352,8 +352,8 @@ fn new_candidates() {
         > POST r1 d1,d2,d3 timeout=500 premium deadline=1 attempts=1
             r1 writes REDISPATCHED d2 d3, OFFER_SENT 2 d2 until 500
             r1 wakes at 500
-            call 4: 202 OFFER_SENT 2 d2
             r1 -> d2: offer 2
+            call 4: 202 OFFER_SENT 2 d2
             d2 hears OFFER r1/2 until 500
         > at 500
             r1 writes OFFER_TIMED_OUT 2, OFFER_SENT 3 d3 until 1000
@@ -378,9 +378,9 @@ fn more_places_for_new_candidates() {
         > POST r1 d1,d2 parallel=2 busy=0
             r1 writes REDISPATCHED d1 d2, OFFER_SENT 2 d1 until 8000, OFFER_SENT 3 d2 until 8000
             r1 wakes at 8000
-            call 2: 202 OFFER_SENT 2 d1
             r1 -> d1: offer 2
             r1 -> d2: offer 3
+            call 2: 202 OFFER_SENT 2 d1
             d1 hears OFFER r1/2 until 8000
             d2 hears OFFER r1/3 until 8000
         ",
@@ -396,8 +396,8 @@ fn cancelled() {
         > CANCEL r1 no longer
             r1 writes OFFER_REVOKED 1 cancelled, REQUEST_CANCELLED (no longer)
             r1 sleeps
-            call 2: 200 CANCELLED
             r1 -> d1: 1 is revoked: cancelled
+            call 2: 200 CANCELLED
             r1 closes
             d1 hears REVOKED r1/1 cancelled
         > CANCEL r1

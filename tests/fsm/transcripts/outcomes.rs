@@ -223,8 +223,8 @@ fn trips_end_once() {
             d1 hears STATE on_trip with its trip
         > END r1 road closed
             r1 writes TRIP_ENDED cancelled (road closed)
-            call 3: 200 trip cancelled
             r1 -> d1: trip is cancelled (road closed)
+            call 3: 200 trip cancelled
             r1 closes
             d1 hears TRIP_CANCELLED r1 (road closed)
             d1 hears STATE available

@@ -10,9 +10,9 @@ fn the_first_accept_wins() {
         > POST r1 d1,d2,d3 parallel=2
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000, OFFER_SENT 2 d2 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
             r1 -> d2: offer 2
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
             d2 hears OFFER r1/2 until 8000
         > d2 ACCEPT r1/2
@@ -76,9 +76,9 @@ fn refused_places_are_filled() {
         > POST r1 d1,d2,d3 parallel=2
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000, OFFER_SENT 2 d2 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
             r1 -> d2: offer 2
+            call 1: 202 OFFER_SENT 1 d1
             d1 -> r1: refused 1: offline
             d2 hears OFFER r1/2 until 8000
             r1 writes OFFER_REFUSED 1 d1 offline, OFFER_SENT 3 d3 until 8000
@@ -96,9 +96,9 @@ fn attempts_bound_the_places() {
         > POST r1 d1,d2,d3 parallel=3 attempts=2
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000, OFFER_SENT 2 d2 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
             r1 -> d2: offer 2
+            call 1: 202 OFFER_SENT 1 d1
             d1 hears OFFER r1/1 until 8000
             d2 hears OFFER r1/2 until 8000
         >> d1 DECLINE r1/1
@@ -148,9 +148,9 @@ fn cancelled_everywhere() {
         > CANCEL r1
             r1 writes OFFER_REVOKED 1 cancelled, OFFER_REVOKED 2 cancelled, REQUEST_CANCELLED
             r1 sleeps
-            call 2: 200 CANCELLED
             r1 -> d1: 1 is revoked: cancelled
             r1 -> d2: 2 is revoked: cancelled
+            call 2: 200 CANCELLED
             r1 closes
             d1 hears REVOKED r1/1 cancelled
             d2 hears REVOKED r1/2 cancelled
@@ -194,9 +194,9 @@ fn one_driver_holds_one_offer() {
         > POST r2 d1,d2 parallel=2
             r2 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000, OFFER_SENT 2 d2 until 8000
             r2 wakes at 8000
-            call 2: 202 OFFER_SENT 1 d1
             r2 -> d1: offer 1
             r2 -> d2: offer 2
+            call 2: 202 OFFER_SENT 1 d1
             d1 -> r2: refused 1: offered
             d2 hears OFFER r2/2 until 8000
             r2 writes OFFER_REFUSED 1 d1 offered

@@ -107,8 +107,8 @@ fn a_trip_ends_before_its_driver_is_back() {
         >> crash
         > END r1
             r1 writes TRIP_ENDED cancelled
-            call 2: 200 trip cancelled
             r1 -> d1: trip is cancelled
+            call 2: 200 trip cancelled
             r1 closes
             d1 is forgotten
         > d1 connects
@@ -161,8 +161,8 @@ fn a_search_that_stood_still_goes_on() {
         > POST r1 d2
             r1 writes REDISPATCHED d2, OFFER_SENT 2 d2 until 8000
             r1 wakes at 8000
-            call 2: 202 OFFER_SENT 2 d2
             r1 -> d2: offer 2
+            call 2: 202 OFFER_SENT 2 d2
             d2 -> r1: refused 2: offline
             r1 writes OFFER_REFUSED 2 d2 offline, CANDIDATES_EXHAUSTED
             r1 wakes at 120000
@@ -310,8 +310,8 @@ fn off_shift_before_the_offer() {
         > POST r1 d1
             r1 writes REQUEST_RECEIVED, OFFER_SENT 1 d1 until 8000
             r1 wakes at 8000
-            call 1: 202 OFFER_SENT 1 d1
             r1 -> d1: offer 1
+            call 1: 202 OFFER_SENT 1 d1
         > crash
             r1 -> d1: offer 1 again
             d1 -> r1: refused 1: offline
