@@ -267,7 +267,7 @@ impl<P: Platform> Shard<P> {
             (Ask::Audit(reply), From::Request(_)) => self.answer(reply, Problem::not_durable().into_reply()),
             (Ask::Look(request_id, letter), answer) => self.unclaimed_looked_up(&request_id, *letter, answer),
             (Ask::Trip(trip_id), From::RequestElsewhere(far)) => {
-                let letters = self.requests.parked_trips.remove(&trip_id).unwrap_or_default();
+                let letters = self.requests.unpark_trip(&trip_id);
                 self.answer_far(*far, letters);
             }
             (Ask::Request(request_id), From::Failed(error)) => {

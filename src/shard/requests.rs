@@ -19,7 +19,7 @@ use crate::journal::Lsn;
 use crate::limits;
 use crate::pages::Pages;
 use crate::wire::respond::Problem;
-use lookups::{Parked, lookups_max};
+use lookups::{Parked, Unknown, lookups_max};
 use std::collections::{HashMap, VecDeque};
 
 /// A request in memory.
@@ -82,9 +82,9 @@ pub(super) struct Requests {
     /// How many of them have no offer: somebody speaks of an id that is not in memory.
     lookups: usize,
     /// Those about which the store is asked again, and when.
-    again: VecDeque<(u64, RequestId)>,
+    again: VecDeque<(u64, Unknown)>,
     /// Trips that the store is being asked about.
-    pub(super) parked_trips: HashMap<TripId, VecDeque<Letter>>,
+    parked_trips: HashMap<TripId, Parked>,
     /// New requests that the store does not know, waiting to be taken in.
     pub(super) ingress: ClassQueue<RequestId>,
 }
@@ -294,22 +294,23 @@ impl<P: Platform> Shard<P> {
         if let Some(peer) = self.trip_handed_to(&trip_id) {
             return self.pass_to_owner(peer, letter);
         }
+        if self.requests.trips.contains_key(&trip_id) || self.owner_of_trip(&trip_id).is_some() {
+            // What came before that was known goes first.
+            for earlier in self.requests.unpark_trip(&trip_id) {
+                self.trip_letter(trip_id.clone(), earlier);
+            }
+        }
         if let Some(key) = self.requests.trips.get(&trip_id) {
             return self.deliver_to_request(*key, letter);
         }
         if let Some(peer) = self.owner_of_trip(&trip_id) {
             return self.pass_to_owner(peer, letter);
         }
-        if let Some(parked) = self.requests.parked_trips.get_mut(&trip_id) {
-            return parked.push_back(letter);
+        match self.requests.park_trip(&trip_id, letter) {
+            Ok(true) => self.ask(Query::Trip(trip_id.clone()), super::Ask::Trip(trip_id)),
+            Ok(false) => {}
+            Err(letter) => self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S)),
         }
-        if self.requests.parked_trips.len() >= limits::LOOKUPS_MAX {
-            return self.refuse_letter(&letter, &Problem::overloaded(limits::RETRY_AFTER_S));
-        }
-        self.requests
-            .parked_trips
-            .insert(trip_id.clone(), VecDeque::from([letter]));
-        self.ask(Query::Trip(trip_id.clone()), super::Ask::Trip(trip_id));
     }
 
     fn deliver_to_request(&mut self, key: u32, letter: Letter) {

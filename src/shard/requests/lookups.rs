@@ -21,10 +21,41 @@ pub(super) struct Parked {
     letters: VecDeque<Letter>,
     /// One of them begins a request, when the store does not know the id: it was admitted and has its place.
     has_offer: bool,
-    /// How long the store is asked again that cannot be asked; 0: it has not failed yet.
+    looks: Looks,
+}
+
+/// Looks at a store that cannot be asked.
+#[derive(Clone, Copy, Default)]
+struct Looks {
+    /// How long they go on; 0: none has failed yet.
     until_ms: u64,
-    /// It is asked again later.
+    /// The next one is later.
     rests: bool,
+}
+
+impl Looks {
+    /// Whether nothing waits for a further one, when so many rest already.
+    fn are_over(self, now_ms: u64, resting: usize) -> bool {
+        self.until_ms > 0 && (self.until_ms <= now_ms || resting >= limits::LOOKUPS_AGAIN_MAX)
+    }
+
+    /// One more has failed: the next one is at once if that was the first.
+    fn failed(self, now_ms: u64) -> Self {
+        if self.until_ms > 0 {
+            return Self { rests: true, ..self };
+        }
+        Self {
+            until_ms: now_ms + LOOK_AGAIN_MAX_MS,
+            rests: false,
+        }
+    }
+}
+
+/// An id that is not in memory.
+#[derive(Debug)]
+pub(super) enum Unknown {
+    Request(RequestId),
+    Trip(TripId),
 }
 
 impl Requests {
@@ -45,6 +76,26 @@ impl Requests {
         let parked = self.parked.remove(id);
         self.lookups -= usize::from(parked.as_ref().is_some_and(|parked| !parked.has_offer));
         parked.unwrap_or_default().letters
+    }
+
+    /// Keeps a letter for a trip that is not in memory; whether the store is to be asked for it, or there is no room.
+    pub(super) fn park_trip(&mut self, trip_id: &TripId, letter: Letter) -> Result<bool, Letter> {
+        if let Some(parked) = self.parked_trips.get_mut(trip_id) {
+            parked.letters.push_back(letter);
+            return Ok(false);
+        }
+        if self.parked_trips.len() >= limits::LOOKUPS_MAX {
+            return Err(letter);
+        }
+        let parked = self.parked_trips.entry(trip_id.clone()).or_default();
+        parked.letters.push_back(letter);
+        Ok(true)
+    }
+
+    /// Everything that came for a trip.
+    pub(in crate::shard) fn unpark_trip(&mut self, trip_id: &TripId) -> VecDeque<Letter> {
+        let parked = self.parked_trips.remove(trip_id);
+        parked.map(|parked| parked.letters).unwrap_or_default()
     }
 
     /// The first letter for an id that nobody knows, if it begins no request. What follows it is looked at anew.
@@ -95,9 +146,9 @@ impl<P: Platform> Shard<P> {
     /// The store could not be asked: nothing is known, so nothing is taken in. What drivers said is tried again for a while, since they
     /// get no answer that says so: at once, then every second.
     pub(in crate::shard) fn request_lookup_failed(&mut self, request_id: &RequestId, problem: &Problem) {
-        let now_ms = self.now_ms;
-        let until_ms = self.requests.parked.get(request_id).map_or(0, |parked| parked.until_ms);
-        let is_over = until_ms > 0 && (until_ms <= now_ms || self.requests.again.len() >= limits::LOOKUPS_AGAIN_MAX);
+        let looks = self.requests.parked.get(request_id).map(|parked| parked.looks);
+        let looks = looks.unwrap_or_default();
+        let is_over = looks.are_over(self.now_ms, self.requests.again.len());
         for letter in self.requests.unpark(request_id) {
             if is_over || !letter.is_of_driver() {
                 self.refuse_letter(&letter, problem);
@@ -105,31 +156,64 @@ impl<P: Platform> Shard<P> {
                 self.requests.park(request_id.clone(), letter);
             }
         }
-        let Some(parked) = self.requests.parked.get_mut(request_id) else {
+        let looks = looks.failed(self.now_ms);
+        if let Some(parked) = self.requests.parked.get_mut(request_id) {
+            parked.looks = looks;
+            self.look_up_once_more(looks, Unknown::Request(request_id.clone()));
+        }
+    }
+
+    /// The same of a trip.
+    fn trip_lookup_failed(&mut self, trip_id: &TripId, problem: &Problem) {
+        let Some(mut parked) = self.requests.parked_trips.remove(trip_id) else {
             return;
         };
-        if until_ms == 0 {
-            parked.until_ms = now_ms + LOOK_AGAIN_MAX_MS;
-            let ask = Ask::Request(request_id.clone());
-            return self.ask(Query::Request(request_id.clone()), ask);
+        let is_over = parked.looks.are_over(self.now_ms, self.requests.again.len());
+        for letter in std::mem::take(&mut parked.letters) {
+            if is_over || !letter.is_of_driver() {
+                self.refuse_letter(&letter, problem);
+            } else {
+                parked.letters.push_back(letter);
+            }
         }
-        (parked.until_ms, parked.rests) = (until_ms, true);
-        let at_ms = now_ms + LOOK_AGAIN_MS;
-        self.requests.again.push_back((at_ms, request_id.clone()));
-        self.wake_at(at_ms);
+        if !parked.letters.is_empty() {
+            parked.looks = parked.looks.failed(self.now_ms);
+            let looks = parked.looks;
+            self.requests.parked_trips.insert(trip_id.clone(), parked);
+            self.look_up_once_more(looks, Unknown::Trip(trip_id.clone()));
+        }
+    }
+
+    /// Asks the store once more, at once or when it has rested.
+    fn look_up_once_more(&mut self, looks: Looks, unknown: Unknown) {
+        if looks.rests {
+            let at_ms = self.now_ms + LOOK_AGAIN_MS;
+            self.requests.again.push_back((at_ms, unknown));
+            return self.wake_at(at_ms);
+        }
+        match unknown {
+            Unknown::Request(id) => self.ask(Query::Request(id.clone()), Ask::Request(id)),
+            Unknown::Trip(id) => self.ask(Query::Trip(id.clone()), Ask::Trip(id)),
+        }
     }
 
     /// Asks the store again that could not be asked.
     pub(in crate::shard) fn look_up_again(&mut self) {
         let now_ms = self.now_ms;
-        let is_due = |again: &VecDeque<(u64, RequestId)>| again.front().is_some_and(|(at_ms, _)| *at_ms <= now_ms);
+        let is_due = |again: &VecDeque<(u64, Unknown)>| again.front().is_some_and(|(at_ms, _)| *at_ms <= now_ms);
         while is_due(&self.requests.again)
-            && let Some((_, request_id)) = self.requests.again.pop_front()
+            && let Some((_, unknown)) = self.requests.again.pop_front()
         {
-            let parked = self.requests.parked.get_mut(&request_id);
+            let parked = match &unknown {
+                Unknown::Request(id) => self.requests.parked.get_mut(id),
+                Unknown::Trip(id) => self.requests.parked_trips.get_mut(id),
+            };
             // Perhaps it is here by now, or has come anew.
-            if parked.is_some_and(|parked| std::mem::take(&mut parked.rests)) {
-                self.ask(Query::Request(request_id.clone()), Ask::Request(request_id));
+            if let Some(looks) = parked.map(|parked| &mut parked.looks)
+                && std::mem::take(&mut looks.rests)
+            {
+                let looks = *looks;
+                self.look_up_once_more(looks, unknown);
             }
         }
     }
@@ -154,13 +238,14 @@ impl<P: Platform> Shard<P> {
         trip_id: &TripId,
         ended: Result<Option<Box<EndedRequest>>, Problem>,
     ) {
-        let letters = self.requests.parked_trips.remove(trip_id).unwrap_or_default();
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(problem) => return self.trip_lookup_failed(trip_id, &problem),
+        };
+        let letters = self.requests.unpark_trip(trip_id);
         match ended {
-            Ok(Some(ended)) => self.answer_stored(*ended, letters),
-            Ok(None) => letters.into_iter().for_each(|letter| self.unknown(letter)),
-            Err(problem) => letters
-                .into_iter()
-                .for_each(|letter| self.refuse_letter(&letter, &problem)),
+            Some(ended) => self.answer_stored(*ended, letters),
+            None => letters.into_iter().for_each(|letter| self.unknown(letter)),
         }
     }
 }
