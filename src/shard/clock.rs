@@ -30,6 +30,11 @@ impl Clock {
         self.start_us + u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Nanoseconds since the start: `CLOCK_MONOTONIC`, which is one for all cores (`clock_gettime(2)`).
+    pub fn elapsed_ns(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.now_us() / 1_000

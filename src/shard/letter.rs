@@ -2,9 +2,9 @@
 //! ring.
 #![forbid(unsafe_code)]
 
-use super::Platform;
 use super::latency::Begun;
 use super::mailbox::{Mailbox, mesh};
+use super::platform::{Platform, Time};
 use super::sockets::Arrival;
 use super::{Shard, home_of_driver, home_of_request};
 use crate::fsm::ids::{DriverId, RequestId, TripId};
@@ -12,6 +12,7 @@ use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::OfferRequest;
 use crate::wire::respond::Reply;
 use crate::wire::ws::AcceptKey;
+use std::collections::VecDeque;
 
 /// A letter. Its receiver is the home shard of what it names first, or the shard that holds the caller's connection.
 #[derive(Debug)]
@@ -95,8 +96,31 @@ pub(crate) enum Letter {
     HandOverFailed { token: u64 },
 }
 
+/// A letter on its way to another shard.
+#[derive(Debug)]
+pub(super) struct Posted {
+    /// When, as [`Time::order`] has it.
+    order: u64,
+    letter: Box<Letter>,
+}
+
+/// What has come from other shards.
+#[derive(Default)]
+pub(super) struct Inbox {
+    /// In the order in which it was posted.
+    letters: VecDeque<Posted>,
+    /// So many of them may be read.
+    readable: usize,
+}
+
+impl Inbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.letters.is_empty()
+    }
+}
+
 /// One shard's end of the post between the shards of a node.
-pub struct Mail(Mailbox<Box<Letter>>);
+pub struct Mail(Mailbox<Posted>);
 
 /// The post of a node: the ends of `shards` shards, in their order; `ring_len` places from each to each, as
 /// [`mail_ring_len`] says or, to have full ones, fewer.
@@ -113,7 +137,7 @@ impl Mail {
         self.0.index()
     }
 
-    pub(super) fn into_mailbox(self) -> Mailbox<Box<Letter>> {
+    pub(super) fn into_mailbox(self) -> Mailbox<Posted> {
         self.0
     }
 }
@@ -202,6 +226,30 @@ pub(crate) struct Handshake {
 }
 
 impl<P: Platform> Shard<P> {
+    /// Takes what has arrived from other shards, in the order in which it was posted; what is posted from now on is for the next turn.
+    /// Rings are emptied one after another, so of two letters in two rings the later one may be seen first, or alone; nobody who was answered
+    /// because of the earlier one is to be served before it is read.
+    pub(super) fn collect_letters(&mut self) {
+        let now = self.clock.order();
+        let Inbox { letters, readable } = &mut self.inbox;
+        self.mail.collect(letters);
+        letters.make_contiguous().sort_by_key(|posted| posted.order);
+        *readable = letters.partition_point(|posted| posted.order < now);
+    }
+
+    /// Reads them. Not before this shard is an heir: a request that decided now could tell a driver's home that an offer is over before
+    /// that home has bound its driver to it, which would then hold it for ever.
+    pub(super) fn read_letters(&mut self) {
+        if self.bindings.is_some() {
+            return;
+        }
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for posted in inbox.letters.drain(..std::mem::take(&mut inbox.readable)) {
+            self.open_letter(*posted.letter);
+        }
+        self.inbox = inbox;
+    }
+
     pub(super) fn read_own_letters(&mut self) {
         while let Some(letter) = self.local.pop_front() {
             self.open_letter(letter);
@@ -213,7 +261,8 @@ impl<P: Platform> Shard<P> {
         if to == self.index {
             self.local.push_back(letter);
         } else {
-            let fits = self.mail.post(to, Box::new(letter));
+            let (order, letter) = (self.clock.order(), Box::new(letter));
+            let fits = self.mail.post(to, Posted { order, letter });
             let metrics = self.metrics();
             metrics.mailbox_letters.inc();
             if !fits {

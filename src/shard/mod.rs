@@ -129,7 +129,7 @@ pub struct Shard<P: Platform> {
     /// The time of this turn; `now_ms` is its milliseconds.
     now_us: u64,
     net: P::Ring,
-    mail: Mailbox<Box<Letter>>,
+    mail: Mailbox<letter::Posted>,
     wheel: Wheel,
     store: StoreHandle,
     store_health: Arc<StoreHealth>,
@@ -170,7 +170,7 @@ pub struct Shard<P: Platform> {
     limiter: LogLimiter,
     draining: Option<drain::Drain>,
     events: Vec<NetEvent>,
-    inbox: VecDeque<Box<Letter>>,
+    inbox: letter::Inbox,
     fired: Vec<u64>,
     from_store: Vec<FromStore>,
     request_effects: Vec<RequestEffect>,
@@ -246,7 +246,7 @@ impl<P: Platform> Shard<P> {
             local: VecDeque::new(),
             draining: None,
             events: Vec::new(),
-            inbox: VecDeque::new(),
+            inbox: letter::Inbox::default(),
             fired: Vec::new(),
             from_store: Vec::new(),
             request_effects: Vec::new(),
@@ -346,11 +346,14 @@ impl<P: Platform> Shard<P> {
         metrics.ring_completions.add(events.len() as u64);
         metrics.bytes_sent.add(counts.bytes_sent);
         metrics.recv_buffers_exhausted.add(counts.recv_buffers_exhausted);
-        self.mail.collect(&mut self.inbox);
+        self.collect_letters();
         // After everything that this turn acts on has arrived: no effect on one shard is dated before its cause on another.
         self.now_us = self.clock.now_us();
         self.now_ms = self.now_us / 1_000;
         self.watch_output();
+        // Before what comes from outside: whoever comes because of an answer finds what it says.
+        self.read_letters();
+        self.read_own_letters();
         for event in events.drain(..) {
             self.net_event(event);
         }
@@ -359,7 +362,8 @@ impl<P: Platform> Shard<P> {
 
     fn sleep_time(&self) -> Option<Duration> {
         let may_take_in = !self.requests.ingress.is_empty() && self.journal_keeps_up();
-        if !self.local.is_empty() || may_take_in || !self.http_again.is_empty() {
+        let has_letters = !self.inbox.is_empty() && self.bindings.is_none();
+        if !self.local.is_empty() || has_letters || may_take_in || !self.http_again.is_empty() {
             return None;
         }
         let now_us = self.clock.now_us();
@@ -419,7 +423,6 @@ impl<P: Platform> Shard<P> {
         if self.bindings.is_none() {
             self.hear_claims();
         }
-        self.read_letters();
         self.read_own_letters();
         self.look_up_again();
         self.take_in();
@@ -438,19 +441,6 @@ impl<P: Platform> Shard<P> {
         }
         self.metrics().timers_armed.set(self.wheel.len() as u64);
         self.account_memory();
-    }
-
-    /// Reads what has arrived from other shards. Not before this shard is an heir: a request that decided now could tell a
-    /// driver's home that an offer is over before that home has bound its driver to it, which would then hold it for ever.
-    fn read_letters(&mut self) {
-        if self.bindings.is_some() {
-            return;
-        }
-        let mut inbox = std::mem::take(&mut self.inbox);
-        for letter in inbox.drain(..) {
-            self.open_letter(*letter);
-        }
-        self.inbox = inbox;
     }
 
     fn hear_store(&mut self) {

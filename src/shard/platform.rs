@@ -32,6 +32,10 @@ pub trait Platform: 'static {
 pub trait Time {
     /// Unix microseconds. Never falls while the process lives; all shards see the same time.
     fn now_us(&self) -> u64;
+
+    /// A number for what happens now: of two things on any shards, one of which is done because of the other, or after it on the same
+    /// shard, that one's is greater, or as great when no clock tells them apart.
+    fn order(&self) -> u64;
 }
 
 /// Work on one shard's segment files, done by somebody who may block.
@@ -116,5 +120,9 @@ impl Time for Clock {
     #[inline]
     fn now_us(&self) -> u64 {
         Clock::now_us(self)
+    }
+
+    fn order(&self) -> u64 {
+        self.elapsed_ns()
     }
 }

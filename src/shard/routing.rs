@@ -104,38 +104,13 @@ struct Far {
     asked_ms: u64,
 }
 
-/// The requests of which a driver has an offer or a trip. An offer need not have been shown: who has a trip refuses it.
-#[derive(Clone, Default)]
-struct Given {
-    trip: Option<RequestId>,
-    offer: Option<RequestId>,
-}
-
-impl Given {
-    /// The one that binds the driver first.
-    fn requests(&self) -> impl Iterator<Item = &RequestId> {
-        self.trip.iter().chain(&self.offer)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.requests().next().is_none()
-    }
-
-    /// Whatever the driver had of this request is over.
-    fn take_back(&mut self, request_id: &RequestId) {
-        for given in [&mut self.trip, &mut self.offer] {
-            given.take_if(|given| given == request_id);
-        }
-    }
-}
-
 /// A shard's part in the fleet's links.
 pub(super) struct Routing {
     links: LinksHandle,
     heard: Vec<FromLinks>,
     places: Places,
-    /// What drivers elsewhere have of requests here, as was said last; it may be over.
-    given: Memory<DriverId, Given>,
+    /// Which request here has an offer or a trip of a driver elsewhere, as was said last; it may be over.
+    given: Memory<DriverId, RequestId>,
     /// What bound drivers when they left, and the number of the node that has it.
     left: Memory<DriverId, (RequestId, u16)>,
     seeking: Table<DriverId, Seeking>,
@@ -351,14 +326,12 @@ impl<P: Platform> Shard<P> {
         };
         let places = &mut routing.places;
         let mut placed = |driver_id: &DriverId| places.get(driver_id).filter(|place| place.peer == Some(peer));
-        let mut at_peer = Vec::new();
-        for (driver_id, given) in routing.given.iter() {
-            if let Some(place) = placed(driver_id) {
-                let requests = given.requests().cloned();
-                at_peer.extend(requests.map(|request_id| (driver_id.clone(), request_id, place.session)));
-            }
-        }
-        at_peer
+        (routing.given.iter())
+            .filter_map(|(driver_id, request_id)| {
+                let place = placed(driver_id)?;
+                Some((driver_id.clone(), request_id.clone(), place.session))
+            })
+            .collect()
     }
 
     /// A node cannot be reached: perhaps its drivers are elsewhere soon.

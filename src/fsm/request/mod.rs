@@ -262,7 +262,8 @@ impl Request {
             Durability::Fenced(fence) => return self.give_up(pending, fence, effects),
             Durability::DriverBound => self.unaccept(pending, now_ms, effects),
         }
-        if !self.closed && self.fold.is_closed() && self.persisted == self.log.len() {
+        let is_stored = self.pending.is_none() && self.persisted == self.log.len();
+        if !self.closed && self.fold.is_closed() && is_stored {
             self.closed = true;
             effects.push(RequestEffect::Arm { at_ms: None });
             effects.push(RequestEffect::Closed);

@@ -291,34 +291,25 @@ impl<P: Platform> Shard<P> {
     /// Remembers what a driver elsewhere has of requests here.
     fn note_given(&mut self, driver_id: &DriverId, request_id: &RequestId, message: &ToDriver) {
         let Some(routing) = &mut self.routing else { return };
-        let mut given = routing.given.get(driver_id).unwrap_or_default();
         match message {
-            ToDriver::Offer { .. } => given.offer = Some(request_id.clone()),
-            ToDriver::Bound { .. }
+            ToDriver::Offer { .. }
+            | ToDriver::Bound { .. }
             | ToDriver::Outcome {
                 outcome: Outcome::Accepted,
                 ..
-            } => {
-                given.take_back(request_id);
-                given.trip = Some(request_id.clone());
-            }
+            } => routing.given.insert(driver_id.clone(), request_id.clone()),
             ToDriver::Outcome { .. }
             | ToDriver::Trip {
                 phase: TripPhase::Ended(_),
                 ..
-            } => given.take_back(request_id),
-            _ => return,
-        }
-        if given.is_empty() {
-            routing.given.remove(driver_id);
-        } else {
-            routing.given.insert(driver_id.clone(), given);
+            } if routing.given.get(driver_id).as_ref() == Some(request_id) => routing.given.remove(driver_id),
+            _ => {}
         }
     }
 
-    /// The request here that binds a driver elsewhere, as far as is remembered.
+    /// The request here that has something of a driver elsewhere, as far as is remembered.
     pub(super) fn given_to(&mut self, driver_id: &DriverId) -> Option<RequestId> {
-        self.routing.as_mut()?.given.get(driver_id)?.requests().next().cloned()
+        self.routing.as_mut()?.given.get(driver_id)
     }
 
     fn send_to_place(&mut self, driver_id: DriverId, peer: u16, session: u64, sought: Sought) {

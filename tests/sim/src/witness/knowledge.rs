@@ -100,9 +100,11 @@ impl Witness {
             let text = format!("trip {trip} is d{driver}'s of r{request} and was {seen:?}");
             return self.violate(Check::OneWinner, About::both(request, driver), text);
         }
+        let now_us = self.now_us;
         let seen = self.trip_mut(trip);
         seen.request = Some(request);
         seen.driver = Some(driver);
+        seen.told_us.get_or_insert(now_us);
     }
 
     /// Whether the trip of this request, if it has one, may be over.

@@ -308,10 +308,15 @@ impl Witness {
             }
             if let Some(trip) = life.trip {
                 let end_ms = trip.ended.map_or(u64::MAX, |ended| ended.0);
-                of_driver
-                    .entry(trip.driver)
-                    .or_default()
-                    .push((trip.created_at_ms, end_ms, request, true));
+                // Of a fleet, one that was accepted may wait for the end of another: its driver is bound first.
+                let told_us = self.trip_seen(trip.trip).told_us.filter(|_| self.is_fleet());
+                let told_ms = told_us.map_or(0, |told_us| self.latest_ms_at(told_us));
+                of_driver.entry(trip.driver).or_default().push((
+                    trip.created_at_ms.max(told_ms),
+                    end_ms,
+                    request,
+                    true,
+                ));
             }
         }
         for (driver, mut intervals) in of_driver {

@@ -239,6 +239,8 @@ pub struct TripSeen {
     pub request: Option<ids::Request>,
     /// Whose.
     pub driver: Option<DriverNo>,
+    /// When anybody heard first whose it is, simulated microseconds.
+    pub told_us: Option<u64>,
     /// Its driver said `pickup`.
     pub pickup_said: bool,
     /// Its driver said `complete`.

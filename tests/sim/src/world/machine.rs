@@ -293,6 +293,8 @@ impl Weather {
 pub(super) struct Machine {
     pub(super) agenda: Agenda,
     pub(super) rng: Rng,
+    /// How many things its shards have done whose order counts.
+    orders: u64,
     pub(super) weather: Weather,
     pub(super) kernel: Kernel,
     pub(super) disk: Disk,
@@ -310,6 +312,7 @@ impl Machine {
         Self {
             agenda: agenda.of_node(node),
             rng: Rng::stream(plan.seed, STREAM + u64::from(node)),
+            orders: 0,
             weather: Weather::default(),
             kernel: Kernel::new(plan),
             disk: Disk::new(plan),
@@ -320,6 +323,12 @@ impl Machine {
 
     pub(super) fn now_us(&self) -> u64 {
         self.agenda.now_us()
+    }
+
+    /// A number for the next thing that a shard does.
+    pub(super) fn next_order(&mut self) -> u64 {
+        self.orders += 1;
+        self.orders
     }
 
     /// A duration from the range.

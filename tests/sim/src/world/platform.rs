@@ -34,6 +34,10 @@ impl Time for SimTime {
     fn now_us(&self) -> u64 {
         self.machine.borrow().now_us() + self.offset_us
     }
+
+    fn order(&self) -> u64 {
+        self.machine.borrow_mut().next_order()
+    }
 }
 
 /// A segment file.
