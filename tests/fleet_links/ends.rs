@@ -21,6 +21,19 @@ pub struct End {
 }
 
 pub fn end(name: &str, fleet: &str, incarnation: u64, listen: SocketAddr, tls: Option<LinkTls>) -> End {
+    let (links, metrics) = links(name, fleet, incarnation, listen, tls);
+    let handle = links.attach(0, Box::new(|| ()));
+    End { links, handle, metrics }
+}
+
+/// An end to which no shard has come yet.
+fn links(
+    name: &str,
+    fleet: &str,
+    incarnation: u64,
+    listen: SocketAddr,
+    tls: Option<LinkTls>,
+) -> (Links, Arc<Registry>) {
     let metrics = Arc::new(Registry::new(1, Arc::default()));
     let config = LinkConfig {
         listen,
@@ -30,8 +43,7 @@ pub fn end(name: &str, fleet: &str, incarnation: u64, listen: SocketAddr, tls: O
         shards: 1,
     };
     let links = Links::start(config, tls, Arc::clone(&metrics)).expect("links");
-    let handle = links.attach(0, Box::new(|| ()));
-    End { links, handle, metrics }
+    (links, metrics)
 }
 
 pub fn list(nodes: &[(&str, SocketAddr)]) -> Arc<NodeList> {
@@ -141,6 +153,37 @@ async fn through_harm(pair: Pair) -> Pair {
     assert_eq!(got, (0..4_000).collect::<Vec<u64>>());
     assert!(pair.a.metrics.links().connects.get() >= 3);
     pair
+}
+
+/// A node that starts is linked before its shards run: what comes for them then waits.
+#[tokio::test]
+async fn letters_wait_for_a_shard_that_is_not_there_yet() {
+    let (at_a, at_b) = (ports::free_address(), ports::free_address());
+    let a = end("a", "f", 1, at_a, None);
+    let (b_links, metrics) = links("b", "f", 1, at_b, None);
+    a.links.watcher()(&list(&[("a", at_a), ("b", at_b)]));
+    let to_b = a.handle.peers().number_of("b").expect("a number");
+    for session in 0..100 {
+        a.handle.send(to_b, Box::new(letter(session))).expect("room");
+    }
+    eventually("all to be on their way", || async {
+        (a.metrics.links().frames_sent.get() >= 100).then_some(())
+    })
+    .await;
+    let b = End {
+        handle: b_links.attach(0, Box::new(|| ())),
+        links: b_links,
+        metrics,
+    };
+    let got = std::cell::RefCell::new(Vec::new());
+    eventually("all letters", || async {
+        let mut got = got.borrow_mut();
+        take(&b, &mut got);
+        (got.len() == 100).then_some(())
+    })
+    .await;
+    a.links.shutdown();
+    b.links.shutdown();
 }
 
 /// What is beyond the bounds is refused, and the rest arrives.

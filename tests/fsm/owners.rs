@@ -79,20 +79,23 @@ pub fn told<'a>(effects: &'a [RequestEffect], name: &str) -> Vec<&'a ToDriver> {
     effects.iter().filter_map(to).collect()
 }
 
+/// The first driver accepts what it holds, for this call.
+fn accept_held(call: u64) -> RequestEvent {
+    RequestEvent::Answered {
+        driver_id: driver("d1"),
+        attempt: Some(1),
+        answer: Answer::AcceptHeld,
+        reason: None,
+        asker: Asker::Api(reply(call)),
+    }
+}
+
 /// The winner has another trip: nobody hears of the acceptance, the attempt is revoked, the next driver is offered.
 #[test]
 fn an_acceptance_that_cannot_be_is_taken_back() {
     let mut request = posted(&["d1", "d2"]);
     durable(&mut request, Durability::Committed);
-    let accept = RequestEvent::Answered {
-        driver_id: driver("d1"),
-        attempt: Some(1),
-        answer: Answer::AcceptHeld,
-        reason: None,
-        asker: Asker::Api(reply(2)),
-    };
-    let mut effects = Vec::new();
-    request.step(accept, NOW_MS, &mut effects);
+    request.step(accept_held(2), NOW_MS, &mut Vec::new());
     let effects = durable(&mut request, Durability::DriverBound);
     assert!(
         replies(&effects).is_empty() && told(&effects, "d1").is_empty(),
@@ -118,6 +121,20 @@ fn an_acceptance_that_cannot_be_is_taken_back() {
             .iter()
             .any(|entry| matches!(entry.step, Step::Accepted { .. } | Step::TripCreated { .. }))
     );
+}
+
+/// The same behind the deadline: the request ends, and is over once that is stored.
+#[test]
+fn a_request_whose_winner_was_bound_is_over_when_its_end_is_stored() {
+    let mut request = posted(&["d1"]);
+    durable(&mut request, Durability::Committed);
+    request.step(accept_held(1), NOW_MS, &mut Vec::new());
+    let mut effects = Vec::new();
+    request.durable(Durability::DriverBound, NOW_MS + 100_000_000, &mut effects);
+    let ended = |effects: &[RequestEffect]| effects.contains(&RequestEffect::Closed);
+    assert!(request.fold().end.is_some(), "{:?}", request.log());
+    assert!(!ended(&effects) && !request.is_closed(), "{effects:?}");
+    assert!(ended(&durable(&mut request, Durability::Committed)) && request.is_closed());
 }
 
 fn answered(asker: Asker) -> RequestEvent {

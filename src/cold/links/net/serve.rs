@@ -41,6 +41,17 @@ struct Served {
     connection: u64,
 }
 
+/// Where a shard hears of it, as soon as that is there and has room: other nodes are welcome before all shards run.
+async fn room_at(core: &Core, shard: u16) -> Arc<Inbox> {
+    loop {
+        let inbox = core.inbox_of(shard);
+        if let Some(inbox) = inbox.filter(|inbox| inbox.len() <= INBOX_LETTERS_MAX) {
+            return inbox;
+        }
+        tokio::time::sleep(INBOX_PAUSE).await;
+    }
+}
+
 pub(super) async fn serve(core: Arc<Core>, stream: TcpStream, from: SocketAddr) {
     let mut input = Vec::with_capacity(READ_BYTES);
     let greeted = timeout(GREETING_MAX, greeted(&core, stream, &mut input)).await;
@@ -215,13 +226,10 @@ impl Served {
     }
 
     async fn letter(&mut self, seq: u64, letter: LinkLetter) -> io::Result<()> {
-        let home = letter.home(self.core.config.shards);
-        let inbox = home.and_then(|home| self.core.inbox_of(home));
-        if let Some(inbox) = &inbox {
-            while inbox.len() > INBOX_LETTERS_MAX {
-                tokio::time::sleep(INBOX_PAUSE).await;
-            }
-        }
+        let inbox = match letter.home(self.core.config.shards) {
+            Some(home) => Some(room_at(&self.core, home).await),
+            None => None,
+        };
         if self.counts(seq)? {
             self.core.metrics().frames_received.inc();
             self.deliver(inbox.as_deref(), letter);

@@ -141,6 +141,11 @@ impl Life {
         self.inboxes.borrow_mut().push(inbox);
     }
 
+    /// Whether all shards are there; letters for them wait.
+    fn is_attached(&self) -> bool {
+        self.inboxes.borrow().len() == usize::from(self.shards)
+    }
+
     /// The registry says who is alive.
     pub(super) fn nodes_seen(&self, nodes: &Arc<NodeList>) {
         for node in nodes.nodes().iter().filter(|node| !node.link_address.is_empty()) {

@@ -31,7 +31,7 @@ fn arrive(sender: &Rc<Life>, peer: u16, connection: &Rc<Connection>) {
             }
         });
     }
-    let wait_us = if common.hears(sender.node, to.node) {
+    let wait_us = if common.hears(sender.node, to.node) && to.is_attached() {
         common.paused_us(to.node)
     } else {
         RESEND_US
