@@ -76,6 +76,7 @@ pub(super) type ChangeValues = (
     String,
     i64,
     i32,
+    i32,
 );
 
 /// Values of `insert_steps` and `insert_receipts`.
@@ -105,7 +106,7 @@ impl ClaimStatements {
             change: prepare(format!(
                 "UPDATE {requests} USING TTL ? SET owner = ?, incarnation = ?, owner_epoch = ?, length = ?, state = ?, \
                  attempt = ?, driver_id = ?, trip_id = ?, ended_at = ? WHERE request_id = ? \
-                 IF owner = ? AND incarnation = ? AND length = ?"
+                 IF owner = ? AND incarnation = ? AND owner_epoch = ? AND length = ?"
             ))
             .await?,
             insert_steps: prepare(format!(
@@ -186,12 +187,8 @@ pub(super) fn claim_values(config: &CassandraConfig, own: &Ownership<'_>) -> Cla
     )
 }
 
-/// `owner`, `incarnation` and `length` as they must be.
-pub(super) fn change_values(
-    config: &CassandraConfig,
-    own: &Ownership<'_>,
-    (owner, incarnation, length): Before<'_>,
-) -> ChangeValues {
+/// The head as it becomes, and the owner as it must be.
+pub(super) fn change_values(config: &CassandraConfig, own: &Ownership<'_>, before: Before<'_>) -> ChangeValues {
     let (driver_id, trip_id, ended_at) = head_values(own.head);
     (
         request_ttl_s(config, own.received_at_ms),
@@ -205,9 +202,10 @@ pub(super) fn change_values(
         trip_id,
         ended_at,
         own.request_id.to_string(),
-        owner.to_owned(),
-        incarnation as i64,
-        number(length),
+        before.owner.to_owned(),
+        before.incarnation as i64,
+        number(before.epoch),
+        number(before.length),
     )
 }
 

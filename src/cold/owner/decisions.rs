@@ -127,7 +127,12 @@ impl<T: Tables, P: Place> Owner<T, P> {
                 return Ok(FromClaims::DriverBound(*token));
             }
         }
-        let before = (self.node_id(), self.incarnation(), *stored);
+        let before = Before {
+            owner: self.node_id(),
+            incarnation: own.incarnation,
+            epoch: own.epoch,
+            length: *stored,
+        };
         let changed = self.change(tables, LwtKind::Transition, &own, before, Some(steps));
         Ok(match changed.await? {
             Change::Done => FromClaims::Stored(*token),
@@ -143,7 +148,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
         self.look(tables, own).await
     }
 
-    /// Changes a request whose owner, incarnation and length are as in `before`.
+    /// Changes a request that stands as in `before`.
     pub(super) async fn change(
         &self,
         tables: &T,
@@ -164,7 +169,13 @@ impl<T: Tables, P: Place> Owner<T, P> {
     /// After a condition that did not hold: perhaps since the same was done before, when nobody heard of it.
     async fn look(&self, tables: &T, own: &Ownership<'_>) -> Result<Change, Failed> {
         let row = self.read_owner(tables, own.request_id).await?;
-        let is_own = |row: &OwnerRow| row.is((self.node_id(), own.incarnation, own.length)) && row.epoch == own.epoch;
+        let done = Before {
+            owner: self.node_id(),
+            incarnation: own.incarnation,
+            epoch: own.epoch,
+            length: own.length,
+        };
+        let is_own = |row: &OwnerRow| row.is(done);
         if row.as_ref().is_some_and(is_own) {
             return Ok(Change::Done);
         }

@@ -65,8 +65,19 @@ pub struct Ownership<'a> {
     pub head: &'a Head,
 }
 
-/// Owner, incarnation and length as they must be for a change.
-pub type Before<'a> = (&'a str, u64, u32);
+/// How a request must stand with its owner for a change. The epoch is among it: a node may lose a request and get it back as long as it
+/// was, and what it wanted to change before that must not be done then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before<'a> {
+    /// The owner's name.
+    pub owner: &'a str,
+    /// Its boot.
+    pub incarnation: u64,
+    /// How often the request changed its owner.
+    pub epoch: u32,
+    /// Steps that are stored.
+    pub length: u32,
+}
 
 /// Steps of a request and the number of the first of them, from 1.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +115,15 @@ pub struct OwnerRow {
 }
 
 impl OwnerRow {
-    pub(super) fn is(&self, (owner, incarnation, length): Before<'_>) -> bool {
-        self.owner.as_deref() == Some(owner) && self.incarnation == incarnation && self.length == length
+    /// Whether the request stands so.
+    pub fn is(&self, before: Before<'_>) -> bool {
+        let as_before = |owner| Before {
+            owner,
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+            length: self.length,
+        };
+        self.owner.as_deref().map(as_before) == Some(before)
     }
 }
 

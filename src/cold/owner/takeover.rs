@@ -10,7 +10,7 @@
 use super::decisions::Change;
 use super::found::receipts_place;
 use super::index::{bucket_of, is_quiet, write_time_us};
-use super::port::{Failed, OwnerRow, Ownership, Place, Steps, Tables, within};
+use super::port::{Before, Failed, OwnerRow, Ownership, Place, Steps, Tables, within};
 use super::{Found, Owner};
 use crate::cold::claims::{Adopted, Decision, FromClaims, Handed, Head, Inbox, Loss, NotMine};
 use crate::cold::registry::NodeList;
@@ -276,11 +276,16 @@ impl<T: Tables, P: Place> Owner<T, P> {
             received_at_ms: fold.received_at_ms,
             head: &head,
         };
-        let before = (found.far.owner.as_str(), found.incarnation, own.length);
+        let before = Before {
+            owner: &found.far.owner,
+            incarnation: found.incarnation,
+            epoch: found.epoch,
+            length: own.length,
+        };
         self.index.hold(bucket, id);
         let change = self
             .until_done("take over a request", async |tables| {
-                if before.0 == self.node_id() {
+                if before.owner == self.node_id() {
                     self.index.know(bucket);
                 } else {
                     self.add_open(tables, bucket, id).await?;
@@ -289,7 +294,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
             })
             .await;
         if let Change::Refused(_) = change {
-            if before.0 == self.node_id() {
+            if before.owner == self.node_id() {
                 self.index.let_go(bucket, id);
             } else {
                 self.remove_open(bucket, id).await;

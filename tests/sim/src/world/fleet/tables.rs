@@ -230,17 +230,18 @@ impl Tables for SimTables {
         .await
     }
 
-    async fn change(
-        &self,
-        own: &Ownership<'_>,
-        (owner, incarnation, length): Before<'_>,
-        steps: Option<Steps<'_>>,
-    ) -> Result<bool, Failed> {
-        let (id, owned, owner) = (own.request_id.clone(), self.owned(own), CompactString::from(owner));
+    async fn change(&self, own: &Ownership<'_>, before: Before<'_>, steps: Option<Steps<'_>>) -> Result<bool, Failed> {
+        let (id, owned, owner) = (
+            own.request_id.clone(),
+            self.owned(own),
+            CompactString::from(before.owner),
+        );
+        let (incarnation, epoch, length) = (before.incarnation, before.epoch, before.length);
         let row = steps.map(|steps| self.row(own.epoch, steps, true));
         self.ask(move |data| {
-            let is_as_before =
-                |had: &Owned| had.owner == owner && had.incarnation == incarnation && had.length == length;
+            let is_as_before = |had: &Owned| {
+                had.owner == owner && had.incarnation == incarnation && had.epoch == epoch && had.length == length
+            };
             if !data.owned(&id).is_some_and(is_as_before) {
                 return false;
             }
