@@ -20,7 +20,6 @@ impl Driver {
             });
         }
         self.session = session;
-        self.answers_due = 0;
         self.present = true;
         self.last_heard_ms = now_ms;
         if self.off_shift_since_ms != 0 && now_ms - self.off_shift_since_ms.min(now_ms) >= limits.off_shift_memory_ms {

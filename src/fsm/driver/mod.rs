@@ -93,8 +93,8 @@ pub struct Driver {
     present: bool,
     /// The state that the socket last heard.
     told: DriverState,
-    /// Words of this socket about trips that may still be owed an answer. What the home says again on its own account, as a word
-    /// may have been lost between two nodes, is owed none.
+    /// Words of its sockets about trips that may still be owed an answer: those of an earlier one are answered as well. What the home
+    /// says again on its own account, as a word may have been lost between two nodes, is owed none.
     answers_due: u8,
 }
 

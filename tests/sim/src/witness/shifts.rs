@@ -125,6 +125,11 @@ impl Witness {
         {
             socket.offs_unanswered = socket.offs_unanswered.saturating_sub(1);
         }
+        // The offer that it has now is being declined, perhaps, since it went off shift on an earlier socket, and this one hears of that.
+        let may_be_declined = is_new && state == DriverState::Offered && self.drivers[driver as usize].may_be_off();
+        if let Some(socket) = self.socket(driver, conn).filter(|_| may_be_declined) {
+            socket.offs_unanswered += 1;
+        }
         let last = self.last_opened(driver, conn);
         let Some((session, unanswered)) = last.and_then(|socket| Some((socket.session?, socket.offs_unanswered)))
         else {
