@@ -94,6 +94,21 @@ fn a_foreign_trip_s_answer_is_an_answer() {
     }
 }
 
+/// What it said on an earlier socket is answered on this one, beside its own words.
+#[test]
+fn a_word_of_an_earlier_socket_counts() {
+    let mut driver = driving(TripPhase::OnTrip);
+    says(&mut driver, "r2", TripMove::Cancel);
+    step(&mut driver, DriverEvent::Connected { session: 2 });
+    for _ in 0..2 {
+        says(&mut driver, "r1", TripMove::Complete);
+    }
+    let no_such_trip = ToDriver::NoSuchTrip { trip_id: trip_of("r2") };
+    assert_eq!(to_socket(&tell(&mut driver, "r2", no_such_trip)).len(), 1);
+    assert_eq!(states(&hears(&mut driver, ENDED, false)), [DriverState::Available]);
+    assert_eq!(states(&hears(&mut driver, ENDED, true)), [DriverState::Available]);
+}
+
 #[test]
 fn an_arrival_is_owed_no_answer() {
     let mut driver = driving(TripPhase::OnTrip);
