@@ -59,7 +59,9 @@ impl Witness {
     /// closed over `drain_ms`").
     pub(super) fn check_leaving(&mut self, driver: Driver, conn: u32) {
         let since_us = self.node.drained_us;
-        let was_there = |socket: &mut Socket| socket.welcomed_us > 0 && socket.welcomed_us < since_us;
+        // Not by an earlier boot, which a client that reads nothing hears of late.
+        let booted_us = self.node.boots.last().map_or(0, |boot| boot.1);
+        let was_there = |socket: &mut Socket| socket.welcomed_us > booted_us && socket.welcomed_us < since_us;
         // Of a fleet it is not kept which node was told when.
         if self.is_fleet() || !self.socket(driver, conn).is_some_and(was_there) {
             return;

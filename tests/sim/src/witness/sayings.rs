@@ -53,7 +53,11 @@ impl Witness {
         self.state_asked(driver, say);
         self.answer_owed(driver, conn, say);
         self.declined_owed(driver, say);
+        let now_us = self.now_us;
         let seen = &mut self.drivers[driver as usize];
+        if matches!(say, Say::Trip(..)) {
+            seen.trip_said_us = Some(now_us);
+        }
         match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => spoken(&mut seen.spoken, offer, shown),
             Say::Trip(trip, _) if !seen.trips_spoken.contains(&trip) => seen.trips_spoken.push(trip),

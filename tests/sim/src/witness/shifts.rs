@@ -164,8 +164,11 @@ impl Witness {
                 }
                 // What it said on an older socket is not heard any more: it was before, and is over, or never arrived. And what
                 // it said long ago has been heard, or what it said on this one, if it was told so.
-                let heard = seen.offs_us.last().is_some_and(|last_us| last_us + heard_us < now_us);
-                let told = !is_new && session == seen.off_said_on && unanswered == 0;
+                let is_long_ago = |said_us: u64| said_us + heard_us < now_us;
+                let heard = seen.offs_us.last().copied().is_some_and(is_long_ago);
+                // Words about trips are answered by its state as well, also those of an older socket.
+                let of_shift = seen.trip_said_us.is_none_or(is_long_ago);
+                let told = !is_new && session == seen.off_said_on && unanswered == 0 && of_shift;
                 if heard || told || (is_new && session > seen.off_said_on) {
                     seen.off_said_on = 0;
                     if let Some(span) = seen.off_spans.last_mut() {

@@ -310,6 +310,8 @@ pub struct Driver {
     pub offs_us: Vec<u64>,
     /// The highest session on which it said so since it was last available; `u64::MAX`: on one that was not welcomed.
     pub off_said_on: u64,
+    /// When it spoke of a trip last, simulated microseconds.
+    pub trip_said_us: Option<u64>,
     /// From when to when it may have been off shift, since it said so, node time.
     pub off_spans: Vec<(u64, u64)>,
     /// The last look at it: when it was asked for, simulated microseconds, and what was shown.
