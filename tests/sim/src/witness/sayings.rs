@@ -53,7 +53,6 @@ impl Witness {
         self.state_asked(driver, say);
         self.answer_owed(driver, conn, say);
         self.declined_owed(driver, say);
-        let now_us = self.now_us;
         let seen = &mut self.drivers[driver as usize];
         if matches!(say, Say::Trip(..)) {
             seen.trip_said_us = Some(now_us);
