@@ -83,6 +83,9 @@ pub fn run(asked: &Run) -> bool {
         .filter(|_| asked.regressions)
         .chain(asked.seeds.0..=asked.seeds.1)
         .collect();
+    if asked.regressions {
+        eprintln!("{} seeds of the list first", regressions().count());
+    }
     let next = Mutex::new(seeds.iter());
     let totals = Mutex::new(Totals::default());
     let stop = AtomicBool::new(false);
