@@ -359,23 +359,11 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// The driver spoke of a trip that nobody knows.
     pub(super) fn no_such_trip(&mut self, driver_id: &DriverId) {
-        let Some(conn) = self
-            .drivers
-            .find(driver_id)
-            .and_then(|key| self.drivers.slab[key as usize].conn)
-        else {
-            return;
-        };
-        self.metrics().messages_sent.of(MessageOut::Error).inc();
-        self.send_text(conn, |out| {
-            messages::error(
-                out,
-                messages::ErrorCode::NoSuchTrip,
-                "this driver has no such trip",
-                None,
-            );
-        });
+        if let Some(key) = self.drivers.find(driver_id) {
+            self.step_driver(key, DriverEvent::NoSuchTrip);
+        }
     }
 
     /// `GET /v1/drivers/{driver_id}` of a driver that is here, or nowhere.

@@ -185,7 +185,7 @@ fn say(out: &mut Vec<u8>, message: &ToSocket, about: &About<'_>) {
             let text = "no such offer was made to this driver";
             messages::error(out, ErrorCode::NoSuchOffer, text, Some(request_id));
         }
-        ToSocket::NoSuchTrip { .. } => {
+        ToSocket::NoSuchTrip => {
             messages::error(out, ErrorCode::NoSuchTrip, "this driver has no such trip", None);
         }
     }
@@ -200,6 +200,6 @@ fn kind_of(message: &ToSocket) -> MessageOut {
         ToSocket::Revoked { .. } => MessageOut::Revoked,
         ToSocket::State { .. } => MessageOut::State,
         ToSocket::TripCancelled { .. } => MessageOut::TripCancelled,
-        ToSocket::NoSuchOffer { .. } | ToSocket::NoSuchTrip { .. } => MessageOut::Error,
+        ToSocket::NoSuchOffer { .. } | ToSocket::NoSuchTrip => MessageOut::Error,
     }
 }

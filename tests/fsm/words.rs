@@ -94,6 +94,20 @@ fn a_foreign_trip_s_answer_is_an_answer() {
     }
 }
 
+/// Nobody knows the trip: that is an answer as well.
+#[test]
+fn a_trip_that_nobody_knows_is_an_answer() {
+    let mut driver = driving(TripPhase::OnTrip);
+    says(&mut driver, "r2", TripMove::Cancel);
+    assert_eq!(
+        to_socket(&step(&mut driver, DriverEvent::NoSuchTrip)),
+        [ToSocket::NoSuchTrip]
+    );
+    says(&mut driver, "r1", TripMove::Complete);
+    assert_eq!(states(&hears(&mut driver, ENDED, false)), [DriverState::Available]);
+    assert!(hears(&mut driver, ENDED, true).is_empty());
+}
+
 /// What it said on an earlier socket is answered on this one, beside its own words.
 #[test]
 fn a_word_of_an_earlier_socket_counts() {

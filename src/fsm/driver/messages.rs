@@ -43,6 +43,8 @@ pub enum DriverEvent {
     },
     /// `TRIP`
     Trip { trip_id: TripId, what: TripMove },
+    /// It spoke of a trip that nobody knows.
+    NoSuchTrip,
     /// Everything sent so far was written to the socket.
     Written,
     /// A request speaks.
@@ -103,7 +105,7 @@ pub enum ToSocket {
     /// `ERROR` `no_such_offer`
     NoSuchOffer { request_id: RequestId },
     /// `ERROR` `no_such_trip`
-    NoSuchTrip { trip_id: TripId },
+    NoSuchTrip,
 }
 
 /// Why the actor has its socket closed.

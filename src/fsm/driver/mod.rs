@@ -256,6 +256,7 @@ impl Driver {
                 }
                 effects.push(DriverEffect::TripMoved { trip_id, what });
             }
+            DriverEvent::NoSuchTrip => self.no_such_trip(effects),
             DriverEvent::Written => {
                 if let Some(request_id) = self.held.as_ref().map(|held| held.request_id.clone()) {
                     self.deliver(&request_id, effects);

@@ -65,10 +65,7 @@ impl Driver {
             } => {
                 self.trip(request_id, trip_id, phase, reason, again, effects);
             }
-            ToDriver::NoSuchTrip { trip_id } => {
-                self.answered();
-                self.send(ToSocket::NoSuchTrip { trip_id }, effects);
-            }
+            ToDriver::NoSuchTrip { .. } => self.no_such_trip(effects),
             ToDriver::Bound {
                 attempt,
                 trip_id,
@@ -281,6 +278,12 @@ impl Driver {
             };
             effects.push(DriverEffect::Request { request_id, event });
         }
+    }
+
+    /// A word about a trip has its answer: that is not the driver's.
+    pub(super) fn no_such_trip(&mut self, effects: &mut Vec<DriverEffect>) {
+        self.answered();
+        self.send(ToSocket::NoSuchTrip, effects);
     }
 
     /// A word of the socket about a trip has its answer.

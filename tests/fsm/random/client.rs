@@ -83,7 +83,7 @@ impl Client {
                     "a trip that the app does not have is cancelled"
                 );
             }
-            ToSocket::NoSuchOffer { .. } | ToSocket::NoSuchTrip { .. } => {}
+            ToSocket::NoSuchOffer { .. } | ToSocket::NoSuchTrip => {}
         }
     }
 

@@ -233,7 +233,7 @@ fn to_socket(message: &ToSocket) -> String {
             format!("TRIP_CANCELLED {request_id}{}", because(reason.as_deref()))
         }
         ToSocket::NoSuchOffer { request_id } => format!("ERROR no_such_offer {request_id}"),
-        ToSocket::NoSuchTrip { .. } => "ERROR no_such_trip".to_owned(),
+        ToSocket::NoSuchTrip => "ERROR no_such_trip".to_owned(),
     }
 }
 

@@ -3,6 +3,9 @@
 
 use super::{NodeSeen, Witness};
 
+/// Longer than starts take but for those whose store or disk stands still, and what they resume is told.
+const START_MS_MAX: u64 = 10_000;
+
 impl NodeSeen {
     /// Whether this time of the node came twice, Unix milliseconds.
     pub(crate) fn came_twice(&self, at_ms: u64) -> bool {
@@ -12,6 +15,15 @@ impl NodeSeen {
             // Earlier boots may have come so far, the last of them to its end.
             let to_ms = (begun_us + before_us) / 1_000;
             offset_us < before_us && ((begun_us + offset_us) / 1_000..=to_ms).contains(&at_ms)
+        })
+    }
+
+    /// Whether this time of the node may be one of a start that found the clock set back: it goes on at the newest time of its journal, at
+    /// which the boot before lived, and what it resumes is over then, or soon.
+    pub(crate) fn may_be_of_a_start(&self, at_ms: u64) -> bool {
+        self.boots.windows(2).any(|pair| {
+            let begun_ms = (pair[1].0 + pair[1].1) / 1_000;
+            pair[1].0 < pair[0].0 && (begun_ms.saturating_sub(START_MS_MAX)..=begun_ms + START_MS_MAX).contains(&at_ms)
         })
     }
 

@@ -219,8 +219,7 @@ impl Witness {
             .unwrap_or(entry.at_ms)
             .min(entry.at_ms.saturating_sub(inside_ms));
         let to_ms = entry.at_ms + inside_ms;
-        // A start that finds the clock set back goes on at the newest time of its journal, and refuses at times at which the last boot lived.
-        if self.node.has_time_fallen() || self.node.came_twice(from_ms) || self.node.came_twice(to_ms) {
+        if self.node.may_be_of_a_start(entry.at_ms) || self.node.came_twice(from_ms) || self.node.came_twice(to_ms) {
             return;
         }
         let is_then = |begun_ms: u64, end_ms: u64| begun_ms <= to_ms && from_ms <= end_ms;

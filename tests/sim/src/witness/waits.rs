@@ -21,8 +21,9 @@ impl Witness {
     /// Who was asked first and said to be free is not offered something in vain.
     fn check_asked_first(&mut self, request: Request, life: &Life) {
         for (sent_ms, refused_ms) in &life.asked_in_vain {
-            // By times, which say nothing where they came twice.
-            let unclear = self.is_fleet() || self.node.has_time_fallen() || !self.is_in_one_boot(*sent_ms, *refused_ms);
+            let unclear = self.is_fleet()
+                || self.node.may_be_of_a_start(*refused_ms)
+                || !self.is_in_one_boot(*sent_ms, *refused_ms);
             if !self.holds(Check::Caused, unclear) {
                 let text = format!("r{request} asks first, and a busy driver got its offer of {sent_ms}");
                 return self.violate(Check::Caused, About::request(request), text);
