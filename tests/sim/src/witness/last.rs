@@ -312,7 +312,7 @@ impl Witness {
                 let told_us = self.trip_seen(trip.trip).told_us.filter(|_| self.is_fleet());
                 let told_ms = told_us.map_or(0, |told_us| self.latest_ms_at(told_us));
                 of_driver.entry(trip.driver).or_default().push((
-                    trip.created_at_ms.max(told_ms),
+                    trip.created_at_ms.max(told_ms.min(end_ms)),
                     end_ms,
                     request,
                     true,
