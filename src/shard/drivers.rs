@@ -16,7 +16,6 @@ use crate::fsm::wheel::TimerId;
 use crate::journal::Lsn;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
-use crate::ops::metrics::MessageOut;
 use crate::pages::Pages;
 use crate::wire::api::{self, DriverView, OfferView};
 use crate::wire::driver as messages;
