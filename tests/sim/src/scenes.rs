@@ -25,6 +25,7 @@ impl Case {
             580..620 => self.rivals(rng),
             620..660 => self.shifters(rng),
             660..690 => self.misers(rng),
+            690..715 => self.rereaders(),
             _ => {}
         }
     }
@@ -201,6 +202,45 @@ impl Case {
             })
             .collect();
         self.plan.faults.sort_by_key(|fault| fault.0);
+    }
+
+    /// Drivers who accept over HTTP, and callers who look at them right after, through any of many shards that turn slowly: what was
+    /// answered is there.
+    fn rereaders(&mut self) {
+        self.drivers = self.drivers.max(12);
+        let config = &mut self.plan.config;
+        config.shards = config.shards.max(6);
+        config.driver_ttl_ms = 60_000;
+        config.http_pipeline_max = Config::default().http_pipeline_max;
+        self.plan.network = Network {
+            delay_us: (20, 60),
+            hold_permille: 0,
+            reset_permille: 0,
+            ..self.plan.network.clone()
+        };
+        self.plan.pace.turn_us = (10, 300);
+        self.plan.pace.wake_us = (20, 500);
+        self.plan.pace.write_us = (80, 400);
+        self.plan.faults.clear();
+        self.habits = Habits {
+            requests: 120,
+            pause_ms: 60,
+            burst: 4,
+            connections: 16,
+            busy_wait: 0,
+            rereads: 1_000,
+            ..self.habits
+        };
+        self.temper = Temper {
+            accept: 900,
+            by_http: 1_000,
+            vanish: 0,
+            off_shift: 0,
+            drop: 0,
+            think_ms: 20,
+            first_ms: 20,
+            ..self.temper
+        };
     }
 
     /// Drivers that break the protocol of their sockets, and are closed with the code for it.

@@ -152,7 +152,7 @@ type With<'a> = &'a mut dyn FnMut(&dyn Fn(&mut Case));
 /// Without one kind of mischief each.
 fn calm_clients(case: &Case, with: With<'_>) {
     type Knob = fn(&mut Case) -> &mut u32;
-    let knobs: [Knob; 27] = [
+    let knobs: [Knob; 28] = [
         |case| &mut case.temper.by_http,
         |case| &mut case.temper.vanish,
         |case| &mut case.temper.double,
@@ -176,6 +176,7 @@ fn calm_clients(case: &Case, with: With<'_>) {
         |case| &mut case.habits.probes,
         |case| &mut case.habits.welcomes,
         |case| &mut case.habits.resyncs,
+        |case| &mut case.habits.rereads,
         |case| &mut case.habits.busy_wait,
         |case| &mut case.habits.parallel,
         |case| &mut case.habits.single,

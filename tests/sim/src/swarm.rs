@@ -276,6 +276,7 @@ fn draw_habits(rng: &mut Rng) -> Habits {
         greets: 0,
         welcomes: 0,
         resyncs: 0,
+        rereads: 0,
         busy_wait,
         parallel,
         single,

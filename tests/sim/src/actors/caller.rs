@@ -390,6 +390,15 @@ impl Caller {
                 continue;
             };
             let (_, job, repeats) = self.flying.swap_remove(index);
+            if let Job::Other(Ask::Response {
+                driver, accept: true, ..
+            }) = job
+                && !again
+                && self.habits.rereads > 0
+                && self.rng.chance(self.habits.rereads)
+            {
+                self.start(Job::Other(Ask::DriverView(driver)), 0, out);
+            }
             let at_us = self.now_us + self.rng.between(5_000, 600_000);
             if again && at_us < self.hours.give_up_us && repeats < REPEATS_MAX {
                 // An offer is repeated until it is answered: its caller has to know.

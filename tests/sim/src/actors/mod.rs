@@ -110,6 +110,8 @@ pub struct Habits {
     pub welcomes: u32,
     /// Of a thousand drivers that the node knows for certain: looked at by a caller whose calls were lost.
     pub resyncs: u32,
+    /// Of a thousand answers over HTTP that an offer is accepted: the driver is looked at right after, on any connection.
+    pub rereads: u32,
     /// Of a thousand requests: with `busy_wait_ms`.
     pub busy_wait: u32,
     /// Of a thousand requests: with `parallel`.

@@ -68,6 +68,8 @@ pub struct Call {
     pub(super) audit_len: usize,
     /// Sockets that its driver had opened.
     pub(super) opened: u32,
+    /// The request whose trip its driver had for certain.
+    pub(super) live: Option<Request>,
     pub(super) cursor_max: u64,
     pub(super) acked: u64,
 }
@@ -175,6 +177,10 @@ impl Witness {
             opened: match ask {
                 Ask::DriverView(driver) => self.drivers[driver as usize].opened,
                 _ => 0,
+            },
+            live: match ask {
+                Ask::DriverView(driver) => self.drivers[driver as usize].live,
+                _ => None,
             },
             cursor_max: events.last_cursor(),
             acked: consumer.map_or(0, |consumer| events.acked(consumer)),

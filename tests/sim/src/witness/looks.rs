@@ -28,6 +28,15 @@ impl Witness {
         if self.is_fleet() || !self.node.up {
             return;
         }
+        // What anybody had heard when it was asked for is shown, unless it may be over since.
+        let has_trip = matches!(view.state, DriverState::EnRoute | DriverState::OnTrip);
+        let live = call
+            .live
+            .filter(|live| self.drivers[driver as usize].live == Some(*live));
+        if !self.holds(Check::ConfirmedKept, live.is_none() || has_trip) {
+            let text = format!("d{driver} has the trip of {live:?}, and is shown without: {view:?}");
+            return self.violate(Check::ConfirmedKept, about, text);
+        }
         let (late_us, booted_us) = (self.late_ms() * 1_000, self.node.boots.last().map_or(0, |boot| boot.1));
         let seen = &self.drivers[driver as usize];
         let newest = seen.sockets.iter().find(|socket| socket.number == seen.opened);
