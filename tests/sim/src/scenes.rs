@@ -210,6 +210,7 @@ impl Case {
         self.drivers = self.drivers.max(12);
         let config = &mut self.plan.config;
         config.shards = config.shards.max(6);
+        self.plan.mail_ring_len = dispatchd::shard::mail_ring_len(config.shards);
         config.driver_ttl_ms = 60_000;
         config.http_pipeline_max = Config::default().http_pipeline_max;
         self.plan.network = Network {

@@ -154,6 +154,7 @@ impl Case {
             drain_ms: self.plan.config.drain_ms,
             shards: self.plan.config.shards,
             order_margin_ms: self.order_margin_ms(),
+            rings_have_room: self.plan.mail_ring_len == dispatchd::shard::mail_ring_len(self.plan.config.shards),
             inside_margin_ms: self.inside_margin_ms(),
             age_step_ms: self.plan.config.ingress_age_step_ms,
             heartbeat_ms: self.plan.config.heartbeat_ms,

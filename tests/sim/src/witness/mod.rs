@@ -94,6 +94,8 @@ pub struct Expect {
     pub shards: u16,
     /// How long anything may be under way between a caller and a queue, milliseconds.
     pub order_margin_ms: u64,
+    /// Rings between shards are as long as a node has them: one that is full holds up what is behind it, and nothing else.
+    pub rings_have_room: bool,
     /// How long anything may be under way between a request and a driver inside the node, milliseconds.
     pub inside_margin_ms: u64,
     /// `ingress_age_step_ms`.

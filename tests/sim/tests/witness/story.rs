@@ -35,6 +35,7 @@ impl Story {
             drain_ms: 2_000,
             shards: 2,
             order_margin_ms: 10,
+            rings_have_room: true,
             inside_margin_ms: 10,
             age_step_ms: 1_000,
             heartbeat_ms: 1_000,
