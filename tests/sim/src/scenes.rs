@@ -183,9 +183,8 @@ impl Case {
         self.plan.faults.push((0, Fault::SlowStore { for_us, action_us }));
     }
 
-    /// Short segments that fill, on a disk that is full now and then: the next one is asked for again.
-    fn misers(&mut self, rng: &mut Rng) {
-        let close_us = self.hours.close_us;
+    /// Short segments, and so many requests that they fill.
+    fn fills_segments(&mut self) {
         self.plan.config.shards = self.plan.config.shards.min(2);
         self.plan.config.journal_segment_bytes = SEGMENT_BYTES_MIN;
         self.plan.commit_bytes_max = COMMIT_BYTES_MIN;
@@ -194,6 +193,12 @@ impl Case {
         self.habits.requests = 120;
         self.habits.burst = 8;
         self.habits.pause_ms = 150;
+    }
+
+    /// Short segments that fill, on a disk that is full now and then: the next one is asked for again.
+    fn misers(&mut self, rng: &mut Rng) {
+        let close_us = self.hours.close_us;
+        self.fills_segments();
         self.plan.faults = (0..rng.between(2, 6))
             .map(|_| {
                 let at_us = rng.between(50_000, close_us - close_us / 5);
@@ -360,14 +365,7 @@ impl Case {
     /// A store that is far behind, short segments that fill, searches that last, until the node is killed.
     fn arrears(&mut self, rng: &mut Rng) {
         let close_us = self.hours.close_us;
-        self.plan.config.shards = self.plan.config.shards.min(2);
-        self.plan.config.journal_segment_bytes = SEGMENT_BYTES_MIN;
-        self.plan.commit_bytes_max = COMMIT_BYTES_MIN;
-        self.plan.network.delay_us = (20, 200);
-        self.plan.pace.write_us = (80, 400);
-        self.habits.requests = 120;
-        self.habits.burst = 8;
-        self.habits.pause_ms = 150;
+        self.fills_segments();
         self.habits.candidates = self.habits.candidates.max(6);
         // What has ended holds its segment until it is stored: little ends.
         self.habits.deadline_ms = 90_000;
