@@ -14,6 +14,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+const START_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+const START_TRIES_MAX: u32 = 1_000;
+
 pub struct End {
     pub links: Links,
     pub handle: LinksHandle,
@@ -42,8 +45,21 @@ fn links(
         incarnation,
         shards: 1,
     };
-    let links = Links::start(config, tls, Arc::clone(&metrics)).expect("links");
-    (links, metrics)
+    (started(&config, tls, &metrics), metrics)
+}
+
+/// Starts the links. An address where this process has just listened cannot be had at once: a child that another test
+/// forks holds a copy of the closed listener until it runs its program.
+fn started(config: &LinkConfig, tls: Option<LinkTls>, metrics: &Arc<Registry>) -> Links {
+    let tls = tls.map(Arc::new);
+    for _ in 0..START_TRIES_MAX {
+        match Links::start(config.clone(), tls.clone(), Arc::clone(metrics)) {
+            Ok(links) => return links,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::thread::sleep(START_PAUSE),
+            Err(error) => panic!("links: {error}"),
+        }
+    }
+    panic!("{} stays in use", config.listen);
 }
 
 pub fn list(nodes: &[(&str, SocketAddr)]) -> Arc<NodeList> {

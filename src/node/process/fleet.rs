@@ -68,7 +68,7 @@ impl Membership {
         };
         let tls = self.link_tls.take();
         let has_tls = tls.is_some();
-        let links = Links::start(link_config, tls, Arc::clone(&shared.registry));
+        let links = Links::start(link_config, tls.map(Arc::new), Arc::clone(&shared.registry));
         let links = links.map_err(|error| ServeError::new("cannot listen for links", format!("{listen}: {error}")))?;
         tracing::info!(address = %links.address(), tls = has_tls, "listening for links of other nodes");
         Ok(Some(links))

@@ -149,7 +149,7 @@ impl Dial {
     }
 
     async fn greet(&mut self, address: &str) -> io::Result<Connection> {
-        let stream = tls::connect(self.core.tls.as_ref(), address, &self.name).await?;
+        let stream = tls::connect(self.core.tls.as_deref(), address, &self.name).await?;
         let (read, write) = tokio::io::split(stream);
         let mut connection = Connection {
             read,

@@ -49,7 +49,7 @@ struct Core {
     /// Where each node is, as its lease says.
     nodes: watch::Receiver<Arc<NodeList>>,
     /// Without it links are plain TCP.
-    tls: Option<LinkTls>,
+    tls: Option<Arc<LinkTls>>,
     metrics: Arc<metrics::Registry>,
 }
 
@@ -89,10 +89,14 @@ impl Links {
     ///
     /// # Errors
     /// The address cannot be listened on, or the system has no thread for it.
-    pub fn start(config: LinkConfig, tls: Option<LinkTls>, metrics: Arc<metrics::Registry>) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    pub fn start(
+        config: LinkConfig,
+        tls: Option<Arc<LinkTls>>,
+        metrics: Arc<metrics::Registry>,
+    ) -> std::io::Result<Self> {
         let listener = std::net::TcpListener::bind(config.listen)?;
         listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let address = listener.local_addr()?;
         let (peers, added) = Peers::new(config.node_id.clone());
         let (nodes, nodes_seen) = watch::channel(Arc::default());

@@ -82,7 +82,7 @@ async fn greeted(
     stream: TcpStream,
     input: &mut Vec<u8>,
 ) -> io::Result<(Box<dyn Stream>, u16, CompactString, u64)> {
-    let (mut stream, shown) = tls::accept(core.tls.as_ref(), stream).await?;
+    let (mut stream, shown) = tls::accept(core.tls.as_deref(), stream).await?;
     let frame = loop {
         match next(input) {
             Ok(Some(frame)) => break frame,
