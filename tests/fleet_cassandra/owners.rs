@@ -415,11 +415,36 @@ async fn parallel_offers_have_one_winner() {
         for (driver, offer) in drivers.iter_mut().zip(&offers) {
             driver.answer("ACCEPT", offer).await;
         }
-        let mut kinds = Vec::new();
-        for driver in &mut drivers {
-            kinds.push(text(&driver.next().await, "type").to_owned());
+        assert_eq!(next_of(&mut drivers).await, ["CONFIRMED", "REVOKED", "REVOKED"]);
+    }
+}
+
+/// What each hears next, sorted.
+async fn next_of(drivers: &mut [Driver]) -> Vec<String> {
+    let mut kinds = Vec::new();
+    for driver in drivers {
+        kinds.push(text(&driver.next().await, "type").to_owned());
+    }
+    kinds.sort_unstable();
+    kinds
+}
+
+/// A driver who accepts at two nodes at the same moment: whoever finds the driver bound to a request that is just being
+/// accepted waits for what becomes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_acceptances_at_once_one_is_a_trip() {
+    let Some(shared) = shared().await else { return };
+    let (a, b) = pair(&shared).await;
+    for round in 0..20 {
+        let driver_id = unique("d");
+        let mut sessions = [a.driver(&driver_id).await, b.driver(&driver_id).await];
+        let mut offers = Vec::new();
+        for (node, session) in [&a, &b].into_iter().zip(&mut sessions) {
+            node.offer(&unique("r"), &[&driver_id], &json!({})).await;
+            offers.push(session.expect("OFFER").await);
         }
-        kinds.sort_unstable();
-        assert_eq!(kinds, ["CONFIRMED", "REVOKED", "REVOKED"]);
+        let [at_a, at_b] = &mut sessions;
+        tokio::join!(at_a.answer("ACCEPT", &offers[0]), at_b.answer("ACCEPT", &offers[1]));
+        assert_eq!(next_of(&mut sessions).await, ["CONFIRMED", "REVOKED"], "round {round}");
     }
 }

@@ -222,6 +222,7 @@ listens() { # address port
     (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null
 }
 
+COMMANDS="get, "
 if [[ "${1:-}" == get ]]; then
     get
 else

@@ -17,6 +17,20 @@ fail() {
     exit 1
 }
 
+# Nothing that this script knows. With what it knows.
+refuse() { # argument what
+    note "${0##*/}: there is no '$1'; it knows $2 (--help says more)"
+    exit 2
+}
+
+# A script that is asked for help prints its first lines.
+case "${1:-}" in
+    -h | --help | help)
+        sed -n '2,/^# shellcheck/{/^# shellcheck/!s/^# \{0,1\}//p}' "$0"
+        exit 0
+        ;;
+esac
+
 # sbin is not in everybody's path.
 has() {
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1
@@ -63,7 +77,7 @@ run_command() { # command [argument...]
                 rm -rf "$directory"
             done
             ;;
-        *) fail "it knows start, stop, kill, status and wipe: see its first lines" ;;
+        *) refuse "$command" "${COMMANDS:-}start, stop, kill, status and wipe" ;;
     esac
 }
 

@@ -19,7 +19,7 @@ main() {
         stop | wipe) each "$1" ;;
         kill) REDIS_PORT="${2:?which port}" "$HERE/redis.sh" kill ;;
         status) status ;;
-        *) fail "usage: $0 start|stop|kill PORT|status|wipe" ;;
+        *) refuse "${1:-}" "start, stop, kill PORT, status and wipe" ;;
     esac
 }
 

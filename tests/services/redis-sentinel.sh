@@ -15,7 +15,7 @@ main() {
         start) start ;;
         kill) REDIS_PORT="${2:?which port}" "$HERE/redis.sh" kill ;;
         wipe) wipe ;;
-        *) fail "usage: $0 start|kill PORT|wipe" ;;
+        *) refuse "${1:-}" "start, kill PORT and wipe" ;;
     esac
 }
 
