@@ -34,6 +34,18 @@ rings:
     tests/rings/weaken
     tests/rings/miri
 
+# Simulated nodes and fleets: just sim run --seeds 1..300, just sim repeat 17
+sim *options:
+    cargo run --profile sim -p dispatchd-sim -- {{options}}
+
+# Planted bugs that the simulator must find
+bugs *options:
+    tests/sim/bugs/run {{options}}
+
+# Autobahn, schemathesis and AsyncAPI's parser against a real node
+conformance *options:
+    tests/conformance/run {{options}}
+
 # Advisories, licenses, bans, sources of dependencies (needs cargo-deny)
 deny:
     cargo deny check

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::ends::Owned;
 use crate::http;
 
 /// How long a server may take until `/readyz` answers 200.
@@ -110,6 +111,7 @@ pub struct Server {
     child: OwnedChild,
     address: SocketAddrV4,
     data: tempfile::TempDir,
+    _directory: Owned,
     setup: Setup,
 }
 
@@ -122,6 +124,7 @@ impl Server {
         let data = tempfile::Builder::new()
             .prefix("dispatchd-bench-")
             .tempdir_in(&setup.data_root)?;
+        let directory = Owned::directory(data.path().to_owned());
         let address = free_port()?;
         let child = spawn(setup, address, data.path())?;
         let setup = setup.clone();
@@ -129,6 +132,7 @@ impl Server {
             child,
             address,
             data,
+            _directory: directory,
             setup,
         };
         server.wait_ready().map_err(|error| server.explain(&error))?;
@@ -357,7 +361,7 @@ impl RawServer {
 }
 
 /// A child that is killed and reaped when dropped.
-pub struct OwnedChild(Child);
+pub struct OwnedChild(Child, Option<Owned>);
 
 impl OwnedChild {
     /// Its process id.
@@ -382,7 +386,9 @@ impl OwnedChild {
         // SAFETY: the closure runs between fork and exec and makes two system calls; it allocates nothing, takes no lock and
         // touches no memory but its own stack.
         unsafe { command.pre_exec(before_exec) };
-        command.spawn().map(Self)
+        let child = command.spawn()?;
+        let owned = Owned::child(child.id());
+        Ok(Self(child, owned))
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -393,6 +399,8 @@ impl OwnedChild {
 
 impl Drop for OwnedChild {
     fn drop(&mut self) {
+        // Its number may soon be another's.
+        self.1 = None;
         // Both fail only if the child has already been reaped, which is what they are for.
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -1,4 +1,4 @@
-//! `crash` and `soak` that are ended by a signal: they say so, and no server, no mount and no directory is left.
+//! Scenarios that are ended by a signal: they say so, and no server, no mount and no directory is left.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -98,6 +98,9 @@ fn nothing_is_left() {
     check("crash", Signal::TERM, &[], 0);
     check("soak", Signal::INT, &[], 0);
     check("soak", Signal::HUP, &[], 0);
+    check("idle", Signal::INT, &[], 0);
+    check("million", Signal::TERM, &[], 0);
+    check("run", Signal::HUP, &["scenarios/evening.toml"], 0);
 }
 
 #[test]

@@ -328,10 +328,12 @@ async fn a_driver_has_one_trip_among_all_nodes() {
 }
 
 async fn take_away(shared: &Shared, session: &Session, id: &str) {
+    change_owner(shared, session, id, "owner = 'thief', incarnation = 7, owner_epoch = 1").await;
+}
+
+async fn change_owner(shared: &Shared, session: &Session, id: &str, to: &str) {
     let table = format!("{}.requests", shared.cluster.keyspace);
-    let text = format!(
-        "UPDATE {table} SET owner = 'thief', incarnation = 7, owner_epoch = 1 WHERE request_id = ? IF owner != 'thief'"
-    );
+    let text = format!("UPDATE {table} SET {to} WHERE request_id = ? IF owner != 'thief'");
     let done = session.query_unpaged(text, (id,)).await.expect("an answer");
     let row = done.into_rows_result().expect("rows");
     let row = row.first_row::<scylla::value::Row>().expect("a row");
@@ -388,6 +390,34 @@ async fn a_node_that_lost_a_request_gives_it_up() {
     assert_eq!(driver.welcome["state"], "available");
     driver.fence().await;
     node.crash_and_restart().await;
+}
+
+/// A node that lost a request and got it back, with as many steps, is its owner of another time: what it decides as the owner
+/// that it was is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_of_an_earlier_time_decides_nothing() {
+    let Some(shared) = shared().await else { return };
+    let session = shared.cluster.session().await;
+    let setup = shared.cluster.node(&unique("n")).set("offer_timeout_ms", 60_000);
+    let mut node = setup.start().await;
+    let (driver_id, id) = (unique("d"), unique("r"));
+    let mut driver = node.driver(&driver_id).await;
+    node.offer(&id, &[&driver_id], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    driver.answer("ACK", &offer).await;
+    driver.fence().await;
+    change_owner(&shared, &session, &id, "owner_epoch = 9").await;
+    driver.answer("ACCEPT", &offer).await;
+    driver.expect_revoked(&offer, "superseded").await;
+    let fenced = async || (node.metric("dispatchd_requests_fenced_total", "").await == 1).then_some(());
+    eventually("the decision to be refused", fenced).await;
+    let events = events_of(&audit(&node, &id).await);
+    assert!(!events.contains(&"OFFER_ACCEPTED".to_owned()), "{events:?}");
+    // It is the owner now, and goes on with what stands.
+    node.crash_and_restart().await;
+    let mut driver = node.driver(&driver_id).await;
+    driver.expect("OFFER").await;
+    driver.accept(&offer).await;
 }
 
 /// Drivers of a node that lost its requests and of one that has them are never told the same trip: one of two accepts wins.

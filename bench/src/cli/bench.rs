@@ -10,6 +10,7 @@ use dispatchd::say;
 use serde_json::{Value, json};
 
 use super::{Common, RUNS, Step};
+use crate::ends;
 use crate::report::{self, Progress, ScenarioReport};
 use crate::scenarios::Context;
 use crate::server::{Cores, Setup};
@@ -25,6 +26,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(common: &Common, needs_server: bool) -> io::Result<Self> {
+        ends::end_at_once()?;
         let program = std::env::current_exe()?;
         let install = if needs_server { Some(common.install()?) } else { None };
         let (server, data_root) = install.map_or_else(Default::default, |install| (install.program, install.data_root));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dispatchd::aligned::AlignedBuffer;
 
+use crate::ends::Owned;
 use crate::measure::Latencies;
 
 /// Bytes of a write: the least that the journal commits.
@@ -22,6 +23,7 @@ const FILE_BYTES: u64 = 16 << 20;
 /// The file system's, for example `EINVAL` where it knows no `O_DIRECT`.
 pub fn write_latency(dir: &Path, span: Duration) -> io::Result<Latencies> {
     let scratch = tempfile::Builder::new().prefix("dispatchd-disk-").tempdir_in(dir)?;
+    let _owned = Owned::directory(scratch.path().to_owned());
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
