@@ -1,6 +1,6 @@
 //! What a seed decides about a fleet: how many nodes, how fast what they share is, and what of it goes wrong.
 
-use crate::plan::{Fault, FleetPlan, Plan, Shared};
+use crate::plan::{Fault, FleetPlan, NODES_MAX, Plan, Shared};
 use crate::rng::Rng;
 use crate::swarm::{Case, SECOND_US, draw_fault};
 
@@ -13,7 +13,7 @@ const STREAM: u64 = 900_002;
 pub(crate) fn draw(seed: u64) -> Case {
     let mut case = Case::draw_alone(seed);
     let mut rng = Rng::stream(seed, STREAM);
-    let nodes = rng.between(2, 4) as u8;
+    let nodes = rng.between(2, u64::from(NODES_MAX)) as u8;
     case.plan.fleet = Some(FleetPlan {
         nodes,
         tables_us: *rng.pick(&[(200, 1_500), (500, 8_000), (2_000, 60_000)]),

@@ -2,6 +2,8 @@
 //! they were first seen.
 
 use crate::codec::Bad;
+use crate::plan::{NODES_MAX, node_name};
+use dispatchd::config::Config;
 use std::collections::HashMap;
 
 /// A driver, from 0.
@@ -114,6 +116,20 @@ impl Ids {
         read(self.style.request, id)
     }
 
+    /// The node of a name: of a fleet's, or of one that is alone.
+    ///
+    /// # Errors
+    /// When no node of a run has it.
+    pub fn read_node(&self, name: &str) -> Result<u8, Bad> {
+        if name == Config::default().node_id {
+            return Ok(0);
+        }
+        let is_name = |node: &u8| node_name(*node) == name;
+        (0..NODES_MAX)
+            .find(is_name)
+            .ok_or_else(|| Bad::new(format!("a node that is none: {name}")))
+    }
+
     /// The trip of an id, new ones included.
     pub fn read_trip(&mut self, id: &str) -> Trip {
         if let Some(trip) = self.trips.get(id) {
@@ -165,6 +181,9 @@ mod tests {
                 (0, 1, 0)
             );
             assert_eq!(ids.trip(1), "t-b");
+            assert_eq!(ids.read_node(&Config::default().node_id), Ok(0));
+            assert_eq!(ids.read_node(&node_name(2)), Ok(2));
+            assert!(ids.read_node("d1").is_err());
         }
     }
 

@@ -47,6 +47,9 @@ impl Plan {
     }
 }
 
+/// The largest fleet.
+pub const NODES_MAX: u8 = 4;
+
 /// The name of a node of a fleet.
 pub fn node_name(node: u8) -> String {
     format!("gw-{node}")

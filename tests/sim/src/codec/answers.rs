@@ -63,6 +63,8 @@ pub struct Record {
     pub trip: Option<Trip>,
     pub response: Response,
     pub response_at_ms: u64,
+    /// The gateway node.
+    pub node: u8,
 }
 
 /// An event.
@@ -122,6 +124,7 @@ struct Members<'a> {
     last_seen_ms: Option<u64>,
     location: Option<&'a str>,
     reason: Option<&'a str>,
+    node: Option<u8>,
 }
 
 fn members<'a>(text: &'a str, ids: &mut Ids) -> Result<Members<'a>, Bad> {
@@ -154,6 +157,7 @@ fn members<'a>(text: &'a str, ids: &mut Ids) -> Result<Members<'a>, Bad> {
             ("last_seen_ms", _) => all.last_seen_ms = Some(value.number()?),
             ("location", Value::Object(place)) => all.location = Some(place),
             ("reason", _) => all.reason = Some(value.text()?),
+            ("node" | "gateway_node_id", _) => all.node = Some(ids.read_node(value.text()?)?),
             ("response_at_ms", _) => all.response_at_ms = value.number()?,
             _ => {}
         }
@@ -291,6 +295,7 @@ pub fn records<'a>(text: &'a str, ids: &mut Ids) -> Result<(Vec<Record>, Option<
             trip: row.trip_id,
             response: Response::parse(row.response)?,
             response_at_ms: row.response_at_ms,
+            node: need(row.node, text)?,
         });
     }
     Ok((rows, page.next_before))
@@ -379,11 +384,11 @@ mod tests {
 
     #[test]
     fn views_and_records() {
-        let text = r#"{"driver_id":"d1","state":"offered","offer":{"request_id":"r1","attempt":3,"expires_at_ms":5},"last_seen_ms":4,"node":"n"}"#;
+        let text = r#"{"driver_id":"d1","state":"offered","offer":{"request_id":"r1","attempt":3,"expires_at_ms":5},"last_seen_ms":4,"node":"gw-1"}"#;
         let read = driver_view(text, &mut ids()).unwrap();
         let expect = Offer { request: 1, attempt: 3 };
         assert_eq!((read.state, read.offer), (DriverState::Offered, Some(expect)));
-        let text = r#"{"driver_id":"d1","date":"2026-01-01","records":[{"request_id":"r1","trip_id":null,"attempt":1,"offer_sent_at_ms":5,"response_type":"TIMEOUT","response_at_ms":9,"gateway_node_id":"n"}],"next_before":"5:x"}"#;
+        let text = r#"{"driver_id":"d1","date":"2026-01-01","records":[{"request_id":"r1","trip_id":null,"attempt":1,"offer_sent_at_ms":5,"response_type":"TIMEOUT","response_at_ms":9,"gateway_node_id":"gw-1"}],"next_before":"5:x"}"#;
         let (rows, next) = records(text, &mut ids()).unwrap();
         assert_eq!(
             (rows.len(), rows[0].response, next),

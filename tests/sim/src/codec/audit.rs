@@ -74,6 +74,8 @@ pub struct Entry {
     pub trip: Option<Trip>,
     /// How the trip ended.
     pub outcome: Option<TripEnd>,
+    /// Where it was noted.
+    pub node: u8,
     /// What was asked for, of `REQUEST_RECEIVED` and `REDISPATCHED`.
     pub asked: Option<Box<Asked>>,
 }
@@ -137,9 +139,10 @@ fn read_entry(text: &str, ids: &mut Ids) -> Result<(u64, Entry), Bad> {
         expires_at_ms: 0,
         trip: None,
         outcome: None,
+        node: 0,
         asked: None,
     };
-    let (mut seq, mut detail, mut node) = (0, None, false);
+    let (mut seq, mut detail, mut has_node) = (0, None, false);
     let mut reader = json::object(text)?;
     while let Some((key, value)) = reader.member()? {
         match (key, value) {
@@ -149,12 +152,12 @@ fn read_entry(text: &str, ids: &mut Ids) -> Result<(u64, Entry), Bad> {
             ("attempt", _) => entry.attempt = value.number()? as u32,
             ("driver_id", _) => entry.driver = Some(ids.read_driver(value.text()?)?),
             ("channel", _) => entry.by_socket = is_socket(value.text()?)?,
-            ("node", _) => node = true,
+            ("node", _) => (entry.node, has_node) = (ids.read_node(value.text()?)?, true),
             ("detail", Value::Object(text)) => detail = Some(text),
             _ => {}
         }
     }
-    if !node || entry.at_ms == 0 {
+    if !has_node || entry.at_ms == 0 {
         return Err(Bad::new(format!("an event that lacks something: {text}")));
     }
     if let Some(detail) = detail {
@@ -221,8 +224,8 @@ mod tests {
     use crate::ids::Style;
 
     const TEXT: &str = r#"{"request_id":"r1","state":"OFFER_SENT","events":[
-        {"seq":1,"at_ms":5,"event":"REQUEST_RECEIVED","node":"n","detail":{"priority":"premium","deadline_at_ms":9,"candidates":["d1","d2"],"offer_timeout_ms":3,"parallel":1,"busy_wait_ms":0}},
-        {"seq":2,"at_ms":5,"event":"OFFER_SENT","attempt":1,"driver_id":"d1","node":"n","channel":"websocket","detail":{"expires_at_ms":8}}]}"#;
+        {"seq":1,"at_ms":5,"event":"REQUEST_RECEIVED","node":"gw-1","detail":{"priority":"premium","deadline_at_ms":9,"candidates":["d1","d2"],"offer_timeout_ms":3,"parallel":1,"busy_wait_ms":0}},
+        {"seq":2,"at_ms":5,"event":"OFFER_SENT","attempt":1,"driver_id":"d1","node":"gw-1","channel":"websocket","detail":{"expires_at_ms":8}}]}"#;
 
     #[test]
     fn an_audit() {

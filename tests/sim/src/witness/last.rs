@@ -384,6 +384,7 @@ impl Witness {
                     trip: life.trip.filter(|_| accepted).map(|trip| trip.trip),
                     response: response_of(tried.way),
                     response_at_ms: tried.ended_at_ms,
+                    node: 0,
                 });
             }
         }
@@ -391,9 +392,9 @@ impl Witness {
             let mut rows = self.last_read.records.remove(&driver).unwrap_or_default();
             let mut expect = expect.remove(&driver).unwrap_or_default();
             if self.is_fleet() {
-                // An audit shows times that never fall, whoever noted what; a record has its own.
+                // An audit shows times that never fall, whoever noted what; a record has its own, and the node that wrote it.
                 for row in rows.iter_mut().chain(&mut expect) {
-                    (row.sent_at_ms, row.response_at_ms) = (0, 0);
+                    (row.sent_at_ms, row.response_at_ms, row.node) = (0, 0, 0);
                 }
             }
             rows.sort_unstable();
