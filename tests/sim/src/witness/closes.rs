@@ -32,7 +32,7 @@ impl Witness {
             4001 => self.may_be_displaced(driver, conn),
             4004 => self.may_be_silent(driver, conn),
             4008 => self.may_be_slow(driver, conn),
-            1012 => self.node.drains > 0 && is_retry_after(reason),
+            1012 => self.may_be_sent_away(driver, conn) && is_retry_after(reason),
             // The answer to the driver's own close.
             1000 => self.socket(driver, conn).is_none_or(|socket| socket.closing),
             _ => self
@@ -144,6 +144,15 @@ impl Witness {
         if let Some(socket) = self.socket(driver, conn) {
             socket.closing = true;
         }
+    }
+
+    /// Sent away is who came before a drain ended; the close may be heard after it.
+    fn may_be_sent_away(&mut self, driver: Driver, conn: u32) -> bool {
+        let node = &self.node;
+        let (drains, is_draining) = (node.drains > 0, node.draining || !node.up || self.is_fleet());
+        let booted_us = node.boots.last().map_or(0, |boot| boot.1);
+        let came_before = |socket: &Socket| socket.opened_us < booted_us;
+        drains && (is_draining || self.socket(driver, conn).is_none_or(|socket| came_before(socket)))
     }
 
     /// Displaced is a socket by another one of its driver that reached the node later: opened later, or welcomed with a

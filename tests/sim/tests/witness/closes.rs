@@ -44,6 +44,25 @@ fn closes_with_a_cause() {
     story.finds(Check::Caused);
 }
 
+/// A drain sends away who came before it ended, and nobody after the next start.
+#[test]
+fn a_drain_that_is_over() {
+    let sent_away = |came_after: bool| {
+        let mut story = Story::new();
+        story.go().node_event(0, NodeEvent::Draining);
+        story.go().node_event(0, NodeEvent::Drained);
+        story.restart();
+        let conn = u32::from(came_after);
+        if came_after {
+            story.connect(0, conn, 9, DriverState::Available, None);
+        }
+        story.go().socket_closing(0, conn, 1012, "retry_after_ms=1500");
+        story
+    };
+    sent_away(false).is_good();
+    sent_away(true).finds(Check::Caused);
+}
+
 #[test]
 fn a_socket_that_should_have_been_closed() {
     let mut story = Story::new();

@@ -11,7 +11,7 @@ use dispatchd_sim::words::{Class, DriverState};
 
 /// Driver 0 is shown with these members.
 fn looks(story: &mut Story, rest: &str) {
-    let body = format!("{{\"driver_id\":\"d0\",\"state\":\"available\",{rest},\"node\":\"n\"}}");
+    let body = format!("{{\"driver_id\":\"d0\",\"state\":\"available\",{rest},\"node\":\"gw-0\"}}");
     story.asked(Ask::DriverView(0), 200, &body);
 }
 
@@ -62,8 +62,9 @@ fn who_is_offered_is_shown_the_offer() {
             "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}",
         );
         let seen_ms = WALL_MS + story.now_us / 1_000;
-        let body =
-            format!("{{\"driver_id\":\"d0\",\"state\":\"offered\",{offer}\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}");
+        let body = format!(
+            "{{\"driver_id\":\"d0\",\"state\":\"offered\",{offer}\"last_seen_ms\":{seen_ms},\"node\":\"gw-0\"}}"
+        );
         story.asked(Ask::DriverView(0), 200, &body);
         if is_good {
             story.is_good();
@@ -180,7 +181,7 @@ fn an_offline_that_is_over() {
     // A decline by going off shift, before the offer was made.
     let by_socket = ",\"attempt\":1,\"driver_id\":\"d0\",\"channel\":\"websocket\"";
     let declined = ("OFFER_DECLINED", EXPIRES_MS - 1, by_socket);
-    let record = RECORD.replace("TIMEOUT", "DECLINED").replace("1009000}", "1008999}");
+    let record = RECORD.replace("TIMEOUT", "DECLINED").replace("1009000", "1008999");
     for early in [true, false] {
         let mut story = Story::new();
         let sent = ("OFFER_SENT", 1_000_005, SENT.2);
@@ -215,7 +216,7 @@ fn a_last_look_that_differs() {
         story.go().socket_over(0, 0, "cut");
         story.go().node_event(0, NodeEvent::FaultsOver);
         story.now_us += 30_000_000;
-        let body = format!("{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"last_seen_ms\":1000100,\"node\":\"n\"}}");
+        let body = format!("{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"last_seen_ms\":1000100,\"node\":\"gw-0\"}}");
         story.asked(Ask::DriverView(0), 200, &body);
         story.last(&audit("CANCELLED", &[SENT, TIMED_OUT, CANCELLED]), RECORD, EVENT);
         if state == "offline" {
@@ -240,7 +241,7 @@ fn a_clock_that_was_set_back() {
         story.go().node_event(0, started);
         story.connect(0, 1, 50, DriverState::Available, None);
         story.now_us += 1_000_000;
-        let body = "{\"driver_id\":\"d0\",\"state\":\"offline\",\"last_seen_ms\":1000100,\"node\":\"n\"}";
+        let body = "{\"driver_id\":\"d0\",\"state\":\"offline\",\"last_seen_ms\":1000100,\"node\":\"gw-0\"}";
         story.asked(Ask::DriverView(0), 200, body);
         story.asked(
             Ask::Cancel(0, NO_REASON),

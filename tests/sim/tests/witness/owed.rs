@@ -190,7 +190,7 @@ fn shown_with_the_attempt_of_another() {
         let seen_ms = WALL_MS + story.now_us / 1_000;
         let offer = format!("{{\"request_id\":\"r0\",\"attempt\":{attempt},\"expires_at_ms\":{EXPIRES_MS}}}");
         let body = format!(
-            "{{\"driver_id\":\"d0\",\"state\":\"offered\",\"offer\":{offer},\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}"
+            "{{\"driver_id\":\"d0\",\"state\":\"offered\",\"offer\":{offer},\"last_seen_ms\":{seen_ms},\"node\":\"gw-0\"}}"
         );
         story.asked(Ask::DriverView(0), 200, &body);
         if is_good {

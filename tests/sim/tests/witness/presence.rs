@@ -14,7 +14,7 @@ use dispatchd_sim::words::{Class, DriverState};
 fn looks(story: &mut Story, state: &str) {
     // Heard just now.
     let seen_ms = WALL_MS + story.now_us / 1_000;
-    let body = format!("{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}");
+    let body = format!("{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"last_seen_ms\":{seen_ms},\"node\":\"gw-0\"}}");
     story.asked(Ask::DriverView(0), 200, &body);
 }
 

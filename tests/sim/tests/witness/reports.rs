@@ -331,7 +331,7 @@ fn messages_and_bodies_that_are_wrong() {
 
 #[test]
 fn a_driver_that_is_forgotten() {
-    let shown = "{\"driver_id\":\"d0\",\"state\":\"available\",\"last_seen_ms\":1,\"node\":\"n\"}";
+    let shown = "{\"driver_id\":\"d0\",\"state\":\"available\",\"last_seen_ms\":1,\"node\":\"gw-0\"}";
     let missing = "{\"code\":\"no_such_driver\"}";
     let mut story = Story::new();
     story.asked(Ask::DriverView(0), 200, shown);

@@ -247,14 +247,14 @@ pub fn audit(state: &str, events: &[(&str, u64, &str)]) -> String {
 
 pub fn audit_of(request: u32, at_ms: u64, candidates: &str, state: &str, events: &[(&str, u64, &str)]) -> String {
     let mut text = format!(
-        "{{\"request_id\":\"r{request}\",\"state\":\"{state}\",\"events\":[{{\"seq\":1,\"at_ms\":{at_ms},\"event\":\"REQUEST_RECEIVED\",\"node\":\"n\",\
+        "{{\"request_id\":\"r{request}\",\"state\":\"{state}\",\"events\":[{{\"seq\":1,\"at_ms\":{at_ms},\"event\":\"REQUEST_RECEIVED\",\"node\":\"gw-0\",\
          \"detail\":{{\"priority\":\"standard\",\"deadline_at_ms\":{},\"candidates\":[{candidates}],\"offer_timeout_ms\":8995,\"parallel\":1,\"busy_wait_ms\":20000}}}}",
         at_ms + 60_000
     );
     for (index, (name, at_ms, rest)) in events.iter().enumerate() {
         let _ = write!(
             text,
-            ",{{\"seq\":{},\"at_ms\":{at_ms},\"event\":\"{name}\",\"node\":\"n\"{rest}}}",
+            ",{{\"seq\":{},\"at_ms\":{at_ms},\"event\":\"{name}\",\"node\":\"gw-0\"{rest}}}",
             index + 2
         );
     }
@@ -269,5 +269,5 @@ pub const SENT: (&str, u64, &str) = (
 pub const DELIVERED: (&str, u64, &str) = ("OFFER_DELIVERED", 1_000_020, ",\"attempt\":1,\"driver_id\":\"d0\"");
 pub const TIMED_OUT: (&str, u64, &str) = ("OFFER_TIMED_OUT", 1_009_000, ",\"attempt\":1,\"driver_id\":\"d0\"");
 pub const CANCELLED: (&str, u64, &str) = ("REQUEST_CANCELLED", 1_009_001, "");
-pub const RECORD: &str = "{\"request_id\":\"r0\",\"trip_id\":null,\"attempt\":1,\"offer_sent_at_ms\":1000005,\"response_type\":\"TIMEOUT\",\"response_at_ms\":1009000}";
+pub const RECORD: &str = "{\"request_id\":\"r0\",\"trip_id\":null,\"attempt\":1,\"offer_sent_at_ms\":1000005,\"response_type\":\"TIMEOUT\",\"response_at_ms\":1009000,\"gateway_node_id\":\"gw-0\"}";
 pub const EVENT: &str = "{\"cursor\":1,\"type\":\"REQUEST_CANCELLED\",\"request_id\":\"r0\",\"at_ms\":1009001}\n";

@@ -181,7 +181,7 @@ fn a_driver_that_moved() {
         story.now_us += 200_000;
         let (seen_ms, place) = (WALL_MS + story.now_us / 1_000, phrases::place(place));
         let body = format!(
-            "{{\"driver_id\":\"d0\",\"state\":\"available\",\"location\":{{{place}}},\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}"
+            "{{\"driver_id\":\"d0\",\"state\":\"available\",\"location\":{{{place}}},\"last_seen_ms\":{seen_ms},\"node\":\"gw-0\"}}"
         );
         story.asked(Ask::DriverView(0), 200, &body);
         judge(&story, is_good, Check::ViewsMatch);
@@ -201,7 +201,7 @@ fn shown_as_available_and_off_shift() {
         }
         let seen_ms = WALL_MS + story.now_us / 1_000;
         let body =
-            format!("{{\"driver_id\":\"d0\",\"state\":\"available\",\"last_seen_ms\":{seen_ms},\"node\":\"n\"}}");
+            format!("{{\"driver_id\":\"d0\",\"state\":\"available\",\"last_seen_ms\":{seen_ms},\"node\":\"gw-0\"}}");
         story.asked(Ask::DriverView(0), 200, &body);
         judge(&story, is_good, Check::ViewsMatch);
     }
