@@ -190,7 +190,9 @@ impl Lines {
     /// The node sends no more on this connection.
     pub(super) fn half_closed(&mut self, conn: Conn, fates: &mut Vec<Fate>, out: &mut Vec<Action>) {
         out.push(Action::Abort(conn));
-        self.over(conn, fates);
+        let line = self.lines.iter().find(|line| line.conn == conn);
+        let front = line.and_then(|line| line.flying.front().copied());
+        self.lose(conn, front.map_or(Loss::Excused, Loss::Closed), fates);
     }
 
     /// Both sides have closed the connection, in order, or the node says that it does: whoever only sends no more has got his

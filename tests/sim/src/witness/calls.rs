@@ -96,6 +96,8 @@ pub enum Loss {
     Excused,
     /// The client sent no more after whole requests, and the connection, of which this was the first call, was closed in order.
     HalfClosed(u32),
+    /// The node sends no more, and has not answered this call.
+    Closed(u32),
 }
 
 impl Witness {
@@ -238,9 +240,15 @@ impl Witness {
         let excused = match loss {
             Loss::Excused => true,
             Loss::HalfClosed(first) => !self.has_lasted_since(self.calls[first as usize].sent_us),
+            Loss::Closed(front) => {
+                let sent_us = self.calls[front as usize].sent_us;
+                // It may have been on its way when the node closed a connection on which it waited for nothing.
+                let is_unheard = sent_us + 3 * self.expect.order_margin_ms * 1_000 > self.now_us;
+                is_unheard || !self.has_lasted_since(sent_us)
+            }
         };
         if !self.holds(Check::Answered, excused) {
-            let text = format!("{ask:?} was not answered to a client that sends no more");
+            let text = format!("{ask:?} was not answered: {loss:?}");
             self.violate(Check::Answered, about, text);
         }
     }
