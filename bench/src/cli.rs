@@ -12,11 +12,12 @@ use dispatchd::ops::args::whole;
 use serde_json::{Value, json};
 
 use crate::compare;
-use crate::files::{self, Files};
+use crate::files::Files;
 use crate::harness;
 use crate::html;
 use crate::lab;
 use crate::million;
+use crate::misuse::{is_misuse, misuse};
 use crate::peers;
 use crate::plan;
 use crate::report::{Goal, Run};
@@ -42,7 +43,7 @@ counts against the server, never for it). Server CPU is the scheduler's count ov
 included. Beside every scenario runs a raw ring: a server in a child process that does the same exchange of bytes on io_uring
 and nothing else, on the same core, from the same client, in the same run. The report gives both and their ratio.
 
-A run is invalid, and the exit status 1, when anything was lost, doubled, out of order or answered with an error. A goal that
+The exit status is 2 when what was asked for cannot be had. A run is invalid, and the exit status 1, when anything was lost, doubled, out of order or answered with an error. A goal that
 is missed prints MISS; it is an error with --strict only. A `*_client_core` near 100 means that the load generator, not the
 server, was the bottleneck: then rates are lower bounds, while CPU per operation still holds. Two cores that others use too
 make every latency worse; run on a quiet machine. Cores are kept awake meanwhile, where this process may do so (`dispatchd tune
@@ -123,9 +124,15 @@ enum Scenario {
     /// The peer on tokio-tungstenite (what `peers` starts as its child)
     #[command(hide = true)]
     TungsteniteServer(peers::tungstenite::Options),
-    /// SIGKILL again and again under load, with or without a power cut; every promise is audited from the clients' side
+    /// SIGKILL again and again under load, with or without a power cut; every promise is audited from the clients' side.
+    ///
+    /// About a second for each kill. Exit status 0: every promise held; 1: one was broken, or nobody can say. Data and logs are gone
+    /// afterwards; a node that fails shows the end of its log. Nothing is measured here: options about cores and goals change nothing.
     Crash(crash::Options),
-    /// Mixed load for an hour: memory, descriptors, slots and timers must stay flat
+    /// Mixed load for an hour: memory, descriptors, slots and timers must stay flat.
+    ///
+    /// Exit status 0: they did, and everybody was served; 1: not, or nobody can say. When something is not flat, half as long again;
+    /// what is still open ends within three minutes more. Nothing is measured against a goal: options about cores change nothing.
     Soak(soak::Options),
     /// Three nodes with Redis and Cassandra, hurt in every way and audited; takeover, offers and records timed
     Fleet(fleet::Options),
@@ -152,14 +159,18 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("dispatchd-bench: {error}");
-            ExitCode::FAILURE
+            if is_misuse(&error) {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
 
 impl Cli {
     fn run(self) -> io::Result<ExitCode> {
-        self.common.files().check()?;
+        self.common.files().check().map_err(misuse)?;
         match &self.scenario {
             Scenario::RawServer(options) => {
                 lab::server::main(options)?;
@@ -318,7 +329,7 @@ impl Common {
     fn refuse_runs(&self, scenario: &str) -> io::Result<()> {
         match self.runs {
             None | Some(1) => Ok(()),
-            Some(runs) => Err(io::Error::other(format!(
+            Some(runs) => Err(misuse(format!(
                 "{scenario} is one long run: --runs {runs} means nothing"
             ))),
         }
@@ -328,9 +339,7 @@ impl Common {
     fn install_of(&self, scenario: &str) -> io::Result<Install> {
         match self.settings.iter().find(|setting| is_of(setting, "shards")) {
             None => self.install(),
-            Some(setting) => Err(io::Error::other(format!(
-                "--set {setting}: {scenario} has --shards for that"
-            ))),
+            Some(setting) => Err(misuse(format!("--set {setting}: {scenario} has --shards for that"))),
         }
     }
 
@@ -341,13 +350,13 @@ impl Common {
         let server = self.server.clone().unwrap_or_else(|| beside("dispatchd"));
         if !server.is_file() {
             let hint = "build it with `cargo build --release --workspace`, or say where it is with --server";
-            return Err(io::Error::other(format!("{} is missing: {hint}", server.display())));
+            return Err(misuse(format!("{} is missing: {hint}", server.display())));
         }
         let data_root = self.data_root.clone().unwrap_or_else(|| beside(""));
         // One is made as the run will make its own, and is gone at once.
         tempfile::tempdir_in(&data_root).map_err(|error| {
             let what = format!("no directory for data can be made in {}", data_root.display());
-            files::named(&format!("{what} (--data-root says where)"), &error)
+            misuse(format!("{what} (--data-root says where): {error}"))
         })?;
         Ok(Install {
             program: std::path::absolute(&server)?,

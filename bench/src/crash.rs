@@ -80,9 +80,13 @@ pub fn run(install: &Install, options: &Options, runs: u32, files: Files<'_>) ->
     let mut result = Ok(());
     for number in 0..runs {
         let seed = options.seed.wrapping_add(u64::from(number));
-        if runs > 1 {
-            say!("run {} of {runs}, seed {seed}", number + 1);
-        }
+        let Options {
+            kills, drivers, rate, ..
+        } = options;
+        say!(
+            "run {} of {runs}: {kills} kills, {drivers} drivers, {rate} requests/s, seed {seed}; about a second for each kill",
+            number + 1
+        );
         match one(install, options, seed, &runtime, &mut ends) {
             Ok(run) => report.runs.push(run),
             Err(error) => {
@@ -165,6 +169,14 @@ fn judge(played: Result<CrashReport, CrashError>, disk: Option<Counts>, lying: b
             figures(&report, &mut run);
             if !lying {
                 faults(&report, &mut run);
+                say!(
+                    "{}",
+                    if report.is_bad() {
+                        "promises were broken"
+                    } else {
+                        "every promise held"
+                    }
+                );
             }
         }
         Err(_) if lying => run.add("refused", "", 1.0),

@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod harness;
 pub mod lab;
 pub mod million;
+mod misuse;
 pub mod peers;
 pub mod scenarios;
 pub mod soak;

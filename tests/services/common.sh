@@ -68,7 +68,10 @@ run_command() { # command [argument...]
         stop) for directory in "${DIRECTORIES[@]}"; do end_service "$directory"; done ;;
         # One of them by its number, or all.
         kill)
-            (($# == 0)) || DIRECTORIES=("${DIRECTORIES[$1 - 1]}")
+            if (($# > 0)); then
+                [[ $1 =~ ^[1-9][0-9]?$ ]] && (($1 <= ${#DIRECTORIES[@]})) || refuse "$1" "1 to ${#DIRECTORIES[@]}"
+                DIRECTORIES=("${DIRECTORIES[$1 - 1]}")
+            fi
             for directory in "${DIRECTORIES[@]}"; do end_service "$directory" KILL; done
             ;;
         wipe)

@@ -17,7 +17,10 @@ main() {
     case "${1:-}" in
         start) start ;;
         stop | wipe) each "$1" ;;
-        kill) REDIS_PORT="${2:?which port}" "$HERE/redis.sh" kill ;;
+        kill)
+            [[ "${2:-}" =~ ^[0-9]+$ ]] || refuse "${2:-}" "kill PORT"
+            REDIS_PORT="$2" "$HERE/redis.sh" kill
+            ;;
         status) status ;;
         *) refuse "${1:-}" "start, stop, kill PORT, status and wipe" ;;
     esac

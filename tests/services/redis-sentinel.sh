@@ -13,7 +13,10 @@ DIRECTORY="$SERVICES_DATA/sentinel-$SENTINEL"
 main() {
     case "${1:-}" in
         start) start ;;
-        kill) REDIS_PORT="${2:?which port}" "$HERE/redis.sh" kill ;;
+        kill)
+            [[ "${2:-}" =~ ^[0-9]+$ ]] || refuse "${2:-}" "kill PORT"
+            REDIS_PORT="$2" "$HERE/redis.sh" kill
+            ;;
         wipe) wipe ;;
         *) refuse "${1:-}" "start, kill PORT and wipe" ;;
     esac

@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use crate::crash::environment;
 use crate::ends::Ends;
 use crate::files::Files;
+use crate::misuse::misuse;
 use crate::report::{self, Run, ScenarioReport};
 use crate::server::Install;
 use play::Load;
@@ -150,7 +151,7 @@ impl Options {
             .find(|name| !is_speed(name) && !played.contains(&name.as_str()));
         match left_out {
             None => Ok(()),
-            Some(name) => Err(io::Error::other(format!(
+            Some(name) => Err(misuse(format!(
                 "{name} takes more nodes: --nodes 3 --cassandra-nodes 3"
             ))),
         }

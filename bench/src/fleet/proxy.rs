@@ -54,6 +54,7 @@ struct Rules {
 /// A connection, and whose it is, once somebody had to know: the kernel's tables are long on a busy machine.
 struct Connection {
     peer: SocketAddr,
+    own: SocketAddr,
     pids: Pids,
     owner: OnceCell<Option<usize>>,
 }
@@ -64,8 +65,8 @@ impl Connection {
             return rules.others;
         }
         let find = || async {
-            let (peer, pids) = (self.peer, Arc::clone(&self.pids));
-            let found = tokio::task::spawn_blocking(move || owner_of(peer, &pids)).await;
+            let (peer, own, pids) = (self.peer, self.own, Arc::clone(&self.pids));
+            let found = tokio::task::spawn_blocking(move || owner_of(peer, own, &pids)).await;
             found.unwrap_or(None)
         };
         rules.of(*self.owner.get_or_init(find).await)
@@ -161,8 +162,10 @@ async fn accept(listener: TcpListener, target: SocketAddr, rules: watch::Receive
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        let Ok(own) = socket.local_addr() else { continue };
         let connection = Connection {
             peer,
+            own,
             pids: Arc::clone(&pids),
             owner: OnceCell::new(),
         };
@@ -243,10 +246,12 @@ fn cut() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
-/// The node whose socket has this address.
-fn owner_of(peer: SocketAddr, pids: &Pids) -> Option<usize> {
-    let SocketAddr::V4(peer) = peer else { return None };
-    let read = || inode_of(&std::fs::read_to_string("/proc/net/tcp").ok()?, peer);
+/// The node whose socket has this address and is connected to that one.
+fn owner_of(peer: SocketAddr, own: SocketAddr, pids: &Pids) -> Option<usize> {
+    let (SocketAddr::V4(peer), SocketAddr::V4(own)) = (peer, own) else {
+        return None;
+    };
+    let read = || inode_of(&std::fs::read_to_string("/proc/net/tcp").ok()?, peer, own);
     let inode = (0..TABLE_READS).find_map(|_| read())?;
     let link = format!("socket:[{inode}]");
     let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -258,14 +263,15 @@ fn owner_of(peer: SocketAddr, pids: &Pids) -> Option<usize> {
     pids.into_iter().position(|pid| pid.is_some_and(has))
 }
 
-/// The inode of the socket with this local address in the kernel's table (`proc_net_tcp.rst`: addresses in hexadecimal, the
-/// IPv4 address as a number in the machine's order).
-fn inode_of(table: &str, local: SocketAddrV4) -> Option<u64> {
-    let number = u32::from_ne_bytes(local.ip().octets());
-    let wanted = format!("{number:08X}:{:04X}", local.port());
-    let line = table
-        .lines()
-        .find(|line| line.split_ascii_whitespace().nth(1) == Some(&wanted))?;
+/// The inode of the socket with these addresses in the kernel's table (`proc_net_tcp.rst`: addresses in hexadecimal, the
+/// IPv4 address as a number in the machine's order). Many sockets may have one local address: those that wait after their end among them.
+fn inode_of(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u64> {
+    let shown = |address: SocketAddrV4| {
+        let number = u32::from_ne_bytes(address.ip().octets());
+        format!("{number:08X}:{:04X}", address.port())
+    };
+    let wanted = format!(" {} {} ", shown(local), shown(remote));
+    let line = table.lines().find(|line| line.contains(&wanted))?;
     line.split_ascii_whitespace().nth(9)?.parse().ok()
 }
 
@@ -343,9 +349,11 @@ mod tests {
     fn sockets_are_found_in_the_kernel_s_table() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
                      0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 123 1 0000\n   \
-                     1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 456 1 0000\n";
+                     1: 0100007F:C350 0100007F:0050 06 00000000:00000000 03:00001770 00000000     0        0 0 3 0000\n   \
+                     2: 0100007F:C350 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 456 1 0000\n";
         let at = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        assert_eq!(inode_of(table, at(50000)), Some(456));
-        assert_eq!(inode_of(table, at(1)), None);
+        assert_eq!(inode_of(table, at(50000), at(8080)), Some(456));
+        assert_eq!(inode_of(table, at(1), at(8080)), None);
+        assert_eq!(inode_of(table, at(50000), at(81)), None);
     }
 }

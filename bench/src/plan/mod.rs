@@ -17,6 +17,7 @@ use dispatchd::say;
 use serde_json::{Value, json};
 
 use crate::files;
+use crate::misuse::misuse;
 use crate::report::{align_numbers, number, table};
 use fit::{Fit, Point, Quantity};
 use size::{City, Costs};
@@ -74,7 +75,7 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
         return check(&points, &larger);
     }
     let (Some(drivers), Some(offers)) = (options.city.drivers, options.city.offers_per_second) else {
-        return Err(io::Error::other("say --drivers and --offers-per-second, or --check"));
+        return Err(misuse("say --drivers and --offers-per-second, or --check"));
     };
     let handshake_us = options.handshake_us.or_else(|| documents.iter().find_map(handshake_us));
     let costs = Costs::new(&points, handshake_us).map_err(io::Error::other)?;

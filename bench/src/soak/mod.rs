@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 
 use crate::ends::{Ended, Ends};
 use crate::files::Files;
+use crate::misuse::misuse;
 use crate::server::Install;
 use samples::{Judged, Sample};
 use strangers::Notes;
@@ -149,7 +150,7 @@ pub fn run(install: &Install, options: &Options, files: Files<'_>) -> io::Result
     let most = trend::sample_secs_max(options.minutes * 60.0);
     if options.sample_secs > most {
         let (minutes, every) = (options.minutes, options.sample_secs);
-        return Err(io::Error::other(format!(
+        return Err(misuse(format!(
             "{minutes} min with a sample every {every} s cannot be judged: {most:.1} s at most"
         )));
     }

@@ -50,6 +50,9 @@ struct Totals {
     shown_at: Duration,
 }
 
+/// Seeds of one run at most: weeks.
+const SEEDS_MAX: u64 = 10_000_000;
+
 /// Reads `1..200` or `7`.
 ///
 /// # Errors
@@ -58,8 +61,10 @@ pub fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let (from, to) = text.split_once("..").unwrap_or((text, text));
     let (from, to) = (from.parse(), to.trim_start_matches('=').parse());
     match (from, to) {
-        (Ok(from), Ok(to)) if from <= to => Ok((from, to)),
-        _ => Err("allowed: FIRST..LAST, both included, such as 1..200, or one seed, such as 7".to_owned()),
+        (Ok(from), Ok(to)) if from <= to && to - from < SEEDS_MAX => Ok((from, to)),
+        _ => Err(format!(
+            "allowed: FIRST..LAST, both included, such as 1..200, or one seed, such as 7; {SEEDS_MAX} at most"
+        )),
     }
 }
 
@@ -206,7 +211,9 @@ pub fn repeat(seed: u64, shrunk: &Path, all: bool) -> bool {
     match &outcome.violation {
         None => {
             if !all {
-                println!("nothing failed, so what the node did is all of the timeline; --all for what the clients did");
+                println!(
+                    "nothing failed, so this is what the node did and what is about nobody; --all for what the clients did"
+                );
             }
             let again = run::twice(&case);
             println!("seed {seed} holds; digest {:#x}", outcome.summary.digest);

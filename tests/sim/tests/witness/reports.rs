@@ -212,7 +212,11 @@ fn half_closed_clients_are_owed_their_answers() {
 /// A node that closes a connection has answered the calls that it had; one that was on its way then is another matter.
 #[test]
 fn connections_are_not_closed_before_the_answer() {
-    for (after_us, ends, is_good) in [(60_000_000, false, false), (60_000_000, true, true), (1_000, false, true)] {
+    for (after_us, ends, is_good) in [
+        (60_000_000, false, false),
+        (60_000_000, true, true),
+        (1_000, false, true),
+    ] {
         let mut story = Story::new();
         let call = story.ask(Ask::View(0));
         if ends {
