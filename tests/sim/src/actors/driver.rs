@@ -399,7 +399,10 @@ impl Actor for Driver {
             }
             Input::Opened(_) => {}
             Input::Bytes(conn, bytes) => self.bytes(conn, bytes, out),
-            Input::HalfClosed(conn) => self.abort(conn, "half-closed by the node", out),
+            Input::HalfClosed(conn) => {
+                self.witness.borrow_mut().at(now_us).socket_left(self.me, conn.0);
+                self.abort(conn, "half-closed by the node", out);
+            }
             Input::Refused(conn) => self.over(conn, "refused", out),
             Input::Closed(conn) => self.over(conn, "closed", out),
             Input::Reset(conn) => self.over(conn, "reset", out),

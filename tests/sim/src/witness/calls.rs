@@ -120,6 +120,7 @@ impl Witness {
                     seen.last_first_post_us = now_us;
                 }
                 seen.posts += 1;
+                seen.posted_again |= seen.posted & candidates;
                 seen.posted |= candidates;
             }
             Ask::Response {
@@ -254,7 +255,7 @@ impl Witness {
     }
 
     /// Whether the nodes have lived since then, and have not been told to end.
-    fn has_lasted_since(&self, since_us: u64) -> bool {
+    pub(super) fn has_lasted_since(&self, since_us: u64) -> bool {
         let up = self.node.each.iter().all(|(up, draining)| *up && !draining);
         let begun_us = self.node.boots.iter().map(|boot| boot.1).max();
         up && begun_us.is_some_and(|begun_us| begun_us < since_us)

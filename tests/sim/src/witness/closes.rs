@@ -51,6 +51,19 @@ impl Witness {
         self.socket_ends(driver, conn);
     }
 
+    /// The node sends no more on this socket: it has said why before (RFC 6455, section 7.1.1), or ends.
+    pub fn socket_left(&mut self, driver: Driver, conn: u32) {
+        let Some(socket) = self.socket(driver, conn) else {
+            return;
+        };
+        let (is_well, opened_us) = (socket.is_well() && !socket.babbled, socket.opened_us);
+        let is_wordless = is_well && self.has_lasted_since(opened_us);
+        if !self.holds(Check::Caused, !is_wordless) {
+            let text = format!("socket {conn} of d{driver} was closed without a word");
+            self.violate(Check::Caused, About::driver(driver), text);
+        }
+    }
+
     /// The driver sends no more on this socket, or says that it closes it.
     pub fn socket_quits(&mut self, driver: Driver, conn: u32) {
         self.note(About::driver(driver), || format!("d{driver} leaves socket {conn}"));

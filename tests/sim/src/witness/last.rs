@@ -83,6 +83,7 @@ impl Witness {
                     self.check_reasons(request, life);
                     self.check_receipts(request, life);
                     self.check_receipts_of_fleet(request, life);
+                    self.check_told(request, life);
                     self.check_view(request, life);
                 }
             }
@@ -339,6 +340,18 @@ impl Witness {
                     let text = format!("d{driver} has r{first} until {end_ms} and r{second} from {from_ms}");
                     return self.violate(check, about, text);
                 }
+            }
+        }
+    }
+
+    /// What was answered without an attempt's number is how the driver's attempt ended.
+    fn check_told(&mut self, request: Request, life: &Life) {
+        for (driver, ways) in std::mem::take(&mut self.requests[request as usize].told) {
+            let tried = life.tried.iter().find(|tried| tried.driver == driver);
+            let ok = tried.is_some_and(|tried| tried.way & ways != 0);
+            if !self.holds(Check::OneOutcome, ok) {
+                let text = format!("d{driver} was answered {} of r{request}: {tried:?}", describe(ways));
+                return self.violate(Check::OneOutcome, About::both(request, driver), text);
             }
         }
     }

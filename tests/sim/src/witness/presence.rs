@@ -4,14 +4,14 @@
 //! A driver is there from its welcome on, until its socket is lost and `driver_ttl_ms` have passed. A client hears of a
 //! loss later than the node, by what anything may be under way; so much is left out at every end.
 
-use super::Witness;
 use super::audits::{Life, Tried};
 use super::calls::Call;
 use super::state::{Span, ways};
+use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::codec::answers::DriverView;
 use crate::codec::audit::{Entry, Why};
-use crate::ids::{Driver, Request};
+use crate::ids::{Driver, Offer, Request};
 use crate::words::{DriverState, Step};
 
 impl Witness {
@@ -163,6 +163,10 @@ impl Witness {
             for entry in audit.entries.iter().filter(|entry| entry.step == Step::Refused) {
                 self.check_refusal(request, entry, lives);
             }
+            let tried = lives[request as usize].iter().flat_map(|life| &life.tried);
+            for (attempt, tried) in (1..).zip(tried) {
+                self.check_was_there(Offer { request, attempt }, tried);
+            }
         }
     }
 
@@ -200,6 +204,28 @@ impl Witness {
             };
             unseen || life.tried.iter().any(holds)
         })
+    }
+
+    /// Whose offer times out was there, or a moment ago: who is not refuses it in a moment (protocol.md, section 2: "may be offered; the
+    /// offer waits for the reconnect; then it is `offline`").
+    fn check_was_there(&mut self, offer: Offer, tried: &Tried) {
+        let (driver, at_ms) = (tried.driver, tried.sent_at_ms);
+        let early_ms = self.late_ms() + self.expect.inside_margin_ms;
+        let refuses_ms = at_ms + early_ms + SLACK_US / 1_000;
+        if tried.way != ways::TIMED_OUT || tried.ended_at_ms < refuses_ms || self.node.is_end_near(at_ms, refuses_ms) {
+            return;
+        }
+        let late_ms = early_ms + self.expect.driver_ttl_ms;
+        // Of a clock that was moved, whichever time it may have been.
+        let may_be_there = |stay: &(u32, u64, u64)| {
+            let over_ms = self.latest_ms_at(stay.2.min(self.now_us)) + late_ms;
+            self.earliest_ms_at(stay.1) <= at_ms + early_ms && at_ms <= over_ms
+        };
+        let ok = self.drivers[driver as usize].stays.iter().any(may_be_there);
+        if !self.holds(Check::Caused, ok) {
+            let text = format!("{offer} is made at {at_ms} to d{driver}, which was not there");
+            self.violate(Check::Caused, About::both(offer.request, driver), text);
+        }
     }
 
     fn check_refusal(&mut self, request: Request, entry: &Entry, lives: &[Option<Life>]) {

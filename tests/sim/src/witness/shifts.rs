@@ -20,9 +20,13 @@ impl Witness {
     /// The driver says that it goes off shift.
     pub(super) fn off_said(&mut self, driver: Driver, conn: u32) {
         self.check_on_shift(driver, conn);
+        let off_us = self.now_us;
         if let Some(socket) = self.socket(driver, conn) {
             socket.on_said_us = None;
             socket.offs_unanswered += 1;
+            if socket.state != Some(DriverState::Offline) && socket.trip.is_none() {
+                socket.off_said_us.get_or_insert(off_us);
+            }
         }
         let (now_us, now_ms) = (self.now_us, self.node_ms_at(self.now_us));
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
@@ -40,6 +44,10 @@ impl Witness {
 
     /// The driver says that it is available: from here on nothing is known of its shift until a socket that came later is told.
     pub(super) fn on_said(&mut self, driver: Driver, conn: u32) {
+        self.check_off_shift(driver, conn);
+        if let Some(socket) = self.socket(driver, conn) {
+            socket.off_said_us = None;
+        }
         let session = self.socket(driver, conn).and_then(|socket| socket.session);
         let now_ms = self.node_ms_at(self.now_us);
         let now_us = self.now_us;
@@ -67,6 +75,25 @@ impl Witness {
             .filter(|at_us| (*at_us).max(over_us) + late_us < now_us);
         if !self.holds(Check::Answered, late.is_none()) {
             let text = format!("d{driver} said that it is available at {late:?}, and is offline still");
+            self.violate(Check::Answered, About::driver(driver), text);
+        }
+    }
+
+    /// The same of one that it said it goes off shift: an offer that it had is declined first.
+    pub(super) fn check_off_shift(&mut self, driver: Driver, conn: u32) {
+        let Some(over_us) = self.calm_since_us().filter(|_| !self.is_fleet()) else {
+            return;
+        };
+        let late_us = 3 * self.expect.order_margin_ms * 1_000 + ON_SHIFT_US_MAX + SLACK_US;
+        let now_us = self.now_us;
+        let Some(socket) = self.socket(driver, conn).filter(|socket| socket.is_well()) else {
+            return;
+        };
+        let late = socket
+            .off_said_us
+            .filter(|at_us| (*at_us).max(over_us) + late_us < now_us);
+        if !self.holds(Check::Answered, late.is_none()) {
+            let text = format!("d{driver} said that it goes off shift at {late:?}, and has not heard so");
             self.violate(Check::Answered, About::driver(driver), text);
         }
     }

@@ -6,7 +6,7 @@ use super::calls::{Ask, Call};
 use super::state::{Winner, ways};
 use crate::checks::{About, Check};
 use crate::codec::{Bad, answers, audit};
-use crate::ids::{Offer, Request};
+use crate::ids::{Driver, Offer, Request};
 use crate::words::{Outcome, State};
 
 impl Witness {
@@ -35,6 +35,13 @@ impl Witness {
             if !self.holds(Check::Protocol, named && (read.driver.is_none() || read.attempt > 0)) {
                 self.violate(Check::Protocol, about, format!("202 names another driver: {read:?}"));
             }
+        }
+        // Whom nobody has named before is a new candidate. Of a fleet: nodes that do not have it answer as it stands.
+        let new = call.candidates & !self.requests[request as usize].posted_again;
+        let is_for_nothing = read.duplicate && read.state == State::PendingMatch && new != 0 && !self.is_fleet();
+        if !self.holds(Check::AsAsked, !is_for_nothing) {
+            let text = format!("r{request} waits for candidates, and new ones are a duplicate");
+            self.violate(Check::AsAsked, about, text);
         }
         // 200 of an ended search is `ACCEPTED`; other ends are 409.
         let ok = !matches!(read.state, State::Cancelled | State::Unfulfilled) || !read.duplicate;
@@ -114,9 +121,7 @@ impl Witness {
                 }
             }
             Outcome::Declined => {
-                if let Some(attempt) = attempt {
-                    self.learn_way(Offer { request, attempt }, Some(driver), ways::DECLINED);
-                }
+                self.learn_told(request, driver, attempt, ways::DECLINED);
             }
             Outcome::TooLate => {
                 let late = ways::TIMED_OUT | ways::CANCELLED | ways::TAKEN | ways::SUPERSEDED;
@@ -126,12 +131,18 @@ impl Witness {
                     // by the node that it left: its driver hears `REVOKED` `superseded`, and here the same is too late.
                     ways |= ways::REFUSED;
                 }
-                if let Some(attempt) = attempt {
-                    self.learn_way(Offer { request, attempt }, Some(driver), ways);
-                }
+                self.learn_told(request, driver, attempt, ways);
             }
         }
         Ok(())
+    }
+
+    /// Somebody is told how an attempt ended. Without its number it is the driver's one of this request, which its audit will tell.
+    fn learn_told(&mut self, request: Request, driver: Driver, attempt: Option<u32>, ways: u8) {
+        match attempt {
+            Some(attempt) => self.learn_way(Offer { request, attempt }, Some(driver), ways),
+            None => self.requests[request as usize].told.push((driver, ways)),
+        }
     }
 
     pub(super) fn view_answered(&mut self, call: &Call, view: answers::View) {

@@ -34,6 +34,7 @@ impl Witness {
         self.span_ends(driver, conn);
         self.deliveries_noted(driver, conn);
         self.check_on_shift(driver, conn);
+        self.check_off_shift(driver, conn);
         let unheard = self.socket(driver, conn).is_some_and(|socket| socket.session.is_none());
         let untold = |socket: &mut Socket| socket.awaits_away && !socket.closing;
         if self.socket(driver, conn).is_some_and(untold) {
@@ -189,6 +190,8 @@ impl Witness {
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
+        // It takes effect at the trip's end.
+        socket.off_said_us = None;
         if socket.offer.is_some_and(|(held, _)| held == offer) {
             socket.offer = None;
             if socket.trip != Some(trip) {
@@ -266,6 +269,9 @@ impl Witness {
         let is_change = known != Some(state) || trip != before;
         if state != DriverState::Offline {
             socket.on_said_us = None;
+        }
+        if state != DriverState::Available {
+            socket.off_said_us = None;
         }
         socket.trip = trip;
         socket.state = Some(state);

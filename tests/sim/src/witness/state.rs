@@ -149,6 +149,10 @@ pub struct Request {
     pub last_first_post_us: u64,
     /// Every candidate ever posted.
     pub posted: u64,
+    /// Those of them that were in more than one `POST`.
+    pub posted_again: u64,
+    /// What drivers, or callers for them, were answered of their attempts without a number: in which of these ways they ended.
+    pub told: Vec<(DriverNo, u8)>,
     /// The node has it, for certain.
     pub exists: bool,
     /// Its end, as far as known.
@@ -193,6 +197,8 @@ impl Request {
             first_call: 0,
             last_first_post_us: 0,
             posted: 0,
+            posted_again: 0,
+            told: Vec::new(),
             exists: false,
             end: None,
             end_known_us: 0,
@@ -427,6 +433,8 @@ pub struct Socket {
     pub offs_unanswered: u32,
     /// Since when it waits to hear that its driver, who was off shift, is available; simulated microseconds.
     pub on_said_us: Option<u64>,
+    /// Since when it waits to hear that its driver, who was on shift and without a trip, is not any more; simulated microseconds.
+    pub off_said_us: Option<u64>,
     /// Answers it waits for.
     pub awaited: Vec<Awaited>,
     /// Receipts said on it, of offers that its driver had been shown, which the node may not have read.
