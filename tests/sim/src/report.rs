@@ -103,6 +103,9 @@ pub fn run(asked: &Run) -> bool {
                     };
                     let outcome = run_seed(seed, asked.once);
                     let failed = outcome.violation.is_some();
+                    if let Some(violation) = &outcome.violation {
+                        println!("FAILED seed {seed}: {}: {}", violation.check.as_str(), violation.text);
+                    }
                     let runs = if asked.once { 1 } else { 2 };
                     let mut totals = totals.lock().expect("no thread panics with it");
                     add(&mut totals, seed, runs, outcome);
@@ -119,9 +122,6 @@ pub fn run(asked: &Run) -> bool {
     totals.failures.sort_by_key(|failure| failure.0);
     print_totals(&totals, begun.elapsed(), cpu_s() - cpu);
     let failures = &totals.failures;
-    for (seed, violation) in failures {
-        println!("FAILED seed {seed}: {}: {}", violation.check.as_str(), violation.text);
-    }
     if let Some((seed, violation)) = failures.first() {
         show_shrunk(*seed, violation, Duration::from_secs(asked.shrink_s));
     }
@@ -259,6 +259,7 @@ fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
     } else {
         shrink::shrink(&case, violation.check, most)
     };
+    eprintln!("once more, for its timeline");
     let outcome = run::once(&small, true);
     let found = outcome.violation.as_ref().unwrap_or(violation);
     println!("--- timeline of seed {seed}, shrunk in {tried} steps");
@@ -270,6 +271,9 @@ fn show_shrunk(seed: u64, violation: &Violation, most: Duration) {
 /// What a case is, and how its timeline is read.
 fn print_case(case: &Case) {
     let (plan, config) = (&case.plan, &case.plan.config);
+    if plan.nodes() > 1 {
+        println!("a fleet of {} nodes", plan.nodes());
+    }
     println!(
         "{} shards; {} drivers; {} callers with {} requests each; {} consumers with a name, {} without; open for {} s",
         config.shards,
@@ -300,7 +304,10 @@ fn print_case(case: &Case) {
     for (at_us, fault) in &plan.faults {
         println!("{}  {fault:?}", time(*at_us));
     }
-    println!("timeline, in simulated seconds; d3 is a driver, r7 a request, r7#2 its second attempt:");
+    println!(
+        "timeline, in simulated seconds; d3 is a driver, {}3 in what is sent, r7 a request, {}7 there, r7#2 its second attempt:",
+        case.style.driver, case.style.request
+    );
 }
 
 fn print_violation(seed: u64, shrunk: &Path, found: &Violation) {
@@ -339,7 +346,9 @@ fn time(at_us: u64) -> String {
 fn quiet_panics() {
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !outside::is_node() {
+        if outside::is_node() {
+            outside::note_place(panic);
+        } else {
             loud(panic);
         }
     }));

@@ -89,6 +89,9 @@ pub enum Next {
     Missing,
 }
 
+/// Of an answer's body, a line of the timeline shows so many characters.
+const BODY_CHARS_MAX: usize = 600;
+
 /// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
@@ -268,8 +271,9 @@ impl Witness {
         let seen = seen.clone();
         let about = self.about(seen.ask);
         self.note(about, || {
-            let body: String = answer.body.chars().take(160).collect();
-            format!("call {call} answered {}: {}", answer.status, body.trim_end())
+            let body: String = answer.body.chars().take(BODY_CHARS_MAX).collect();
+            let cut = if body.len() < answer.body.len() { " …" } else { "" };
+            format!("call {call} answered {}: {}{cut}", answer.status, body.trim_end())
         });
         let next = match answer.status {
             200 | 202 => self.answered_well(&seen, answer),

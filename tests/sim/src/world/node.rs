@@ -166,7 +166,13 @@ impl World<'_> {
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied());
-        self.bug = Some(format!("panic: {}", text.unwrap_or("without a word")));
+        let (at_us, text) = (self.now_us(), text.unwrap_or("without a word"));
+        let place = outside::take_place().map_or_else(String::new, |place| format!(" at {place}"));
+        self.bug = Some(format!(
+            "node {n} panics{place}, {}.{:06} s: {text}",
+            at_us / 1_000_000,
+            at_us % 1_000_000
+        ));
         self.sites[n].node = None;
     }
 

@@ -2,10 +2,21 @@
 //! or the checker is our own and ends the run as such, even where it comes up in the middle of the node's start.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
 
 thread_local! {
     static NODE: Cell<bool> = const { Cell::new(false) };
+    static PLACE: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Keeps where the node panicked, for whoever catches it.
+pub fn note_place(panic: &PanicHookInfo<'_>) {
+    PLACE.set(panic.location().map(ToString::to_string));
+}
+
+/// Where the node panicked last, as the panic hook noted it, once.
+pub(super) fn take_place() -> Option<String> {
+    PLACE.take()
 }
 
 /// Whether a panic on this thread would be the node's.
