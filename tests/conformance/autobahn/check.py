@@ -10,6 +10,7 @@ import fnmatch
 import json
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ import tempfile
 SECONDS_MAX = 600
 AGENT = "dispatchd"
 EXPECTED = pathlib.Path(__file__).with_name("expected.json")
+# Where the suite's own reports go when something is not as expected.
+REPORTS = pathlib.Path("target/autobahn")
 
 
 def main():
@@ -26,10 +29,14 @@ def main():
     expected = json.loads(EXPECTED.read_text())
     with tempfile.TemporaryDirectory(prefix="dispatchd-autobahn-") as scratch:
         results = run(echo_program, suite, cases, expected, pathlib.Path(scratch))
-    problems = compare(results, expected, whole=cases == ["*"])
+        problems = compare(results, expected, whole=cases == ["*"])
+        if problems:
+            shutil.copytree(scratch, REPORTS, dirs_exist_ok=True)
     show(results)
     for problem in problems:
         print(f"FAILED  {problem}")
+    if problems:
+        print(f"what each case saw: {REPORTS}; one again: tests/conformance/run autobahn CASE")
     sys.exit(1 if problems else 0)
 
 
@@ -66,6 +73,8 @@ def compare(results, expected, whole):
         seen = (result["behavior"], result["behaviorClose"])
         if seen != (behavior, behavior):
             problems.append(f"{case}: {seen[0]}, close {seen[1]}; expected {behavior} {reason}")
+    if not results:
+        problems.append("there is no such case")
     if whole and len(results) != expected["cases"]:
         problems.append(f"{len(results)} cases instead of {expected['cases']}")
     if any(fnmatch.fnmatch(case, pattern) for case in results for pattern in expected["excluded"]):
