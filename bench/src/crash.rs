@@ -143,11 +143,23 @@ fn one(install: &Install, options: &Options, seed: u64, runtime: &Runtime, ends:
     if let Some(counts) = &counts {
         say!("disk: {counts:?}");
     }
-    judge(played, counts, options.lying)
+    let Options {
+        kills,
+        drivers,
+        rate,
+        shards,
+        ..
+    } = options;
+    let power = if options.power { " --power" } else { "" };
+    let again = format!(
+        "promises were broken; the same kills and choices again: dispatchd-bench crash --seed {seed} --kills {kills} \
+         --drivers {drivers} --rate {rate} --shards {shards}{power}"
+    );
+    judge(played, counts, options.lying, &again)
 }
 
 /// Prints what a play came to, and makes a run of it.
-fn judge(played: Result<CrashReport, CrashError>, disk: Option<Counts>, lying: bool) -> io::Result<Run> {
+fn judge(played: Result<CrashReport, CrashError>, disk: Option<Counts>, lying: bool, again: &str) -> io::Result<Run> {
     if let Ok(report) = &played {
         report.print();
     }
@@ -169,14 +181,7 @@ fn judge(played: Result<CrashReport, CrashError>, disk: Option<Counts>, lying: b
             figures(&report, &mut run);
             if !lying {
                 faults(&report, &mut run);
-                say!(
-                    "{}",
-                    if report.is_bad() {
-                        "promises were broken"
-                    } else {
-                        "every promise held"
-                    }
-                );
+                say!("{}", if report.is_bad() { again } else { "every promise held" });
             }
         }
         Err(_) if lying => run.add("refused", "", 1.0),
