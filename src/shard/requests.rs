@@ -65,6 +65,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether other nodes have noted something of the request, or may have: it came from one, or is another's by now.
+    fn is_not_all(&self) -> bool {
+        self.is_foreign || self.request.is_fenced()
+    }
+
     /// Whether this node alone has ever had the request, so that its log is all that nodes noted of it. The first change of owner may be
     /// one to this node's next boot; of what has changed more often nobody can say where it was meanwhile.
     pub(super) fn is_whole(&self) -> bool {
@@ -353,7 +358,7 @@ impl<P: Platform> Shard<P> {
                 request_id,
                 audit: true,
                 reply,
-            } if self.requests.slab[key as usize].is_foreign => {
+            } if self.requests.slab[key as usize].is_not_all() => {
                 self.ask(Query::Request(request_id), super::Ask::Audit(reply));
             }
             Letter::View { audit, reply, .. } => {

@@ -217,6 +217,11 @@ impl Request {
         self.waiting.iter().any(|waiting| waiting.queued)
     }
 
+    /// Whether another owner has it, as was found out.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.is_some()
+    }
+
     /// Whether nothing can change any more and all of it is stored.
     pub fn is_closed(&self) -> bool {
         self.closed
