@@ -1,6 +1,7 @@
 //! The commands: running many seeds, and showing a failure so that a person can read it.
 
 use crate::checks::{About, Check, Counts, Violation};
+use crate::fleets;
 use crate::run::{self, Outcome};
 use crate::shrink::{self, Path, Shrunk};
 use crate::swarm::Case;
@@ -49,6 +50,9 @@ struct Totals {
     /// When it was said last how far the run is.
     shown_at: Duration,
 }
+
+/// So many seeds make every check.
+const SEEDS_ENOUGH: u64 = 30;
 
 /// Seeds of one run at most: weeks.
 const SEEDS_MAX: u64 = 10_000_000;
@@ -122,10 +126,29 @@ pub fn run(asked: &Run) -> bool {
     totals.failures.sort_by_key(|failure| failure.0);
     print_totals(&totals, begun.elapsed(), cpu_s() - cpu);
     let failures = &totals.failures;
+    if failures.is_empty()
+        && let Some(check) = never_made(&totals, asked.once, asked.seeds.0 >= fleets::FIRST_SEED)
+    {
+        println!("FAILED seed {}: never checked: {}", asked.seeds.0, check.as_str());
+        return false;
+    }
     if let Some((seed, violation)) = failures.first() {
         show_shrunk(*seed, violation, Duration::from_secs(asked.shrink_s));
     }
     failures.is_empty()
+}
+
+/// A check that so many seeds must have made, and did not: what holds then says nothing.
+fn never_made(totals: &Totals, once: bool, are_fleets: bool) -> Option<Check> {
+    let is_spared = |check: Check| match check {
+        Check::Repeats => once,
+        // One node's: between two there is no order.
+        Check::ClassOrder => are_fleets,
+        _ => false,
+    };
+    let is_made = |check: &&Check| totals.counts.of(**check) > 0 || is_spared(**check);
+    let missing = Check::ALL.iter().find(|check| !is_made(check)).copied();
+    missing.filter(|_| totals.seeds >= SEEDS_ENOUGH)
 }
 
 /// Says on standard error now and then how far a run is.

@@ -405,7 +405,10 @@ impl Actor for Driver {
             }
             Input::Refused(conn) => self.over(conn, "refused", out),
             Input::Closed(conn) => self.over(conn, "closed", out),
-            Input::Reset(conn) => self.over(conn, "reset", out),
+            Input::Reset(conn) => {
+                self.witness.borrow_mut().at(now_us).socket_reset(self.me, conn.0);
+                self.over(conn, "reset", out);
+            }
             Input::Timer(token) => {
                 let rests = now_us >= self.hours.rest_us;
                 let deed = self.todo.take(token);

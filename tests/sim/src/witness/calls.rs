@@ -89,6 +89,9 @@ pub enum Next {
     Missing,
 }
 
+/// So few requests that were posted when nothing ailed the nodes say nothing.
+const CALM_POSTS_MIN: u32 = 8;
+
 /// Of an answer's body, a line of the timeline shows so many characters.
 const BODY_CHARS_MAX: usize = 600;
 
@@ -269,6 +272,10 @@ impl Witness {
         let seen = &mut self.calls[call as usize];
         seen.open = false;
         let seen = seen.clone();
+        if matches!(seen.ask, Ask::Offer(_)) && self.is_calm_at(seen.sent_us) {
+            self.calm_posts.0 += u32::from(answer.status == 503);
+            self.calm_posts.1 += 1;
+        }
         let about = self.about(seen.ask);
         self.note(about, || {
             let body: String = answer.body.chars().take(BODY_CHARS_MAX).collect();
@@ -375,6 +382,13 @@ impl Witness {
         self.counts.add(Check::Answered);
         if let Some(ask) = found {
             self.violate(Check::Answered, self.about(ask), format!("{ask:?} was never answered"));
+        }
+        // Tables that answer too late now and then refuse one, and not most of them.
+        let (refused, all) = self.calm_posts;
+        if !self.holds(Check::Answered, all < CALM_POSTS_MIN || 2 * refused < all) {
+            let text =
+                format!("of {all} requests that were posted when nothing ailed the nodes, {refused} were not taken");
+            self.violate(Check::Answered, About::default(), text);
         }
     }
 }

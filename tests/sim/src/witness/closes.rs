@@ -64,6 +64,13 @@ impl Witness {
         }
     }
 
+    /// The socket is reset: by the network, or like [`Self::socket_left`].
+    pub fn socket_reset(&mut self, driver: Driver, conn: u32) {
+        if !self.expect.may_reset {
+            self.socket_left(driver, conn);
+        }
+    }
+
     /// The driver sends no more on this socket, or says that it closes it.
     pub fn socket_quits(&mut self, driver: Driver, conn: u32) {
         self.note(About::driver(driver), || format!("d{driver} leaves socket {conn}"));

@@ -116,6 +116,8 @@ pub struct Expect {
     pub may_shed: bool,
     /// Segments hold so few commits that room runs out before the next one is made: 503 `not_durable` is no wonder.
     pub may_be_short: bool,
+    /// The network may reset connections.
+    pub may_reset: bool,
     /// Keep a timeline.
     pub trace: bool,
 }
@@ -184,6 +186,8 @@ pub struct Witness {
     pub(crate) drivers: Vec<state::Driver>,
     pub(crate) trips: Vec<TripSeen>,
     calls: Vec<calls::Call>,
+    /// Of the requests that were posted when nothing ailed the nodes, how many were answered 503, and how many were answered.
+    calm_posts: (u32, u32),
     /// Of each node: cursors are its own.
     events: Vec<events::EventLog>,
     last_read: last::LastRead,
@@ -214,6 +218,7 @@ impl Witness {
             drivers: (0..expect.drivers).map(|_| state::Driver::default()).collect(),
             trips: Vec::new(),
             calls: Vec::new(),
+            calm_posts: (0, 0),
             events: vec![events::EventLog::default(); usize::from(expect.nodes)],
             last_read: last::LastRead::default(),
             counts: Counts::default(),

@@ -86,6 +86,15 @@ impl Witness {
                 format!("d{driver} is shown wrong: {view:?}"),
             );
         }
+        if let (DriverState::EnRoute, Some(trip)) = (view.state, view.trip) {
+            let told_us = self.trip_seen(trip).on_trip_us;
+            let ok = self.is_fleet() || told_us.is_none_or(|told_us| told_us >= call.sent_us);
+            if !self.holds(Check::ViewsMatch, ok) {
+                let text =
+                    format!("d{driver} was told that it is on trip {trip}, and is shown on its way to the pickup");
+                return self.violate(Check::ViewsMatch, About::driver(driver), text);
+            }
+        }
         if let Some(trip) = view.trip {
             let ended = self.trip_seen(trip).cancelled;
             let whose = self.trip_seen(trip).driver;

@@ -27,11 +27,14 @@ impl Witness {
                 let accept = matches!(say, Say::Accept(_));
                 self.answer_said(driver, offer.request, Some(offer.attempt), accept, Some(conn));
             }
-            Say::Trip(trip, event) => self.trip_said(trip, event),
+            // The word of another driver is no cause.
+            Say::Trip(trip, event) if self.trip_seen(trip).driver.is_none_or(|whose| whose == driver) => {
+                self.trip_said(trip, event);
+            }
             Say::Shift(false) => self.off_said(driver, conn),
             Say::Shift(true) => self.on_said(driver, conn),
             Say::Location(place) => self.place_said(driver, conn, place),
-            Say::Ack(_) | Say::Ping | Say::PingFrame | Say::Garbage(_) => {}
+            Say::Trip(..) | Say::Ack(_) | Say::Ping | Say::PingFrame | Say::Garbage(_) => {}
         }
         let shown = match say {
             Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer) => self

@@ -36,6 +36,7 @@ impl Witness {
                 self.violate(Check::Protocol, about, format!("202 names another driver: {read:?}"));
             }
         }
+        self.driver_shown(request, read.state, read.driver);
         // Whom nobody has named before is a new candidate. Of a fleet: nodes that do not have it answer as it stands.
         let new = call.candidates & !self.requests[request as usize].posted_again;
         let is_for_nothing = read.duplicate && read.state == State::PendingMatch && new != 0 && !self.is_fleet();
@@ -70,6 +71,19 @@ impl Witness {
                     },
                 );
             }
+        }
+    }
+
+    /// A request that waits for candidates is at no driver, and one whose offer is out is.
+    fn driver_shown(&mut self, request: Request, state: State, driver: Option<Driver>) {
+        let ok = match state {
+            State::PendingMatch => driver.is_none(),
+            State::OfferSent => driver.is_some(),
+            _ => true,
+        };
+        if !self.holds(Check::Protocol, ok) {
+            let text = format!("r{request} is {} and at {driver:?}", state.as_str());
+            self.violate(Check::Protocol, About::request(request), text);
         }
     }
 
@@ -148,6 +162,7 @@ impl Witness {
     pub(super) fn view_answered(&mut self, call: &Call, view: answers::View) {
         let request = view.request;
         let about = About::request(request);
+        self.driver_shown(request, view.state, view.driver);
         self.state_shown(call, request, view.state, view.attempt);
         let seen = &self.requests[request as usize];
         let ok = view.class == seen.wish.class

@@ -300,6 +300,10 @@ impl Witness {
         if let (Some(over), None) = (before, trip) {
             self.learn_trip_ended(over, None);
         }
+        if let (DriverState::OnTrip, Some(trip)) = (state, trip) {
+            let now_us = self.now_us;
+            self.trip_mut(trip).on_trip_us.get_or_insert(now_us);
+        }
         if state == DriverState::OnTrip {
             let said = trip.is_some_and(|trip| self.trip_seen(trip).pickup_said);
             if !self.holds(Check::Caused, said) {

@@ -249,6 +249,8 @@ pub struct TripSeen {
     pub told_us: Option<u64>,
     /// Its driver said `pickup`.
     pub pickup_said: bool,
+    /// When its driver was told that it is `on_trip`, simulated microseconds.
+    pub on_trip_us: Option<u64>,
     /// Its driver said `complete`.
     pub complete_said: bool,
     /// Its driver said `cancel`.

@@ -83,6 +83,20 @@ impl Witness {
         self.check_trip_kept(driver, live, trip, state, opened_us);
     }
 
+    /// Who was told that it is on its trip still is.
+    fn check_pickup_kept(&mut self, driver: Driver, trip: Option<Trip>, state: DriverState, opened_us: u64) {
+        // Of a fleet: a node that comes back may not have heard of the pickup yet.
+        if state != DriverState::EnRoute || self.is_fleet() {
+            return;
+        }
+        let told_us = trip.and_then(|trip| self.trip_seen(trip).on_trip_us);
+        if !self.holds(Check::ConfirmedKept, told_us.is_none_or(|told_us| told_us >= opened_us)) {
+            let text =
+                format!("d{driver} was told that it is on trip {trip:?}, and is welcomed on its way to the pickup");
+            self.violate(Check::ConfirmedKept, About::driver(driver), text);
+        }
+    }
+
     /// A trip that the driver had for certain, and that nobody ended, is there; one that is over is not.
     fn check_trip_kept(
         &mut self,
@@ -92,6 +106,7 @@ impl Witness {
         state: DriverState,
         opened_us: u64,
     ) {
+        self.check_pickup_kept(driver, trip, state, opened_us);
         if let Some(request) = live.filter(|request| !self.trip_may_be_over(*request)) {
             let expect = self.requests[request as usize].winner.and_then(|winner| winner.trip);
             // A node that cannot ask the one that has the trip says it later, in a `STATE`.

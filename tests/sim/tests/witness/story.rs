@@ -46,6 +46,7 @@ impl Story {
             deadline_ms: 120_000,
             may_shed: false,
             may_be_short: false,
+            may_reset: true,
             trace: true,
         }
     }
