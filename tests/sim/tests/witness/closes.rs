@@ -1,6 +1,6 @@
 //! Sockets that are closed, or should be, a node that drains, and shifts whose memory ends.
 
-use super::story::{CANCELLED, EVENT, RECORD, SENT, Story, TIMED_OUT, audit, taken};
+use super::story::{CANCELLED, EVENT, RECORD, SENT, Story, TIMED_OUT, audit, judge, taken};
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
@@ -177,5 +177,49 @@ fn a_shift_that_ends_behind_an_older_answer() {
         } else {
             assert!(story.witness.violation().is_some());
         }
+    }
+}
+
+/// A node that closes a socket says why, unless it ends; a reset may be the network's.
+#[test]
+fn sockets_that_end_without_a_word() {
+    let left = |prepare: fn(&mut Story)| {
+        let mut story = Story::new();
+        prepare(&mut story);
+        story.go().socket_left(0, 0);
+        story
+    };
+    left(|_| ()).finds(Check::Caused);
+    left(Story::restart).is_good();
+    left(|story| story.go().socket_quits(0, 0)).is_good();
+    left(|story| story.go().socket_stalled(0, 0)).is_good();
+    for may_reset in [true, false] {
+        let mut story = Story::of(Expect {
+            may_reset,
+            ..Story::expect()
+        });
+        story.go().socket_reset(0, 0);
+        judge(&story, may_reset, Check::Caused);
+    }
+}
+
+/// Who goes off shift hears so.
+#[test]
+fn off_shift_and_not_told() {
+    for told in [true, false] {
+        let mut story = Story::new();
+        story.go().node_event(0, NodeEvent::FaultsOver);
+        story.now_us += 1_500_000;
+        story.say(0, Say::Shift(false));
+        if told {
+            let (state, trip) = (DriverState::Offline, None);
+            story.hear(0, Heard::State { state, trip });
+        }
+        for _ in 0..6 {
+            story.now_us += 1_500_000;
+            story.say(0, Say::Ping);
+        }
+        story.say(0, Say::Shift(true));
+        judge(&story, told, Check::Answered);
     }
 }

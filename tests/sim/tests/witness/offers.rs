@@ -353,6 +353,7 @@ fn economy_before_premium() {
             ],
         )
     };
+    story.now_us += 28_000_000;
     for request in [1, 2] {
         let body = format!("{{\"request_id\":\"r{request}\",\"state\":\"CANCELLED\"}}");
         story.asked(Ask::Cancel(request, NO_REASON), 200, &body);

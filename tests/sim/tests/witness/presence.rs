@@ -1,14 +1,14 @@
 //! Who is there, who may be closed, and whom nobody may refuse.
 
 use super::story::{
-    CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, brief, shown,
+    CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, audit_of, brief, judge, shown,
 };
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
 use dispatchd_sim::phrases::NO_REASON;
 use dispatchd_sim::witness::{Ask, Expect};
-use dispatchd_sim::words::{Class, DriverState};
+use dispatchd_sim::words::{Class, DriverState, Move};
 
 /// Driver 0 is shown like this.
 fn looks(story: &mut Story, state: &str) {
@@ -388,5 +388,36 @@ fn an_offer_that_a_start_resumes_is_refused() {
         } else {
             story.finds(Check::Caused);
         }
+    }
+}
+
+/// Who was told that its trip has begun is not on its way to the pickup any more: not when it comes again, nor when it is shown.
+#[test]
+fn a_pickup_that_is_forgotten() {
+    let on_trip = || {
+        let mut story = Story::new();
+        let trip = story.win(0, R0, "t-1");
+        let told = |state| Heard::State {
+            state,
+            trip: Some(trip),
+        };
+        story.hear(0, told(DriverState::EnRoute));
+        story.say(0, Say::Trip(trip, Move::Pickup));
+        story.hear(0, told(DriverState::OnTrip));
+        (story, trip)
+    };
+    for state in [DriverState::OnTrip, DriverState::EnRoute] {
+        let (mut story, trip) = on_trip();
+        story.restart();
+        story.connect(0, 1, 9, state, Some(trip));
+        judge(&story, state == DriverState::OnTrip, Check::ConfirmedKept);
+    }
+    for state in ["on_trip", "en_route_to_pickup"] {
+        let (mut story, _) = on_trip();
+        let body = format!(
+            "{{\"driver_id\":\"d0\",\"state\":\"{state}\",\"trip_id\":\"t-1\",\"last_seen_ms\":1000005,\"node\":\"gw-0\"}}"
+        );
+        story.asked(Ask::DriverView(0), 200, &body);
+        judge(&story, state == "on_trip", Check::ViewsMatch);
     }
 }

@@ -216,6 +216,16 @@ impl Story {
     }
 }
 
+/// Good, or what this check finds.
+#[track_caller]
+pub fn judge(story: &Story, is_good: bool, check: Check) {
+    if is_good {
+        story.is_good();
+    } else {
+        story.finds(check);
+    }
+}
+
 pub const R0: Offer = Offer { request: 0, attempt: 1 };
 
 pub fn shown(offer: Offer) -> Heard {

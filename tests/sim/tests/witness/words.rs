@@ -1,6 +1,6 @@
 //! What is said, by which way and in which words, is what is noted and told.
 
-use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, shown};
+use super::story::{CANCELLED, DELIVERED, EVENT, R0, RECORD, SENT, Story, TIMED_OUT, WALL_MS, audit, judge, shown};
 use dispatchd_sim::checks::Check;
 use dispatchd_sim::client::NodeEvent;
 use dispatchd_sim::codec::messages::{Heard, Say};
@@ -16,14 +16,6 @@ const OTHER: u8 = 3;
 fn cancels(story: &mut Story, why: u8) {
     let body = "{\"request_id\":\"r0\",\"state\":\"CANCELLED\"}";
     story.asked(Ask::Cancel(0, why), 200, body);
-}
-
-fn judge(story: &Story, is_good: bool, check: Check) {
-    if is_good {
-        story.is_good();
-    } else {
-        story.finds(check);
-    }
 }
 
 /// The detail of an event that has a reason.
