@@ -19,7 +19,7 @@ pub(super) struct LastRead {
 }
 
 /// Longest time in which an end is decided and stored where nothing ails the node, milliseconds.
-const END_MS_MAX: u64 = 1_000;
+pub(super) const END_MS_MAX: u64 = 1_000;
 
 impl Witness {
     /// A page of a driver's records.
@@ -170,11 +170,11 @@ impl Witness {
         // Of a fleet: what had failed is tried again after up to 2 s (`PAUSE_MAX` in `cold/owner/reach.rs`), each of a few calls.
         let slack_us = if self.is_fleet() { 3 * SLACK_US } else { SLACK_US };
         let (over_ms, slack_ms) = (self.latest_ms_at(over_us), slack_us / 1_000);
-        // What begins when nothing has ailed the node for a while ends within what anything takes there.
+        // What is to end when nothing has ailed the node for a while ends within what anything takes there.
         let soon_ms = self.late_ms() + self.expect.inside_margin_ms + END_MS_MAX;
         let is_fleet = self.is_fleet();
-        let slack_of = |from_ms: u64| {
-            if from_ms > over_ms + slack_ms && !is_fleet {
+        let slack_of = |due_ms: u64| {
+            if due_ms > over_ms + slack_ms && !is_fleet {
                 soon_ms.min(slack_ms)
             } else {
                 slack_ms
@@ -182,7 +182,7 @@ impl Witness {
         };
         let about = About::request(request);
         for (attempt, tried) in (1..).zip(&life.tried).filter(|(_, tried)| tried.expires_at_ms > 0) {
-            let late = tried.ended_at_ms > tried.expires_at_ms.max(over_ms) + slack_of(tried.sent_at_ms);
+            let late = tried.ended_at_ms > tried.expires_at_ms.max(over_ms) + slack_of(tried.expires_at_ms);
             if !self.holds(Check::OfferInTime, !late) {
                 let text = format!(
                     "r{request}#{attempt} ended at {} and expired at {}",
@@ -192,7 +192,7 @@ impl Witness {
             }
         }
         if let Some((_, at_ms)) = life.end {
-            let late = at_ms > life.deadline_at_ms.max(over_ms) + slack_of(life.received_at_ms);
+            let late = at_ms > life.deadline_at_ms.max(over_ms) + slack_of(life.deadline_at_ms);
             if !self.holds(Check::EndsInTime, !late) {
                 let text = format!("r{request} ended at {at_ms}, its deadline was {}", life.deadline_at_ms);
                 self.violate(Check::EndsInTime, about, text);

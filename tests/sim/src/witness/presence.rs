@@ -6,6 +6,7 @@
 
 use super::audits::{Life, Tried};
 use super::calls::Call;
+use super::last::END_MS_MAX;
 use super::state::{Span, ways};
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
@@ -220,7 +221,11 @@ impl Witness {
     fn check_was_there(&mut self, offer: Offer, tried: &Tried) {
         let (driver, at_ms) = (tried.driver, tried.sent_at_ms);
         let early_ms = self.late_ms() + self.expect.inside_margin_ms;
-        let refuses_ms = at_ms + early_ms + SLACK_US / 1_000;
+        let calm_ms = self
+            .calm_since_us()
+            .map(|over_us| self.latest_ms_at(over_us + SLACK_US));
+        let is_calm = calm_ms.is_some_and(|calm_ms| calm_ms < at_ms);
+        let refuses_ms = at_ms + early_ms + if is_calm { END_MS_MAX } else { SLACK_US / 1_000 };
         if tried.way != ways::TIMED_OUT || tried.ended_at_ms < refuses_ms || self.node.is_end_near(at_ms, refuses_ms) {
             return;
         }
