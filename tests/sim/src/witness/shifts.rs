@@ -19,7 +19,7 @@ const ON_SHIFT_US_MAX: u64 = 1_000_000;
 impl Witness {
     /// The driver says that it goes off shift.
     pub(super) fn off_said(&mut self, driver: Driver, conn: u32) {
-        self.check_on_shift(driver, conn);
+        self.check_shift_told(driver, conn);
         let off_us = self.now_us;
         if let Some(socket) = self.socket(driver, conn) {
             socket.on_said_us = None;
@@ -44,7 +44,7 @@ impl Witness {
 
     /// The driver says that it is available: from here on nothing is known of its shift until a socket that came later is told.
     pub(super) fn on_said(&mut self, driver: Driver, conn: u32) {
-        self.check_off_shift(driver, conn);
+        self.check_shift_told(driver, conn);
         if let Some(socket) = self.socket(driver, conn) {
             socket.off_said_us = None;
         }
@@ -62,38 +62,26 @@ impl Witness {
         seen.on_session = seen.on_session.max(session.unwrap_or(0));
     }
 
-    /// The driver says the opposite, or its socket ends: that it is available has been heard by now, if it said so long ago.
-    pub(super) fn check_on_shift(&mut self, driver: Driver, conn: u32) {
+    /// The driver says the opposite, or its socket ends: what it said of its shift long ago has been heard by now. Who goes off shift has
+    /// its offer declined first.
+    pub(super) fn check_shift_told(&mut self, driver: Driver, conn: u32) {
         let Some(over_us) = self.calm_since_us() else { return };
         let late_us = 3 * self.expect.order_margin_ms * 1_000 + ON_SHIFT_US_MAX;
-        let now_us = self.now_us;
+        let (now_us, is_fleet) = (self.now_us, self.is_fleet());
         let Some(socket) = self.socket(driver, conn).filter(|socket| socket.is_well()) else {
             return;
         };
-        let late = socket
-            .on_said_us
-            .filter(|at_us| (*at_us).max(over_us) + late_us < now_us);
-        if !self.holds(Check::Answered, late.is_none()) {
-            let text = format!("d{driver} said that it is available at {late:?}, and is offline still");
-            self.violate(Check::Answered, About::driver(driver), text);
-        }
-    }
-
-    /// The same of one that it said it goes off shift: an offer that it had is declined first.
-    pub(super) fn check_off_shift(&mut self, driver: Driver, conn: u32) {
-        let Some(over_us) = self.calm_since_us().filter(|_| !self.is_fleet()) else {
-            return;
-        };
-        let late_us = 3 * self.expect.order_margin_ms * 1_000 + ON_SHIFT_US_MAX + SLACK_US;
-        let now_us = self.now_us;
-        let Some(socket) = self.socket(driver, conn).filter(|socket| socket.is_well()) else {
-            return;
-        };
-        let late = socket
+        let is_late = |at_us: &u64, most_us: u64| (*at_us).max(over_us) + most_us < now_us;
+        let on = socket.on_said_us.filter(|at_us| is_late(at_us, late_us));
+        // Of a fleet: another node, which may not answer, has the offer.
+        let off = socket
             .off_said_us
-            .filter(|at_us| (*at_us).max(over_us) + late_us < now_us);
+            .filter(|at_us| !is_fleet && is_late(at_us, late_us + SLACK_US));
+        let late = on
+            .map(|at_us| (at_us, "is available"))
+            .or(off.map(|at_us| (at_us, "goes off shift")));
         if !self.holds(Check::Answered, late.is_none()) {
-            let text = format!("d{driver} said that it goes off shift at {late:?}, and has not heard so");
+            let text = format!("d{driver} said long ago what it has not heard yet: {late:?}");
             self.violate(Check::Answered, About::driver(driver), text);
         }
     }

@@ -33,8 +33,7 @@ impl Witness {
         self.note(About::driver(driver), || format!("d{driver} socket {conn} over: {why}"));
         self.span_ends(driver, conn);
         self.deliveries_noted(driver, conn);
-        self.check_on_shift(driver, conn);
-        self.check_off_shift(driver, conn);
+        self.check_shift_told(driver, conn);
         let unheard = self.socket(driver, conn).is_some_and(|socket| socket.session.is_none());
         let untold = |socket: &mut Socket| socket.awaits_away && !socket.closing;
         if self.socket(driver, conn).is_some_and(untold) {
