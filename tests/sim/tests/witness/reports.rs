@@ -538,7 +538,7 @@ fn declined_only_in_the_answer() {
 fn a_fleet_that_takes_nothing() {
     const REFUSED: &str =
         "{\"type\":\"about:blank\",\"title\":\"\",\"status\":503,\"code\":\"not_durable\",\"detail\":\"\"}";
-    for (refused, is_good) in [(3, true), (6, false)] {
+    for (refused, is_good) in [(19, true), (20, false)] {
         let mut story = Story::of(Expect {
             nodes: 2,
             ..Story::expect()
@@ -550,7 +550,7 @@ fn a_fleet_that_takes_nothing() {
         story.go().node_event(1, started);
         story.go().node_event(0, NodeEvent::FaultsOver);
         story.now_us += 10_000_000;
-        for number in 0..8 {
+        for number in 0..20 {
             let call = story.post(Class::Standard, 1);
             if number < refused {
                 story.answer(call, 503, REFUSED);
