@@ -127,7 +127,7 @@ enum Scenario {
     /// SIGKILL again and again under load, with or without a power cut; every promise is audited from the clients' side.
     ///
     /// About a second for each kill. Exit status 0: every promise held; 1: one was broken, or nobody can say. Data and logs are gone
-    /// afterwards; a node that fails shows the end of its log. Nothing is measured here: options about cores and goals change nothing.
+    /// afterwards. Nothing is measured here: options about cores and goals change nothing.
     Crash(crash::Options),
     /// Mixed load for an hour: memory, descriptors, slots and timers must stay flat.
     ///

@@ -61,6 +61,8 @@ pub struct Ids {
     style: Style,
     trips: HashMap<Box<str>, Trip>,
     trip_names: Vec<Box<str>>,
+    /// The name of a node that is alone, then those of a fleet's.
+    node_names: Vec<String>,
 }
 
 impl Ids {
@@ -70,6 +72,9 @@ impl Ids {
             style,
             trips: HashMap::new(),
             trip_names: Vec::new(),
+            node_names: std::iter::once(Config::default().node_id.to_string())
+                .chain((0..NODES_MAX).map(node_name))
+                .collect(),
         }
     }
 
@@ -121,12 +126,10 @@ impl Ids {
     /// # Errors
     /// When no node of a run has it.
     pub fn read_node(&self, name: &str) -> Result<u8, Bad> {
-        if name == Config::default().node_id {
-            return Ok(0);
-        }
-        let is_name = |node: &u8| node_name(*node) == name;
-        (0..NODES_MAX)
-            .find(is_name)
+        let place = self.node_names.iter().position(|known| known == name);
+        // Whoever is alone has the number of a fleet's first.
+        place
+            .map(|place| place.saturating_sub(1) as u8)
             .ok_or_else(|| Bad::new(format!("a node that is none: {name}")))
     }
 

@@ -1,5 +1,6 @@
 //! Every check of the witness notices what it is there for, and nothing in a good story.
 
+mod answers;
 mod closes;
 mod looks;
 mod offers;
