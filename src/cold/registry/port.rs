@@ -115,6 +115,8 @@ pub struct Found {
 pub struct Previous {
     /// The node that had it; may be this one.
     pub node_id: CompactString,
+    /// Its session there; 0: not known.
+    pub session: u64,
     /// The request that bound it, and the node that has that.
     pub at_hand: Option<(RequestId, CompactString)>,
 }

@@ -36,14 +36,14 @@ struct Waiting {
     awaits_left: usize,
     /// Under which session the driver was last where something was said of it. What is said of an older one is old news.
     had_session: u64,
-    /// This request says how it stands.
-    awaits_request: Option<RequestId>,
+    /// These requests say how they stand.
+    awaits_requests: Vec<RequestId>,
     until_ms: u64,
 }
 
 impl Waiting {
     fn is_over(&self) -> bool {
-        self.awaits_left == 0 && self.awaits_request.is_none()
+        self.awaits_left == 0 && self.awaits_requests.is_empty()
     }
 }
 
@@ -103,26 +103,28 @@ impl<P: Platform> Shard<P> {
         session: u64,
         previous: Option<Box<Previous>>,
     ) -> bool {
-        let (node_id, at_hand) = match previous.map(|previous| *previous) {
-            Some(Previous { node_id, at_hand }) => (Some(node_id), at_hand),
-            None => (None, None),
-        };
-        let Some(routing) = &mut self.routing else {
+        let Some(routing) = &self.routing else {
             return false;
         };
-        let mut awaits_left = 0;
-        let peer = node_id.and_then(|node_id| routing.links.peers().number_of(&node_id));
-        let peer = peer.filter(|peer| *peer != 0);
-        if let Some(peer) = peer {
-            awaits_left = self.tell_moved(peer, driver_id, session);
+        let (mut awaits_left, mut is_cut) = (0, false);
+        let (mut awaits_requests, mut at_hand) = (Vec::new(), None);
+        if let Some(previous) = previous {
+            at_hand = previous.at_hand;
+            let peer = routing.links.peers().number_of(&previous.node_id);
+            if let Some(peer) = peer.filter(|peer| *peer != 0) {
+                awaits_left = self.tell_moved(peer, driver_id, session);
+                is_cut = awaits_left == 0;
+            }
+            if peer != Some(0) {
+                awaits_requests.extend(self.was_elsewhere(driver_id, previous.session));
+            }
         }
-        let is_cut = peer.is_some() && awaits_left == 0;
         let waiting = Waiting {
             conn,
             session,
             awaits_left,
             had_session: 0,
-            awaits_request: None,
+            awaits_requests,
             until_ms: self.now_ms + WELCOME_MAX_MS,
         };
         self.arrival_asks(driver_id, waiting, at_hand, is_cut)
@@ -144,7 +146,7 @@ impl<P: Platform> Shard<P> {
             session,
             awaits_left,
             had_session,
-            awaits_request: None,
+            awaits_requests: Vec::new(),
             until_ms: self.now_ms + WELCOME_MAX_MS,
         };
         self.arrival_asks(driver_id, waiting, None, awaits_left < others)
@@ -180,7 +182,7 @@ impl<P: Platform> Shard<P> {
         if is_cut || (is_unknown && asked.is_none()) {
             self.note_late(driver_id, session);
         }
-        waiting.awaits_request = asked.map(|(request_id, _)| request_id);
+        waiting.awaits_requests.extend(asked.map(|(request_id, _)| request_id));
         let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
         let Some(arriving) = arriving.filter(|_| !waiting.is_over()) else {
             return false;
@@ -195,7 +197,7 @@ impl<P: Platform> Shard<P> {
     /// The node that had the driver says what bound it there.
     pub(super) fn arrival_left(&mut self, driver_id: &DriverId, session: u64, left: Left) {
         let is_said = |arriving: &Arriving, request_id: &RequestId| {
-            let is_asked = |waiting: &Waiting| waiting.awaits_request.as_ref() == Some(request_id);
+            let is_asked = |waiting: &Waiting| waiting.awaits_requests.contains(request_id);
             arriving.letters.iter().any(|said| said.request_id == *request_id) || arriving.waiting.iter().any(is_asked)
         };
         let Left {
@@ -215,9 +217,10 @@ impl<P: Platform> Shard<P> {
             is_news = had_session >= waiting.had_session;
             waiting.had_session = waiting.had_session.max(had_session);
         }
-        let mut asked = None;
+        let (mut stale, mut asked) = (None, None);
         if is_news {
             self.learn_off_shift(driver_id, off_shift_since_ms);
+            stale = self.was_elsewhere(driver_id, had_session);
             asked = unasked.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
         }
         let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
@@ -226,12 +229,23 @@ impl<P: Platform> Shard<P> {
         else {
             return;
         };
-        if let Some((request_id, _)) = asked {
-            waiting.awaits_request = Some(request_id);
-        }
+        let asked = asked.map(|(request_id, _)| request_id);
+        waiting.awaits_requests.extend(asked.into_iter().chain(stale));
         if waiting.is_over() {
             self.welcome(driver_id);
         }
+    }
+
+    /// Another node has had the driver since this one did: what binds it here may be over, and says so when it is asked. Gives the
+    /// request that was.
+    fn was_elsewhere(&mut self, driver_id: &DriverId, had_session: u64) -> Option<RequestId> {
+        if had_session <= self.session_here(driver_id) {
+            return None;
+        }
+        let key = self.drivers.find(driver_id)?;
+        let bound = self.drivers.slab[key as usize].driver.at_hand().cloned();
+        self.driver_moved(driver_id, had_session);
+        bound
     }
 
     /// Asks a request how it stands with a driver who has come here; false: nobody answers soon.
@@ -261,7 +275,7 @@ impl<P: Platform> Shard<P> {
         };
         let mut is_over = false;
         for waiting in &mut arriving.waiting {
-            waiting.awaits_request.take_if(|awaited| *awaited == request_id);
+            waiting.awaits_requests.retain(|awaited| *awaited != request_id);
             is_over |= waiting.is_over();
         }
         arriving.letters.push(Said {

@@ -8,8 +8,8 @@ use crate::wire::api;
 use compact_str::CompactString;
 use redis::{Cmd, RedisResult, Value};
 
-/// A connect. ARGV: node, proposed session, now, TTL. Gives the session, the node that had the driver, and the request that
-/// bound it with the node that has that; what is not there is empty.
+/// A connect. ARGV: node, proposed session, now, TTL. Gives the session, the node that had the driver and its session there, and the
+/// request that bound it with the node that has that; what is not there is empty.
 /// Numbers of Lua are doubles: sessions stay below 2^53 until the year 2112 (see `shard/registry.rs`).
 const CLAIM: &str = r"
 local was = redis.call('HMGET', KEYS[1], 'node', 'session', 'request', 'owner')
@@ -19,7 +19,7 @@ if had >= session then session = had + 1 end
 local text = string.format('%.0f', session)
 redis.call('HSET', KEYS[1], 'node', ARGV[1], 'session', text, 'last_seen', ARGV[3])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
-return {text, was[1] or '', was[3] or '', was[4] or ''}
+return {text, was[1] or '', was[2] or '', was[3] or '', was[4] or ''}
 ";
 
 /// A line. ARGV: node, session, TTL, state, trip, location, last seen, request, its node. Gives 0 and the session of the other node that has
@@ -155,13 +155,14 @@ pub(super) struct Claimed {
 
 /// The answer to a connect; `None` when it is none.
 pub(super) fn claimed(answer: &[String]) -> Option<Claimed> {
-    let [session, from, request, owner] = answer else {
+    let [session, from, had, request, owner] = answer else {
         return None;
     };
     Some(Claimed {
         session: session.parse().ok()?,
         previous: (!from.is_empty()).then(|| Previous {
             node_id: from.as_str().into(),
+            session: had.parse().unwrap_or(0),
             at_hand: at_hand(request, owner),
         }),
     })

@@ -54,6 +54,7 @@ impl Data {
         if let Some(entry) = had {
             let previous = Previous {
                 node_id: entry.node.clone(),
+                session: entry.session,
                 at_hand: entry.at_hand.clone(),
             };
             (entry.node, entry.session) = (node.clone(), session);
