@@ -56,6 +56,13 @@ fn reservation() -> ToDriver {
     }
 }
 
+fn wait(ask: u32) -> ToDriver {
+    ToDriver::Wait {
+        ask,
+        priority: Priority::Premium,
+    }
+}
+
 pub fn trip_of(request: &str) -> TripId {
     TripId::for_request(&request_id(request), NOW_MS)
 }
@@ -99,11 +106,7 @@ fn here(request: &str, held: Option<u32>) -> (String, RequestEvent) {
 fn a_driver_that_leaves_takes_nothing_with_it_and_asks_for_all() {
     let mut driver = connected(1);
     tell(&mut driver, "r1", offer(Resumed::No));
-    let wait = ToDriver::Wait {
-        ask: 4,
-        priority: Priority::Premium,
-    };
-    assert!(tell(&mut driver, "r2", wait).is_empty());
+    assert!(tell(&mut driver, "r2", wait(4)).is_empty());
     step(&mut driver, DriverEvent::Disconnected { session: 1 });
     let effects = step(&mut driver, DriverEvent::Moved);
     let busy = RequestEvent::Busy {
@@ -225,6 +228,49 @@ fn an_offer_from_elsewhere_leaves_another_reservation_alone() {
 }
 
 /// An acceptance that is repeated after its trip has ended says what it said, and binds nobody.
+/// The offer came over a link when its time was over, and was not shown.
+#[test]
+fn a_reservation_ends_with_the_offer_that_was_not_shown() {
+    let outcome = |outcome, trip_id, again| ToDriver::Outcome {
+        attempt: 1,
+        outcome,
+        trip_id,
+        again,
+    };
+    for ended in [
+        Outcome::TimedOut,
+        Outcome::Declined,
+        Outcome::Revoked(RevokeReason::Cancelled),
+    ] {
+        let mut driver = connected(1);
+        tell(&mut driver, "r1", reservation());
+        tell(&mut driver, "r2", wait(2));
+        // An answer that is said again, to whom it may concern, ends nothing.
+        assert_eq!(to_requests(&tell(&mut driver, "r1", outcome(ended, None, true))), []);
+        assert_eq!(driver.at_hand(), Some(&request_id("r1")));
+        let effects = tell(&mut driver, "r1", outcome(ended, None, false));
+        assert!(to_socket(&effects).is_empty(), "{effects:?}");
+        let reserved = RequestEvent::Reserved {
+            driver_id: driver_id(),
+            ask: 2,
+        };
+        assert_eq!(to_requests(&effects), [("r2".to_owned(), reserved)]);
+    }
+    // Accepted by HTTP.
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", reservation());
+    let effects = tell(
+        &mut driver,
+        "r1",
+        outcome(Outcome::Accepted, Some(trip_of("r1")), false),
+    );
+    assert!(matches!(
+        to_socket(&effects)[..],
+        [ToSocket::Confirmed { .. }, ToSocket::State { .. }]
+    ));
+    assert_eq!(driver.trip_id(), Some(&trip_of("r1")));
+}
+
 #[test]
 fn an_acceptance_said_again_binds_nobody() {
     let mut driver = connected(1);

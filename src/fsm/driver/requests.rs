@@ -186,9 +186,16 @@ impl Driver {
         again: bool,
         effects: &mut Vec<DriverEffect>,
     ) {
-        let own = |held: &Held| held.request_id == request_id && held.attempt == attempt;
+        let held_attempt = self.held.as_ref().filter(|held| held.request_id == request_id);
+        let held_attempt = held_attempt.map(|held| held.attempt);
+        // Reserved, and its offer was not shown: over a link it came when its time was over, perhaps. It may be accepted all the
+        // same, by HTTP.
+        let is_reserved = held_attempt == Some(0) && !again;
+        if is_reserved && outcome != Outcome::Accepted {
+            return self.release(&request_id, effects);
+        }
         // An answer ends it too: what ended it was lost between two nodes then.
-        let ends = self.held.as_deref().is_some_and(own);
+        let ends = is_reserved || held_attempt == Some(attempt);
         if !again && !ends {
             // The offer was refused, the request decided before it heard so: the app never saw it.
             return;

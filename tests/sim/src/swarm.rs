@@ -142,6 +142,7 @@ impl Case {
         Expect {
             style: self.style,
             nodes: self.plan.nodes(),
+            is_whole: fleets::is_whole(&self.plan),
             drivers: self.drivers,
             may_refuse: any(|fault| matches!(fault, Fault::BitRot { .. })),
             may_fail: any(|fault| {

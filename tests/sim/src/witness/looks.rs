@@ -25,14 +25,16 @@ impl Witness {
             return self.violate(Check::ViewsMatch, about, format!("d{driver} never said so: {view:?}"));
         }
         // Of a fleet the node that is asked may be another one than the driver's.
-        if self.is_fleet() || !self.node.up {
+        if self.may_be_cut_off() || !self.node.up {
             return;
         }
         // What anybody had heard when it was asked for is shown, unless it may be over since.
         let has_trip = matches!(view.state, DriverState::EnRoute | DriverState::OnTrip);
         let live = call
             .live
-            .filter(|live| self.expect.rings_have_room && self.drivers[driver as usize].live == Some(*live));
+            .filter(|live| self.expect.rings_have_room && self.drivers[driver as usize].live == Some(*live))
+            // Of a fleet, others hear of it from the request's node before the driver's does.
+            .filter(|_| !self.is_fleet());
         if !self.holds(Check::ConfirmedKept, live.is_none() || has_trip) {
             let text = format!("d{driver} has the trip of {live:?}, and is shown without: {view:?}");
             return self.violate(Check::ConfirmedKept, about, text);
@@ -79,10 +81,7 @@ impl Witness {
 
     /// At the end, when drivers rest: who has a trip by the audits is shown with it, and nobody else.
     pub(super) fn check_last_looks(&mut self, lives: &[Option<Life>]) {
-        // Of a fleet: which node is asked, and what it knows of the driver, is not seen here.
-        let Some(over_us) = self.calm_since_us().filter(|_| !self.is_fleet()) else {
-            return;
-        };
+        let Some(over_us) = self.calm_since_us() else { return };
         for driver in 0..self.drivers.len() as Driver {
             let Some((sent_us, view)) = self.drivers[driver as usize].last_look else {
                 continue;

@@ -80,6 +80,8 @@ pub struct Expect {
     pub style: Style,
     /// Number of nodes; 1: it is no fleet.
     pub nodes: u8,
+    /// Of a fleet: it has all of its nodes, what these share and the links between them at all times.
+    pub is_whole: bool,
     /// Number of drivers, at most 64.
     pub drivers: u32,
     /// The node may refuse to start (bit rot).
@@ -446,6 +448,11 @@ impl Witness {
     /// Whether several nodes serve.
     pub(crate) fn is_fleet(&self) -> bool {
         self.expect.is_fleet()
+    }
+
+    /// Whether a node may be without the others, or without what they share.
+    pub(crate) fn may_be_cut_off(&self) -> bool {
+        self.expect.is_fleet() && !self.expect.is_whole
     }
 
     /// A node takes connections, or not, and drains, or not.

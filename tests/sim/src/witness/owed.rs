@@ -60,7 +60,7 @@ impl Socket {
 impl Witness {
     /// The driver says something on a socket that is to be answered there.
     pub(super) fn answer_owed(&mut self, driver: Driver, conn: u32, say: Say) {
-        let (now_us, is_fleet) = (self.now_us, self.is_fleet());
+        let (now_us, may_be_cut_off) = (self.now_us, self.may_be_cut_off());
         let whose = match say {
             Say::Trip(trip, _) => self.trip_seen(trip).driver,
             _ => None,
@@ -73,7 +73,7 @@ impl Witness {
             Say::Ping => owed.pings.push_back(now_us),
             Say::Garbage(_) => owed.garbage.push_back(now_us),
             // Of a fleet: another node, which may not answer, has the trip, or has heard of the shift.
-            _ if is_fleet => {}
+            _ if may_be_cut_off => {}
             // It goes on or ends, or has: either is told. That it arrived changes nothing.
             Say::Trip(_, event) if whose == Some(driver) && event != Move::Arrived => {
                 owed.states.push_back((now_us, true));

@@ -153,7 +153,7 @@ impl Witness {
     /// At the end: nobody was refused, or shown as offline, who could have been offered.
     pub(super) fn check_presence(&mut self, lives: &[Option<Life>]) {
         // Which node a driver is at, others know as far as the registry and the links reach (design.md, section 5).
-        if self.is_fleet() {
+        if self.may_be_cut_off() {
             return;
         }
         for driver in 0..self.drivers.len() as Driver {
