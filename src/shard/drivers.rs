@@ -258,6 +258,9 @@ impl<P: Platform> Shard<P> {
                 if matches!(event, RequestEvent::Delivered { .. }) {
                     self.stop_watch(key);
                 }
+                if matches!(event, RequestEvent::Reserved { .. }) {
+                    self.note_reserved(key, &request_id);
+                }
                 if let Some(event) = self.answer_asking_node(&request_id, event) {
                     self.post_to_request(request_id, event);
                 }

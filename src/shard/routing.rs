@@ -58,6 +58,9 @@ const OVERDUE_ASK_MS: u64 = 2_000;
 const OVERDUE_END_MS: u64 = 5_000;
 /// How long a driver who is asked may be silent: a node that is away says nothing.
 const ASK_MAX_MS: u64 = 2_000;
+/// How long a driver is reserved for a request that makes no offer: its node may have died. One that is alive stores the offer
+/// meanwhile, and makes it all the same if the driver is still free.
+const RESERVED_MAX_MS: u64 = 5_000;
 /// How long the registry keeps a driver's entry beyond its ordinary life when the driver has a trip.
 const TRIP_LASTS_MS: u64 = 12 * 3_600_000;
 
@@ -124,6 +127,8 @@ pub(super) struct Routing {
     late: Table<DriverId, Late>,
     /// Drivers here who are bound to a request of another node, by their keys.
     far: Table<u32, Far>,
+    /// Drivers here who are reserved, by their keys: for which request, and until when without an offer.
+    reserved: Table<u32, (RequestId, u64)>,
     /// Drivers whom a request asked and who have not answered: until when, and the number of the ask.
     asks: Table<(RequestId, DriverId), (u64, u32)>,
     /// Drivers bound by a restart, who may be elsewhere since.
@@ -151,6 +156,7 @@ impl Routing {
             arriving: Table::default(),
             late: Table::default(),
             far: Table::default(),
+            reserved: Table::default(),
             asks: Table::default(),
             unsure: Vec::new(),
             sweep_at_ms: 0,
@@ -188,6 +194,7 @@ impl Routing {
     /// A driver leaves memory.
     pub(super) fn forget(&mut self, key: u32) {
         self.far.remove(&key);
+        self.reserved.remove(&key);
     }
 }
 
@@ -289,6 +296,7 @@ impl<P: Platform> Shard<P> {
         let is_idle = routing.seeking.is_empty()
             && routing.passed.is_empty()
             && routing.far.is_empty()
+            && routing.reserved.is_empty()
             && routing.asks.is_empty()
             && routing.unsure.is_empty()
             && routing.late.is_empty();
@@ -300,6 +308,7 @@ impl<P: Platform> Shard<P> {
         self.seek_again();
         self.give_up_calls();
         self.give_up_asks();
+        self.give_up_reservations();
         self.give_up_late();
         self.sweep_far();
     }

@@ -87,3 +87,33 @@ async fn decisions_that_a_hang_cut_short_come_about() {
         agree(&fleet, text(offer, "request_id")).await;
     }
 }
+
+/// The node dies for which a busy driver of the other one is to be reserved next: that driver is not lost to everybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_dead_node_would_have_reserved_is_offered_again() {
+    let Some(shared) = shared().await else { return };
+    let mut fleet = linked(&shared).await;
+    let (driver_id, waits, later) = (unique("d"), unique("r"), unique("r"));
+    let mut driver = fleet.b.driver(&driver_id).await;
+    fleet.b.offer(&unique("r"), &[&driver_id], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    let wait = json!({"busy_wait_ms": 30_000, "deadline_ms": 1_000});
+    fleet.a.offer(&waits, &[&driver_id], &wait).await;
+    // It is asked by way of the other node after the request was.
+    let path = format!("/v1/drivers/{driver_id}");
+    assert_eq!(fleet.a.get(&path).await.ok(200)["state"], "offered");
+    // That the driver is reserved now is said to a node that does not read it any more.
+    fleet.a.pause();
+    driver.answer("DECLINE", &offer).await;
+    driver.expect("DECLINED").await;
+    fleet.a.kill_9();
+    // Adopted when its deadline is over: it asks nobody again.
+    fleet.b.until_state(&waits, "UNFULFILLED").await;
+    fleet
+        .b
+        .offer(&later, &[&driver_id], &json!({"busy_wait_ms": 30_000}))
+        .await;
+    let offer = driver.expect("OFFER").await;
+    assert_eq!(text(&offer, "request_id"), later);
+    driver.accept(&offer).await;
+}

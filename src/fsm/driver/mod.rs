@@ -173,6 +173,12 @@ impl Driver {
         }
     }
 
+    /// Whether the driver is reserved for this request, which has not made its offer.
+    pub fn is_reserved_for(&self, request_id: &RequestId) -> bool {
+        let is_own = |held: &Held| held.attempt == 0 && held.request_id == *request_id;
+        self.held.as_deref().is_some_and(is_own)
+    }
+
     /// Whether the driver has said something of what is at hand that its request may not have heard.
     pub fn has_said(&self) -> bool {
         match (&self.bound, &self.held) {

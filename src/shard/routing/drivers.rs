@@ -1,7 +1,10 @@
 //! At a driver's home: what requests of other nodes say to drivers here, what comes back, and drivers who leave.
 
 use super::tables::Place;
-use super::{ASK_MAX_MS, Far, OVERDUE_ASK_MS, OVERDUE_END_MS, SEEK_MAX_MS, SEEK_SOON_MS, SWEEP_EVERY_MS, Sought, here};
+use super::{
+    ASK_MAX_MS, Far, OVERDUE_ASK_MS, OVERDUE_END_MS, RESERVED_MAX_MS, SEEK_MAX_MS, SEEK_SOON_MS, SWEEP_EVERY_MS,
+    Sought, here,
+};
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{Answer, Asker, RequestEvent, ToDriver};
@@ -368,6 +371,32 @@ impl<P: Platform> Shard<P> {
         for ((request_id, driver_id), (_, ask)) in due {
             let reason = RefuseReason::Offline;
             self.post_to_request(request_id, RequestEvent::Unavailable { driver_id, ask, reason });
+        }
+    }
+
+    /// A driver here is reserved.
+    pub(in crate::shard) fn note_reserved(&mut self, key: u32, request_id: &RequestId) {
+        let until_ms = self.now_ms + RESERVED_MAX_MS;
+        if let Some(routing) = &mut self.routing {
+            routing.reserved.insert(key, (request_id.clone(), until_ms));
+            self.wake_at(until_ms);
+        }
+    }
+
+    /// Drivers who were reserved long ago and have no offer: who would make it is gone, or did not hear that they are reserved.
+    pub(super) fn give_up_reservations(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(routing) = &mut self.routing else { return };
+        let drivers = &self.drivers;
+        routing.reserved.retain(|key, (request_id, _)| {
+            let entry = drivers.slab.get(*key as usize);
+            entry.is_some_and(|entry| entry.driver.is_reserved_for(request_id))
+        });
+        let due: Vec<u32> = (routing.reserved.extract_if(|_, (_, until_ms)| *until_ms <= now_ms))
+            .map(|(key, _)| key)
+            .collect();
+        for key in due {
+            self.step_driver(key, DriverEvent::Overdue);
         }
     }
 

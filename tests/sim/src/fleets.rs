@@ -149,6 +149,17 @@ pub(crate) fn is_whole(plan: &Plan) -> bool {
     plan.faults.is_empty() && plan.fleet.as_ref().is_some_and(|fleet| !loses(fleet))
 }
 
+/// Whether what one node says to another may be lost: with a node that ends, or a link that is cut. One that hangs hears it later.
+pub(crate) fn may_lose_letters(plan: &Plan) -> bool {
+    let keeps = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::Pause { .. } | Fault::Slow { .. } | Fault::LostAnswers { .. }
+        )
+    };
+    plan.faults.iter().any(|(_, fault)| !keeps(fault))
+}
+
 /// How much longer anything may be under way in a fleet than in a node, milliseconds.
 pub(crate) fn margin_ms(plan: &Plan) -> u64 {
     let Some(fleet) = &plan.fleet else { return 0 };

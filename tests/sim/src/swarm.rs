@@ -167,6 +167,7 @@ impl Case {
             may_shed: self.plan.config.ingress_queue_max < Config::default().ingress_queue_max,
             may_be_short: self.plan.config.journal_segment_bytes < 4 * self.plan.commit_bytes_max as u64,
             may_reset: self.plan.network.reset_permille > 0 || any(|fault| matches!(fault, Fault::Resets { .. })),
+            may_lose_letters: fleets::may_lose_letters(&self.plan),
             trace,
         }
     }

@@ -218,7 +218,8 @@ impl Witness {
             }
             // A socket that says ACCEPT has had the offer, unless it guessed.
             // Of a fleet: the receipt was lost on its way between two nodes, of which one is gone.
-            let guessed = self.is_fleet() || self.drivers[tried.driver as usize].spoken.contains(&(offer, false));
+            let is_lost = self.is_fleet() && self.expect.may_lose_letters;
+            let guessed = is_lost || self.drivers[tried.driver as usize].spoken.contains(&(offer, false));
             let unseen = tried.way == ways::ACCEPTED && tried.by_socket && tried.delivered_at_ms.is_none();
             let delivered = !unseen || guessed;
             if !self.holds(Check::AuditComplete, delivered) {

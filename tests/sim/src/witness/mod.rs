@@ -120,6 +120,8 @@ pub struct Expect {
     pub may_be_short: bool,
     /// The network may reset connections.
     pub may_reset: bool,
+    /// Of a fleet: what one node says to another may be lost for ever.
+    pub may_lose_letters: bool,
     /// Keep a timeline.
     pub trace: bool,
 }

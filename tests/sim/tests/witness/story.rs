@@ -27,6 +27,7 @@ impl Story {
     pub fn expect() -> Expect {
         Expect {
             nodes: 1,
+            is_whole: false,
             style: Style::ALL[0],
             drivers: 4,
             may_refuse: false,
@@ -47,6 +48,7 @@ impl Story {
             may_shed: false,
             may_be_short: false,
             may_reset: true,
+            may_lose_letters: false,
             trace: true,
         }
     }
