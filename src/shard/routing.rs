@@ -36,7 +36,7 @@ use crate::wire::respond::Problem;
 use arrivals::{Arriving, Late, Left};
 use slab::Slab;
 pub(super) use tables::Table;
-use tables::{Memory, Owners, Passed, Places};
+use tables::{Given, Memory, Owners, Passed, Places};
 
 /// Time between two looks for a driver whose node cannot be reached, or who is not known.
 const SEEK_EVERY_MS: u64 = 1_000;
@@ -112,8 +112,7 @@ pub(super) struct Routing {
     links: LinksHandle,
     heard: Vec<FromLinks>,
     places: Places,
-    /// Which request here has an offer or a trip of a driver elsewhere, as was said last; it may be over.
-    given: Memory<DriverId, RequestId>,
+    given: Memory<DriverId, Given>,
     /// What bound drivers when they left, and the number of the node that has it.
     left: Memory<DriverId, (RequestId, u16)>,
     seeking: Table<DriverId, Seeking>,
@@ -335,10 +334,11 @@ impl<P: Platform> Shard<P> {
         };
         let places = &mut routing.places;
         let mut placed = |driver_id: &DriverId| places.get(driver_id).filter(|place| place.peer == Some(peer));
-        (routing.given.iter())
-            .filter_map(|(driver_id, request_id)| {
-                let place = placed(driver_id)?;
-                Some((driver_id.clone(), request_id.clone(), place.session))
+        let at_place =
+            (routing.given.iter()).filter_map(|(driver_id, given)| Some((driver_id, given, placed(driver_id)?)));
+        at_place
+            .flat_map(|(driver_id, given, place)| {
+                (given.clone().into_requests()).map(move |request_id| (driver_id.clone(), request_id, place.session))
             })
             .collect()
     }

@@ -307,21 +307,20 @@ impl Driver {
         again: bool,
         effects: &mut Vec<DriverEffect>,
     ) {
-        if again {
-            let is_owed = self.answers_due > 0;
-            self.answered();
-            return self.tell_state(is_owed, effects);
-        }
         let is_own_word = match phase {
             TripPhase::EnRoute => false,
             TripPhase::OnTrip => true,
             TripPhase::Ended(outcome) => outcome != TripOutcome::Cancelled,
         };
-        if is_own_word {
-            self.answered();
+        // Said again it is the truth as well: what was said first may have been lost between two nodes.
+        let mut bound = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id);
+        let is_answer = again || is_own_word;
+        let is_owed = is_answer && self.answers_due > 0 && (again || bound.is_none());
+        if is_answer {
+            self.answers_due = self.answers_due.saturating_sub(1);
         }
-        let Some(bound) = self.bound.as_mut().filter(|bound| bound.trip_id == trip_id) else {
-            return;
+        let Some(bound) = &mut bound else {
+            return self.tell_state(is_owed, effects);
         };
         match phase {
             TripPhase::EnRoute => bound.heard(false),
@@ -341,6 +340,6 @@ impl Driver {
                 return self.freed(effects);
             }
         }
-        self.tell_state(false, effects);
+        self.tell_state(is_owed, effects);
     }
 }

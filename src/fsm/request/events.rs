@@ -154,7 +154,15 @@ impl Request {
                     effects,
                 );
             }
-            (over, _) => self.outcome(number, driver_id, over, asker, effects),
+            (over, answer) => {
+                self.outcome(number, driver_id, over, asker, effects);
+                let is_held = matches!(answer, Answer::AcceptHeld | Answer::DeclineHeld | Answer::OffShift);
+                let trip = self.fold.trip.as_ref().filter(|trip| trip.driver_id == *driver_id);
+                // Its home heard neither of the trip nor of how far that is.
+                if is_held && trip.is_some_and(|trip| trip.phase != TripPhase::EnRoute) {
+                    self.driver_here(driver_id.clone(), None, effects);
+                }
+            }
         }
     }
 

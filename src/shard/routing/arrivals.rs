@@ -170,19 +170,27 @@ impl<P: Platform> Shard<P> {
         is_cut: bool,
     ) -> bool {
         let session = waiting.session;
-        // What is remembered here is newer than what the registry has.
         let own = self.config.node_id.clone();
-        let given = self.given_to(driver_id).map(|request_id| (request_id, own));
-        let at_hand = given.or(at_hand);
         let known = self.drivers.find(driver_id);
         let known = known.and_then(|key| self.drivers.slab[key as usize].driver.at_hand().cloned());
-        let unknown = at_hand.filter(|(request_id, _)| known.as_ref() != Some(request_id));
-        let is_unknown = unknown.is_some();
-        let asked = unknown.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
-        if is_cut || (is_unknown && asked.is_none()) {
+        // What is remembered here may be newer than what the registry has, and may be over.
+        let given = self.given_to(driver_id).map(|request_id| (request_id, own.clone()));
+        let mut asked = known.into_iter().collect::<Vec<_>>();
+        let mut is_unsaid = false;
+        for (request_id, owner) in given.chain(at_hand) {
+            if asked.contains(&request_id) {
+                continue;
+            }
+            asked.push(request_id.clone());
+            if self.ask_owner(driver_id, session, &request_id, &owner) {
+                waiting.awaits_requests.push(request_id);
+            } else {
+                is_unsaid = true;
+            }
+        }
+        if is_cut || is_unsaid {
             self.note_late(driver_id, session);
         }
-        waiting.awaits_requests.extend(asked.map(|(request_id, _)| request_id));
         let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
         let Some(arriving) = arriving.filter(|_| !waiting.is_over()) else {
             return false;

@@ -1,6 +1,6 @@
 //! Drivers who may be elsewhere: where they are, what waits until that is known, and the way there.
 
-use super::tables::Place;
+use super::tables::{Given, Place};
 use super::{
     SEEK_EVERY_MS, SEEK_MAX_MS, SEEKING_MAX, Seeking, Sought, WATCH_EVERY_MS, WATCH_MAX_MS, here, unreachable,
 };
@@ -291,25 +291,38 @@ impl<P: Platform> Shard<P> {
     /// Remembers what a driver elsewhere has of requests here.
     fn note_given(&mut self, driver_id: &DriverId, request_id: &RequestId, message: &ToDriver) {
         let Some(routing) = &mut self.routing else { return };
+        let is_own = |given: &mut RequestId| given == request_id;
+        let mut given = routing.given.get(driver_id).unwrap_or_default();
         match message {
-            ToDriver::Offer { .. }
-            | ToDriver::Bound { .. }
+            ToDriver::Offer { .. } => given.offer = Some(request_id.clone()),
+            ToDriver::Bound { .. }
             | ToDriver::Outcome {
                 outcome: Outcome::Accepted,
                 ..
-            } => routing.given.insert(driver_id.clone(), request_id.clone()),
-            ToDriver::Outcome { .. }
-            | ToDriver::Trip {
+            } => {
+                given.offer.take_if(is_own);
+                given.trip = Some(request_id.clone());
+            }
+            ToDriver::Outcome { .. } => drop(given.offer.take_if(is_own)),
+            ToDriver::Trip {
                 phase: TripPhase::Ended(_),
                 ..
-            } if routing.given.get(driver_id).as_ref() == Some(request_id) => routing.given.remove(driver_id),
-            _ => {}
+            } => drop(given.trip.take_if(is_own)),
+            _ => return,
+        }
+        match given {
+            Given {
+                offer: None,
+                trip: None,
+            } => routing.given.remove(driver_id),
+            given => routing.given.insert(driver_id.clone(), given),
         }
     }
 
-    /// The request here that has something of a driver elsewhere, as far as is remembered.
-    pub(super) fn given_to(&mut self, driver_id: &DriverId) -> Option<RequestId> {
-        self.routing.as_mut()?.given.get(driver_id)
+    /// The requests here that have something of a driver elsewhere, as far as is remembered.
+    pub(super) fn given_to(&mut self, driver_id: &DriverId) -> impl Iterator<Item = RequestId> + use<P> {
+        let given = (self.routing.as_mut()).and_then(|routing| routing.given.get(driver_id));
+        given.unwrap_or_default().into_requests()
     }
 
     fn send_to_place(&mut self, driver_id: DriverId, peer: u16, session: u64, sought: Sought) {

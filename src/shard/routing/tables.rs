@@ -19,6 +19,21 @@ const PASSED_MAX: usize = 16_384;
 /// A table that is walked in an order which follows from what was done with it, so that a run can be repeated.
 pub(in crate::shard) type Table<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
+/// What requests here have of a driver elsewhere, as was said last; it may be over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Given {
+    pub(super) offer: Option<RequestId>,
+    /// Whose offers to a driver on a trip come and go says nothing of the trip.
+    pub(super) trip: Option<RequestId>,
+}
+
+impl Given {
+    /// The trip's first.
+    pub(super) fn into_requests(self) -> impl Iterator<Item = RequestId> {
+        self.trip.into_iter().chain(self.offer)
+    }
+}
+
 /// Keeps what was used last: at least [`MEMORY_LEN`] entries, at most twice as many.
 pub(super) struct Memory<K, V> {
     young: Table<K, V>,
