@@ -4,6 +4,7 @@
 
 use super::here;
 use crate::cold::registry::Previous;
+use crate::fsm::fold::TripPhase;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::{Resumed, ToDriver};
 use crate::net::ConnId;
@@ -80,6 +81,22 @@ impl Said {
             ToDriver::Offer { resumed, .. } => *resumed != Resumed::No,
             _ => false,
         }
+    }
+}
+
+/// Whether this answers `DriverHere`. What a request has just decided says less: a pickup, not whose trip that is.
+fn says_how_it_stands(message: &ToDriver) -> bool {
+    match message {
+        ToDriver::Bound { .. } | ToDriver::Release => true,
+        ToDriver::Offer { resumed, .. } => *resumed != Resumed::No,
+        ToDriver::Trip { phase, .. } => matches!(phase, TripPhase::Ended(_)),
+        ToDriver::Ask { .. }
+        | ToDriver::Wait { .. }
+        | ToDriver::Accept { .. }
+        | ToDriver::Decline { .. }
+        | ToDriver::Outcome { .. }
+        | ToDriver::NoSuchOffer
+        | ToDriver::NoSuchTrip { .. } => false,
     }
 }
 
@@ -282,7 +299,7 @@ impl<P: Platform> Shard<P> {
             return;
         };
         let mut is_over = false;
-        for waiting in &mut arriving.waiting {
+        for waiting in arriving.waiting.iter_mut().filter(|_| says_how_it_stands(&message)) {
             waiting.awaits_requests.retain(|awaited| *awaited != request_id);
             is_over |= waiting.is_over();
         }

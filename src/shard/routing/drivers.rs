@@ -7,7 +7,7 @@ use super::{
 };
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::request::{Answer, Asker, RequestEvent, ToDriver};
+use crate::fsm::request::{Answer, Asker, RequestEvent, Resumed, ToDriver};
 use crate::fsm::types::RefuseReason;
 use crate::shard::latency::Begun;
 use crate::shard::{Letter, Platform, Shard, home_of_request};
@@ -164,7 +164,12 @@ impl<P: Platform> Shard<P> {
         }
         if !self.is_driver_here(&driver_id) {
             let place = self.routing.as_mut().and_then(|routing| routing.places.get(&driver_id));
-            if let Some(place) = place.filter(|place| place.session > session) {
+            let newer = place.filter(|place| place.session > session);
+            // Its time here was over, or a restart has forgotten it. It may have connected elsewhere since, of which nobody tells a node
+            // that remembers it here. What may have bound it before the restart waits for it here.
+            let is_unknown = begins(&message) && self.drivers.find(&driver_id).is_none();
+            let unknown = is_unknown.then_some(Place { peer: None, session });
+            if let Some(place) = newer.or(unknown) {
                 return self.bounce(from, driver_id, request_id, message, place);
             }
         }
@@ -204,6 +209,9 @@ impl<P: Platform> Shard<P> {
             peer: peer.filter(|peer| *peer != 0),
             session,
         };
+        let known = routing.places.get(&driver_id);
+        // Not elsewhere, just not there any more: the registry has known for long.
+        let is_unknown = known.is_some_and(|known| known.session == session);
         routing.places.learn(&driver_id, place);
         self.metrics().link_bounces.inc();
         let event = match message {
@@ -234,15 +242,16 @@ impl<P: Platform> Shard<P> {
             | ToDriver::NoSuchOffer
             | ToDriver::Trip { .. }
             | ToDriver::NoSuchTrip { .. } => {
-                return self.route_again(driver_id, request_id, message, peer.is_some());
+                return self.route_again(driver_id, request_id, message, peer.is_some() || is_unknown);
             }
         };
         self.post_to_request(request_id, event);
     }
 
-    fn route_again(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver, is_known: bool) {
+    /// `at_once`: who is asked now where the driver is can say so.
+    fn route_again(&mut self, driver_id: DriverId, request_id: RequestId, message: ToDriver, at_once: bool) {
         let is_here = self.is_driver_here(&driver_id) || self.is_arriving(&driver_id);
-        if is_known || is_here {
+        if at_once || is_here {
             return self.route_to_driver(driver_id, request_id, message, None);
         }
         let until_ms = self.now_ms + SEEK_MAX_MS;
@@ -423,6 +432,21 @@ impl<P: Platform> Shard<P> {
                 routing.asks.remove(&key);
             }
         }
+    }
+}
+
+/// Whether a request begins something with a driver by this, or takes that back.
+fn begins(message: &ToDriver) -> bool {
+    match message {
+        ToDriver::Ask { .. } | ToDriver::Wait { .. } | ToDriver::Release => true,
+        ToDriver::Offer { resumed, .. } => *resumed == Resumed::No,
+        ToDriver::Accept { .. }
+        | ToDriver::Decline { .. }
+        | ToDriver::Outcome { .. }
+        | ToDriver::NoSuchOffer
+        | ToDriver::Trip { .. }
+        | ToDriver::NoSuchTrip { .. }
+        | ToDriver::Bound { .. } => false,
     }
 }
 

@@ -150,6 +150,11 @@ impl<P: Platform> Shard<P> {
             peer: Some(peer),
             session,
         };
+        let is_unknown = |known: Place| known.session == session && known.peer.is_none();
+        if routing.places.get(driver_id).is_some_and(is_unknown) {
+            // That node has said that it does not have the driver any more.
+            return self.settle_here(driver_id);
+        }
         routing.places.learn(driver_id, place);
         let is_up = routing.links.peers().is_up(peer);
         // What a restart has bound here goes there.
@@ -170,10 +175,24 @@ impl<P: Platform> Shard<P> {
     fn settle_here(&mut self, driver_id: &DriverId) {
         let is_here = self.is_driver_here(driver_id);
         let Some(routing) = &mut self.routing else { return };
+        let is_gone = (routing.places.get(driver_id)).is_some_and(|known| known.peer.is_none());
         routing.places.forget(driver_id);
         let seeking = routing.seeking.remove(driver_id).unwrap_or_default();
         let mut watched = Vec::new();
-        for sought in seeking.letters {
+        for mut sought in seeking.letters {
+            if let Sought::Message {
+                message: ToDriver::Offer { resumed, .. },
+                ..
+            } = &mut sought
+                && is_gone
+            {
+                // Its last node has sent the offer back: nobody has seen it.
+                *resumed = if *resumed == Resumed::Sent {
+                    Resumed::No
+                } else {
+                    *resumed
+                };
+            }
             let binds = if is_here { None } else { binds(&sought) };
             match sought {
                 _ if binds.is_some() => watched.extend(binds),

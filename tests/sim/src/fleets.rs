@@ -160,6 +160,12 @@ pub(crate) fn may_lose_letters(plan: &Plan) -> bool {
     plan.faults.iter().any(|(_, fault)| !keeps(fault))
 }
 
+/// How long the nodes of a fleet that stays whole need to know each other: each reads the list now and then, and dials.
+pub(crate) fn whole_after_us(plan: &Plan) -> Option<u64> {
+    let lease_us = u64::from(plan.config.fleet_redis_lease_ms) * 1_000;
+    is_whole(plan).then_some(2 * lease_us + SECOND_US)
+}
+
 /// How much longer anything may be under way in a fleet than in a node, milliseconds.
 pub(crate) fn margin_ms(plan: &Plan) -> u64 {
     let Some(fleet) = &plan.fleet else { return 0 };

@@ -142,7 +142,7 @@ impl Case {
         Expect {
             style: self.style,
             nodes: self.plan.nodes(),
-            is_whole: fleets::is_whole(&self.plan),
+            whole_after_us: fleets::whole_after_us(&self.plan),
             drivers: self.drivers,
             may_refuse: any(|fault| matches!(fault, Fault::BitRot { .. })),
             may_fail: any(|fault| {

@@ -25,7 +25,7 @@ impl Witness {
             return self.violate(Check::ViewsMatch, about, format!("d{driver} never said so: {view:?}"));
         }
         // Of a fleet the node that is asked may be another one than the driver's.
-        if self.may_be_cut_off() || !self.node.up {
+        if self.may_be_cut_off_at(sent_us) || !self.node.up {
             return;
         }
         // What anybody had heard when it was asked for is shown, unless it may be over since.

@@ -80,8 +80,9 @@ pub struct Expect {
     pub style: Style,
     /// Number of nodes; 1: it is no fleet.
     pub nodes: u8,
-    /// Of a fleet: it has all of its nodes, what these share and the links between them at all times.
-    pub is_whole: bool,
+    /// Of a fleet that has all of its nodes, what these share and the links between them at all times: how long its nodes need
+    /// to know each other after the last one's start, microseconds.
+    pub whole_after_us: Option<u64>,
     /// Number of drivers, at most 64.
     pub drivers: u32,
     /// The node may refuse to start (bit rot).
@@ -452,9 +453,16 @@ impl Witness {
         self.expect.is_fleet()
     }
 
-    /// Whether a node may be without the others, or without what they share.
-    pub(crate) fn may_be_cut_off(&self) -> bool {
-        self.expect.is_fleet() && !self.expect.is_whole
+    /// Whether at this time a node may be without the others, or without what they share.
+    pub(crate) fn may_be_cut_off_at(&self, at_us: u64) -> bool {
+        self.is_fleet() && self.whole_since_us().is_none_or(|since_us| at_us < since_us)
+    }
+
+    /// Since when a fleet that stays whole is.
+    pub(crate) fn whole_since_us(&self) -> Option<u64> {
+        let is_up = self.node.boots.len() >= usize::from(self.expect.nodes);
+        let begun_us = self.node.boots.last().filter(|_| is_up)?.1;
+        Some(begun_us + self.expect.whole_after_us?)
     }
 
     /// A node takes connections, or not, and drains, or not.

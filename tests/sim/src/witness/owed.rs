@@ -60,7 +60,7 @@ impl Socket {
 impl Witness {
     /// The driver says something on a socket that is to be answered there.
     pub(super) fn answer_owed(&mut self, driver: Driver, conn: u32, say: Say) {
-        let (now_us, may_be_cut_off) = (self.now_us, self.may_be_cut_off());
+        let (now_us, may_be_cut_off) = (self.now_us, self.may_be_cut_off_at(self.now_us));
         let whose = match say {
             Say::Trip(trip, _) => self.trip_seen(trip).driver,
             _ => None,

@@ -153,12 +153,14 @@ impl Witness {
     /// At the end: nobody was refused, or shown as offline, who could have been offered.
     pub(super) fn check_presence(&mut self, lives: &[Option<Life>]) {
         // Which node a driver is at, others know as far as the registry and the links reach (design.md, section 5).
-        if self.may_be_cut_off() {
-            return;
-        }
+        let whole_ms = match self.whole_since_us().map(|since_us| self.latest_ms_at(since_us)) {
+            _ if !self.is_fleet() => 0,
+            None => return,
+            Some(whole_ms) => whole_ms,
+        };
         for driver in 0..self.drivers.len() as Driver {
             let views = std::mem::take(&mut self.drivers[driver as usize].gone_views);
-            for (sent_ms, now_ms) in views {
+            for (sent_ms, now_ms) in views.into_iter().filter(|(sent_ms, _)| *sent_ms >= whole_ms) {
                 let there = self.was_there(driver, sent_ms, now_ms);
                 if !self.holds(Check::ViewsMatch, !there) {
                     let text = format!("d{driver} is shown as offline at {now_ms}, and is there");
@@ -170,11 +172,12 @@ impl Witness {
             let Some(audit) = self.requests[request as usize].audit.clone() else {
                 continue;
             };
-            for entry in audit.entries.iter().filter(|entry| entry.step == Step::Refused) {
+            let refused = |entry: &&Entry| entry.step == Step::Refused && entry.at_ms >= whole_ms;
+            for entry in audit.entries.iter().filter(refused) {
                 self.check_refusal(request, entry, lives);
             }
             let tried = lives[request as usize].iter().flat_map(|life| &life.tried);
-            for (attempt, tried) in (1..).zip(tried) {
+            for (attempt, tried) in (1..).zip(tried).filter(|(_, tried)| tried.sent_at_ms >= whole_ms) {
                 self.check_was_there(Offer { request, attempt }, tried);
             }
         }

@@ -86,7 +86,7 @@ impl Witness {
     /// Who was told that it is on its trip still is.
     fn check_pickup_kept(&mut self, driver: Driver, trip: Option<Trip>, state: DriverState, opened_us: u64) {
         // Of a fleet: a node that comes back may not have heard of the pickup yet.
-        if state != DriverState::EnRoute || self.may_be_cut_off() {
+        if state != DriverState::EnRoute || self.may_be_cut_off_at(opened_us) {
             return;
         }
         let told_us = trip.and_then(|trip| self.trip_seen(trip).on_trip_us);
@@ -110,7 +110,7 @@ impl Witness {
         if let Some(request) = live.filter(|request| !self.trip_may_be_over(*request)) {
             let expect = self.requests[request as usize].winner.and_then(|winner| winner.trip);
             // A node that cannot ask the one that has the trip says it later, in a `STATE`.
-            let is_late = self.may_be_cut_off() && trip.is_none();
+            let is_late = self.may_be_cut_off_at(opened_us) && trip.is_none();
             if !self.holds(Check::ConfirmedKept, trip == expect || is_late) {
                 let text = format!("d{driver} has the trip of r{request}, and WELCOME says {trip:?}");
                 return self.violate(Check::ConfirmedKept, About::both(request, driver), text);

@@ -27,7 +27,7 @@ impl Story {
     pub fn expect() -> Expect {
         Expect {
             nodes: 1,
-            is_whole: false,
+            whole_after_us: None,
             style: Style::ALL[0],
             drivers: 4,
             may_refuse: false,
