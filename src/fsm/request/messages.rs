@@ -211,6 +211,25 @@ pub enum ToDriver {
     },
 }
 
+impl ToDriver {
+    /// Whether this says what a driver is bound to already: it is so too while the driver is nowhere, and a `WELCOME` shows it.
+    pub fn binds(&self) -> bool {
+        match self {
+            Self::Bound { .. } => true,
+            Self::Offer { resumed, .. } => *resumed != Resumed::No,
+            Self::Ask { .. }
+            | Self::Wait { .. }
+            | Self::Release
+            | Self::Accept { .. }
+            | Self::Decline { .. }
+            | Self::Outcome { .. }
+            | Self::NoSuchOffer
+            | Self::Trip { .. }
+            | Self::NoSuchTrip { .. } => false,
+        }
+    }
+}
+
 /// What an API caller is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiAnswer {

@@ -6,7 +6,7 @@ use super::here;
 use crate::cold::registry::Previous;
 use crate::fsm::fold::TripPhase;
 use crate::fsm::ids::{DriverId, RequestId};
-use crate::fsm::request::{Resumed, ToDriver};
+use crate::fsm::request::ToDriver;
 use crate::net::ConnId;
 use crate::shard::connections::Conn;
 use crate::shard::{Letter, Platform, Shard, home_of_request};
@@ -73,31 +73,13 @@ struct Said {
     message: ToDriver,
 }
 
-impl Said {
-    /// Whether it is what a `WELCOME` shows.
-    fn binds(&self) -> bool {
-        match &self.message {
-            ToDriver::Bound { .. } => true,
-            ToDriver::Offer { resumed, .. } => *resumed != Resumed::No,
-            _ => false,
-        }
-    }
-}
-
 /// Whether this answers `DriverHere`. What a request has just decided says less: a pickup, not whose trip that is.
 fn says_how_it_stands(message: &ToDriver) -> bool {
-    match message {
-        ToDriver::Bound { .. } | ToDriver::Release => true,
-        ToDriver::Offer { resumed, .. } => *resumed != Resumed::No,
+    let is_end = match message {
         ToDriver::Trip { phase, .. } => matches!(phase, TripPhase::Ended(_)),
-        ToDriver::Ask { .. }
-        | ToDriver::Wait { .. }
-        | ToDriver::Accept { .. }
-        | ToDriver::Decline { .. }
-        | ToDriver::Outcome { .. }
-        | ToDriver::NoSuchOffer
-        | ToDriver::NoSuchTrip { .. } => false,
-    }
+        other => matches!(other, ToDriver::Release),
+    };
+    is_end || message.binds()
 }
 
 impl<P: Platform> Shard<P> {
@@ -319,7 +301,7 @@ impl<P: Platform> Shard<P> {
             return;
         };
         let mut waiting = std::mem::take(&mut arriving.waiting);
-        let binding: Vec<Said> = arriving.letters.extract_if(.., |said| said.binds()).collect();
+        let binding: Vec<Said> = arriving.letters.extract_if(.., |said| said.message.binds()).collect();
         for Said {
             peer,
             request_id,

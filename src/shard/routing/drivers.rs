@@ -7,7 +7,7 @@ use super::{
 };
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
-use crate::fsm::request::{Answer, Asker, RequestEvent, Resumed, ToDriver};
+use crate::fsm::request::{Answer, Asker, RequestEvent, ToDriver};
 use crate::fsm::types::RefuseReason;
 use crate::shard::latency::Begun;
 use crate::shard::{Letter, Platform, Shard, home_of_request};
@@ -166,8 +166,8 @@ impl<P: Platform> Shard<P> {
             let place = self.routing.as_mut().and_then(|routing| routing.places.get(&driver_id));
             let newer = place.filter(|place| place.session > session);
             // Its time here was over, or a restart has forgotten it. It may have connected elsewhere since, of which nobody tells a node
-            // that remembers it here. What may have bound it before the restart waits for it here.
-            let is_unknown = begins(&message) && self.drivers.find(&driver_id).is_none();
+            // that remembers it here.
+            let is_unknown = !message.binds() && self.drivers.find(&driver_id).is_none();
             let unknown = is_unknown.then_some(Place { peer: None, session });
             if let Some(place) = newer.or(unknown) {
                 return self.bounce(from, driver_id, request_id, message, place);
@@ -432,21 +432,6 @@ impl<P: Platform> Shard<P> {
                 routing.asks.remove(&key);
             }
         }
-    }
-}
-
-/// Whether a request begins something with a driver by this, or takes that back.
-fn begins(message: &ToDriver) -> bool {
-    match message {
-        ToDriver::Ask { .. } | ToDriver::Wait { .. } | ToDriver::Release => true,
-        ToDriver::Offer { resumed, .. } => *resumed == Resumed::No,
-        ToDriver::Accept { .. }
-        | ToDriver::Decline { .. }
-        | ToDriver::Outcome { .. }
-        | ToDriver::NoSuchOffer
-        | ToDriver::Trip { .. }
-        | ToDriver::NoSuchTrip { .. }
-        | ToDriver::Bound { .. } => false,
     }
 }
 

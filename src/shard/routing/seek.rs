@@ -437,17 +437,10 @@ impl<P: Platform> Shard<P> {
 /// The request of what binds a driver as soon as it is somewhere. It is not kept as it stands: it may be old by then.
 fn binds(sought: &Sought) -> Option<RequestId> {
     match sought {
-        Sought::Watch { request_id, .. }
-        | Sought::Message {
-            request_id,
-            message: ToDriver::Bound { .. },
-            ..
-        } => Some(request_id.clone()),
+        Sought::Watch { request_id, .. } => Some(request_id.clone()),
         Sought::Message {
-            request_id,
-            message: ToDriver::Offer { resumed, .. },
-            ..
-        } => (*resumed != Resumed::No).then(|| request_id.clone()),
-        Sought::Message { .. } | Sought::View(_) | Sought::Answer(_) => None,
+            request_id, message, ..
+        } => message.binds().then(|| request_id.clone()),
+        Sought::View(_) | Sought::Answer(_) => None,
     }
 }
