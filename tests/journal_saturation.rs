@@ -216,7 +216,11 @@ impl Bench {
         let request_id = self.requests[key].request.id().clone();
         let driver = self.requests[key].driver;
         let mut effects = Vec::new();
-        let event = DriverEvent::Request { request_id, message };
+        let event = DriverEvent::Request {
+            node: 0,
+            request_id,
+            message,
+        };
         self.drivers[driver].step(event, self.now_ms, &LIMITS, &mut effects);
         for effect in effects {
             match effect {
@@ -233,7 +237,9 @@ impl Bench {
                     self.accepted += 1;
                     self.end(key);
                 }
-                DriverEffect::Request { event, .. } => self.tell_request(key, event),
+                DriverEffect::Request { event, .. } | DriverEffect::Asked { event, .. } => {
+                    self.tell_request(key, event)
+                }
                 _ => {}
             }
         }

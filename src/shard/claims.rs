@@ -243,8 +243,9 @@ impl<P: Platform> Shard<P> {
         self.requests.slab[key as usize].is_dormant = false;
         self.tell_old_owner(&adopted);
         let letters = self.requests.unpark(&adopted.log.request_id);
+        // Also of what came ended: its owner may have died before anybody heard.
+        self.tell_drivers(key, adopted.last_from);
         if !self.requests.slab[key as usize].request.is_closed() {
-            self.tell_drivers(key, adopted.last_from);
             self.resume(key);
         }
         for letter in letters {

@@ -258,13 +258,13 @@ impl<P: Platform> Shard<P> {
                 if matches!(event, RequestEvent::Delivered { .. }) {
                     self.stop_watch(key);
                 }
-                if matches!(event, RequestEvent::Reserved { .. }) {
-                    self.note_reserved(key, &request_id);
-                }
-                if let Some(event) = self.answer_asking_node(&request_id, event) {
-                    self.post_to_request(request_id, event);
-                }
+                self.post_to_request(request_id, event);
             }
+            DriverEffect::Asked {
+                node,
+                request_id,
+                event,
+            } => self.answer_ask(key, node, request_id, event),
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = self.drivers.slab[key as usize].driver.id().clone();
                 match trip_id.request_hash() {
@@ -452,7 +452,12 @@ impl<P: Platform> Shard<P> {
             );
         }
         let bound_by = request_id.clone();
-        self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, None);
+        let event = DriverEvent::Request {
+            node: 0,
+            request_id,
+            message,
+        };
+        self.driver_letter(driver_id, event, None);
         if let Some(routing) = &mut self.routing {
             routing.is_unsure(driver_id.clone(), bound_by);
         }

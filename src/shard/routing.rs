@@ -58,6 +58,8 @@ const OVERDUE_ASK_MS: u64 = 2_000;
 const OVERDUE_END_MS: u64 = 5_000;
 /// How long a driver who is asked may be silent: a node that is away says nothing.
 const ASK_MAX_MS: u64 = 2_000;
+/// Time between two questions how the trip of a driver here stands that another node has: its end may have been lost.
+const TRIP_ASK_MS: u64 = 30_000;
 /// How long a driver is reserved for a request that makes no offer: its node may have died. One that is alive stores the offer
 /// meanwhile, and makes it all the same if the driver is still free.
 const RESERVED_MAX_MS: u64 = 5_000;
@@ -135,8 +137,6 @@ pub(super) struct Routing {
     sweep_at_ms: u64,
     /// The letter that is being opened came over a link.
     is_from_link: bool,
-    /// The request of another node that is speaking to a driver here, and the node's number.
-    speaker: Option<(RequestId, u16)>,
 }
 
 impl Routing {
@@ -160,7 +160,6 @@ impl Routing {
             unsure: Vec::new(),
             sweep_at_ms: 0,
             is_from_link: false,
-            speaker: None,
         }
     }
 

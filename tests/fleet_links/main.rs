@@ -14,6 +14,7 @@ mod deaths;
 mod ends;
 mod fleet;
 mod flow;
+mod forgotten;
 mod measure;
 mod moves;
 mod protected;

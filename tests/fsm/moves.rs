@@ -36,7 +36,14 @@ pub fn step(driver: &mut Driver, event: DriverEvent) -> Vec<DriverEffect> {
 
 pub fn tell(driver: &mut Driver, request: &str, message: ToDriver) -> Vec<DriverEffect> {
     let request_id = request_id(request);
-    step(driver, DriverEvent::Request { request_id, message })
+    step(
+        driver,
+        DriverEvent::Request {
+            node: 0,
+            request_id,
+            message,
+        },
+    )
 }
 
 pub fn offer(resumed: Resumed) -> ToDriver {
@@ -85,7 +92,9 @@ pub fn to_socket(effects: &[DriverEffect]) -> Vec<ToSocket> {
 
 pub fn to_requests(effects: &[DriverEffect]) -> Vec<(String, RequestEvent)> {
     let said = effects.iter().filter_map(|effect| match effect {
-        DriverEffect::Request { request_id, event } => Some((request_id.to_string(), event.clone())),
+        DriverEffect::Request { request_id, event } | DriverEffect::Asked { request_id, event, .. } => {
+            Some((request_id.to_string(), event.clone()))
+        }
         _ => None,
     });
     said.collect()
@@ -315,21 +324,30 @@ fn in_doubt_a_driver_repeats_what_it_said() {
         to_requests(&step(&mut driver, DriverEvent::Doubt)),
         [here("r1", Some(1))]
     );
-    let receipt = |effects: &[DriverEffect]| to_requests(effects).into_iter().next().map(|(_, event)| event);
+    let receipts = |effects: &[DriverEffect]| -> Vec<RequestEvent> {
+        let said = to_requests(effects).into_iter().map(|(_, event)| event);
+        said.filter(|event| matches!(event, RequestEvent::Delivered { .. } | RequestEvent::Acked { .. }))
+            .collect()
+    };
     step(&mut driver, DriverEvent::Written);
     let delivered = RequestEvent::Delivered {
         attempt: 1,
         driver_id: driver_id(),
     };
-    assert_eq!(receipt(&step(&mut driver, DriverEvent::Doubt)), Some(delivered));
+    let acked = RequestEvent::Acked {
+        attempt: 1,
+        driver_id: driver_id(),
+        held: true,
+    };
+    assert_eq!(receipts(&step(&mut driver, DriverEvent::Doubt)), [delivered.clone()]);
     let ack = DriverEvent::Ack {
         request_id: request_id("r1"),
         attempt: 1,
     };
-    let acked = receipt(&step(&mut driver, ack));
-    assert!(matches!(acked, Some(RequestEvent::Acked { held: true, .. })));
-    // A new owner, too, is told the same; and the receipt comes before the answer.
-    assert_eq!(receipt(&tell(&mut driver, "r1", offer(Resumed::Sent))), acked);
+    assert_eq!(receipts(&step(&mut driver, ack)), [acked.clone()]);
+    // A new owner, which may know of neither, is told of both; and the receipts come before the answer.
+    let both = [delivered, acked];
+    assert_eq!(receipts(&tell(&mut driver, "r1", offer(Resumed::Sent))), both);
     answer(&mut driver, Answer::Accept);
     let said = RequestEvent::DriverHere {
         driver_id: driver_id(),
@@ -337,8 +355,8 @@ fn in_doubt_a_driver_repeats_what_it_said() {
         answer: Some(Answer::AcceptHeld),
     };
     let effects = step(&mut driver, DriverEvent::Doubt);
-    let told = [acked.unwrap(), said].map(|event| ("r1".to_owned(), event));
-    assert_eq!(to_requests(&effects), told);
+    let told = both.into_iter().chain([said]).map(|event| ("r1".to_owned(), event));
+    assert_eq!(to_requests(&effects), told.collect::<Vec<_>>());
     tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
     assert_eq!(to_requests(&step(&mut driver, DriverEvent::Doubt)), [here("r1", None)]);
 }
@@ -449,4 +467,67 @@ fn a_driver_has_said_what_its_request_may_not_have_heard() {
     let (trip_id, what) = (trip_of("r1"), TripMove::Complete);
     step(&mut driver, DriverEvent::Trip { trip_id, what });
     assert!(driver.has_said());
+}
+
+/// Of one id two nodes ask: what one of them gives back is not the other's.
+#[test]
+fn what_another_node_has_asked_for_stays() {
+    let mut driver = connected(1);
+    let says = |driver: &mut Driver, node, request: &str, message| {
+        let event = DriverEvent::Request {
+            node,
+            request_id: request_id(request),
+            message,
+        };
+        step(driver, event)
+    };
+    let asked = |effects: &[DriverEffect]| -> Vec<(u16, RequestEvent)> {
+        let asked = effects.iter().filter_map(|effect| match effect {
+            DriverEffect::Asked { node, event, .. } => Some((*node, event.clone())),
+            _ => None,
+        });
+        asked.collect()
+    };
+    let reserved = |ask| RequestEvent::Reserved {
+        driver_id: driver_id(),
+        ask,
+    };
+    says(&mut driver, 1, "r0", offer(Resumed::No));
+    assert!(says(&mut driver, 1, "r1", wait(1)).is_empty());
+    assert!(says(&mut driver, 2, "r1", wait(2)).is_empty());
+    says(&mut driver, 2, "r1", ToDriver::Release);
+    let over = ToDriver::Outcome {
+        attempt: 1,
+        outcome: Outcome::TimedOut,
+        trip_id: None,
+        again: false,
+    };
+    assert_eq!(asked(&says(&mut driver, 1, "r0", over)), [(1, reserved(1))]);
+    assert!(says(&mut driver, 2, "r1", ToDriver::Release).is_empty());
+    assert!(driver.is_reserved_for(&request_id("r1")));
+    says(&mut driver, 1, "r1", ToDriver::Release);
+    assert_eq!(driver.at_hand(), None);
+}
+
+/// The word that the trip is over was lost, and the driver speaks of it: the answer frees it.
+#[test]
+fn a_trip_that_was_over_ends_when_its_driver_speaks_of_it() {
+    let mut driver = connected(1);
+    tell(&mut driver, "r1", bound("r1", TripPhase::EnRoute));
+    let trip_id = trip_of("r1");
+    let what = TripMove::Complete;
+    step(&mut driver, DriverEvent::Trip { trip_id, what });
+    let ended = ToDriver::Trip {
+        trip_id: trip_of("r1"),
+        phase: TripPhase::Ended(TripOutcome::Completed),
+        reason: None,
+        again: true,
+    };
+    let state = ToSocket::State {
+        state: DriverState::Available,
+        trip_id: None,
+    };
+    assert_eq!(to_socket(&tell(&mut driver, "r1", ended.clone())), [state]);
+    assert_eq!(driver.trip_id(), None);
+    assert!(to_socket(&tell(&mut driver, "r1", ended)).is_empty());
 }

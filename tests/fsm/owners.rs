@@ -269,7 +269,11 @@ impl Wheel {
 
     fn hears(&mut self, request: &str, message: ToDriver) -> Vec<DriverEffect> {
         let request_id = RequestId::parse(request).unwrap();
-        self.step(DriverEvent::Request { request_id, message })
+        self.step(DriverEvent::Request {
+            node: 0,
+            request_id,
+            message,
+        })
     }
 }
 

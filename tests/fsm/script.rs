@@ -254,8 +254,14 @@ impl Stage {
         let (from, to) = channel.split_once('>').expect("from>to");
         if from.starts_with('r') {
             let (request_id, message) = (id(from), to_driver(from, what));
-            self.world
-                .step_driver(&driver(to), DriverEvent::Request { request_id, message });
+            self.world.step_driver(
+                &driver(to),
+                DriverEvent::Request {
+                    node: 0,
+                    request_id,
+                    message,
+                },
+            );
         } else {
             self.world.step_request(&id(to), to_request(driver(from), what));
         }

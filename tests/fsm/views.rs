@@ -38,7 +38,14 @@ fn step(driver: &mut Driver, event: DriverEvent) -> Vec<DriverEffect> {
 
 fn tell(driver: &mut Driver, message: ToDriver) {
     let request_id = request();
-    step(driver, DriverEvent::Request { request_id, message });
+    step(
+        driver,
+        DriverEvent::Request {
+            node: 0,
+            request_id,
+            message,
+        },
+    );
 }
 
 fn connect(driver: &mut Driver) {

@@ -47,8 +47,13 @@ pub enum DriverEvent {
     NoSuchTrip,
     /// Everything sent so far was written to the socket.
     Written,
-    /// A request speaks.
-    Request { request_id: RequestId, message: ToDriver },
+    /// A request speaks, at the node with this number (0: this one). One id may have been posted to several, of which each asks before
+    /// it knows whose the request is.
+    Request {
+        node: u16,
+        request_id: RequestId,
+        message: ToDriver,
+    },
     /// Another node has the driver: its socket here is closed, and what binds it goes there.
     Moved,
     /// Words between the driver and the request that has it may have been lost, or the request's node was away.
@@ -127,6 +132,12 @@ pub enum DriverEffect {
     Close { session: u64, cause: CloseCause },
     /// Tell a request.
     Request { request_id: RequestId, event: RequestEvent },
+    /// Answer the node with this number, where the request asked: `Reserved`, `Busy` or `Unavailable`.
+    Asked {
+        node: u16,
+        request_id: RequestId,
+        event: RequestEvent,
+    },
     /// Ask the request that made this trip.
     TripMoved { trip_id: TripId, what: TripMove },
     /// Wake me with [`DriverEvent::Timer`] at this time instead of any earlier one; `None`: never.

@@ -47,6 +47,8 @@ impl DriverLimits {
 #[derive(Clone, Debug)]
 struct Held {
     request_id: RequestId,
+    /// Of a reservation: number of the node that has asked.
+    node: u16,
     /// 0: reserved only, the offer is still being stored.
     attempt: u32,
     priority: Priority,
@@ -63,6 +65,8 @@ struct Held {
 #[derive(Clone, Debug)]
 struct Waiter {
     request_id: RequestId,
+    /// Number of the node that asks.
+    node: u16,
     /// Number of the ask that is answered when its turn comes.
     ask: u32,
 }
@@ -268,8 +272,12 @@ impl Driver {
                     self.deliver(&request_id, effects);
                 }
             }
-            DriverEvent::Request { request_id, message } => {
-                self.request(request_id, message, now_ms, limits, effects);
+            DriverEvent::Request {
+                node,
+                request_id,
+                message,
+            } => {
+                self.request(node, request_id, message, now_ms, limits, effects);
             }
             DriverEvent::Moved => self.moved(effects),
             DriverEvent::Doubt => self.doubt(effects),

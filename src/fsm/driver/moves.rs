@@ -138,7 +138,8 @@ impl Driver {
                 driver_id: self.id.clone(),
                 ask: waiter.ask,
             };
-            effects.push(DriverEffect::Request {
+            effects.push(DriverEffect::Asked {
+                node: waiter.node,
                 request_id: waiter.request_id,
                 event,
             });
@@ -179,19 +180,21 @@ impl Driver {
     /// Says again, as it may have been lost, that an offer has arrived.
     pub(super) fn tell_receipt(&self, held: &Held, effects: &mut Vec<DriverEffect>) {
         let (attempt, driver_id) = (held.attempt, self.id.clone());
-        let event = match (held.acked, held.delivered) {
-            (false, false) => return,
-            (false, true) => RequestEvent::Delivered { attempt, driver_id },
-            (true, _) => RequestEvent::Acked {
-                attempt,
-                driver_id,
-                held: true,
-            },
+        let delivered = RequestEvent::Delivered {
+            attempt,
+            driver_id: driver_id.clone(),
         };
-        effects.push(DriverEffect::Request {
-            request_id: held.request_id.clone(),
-            event,
-        });
+        let acked = RequestEvent::Acked {
+            attempt,
+            driver_id,
+            held: true,
+        };
+        let is_delivered = held.delivered || held.acked;
+        let said = is_delivered.then_some(delivered).into_iter();
+        effects.extend(said.chain(held.acked.then_some(acked)).map(|event| {
+            let request_id = held.request_id.clone();
+            DriverEffect::Request { request_id, event }
+        }));
     }
 
     /// The time of the offer has been over for long and nobody can be asked. Without a word of the driver, it can only have ended by
@@ -202,7 +205,8 @@ impl Driver {
         };
         let (request_id, attempt) = (held.request_id.clone(), held.attempt);
         if attempt == 0 {
-            self.release(&request_id, effects);
+            let node = held.node;
+            self.release(node, &request_id, effects);
         } else {
             self.outcome(request_id, attempt, Outcome::TimedOut, None, false, effects);
         }

@@ -10,6 +10,7 @@ use crate::fsm::types::{Priority, RefuseReason, RevokeReason, TripOutcome, UnixM
 impl Driver {
     pub(super) fn request(
         &mut self,
+        node: u16,
         request_id: RequestId,
         message: ToDriver,
         now_ms: UnixMs,
@@ -17,11 +18,15 @@ impl Driver {
         effects: &mut Vec<DriverEffect>,
     ) {
         match message {
-            ToDriver::Ask { ask, priority } => self.reserve(Waiter { request_id, ask }, priority, None, effects),
-            ToDriver::Wait { ask, priority } => {
-                self.reserve(Waiter { request_id, ask }, priority, Some((now_ms, limits)), effects);
+            ToDriver::Ask { ask, priority } => {
+                let waiter = Waiter { request_id, node, ask };
+                self.reserve(waiter, priority, None, effects);
             }
-            ToDriver::Release => self.release(&request_id, effects),
+            ToDriver::Wait { ask, priority } => {
+                let waiter = Waiter { request_id, node, ask };
+                self.reserve(waiter, priority, Some((now_ms, limits)), effects);
+            }
+            ToDriver::Release => self.release(node, &request_id, effects),
             ToDriver::Offer {
                 attempt,
                 priority,
@@ -31,6 +36,7 @@ impl Driver {
             } => {
                 let held = Held {
                     request_id,
+                    node,
                     attempt,
                     priority,
                     expires_at_ms,
@@ -88,6 +94,7 @@ impl Driver {
                 let expires_at_ms = 0;
                 let held = Held {
                     request_id: waiter.request_id.clone(),
+                    node: waiter.node,
                     attempt: 0,
                     priority,
                     expires_at_ms,
@@ -110,21 +117,20 @@ impl Driver {
             },
             Some(reason) => RequestEvent::Unavailable { driver_id, ask, reason },
         };
-        effects.push(DriverEffect::Request {
+        effects.push(DriverEffect::Asked {
+            node: waiter.node,
             request_id: waiter.request_id,
             event,
         });
     }
 
-    pub(super) fn release(&mut self, request_id: &RequestId, effects: &mut Vec<DriverEffect>) {
+    /// Gives back what this node had asked for. Another one that has the same id keeps what it has.
+    pub(super) fn release(&mut self, node: u16, request_id: &RequestId, effects: &mut Vec<DriverEffect>) {
         if let Some(queue) = &mut self.queue {
-            queue.remove(|waiting| waiting.request_id == *request_id);
+            queue.remove(|waiting| waiting.request_id == *request_id && waiting.node == node);
         }
-        if self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.request_id == *request_id && held.attempt == 0)
-        {
+        let is_own = |held: &Held| held.request_id == *request_id && held.node == node && held.attempt == 0;
+        if self.held.as_deref().is_some_and(is_own) {
             self.held = None;
             self.freed(effects);
         }
@@ -186,13 +192,13 @@ impl Driver {
         again: bool,
         effects: &mut Vec<DriverEffect>,
     ) {
-        let held_attempt = self.held.as_ref().filter(|held| held.request_id == request_id);
-        let held_attempt = held_attempt.map(|held| held.attempt);
+        let own = self.held.as_ref().filter(|held| held.request_id == request_id);
+        let (held_attempt, node) = own.map_or((None, 0), |held| (Some(held.attempt), held.node));
         // Reserved, and its offer was not shown: over a link it came when its time was over, perhaps. It may be accepted all the
         // same, by HTTP.
         let is_reserved = held_attempt == Some(0) && !again;
         if is_reserved && outcome != Outcome::Accepted {
-            return self.release(&request_id, effects);
+            return self.release(node, &request_id, effects);
         }
         // An answer ends it too: what ended it was lost between two nodes then.
         let ends = is_reserved || held_attempt == Some(attempt);
@@ -277,13 +283,18 @@ impl Driver {
 
     pub(super) fn refuse_queue(&mut self, reason: RefuseReason, effects: &mut Vec<DriverEffect>) {
         let Some(mut queue) = self.queue.take() else { return };
-        while let Some((_, Waiter { request_id, ask })) = queue.pop() {
+        while let Some((_, waiter)) = queue.pop() {
+            let Waiter { request_id, node, ask } = waiter;
             let event = RequestEvent::Unavailable {
                 driver_id: self.id.clone(),
                 ask,
                 reason,
             };
-            effects.push(DriverEffect::Request { request_id, event });
+            effects.push(DriverEffect::Asked {
+                node,
+                request_id,
+                event,
+            });
         }
     }
 

@@ -165,8 +165,8 @@ impl Request {
         }
     }
 
-    /// After another owner, besides [`Self::rebind`]: how attempts ended that the log's steps from `from` on have ended. That owner may
-    /// not have come to say so.
+    /// After another owner, besides [`Self::rebind`]: how attempts ended, and the trip, that the log's steps from `from` on have ended.
+    /// That owner may not have come to say so.
     pub fn tell_ends(&self, from: usize, effects: &mut Vec<RequestEffect>) {
         for (index, entry) in self.log.iter().enumerate().skip(from) {
             if matches!(
@@ -176,6 +176,7 @@ impl Request {
                     | Step::TimedOut { .. }
                     | Step::Revoked { .. }
                     | Step::Refused { .. }
+                    | Step::TripEnded { .. }
             ) {
                 self.announce_step(index, effects);
             }

@@ -329,10 +329,12 @@ impl<P: Platform> Shard<P> {
     fn note_late(&mut self, driver_id: &DriverId, session: u64) {
         let until_ms = self.now_ms + LATE_MAX_MS;
         if let Some(routing) = &mut self.routing {
+            // What it said before is still to be answered.
+            let words = (routing.late.remove(driver_id)).map_or_else(Vec::new, |late| late.words);
             let late = Late {
                 session,
                 until_ms,
-                words: Vec::new(),
+                words,
             };
             routing.late.insert(driver_id.clone(), late);
             routing.sweep_at_ms = 0;

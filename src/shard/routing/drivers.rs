@@ -3,7 +3,7 @@
 use super::tables::Place;
 use super::{
     ASK_MAX_MS, Far, OVERDUE_ASK_MS, OVERDUE_END_MS, RESERVED_MAX_MS, SEEK_MAX_MS, SEEK_SOON_MS, SWEEP_EVERY_MS,
-    Sought, here,
+    Sought, TRIP_ASK_MS, here,
 };
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
@@ -25,42 +25,29 @@ impl<P: Platform> Shard<P> {
     ) {
         let spoke = self.routing.is_some().then(|| request_id.clone());
         let decides = learns(&message).is_some_and(|learned| learned.decides);
-        if let Some(routing) = self.routing.as_mut().filter(|_| peer != 0) {
-            routing.speaker = spoke.clone().map(|request_id| (request_id, peer));
-        }
-        self.driver_letter(driver_id, DriverEvent::Request { request_id, message }, begun);
-        if let Some(routing) = &mut self.routing {
-            routing.speaker = None;
-        }
+        let event = DriverEvent::Request {
+            node: peer,
+            request_id,
+            message,
+        };
+        self.driver_letter(driver_id, event, begun);
         if let Some(request_id) = spoke {
             self.note_far(peer, driver_id, &request_id, decides);
             self.say_late_words(driver_id);
         }
     }
 
-    /// The answer to an ask of another node goes to that node: the same id may have been posted to several, of which each asks
-    /// before it claims. Gives back what is none.
-    pub(in crate::shard) fn answer_asking_node(
-        &mut self,
-        request_id: &RequestId,
-        event: RequestEvent,
-    ) -> Option<RequestEvent> {
-        let speaker = self.routing.as_ref().and_then(|routing| routing.speaker.as_ref());
-        let peer = speaker
-            .filter(|(asking, _)| asking == request_id)
-            .map(|(_, peer)| *peer);
-        match (peer, &event) {
-            (
-                Some(peer),
-                RequestEvent::Reserved { .. } | RequestEvent::Busy { .. } | RequestEvent::Unavailable { .. },
-            ) => {
-                let request_id = request_id.clone();
-                // One that is not taken is given up by who asked.
-                drop(self.send_far(peer, LinkLetter::ToRequest { request_id, event }));
-                None
-            }
-            _ => Some(event),
+    /// The answer to an ask goes to the node that asked: the same id may have been posted to several, of which each asks before it
+    /// claims.
+    pub(in crate::shard) fn answer_ask(&mut self, key: u32, node: u16, request_id: RequestId, event: RequestEvent) {
+        if matches!(event, RequestEvent::Reserved { .. }) {
+            self.note_reserved(key, &request_id);
         }
+        if node == 0 {
+            return self.post_to_request(request_id, event);
+        }
+        // One that is not taken is given up by who asked.
+        drop(self.send_far(node, LinkLetter::ToRequest { request_id, event }));
     }
 
     /// A driver speaks of its trip: its request's home here may have forgotten which node has that.
@@ -314,7 +301,7 @@ impl<P: Platform> Shard<P> {
         self.post_to_request(request_id, event);
     }
 
-    /// Offers of other nodes whose time is long over.
+    /// Offers of other nodes whose time is long over, and trips that they may have ended.
     pub(super) fn sweep_far(&mut self) {
         let now_ms = self.now_ms;
         let Some(routing) = &mut self.routing else { return };
@@ -325,6 +312,16 @@ impl<P: Platform> Shard<P> {
         let mut due = Vec::new();
         for (key, far) in &mut routing.far {
             let driver = &self.drivers.slab[*key as usize].driver;
+            if let (Some(request_id), Some(_)) = (driver.at_hand(), driver.trip_id()) {
+                far.asked_ms = if far.asked_ms == 0 { now_ms } else { far.asked_ms };
+                if now_ms >= far.asked_ms + TRIP_ASK_MS {
+                    far.asked_ms = now_ms;
+                    // Who took it over from a dead node may have found it ended.
+                    let silent = (!routing.links.peers().is_up(far.peer)).then(|| (request_id.clone(), far.peer));
+                    due.push((*key, DriverEvent::Doubt, silent));
+                }
+                continue;
+            }
             let Some((request_id, _, expires_at_ms)) = driver.offer() else {
                 continue;
             };
@@ -384,7 +381,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// A driver here is reserved.
-    pub(in crate::shard) fn note_reserved(&mut self, key: u32, request_id: &RequestId) {
+    fn note_reserved(&mut self, key: u32, request_id: &RequestId) {
         let until_ms = self.now_ms + RESERVED_MAX_MS;
         if let Some(routing) = &mut self.routing {
             routing.reserved.insert(key, (request_id.clone(), until_ms));

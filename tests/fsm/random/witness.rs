@@ -307,9 +307,10 @@ impl Witness {
                 }
                 self.client(id).hears(message);
             }
-            DriverEffect::Request {
+            DriverEffect::Asked {
                 request_id,
                 event: RequestEvent::Reserved { .. },
+                ..
             } => {
                 let asked = trigger.is_some_and(|trigger| {
                     let asks = matches!(trigger.message, ToDriver::Ask { .. } | ToDriver::Wait { .. });
@@ -319,9 +320,10 @@ impl Witness {
                     self.served(world, id, request_id);
                 }
             }
-            DriverEffect::Request {
+            DriverEffect::Asked {
                 request_id,
                 event: RequestEvent::Unavailable { .. },
+                ..
             } => {
                 let waiters = self.queues.entry(id.clone()).or_default();
                 waiters.retain(|waiter| waiter.request_id != *request_id);

@@ -190,7 +190,14 @@ impl World {
             return;
         };
         let request_id = from.clone();
-        self.step_driver(to, DriverEvent::Request { request_id, message });
+        self.step_driver(
+            to,
+            DriverEvent::Request {
+                node: 0,
+                request_id,
+                message,
+            },
+        );
     }
 
     /// Hands over the oldest letter from a driver to a request.
@@ -311,7 +318,14 @@ impl World {
                 let is_over = matches!(message, ToDriver::Offer { expires_at_ms, .. } if expires_at_ms <= self.now_ms);
                 let request_id = id.clone();
                 if !is_over {
-                    self.step_driver(&driver_id, DriverEvent::Request { request_id, message });
+                    self.step_driver(
+                        &driver_id,
+                        DriverEvent::Request {
+                            node: 0,
+                            request_id,
+                            message,
+                        },
+                    );
                 }
             }
         }
@@ -361,7 +375,9 @@ impl World {
                 assert!(connected, "{id} has no socket to hear {message:?}");
                 assert!(!matches!(message, ToSocket::State { .. }) || self.drivers.contains_key(id));
             }
-            DriverEffect::Request { request_id, event } => self.mail_to_request(id, request_id, event),
+            DriverEffect::Request { request_id, event } | DriverEffect::Asked { request_id, event, .. } => {
+                self.mail_to_request(id, request_id, event)
+            }
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = id.clone();
                 let request_id = self.trips.get(&trip_id).cloned();

@@ -51,7 +51,9 @@ impl Show {
                 };
                 format!("{id} closes session {session}: {cause}")
             }
-            DriverEffect::Request { request_id, event } => format!("{id} -> {request_id}: {}", to_request(event)),
+            DriverEffect::Request { request_id, event } | DriverEffect::Asked { request_id, event, .. } => {
+                format!("{id} -> {request_id}: {}", to_request(event))
+            }
             DriverEffect::TripMoved { what, .. } => format!("{id} -> trip: {}", trip_move(*what)),
             DriverEffect::Arm { at_ms } => return self.arm(id.as_str(), *at_ms),
             DriverEffect::Seen { at_ms } => format!("{id} was seen at {}", time(*at_ms)),

@@ -162,7 +162,7 @@ pub(crate) fn may_lose_letters(plan: &Plan) -> bool {
 
 /// How long the nodes of a fleet that stays whole need to know each other: each reads the list now and then, and dials.
 pub(crate) fn whole_after_us(plan: &Plan) -> Option<u64> {
-    let lease_us = u64::from(plan.config.fleet_redis_lease_ms) * 1_000;
+    let lease_us = plan.config.fleet_redis_lease_ms * 1_000;
     is_whole(plan).then_some(2 * lease_us + SECOND_US)
 }
 
