@@ -231,6 +231,8 @@ impl<P: Platform> Shard<P> {
         let key = match self.requests.find(&adopted.log.request_id) {
             None => self.take_in_adopted(&adopted),
             Some(key) if self.requests.slab[key as usize].is_dormant => self.awaken(key, &adopted),
+            // Said twice: what was decided since is newer.
+            Some(key) if self.requests.slab[key as usize].epoch >= adopted.epoch => return,
             Some(key) => {
                 // It was given up a moment ago and has not left yet, or has been another's without this node's knowing.
                 if let Some(claims) = &mut self.claims {

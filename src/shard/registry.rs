@@ -79,6 +79,8 @@ pub(super) struct Fleet {
     flush_at_ms: Option<u64>,
     /// An entry that was written so long ago is due again when its driver is heard.
     refresh_ms: u32,
+    /// `driver_ttl_ms`.
+    driver_ttl_ms: u64,
     /// The greatest session that this shard knows.
     session_max: u64,
     claims: Slab<(ConnId, DriverId)>,
@@ -97,6 +99,7 @@ impl Fleet {
             rebuild_from: None,
             flush_at_ms: None,
             refresh_ms: (config.fleet_redis_driver_ttl_ms / 4) as u32,
+            driver_ttl_ms: config.driver_ttl_ms,
             session_max: 0,
             claims: Slab::new(),
             nodes: Arc::default(),
@@ -270,7 +273,9 @@ impl Fleet {
             };
             since_ms = since_ms.min(changed_ms);
             let at_hand = routing.and_then(|routing| routing.at_hand(key, &entry.driver, now_ms));
-            lines.push(line(&entry.driver, session, at_hand));
+            // Nobody refreshes the entry of a driver without a socket, who is kept all the same.
+            let kept_ms = entry.driver.session().map_or(self.driver_ttl_ms, |_| 0);
+            lines.push(line(&entry.driver, session, at_hand, kept_ms));
         }
         (lines, since_ms)
     }
@@ -294,7 +299,7 @@ impl Fleet {
     }
 }
 
-fn line(driver: &crate::fsm::driver::Driver, session: u64, at_hand: Option<AtHand>) -> Line {
+fn line(driver: &crate::fsm::driver::Driver, session: u64, at_hand: Option<AtHand>, kept_ms: u64) -> Line {
     Line {
         driver_id: driver.id().clone(),
         session,
@@ -304,6 +309,7 @@ fn line(driver: &crate::fsm::driver::Driver, session: u64, at_hand: Option<AtHan
             location: driver.location(),
             last_seen_ms: driver.last_heard_ms(),
             at_hand,
+            kept_ms,
         }),
     }
 }

@@ -48,7 +48,7 @@ const SEEK_MAX_MS: u64 = 30_000;
 const WATCH_EVERY_MS: u64 = 5_000;
 /// How long such a driver is looked for: longer than any offer lasts, and most trips.
 const WATCH_MAX_MS: u64 = 12 * 3_600_000;
-/// Most drivers that are looked for at once, of one shard.
+/// Most drivers that are watched for at once, of one shard; as many more are looked for because something is to reach them now.
 const SEEKING_MAX: usize = 16_384;
 /// How often the time of what waits is looked at.
 const SWEEP_EVERY_MS: u64 = 250;
@@ -217,6 +217,8 @@ impl<P: Platform> Shard<P> {
                     self.giver_lost(peer);
                     self.watch_drivers_at(peer);
                 }
+                // While it is away nobody there can be asked: they are when it is back, or when another says that it has taken over.
+                FromLinks::Lost { peer } if !self.is_linked(peer) => {}
                 FromLinks::Lost { peer } => self.doubt_drivers_of(peer),
             }
         }

@@ -1,12 +1,12 @@
 //! A node that hung while others took over from it, with links between them: its drivers hear nothing from it that is not so.
 
-use crate::cluster::{Shared, shared, unique};
+use crate::cluster::{Cluster, alone, shared, unique};
 use crate::support::{Driver, eventually, json, ports, text};
 use crate::takeover::Fleet;
 use serde_json::Value;
 
-async fn linked(shared: &Shared) -> Fleet {
-    let fleet = Fleet::start_with(shared, |setup| setup.set("fleet_link_listen", ports::free_address())).await;
+async fn linked(cluster: &'static Cluster) -> Fleet {
+    let fleet = Fleet::start_with(cluster, |setup| setup.set("fleet_link_listen", ports::free_address())).await;
     for node in [&fleet.a, &fleet.b] {
         let up = async || (node.metric("dispatchd_links_up", "").await == 1).then_some(());
         eventually("the link to be up", up).await;
@@ -45,7 +45,7 @@ async fn agree(fleet: &Fleet, request_id: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_to_a_node_that_hangs_reaches_the_new_owner() {
     let Some(shared) = shared().await else { return };
-    let fleet = linked(&shared).await;
+    let fleet = linked(shared.cluster).await;
     let (mut silent, kept) = offered(&fleet).await;
     let (mut quick, taken) = offered(&fleet).await;
     let (mut driving, driven) = offered(&fleet).await;
@@ -69,7 +69,7 @@ async fn what_is_said_to_a_node_that_hangs_reaches_the_new_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_that_a_hang_cut_short_come_about() {
     let Some(shared) = shared().await else { return };
-    let fleet = linked(&shared).await;
+    let fleet = linked(shared.cluster).await;
     let mut all = Vec::new();
     for _ in 0..24 {
         all.push(offered(&fleet).await);
@@ -92,7 +92,7 @@ async fn decisions_that_a_hang_cut_short_come_about() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_a_dead_node_would_have_reserved_is_offered_again() {
     let Some(shared) = shared().await else { return };
-    let mut fleet = linked(&shared).await;
+    let mut fleet = linked(shared.cluster).await;
     let (driver_id, waits, later) = (unique("d"), unique("r"), unique("r"));
     let mut driver = fleet.b.driver(&driver_id).await;
     fleet.b.offer(&unique("r"), &[&driver_id], &json!({})).await;
@@ -116,4 +116,123 @@ async fn whom_a_dead_node_would_have_reserved_is_offered_again() {
     let offer = driver.expect("OFFER").await;
     assert_eq!(text(&offer, "request_id"), later);
     driver.accept(&offer).await;
+}
+
+/// The node that has a trip stores its end, dies before anybody hears of that, and does not come back: the driver, who is at another
+/// node, is free.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_trip_that_a_dead_node_stored_reaches_its_driver() {
+    let Some(alone) = alone().await else { return };
+    let mut fleet = linked(alone.cluster).await;
+    let (driver_id, request_id) = (unique("d"), unique("r"));
+    let mut driver = fleet.b.driver(&driver_id).await;
+    fleet.a.offer(&request_id, &[&driver_id], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    let trip_id = driver.accept(&offer).await;
+    driver.trip(&trip_id, "pickup").await;
+    driver.expect_state("on_trip").await;
+    alone.pause();
+    driver.trip(&trip_id, "complete").await;
+    let a = &fleet.a;
+    let deciding = async || (a.metric("dispatchd_cassandra_decisions_waiting", "").await == 1).then_some(());
+    eventually("the end to be on its way to Cassandra", deciding).await;
+    // What was sent has left the process.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    fleet.a.kill_9();
+    alone.go_on();
+    fleet.until_adopted(1).await;
+    let audit = format!("/v1/dispatch/audit/{request_id}");
+    let ended = async || {
+        let audit = fleet.b.get(&audit).await;
+        (audit.status == 200 && audit.json()["events"].to_string().contains("TRIP_ENDED")).then_some(())
+    };
+    eventually("the end of the trip in the audit", ended).await;
+    driver.expect_state("available").await;
+}
+
+/// A node's data directory is lost, and it begins anew under its name: what it had open ends all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_a_node_that_lost_its_directory_end() {
+    let Some(shared) = shared().await else { return };
+    let redis = crate::redis::Redis::start();
+    let keyspace = shared.cluster.another_keyspace();
+    let setup = shared
+        .cluster
+        .node(&unique("n"))
+        .set("fleet_cassandra_keyspace", keyspace);
+    let setup = setup
+        .set("fleet_redis_url", redis.url())
+        .set("fleet_redis_lease_ms", 1_500);
+    let mut node = setup.set("fleet_redis_timeout_ms", 5_000).start().await;
+    let request_id = unique("r");
+    node.offer(&request_id, &["nobody"], &json!({"deadline_ms": 5_000}))
+        .await;
+    node.kill_9();
+    std::fs::remove_dir_all(node.data()).expect("its directory");
+    node.spawn();
+    node.until_ready().await;
+    node.until_state(&request_id, "UNFULFILLED").await;
+}
+
+/// What the new owner of a request notes stands in the audit, as what its owner before noted did, and not only after the next decision.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_a_new_owner_notes_is_in_the_audit() {
+    let Some(shared) = shared().await else { return };
+    let mut fleet = linked(shared.cluster).await;
+    let (driver_id, request_id) = (unique("d"), unique("r"));
+    let mut driver = fleet.a.driver(&driver_id).await;
+    fleet.a.offer(&request_id, &[&driver_id], &json!({})).await;
+    driver.expect("OFFER").await;
+    fleet.a.kill_9();
+    let mut driver = fleet.b.driver(&driver_id).await;
+    let offer = driver.expect("OFFER").await;
+    driver.answer("ACK", &offer).await;
+    driver.fence().await;
+    let acked = async || {
+        let audit = fleet.b.get(&format!("/v1/dispatch/audit/{request_id}")).await;
+        (audit.status == 200 && audit.json()["events"].to_string().contains("OFFER_ACKED")).then_some(())
+    };
+    eventually("the receipt in the audit", acked).await;
+}
+
+/// A node was killed when it had put a request on its list and had not claimed it; the same POST came again in a later minute, and so the
+/// request stands on the list twice. It is taken over once, and ends once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_listed_twice_is_taken_over_once() {
+    let Some(shared) = shared().await else { return };
+    let (name, keyspace, request_id) = (unique("n"), shared.cluster.another_keyspace(), unique("r"));
+    let setup = shared.cluster.node(&name).set("fleet_cassandra_keyspace", &keyspace);
+    let mut node = setup.start().await;
+    node.offer(&request_id, &["nobody"], &json!({"deadline_ms": 1_500}))
+        .await;
+    let session = shared.cluster.session().await;
+    let earlier = jiff::Timestamp::now().as_millisecond() / 60_000 - 1;
+    let listed = format!("INSERT INTO {keyspace}.open_requests (owner, bucket, request_id) VALUES (?, ?, ?)");
+    let minute = format!("INSERT INTO {keyspace}.open_buckets (owner, bucket) VALUES (?, ?)");
+    let done = session.query_unpaged(listed, (&name, earlier, &request_id)).await;
+    done.expect("a row");
+    session.query_unpaged(minute, (&name, earlier)).await.expect("a row");
+    node.kill_9();
+    // Its deadline is over when it is taken over.
+    tokio::time::sleep(std::time::Duration::from_millis(2_000)).await;
+    node.spawn();
+    node.until_ready().await;
+    node.until_state(&request_id, "UNFULFILLED").await;
+    let ended = unique("r");
+    node.ended_request(&ended, "nobody").await;
+    node.until_event(&ended, "REQUEST_CANCELLED").await;
+    let events = node
+        .http
+        .get(node.url("/v1/events?limit=1000"))
+        .send()
+        .await
+        .expect("events");
+    let events = events.text().await.expect("lines");
+    let ends = events
+        .lines()
+        .filter(|line| line.contains("REQUEST_UNFULFILLED") && line.contains(&request_id));
+    let count = ends.count();
+    // What it journaled is one story.
+    node.crash_and_restart().await;
+    assert_eq!(count, 1, "{events}");
 }

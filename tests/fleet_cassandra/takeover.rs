@@ -1,6 +1,6 @@
 //! A node dies, hangs or ends: the others go on with what it had open, and it gives up what it no longer has.
 
-use crate::cluster::{Shared, shared, unique};
+use crate::cluster::{Cluster, Shared, shared, unique};
 use crate::redis::Redis;
 use crate::support::{Node, Setup, eventually, json, text};
 use std::time::Instant;
@@ -15,15 +15,14 @@ pub struct Fleet {
 
 impl Fleet {
     async fn start(shared: &Shared) -> Self {
-        Self::start_with(shared, |setup| setup).await
+        Self::start_with(shared.cluster, |setup| setup).await
     }
 
-    pub async fn start_with(shared: &Shared, with: impl Fn(Setup) -> Setup) -> Self {
+    pub async fn start_with(cluster: &'static Cluster, with: impl Fn(Setup) -> Setup) -> Self {
         let redis = Redis::start();
-        let keyspace = shared.cluster.another_keyspace();
+        let keyspace = cluster.another_keyspace();
         let setup = |name: &str| {
-            let setup = shared
-                .cluster
+            let setup = cluster
                 .node(name)
                 .set("fleet_cassandra_keyspace", &keyspace)
                 .set("fleet_redis_url", redis.url());

@@ -38,6 +38,7 @@ fn line(number: usize, session: u64) -> Line {
             }),
             last_seen_ms: now_ms(),
             at_hand: None,
+            kept_ms: 0,
         }),
     }
 }

@@ -20,7 +20,7 @@ use crate::fsm::types::{LogEntry, RequestLog};
 use crate::ops::metrics::LwtKind;
 use futures_util::future::{Either, select};
 use futures_util::stream::{self, StreamExt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -157,12 +157,16 @@ impl<T: Tables, P: Place> Owner<T, P> {
 
     /// Takes over requests that stand on a node's list. Rows of this node's own are held, and let go once they are settled.
     async fn take_listed(&self, from: &str, is_late: bool, listed: &[(i64, RequestId)]) -> Pass {
-        let takes = listed.iter().map(|(bucket, id)| async move {
+        // One that a repeated claim has put on the list again, in a later minute, is taken over once: two takeovers at once could not tell
+        // which of them stands.
+        let mut seen = HashSet::new();
+        let (firsts, again): (Vec<_>, Vec<_>) = listed.iter().partition(|(_, id)| seen.insert(id));
+        let takes = firsts.into_iter().map(|(bucket, id)| async move {
             let look = self.take_one(from, is_late, *bucket, id).await;
             (look, *bucket, id)
         });
         let mut looks = stream::iter(takes).buffer_unordered(self.config.background_max);
-        let (mut taken, mut unsettled) = (0, Vec::new());
+        let (mut taken, mut unsettled) = (0, again.into_iter().cloned().collect::<Vec<_>>());
         while let Some((look, bucket, id)) = looks.next().await {
             match look {
                 Look::Taken => taken += 1,

@@ -77,6 +77,8 @@ pub struct Here {
     pub last_seen_ms: UnixMs,
     /// Whose offer it holds, or whose trip it has.
     pub at_hand: Option<AtHand>,
+    /// How long the node keeps the driver at least, milliseconds: its entry lasts as long, if that is longer than usual.
+    pub kept_ms: u64,
 }
 
 /// The request that binds a driver.

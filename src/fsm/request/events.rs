@@ -332,7 +332,7 @@ impl Request {
                 message: ToDriver::Trip {
                     trip_id,
                     phase,
-                    reason: None,
+                    reason: self.trip_reason(),
                     again: true,
                 },
             }),
@@ -373,10 +373,7 @@ impl Request {
                 TripPhase::Ended(_) => ToDriver::Trip {
                     trip_id: trip.trip_id.clone(),
                     phase: trip.phase,
-                    reason: self.log.iter().rev().find_map(|entry| match &entry.step {
-                        Step::TripEnded { reason, .. } => reason.clone(),
-                        _ => None,
-                    }),
+                    reason: self.trip_reason(),
                     again: false,
                 },
             },
@@ -411,6 +408,14 @@ impl Request {
     }
 
     /// The driver holds the offer still and has not heard that it has won, and the trip is over since: it hears of both.
+    /// Why the trip was cancelled, if it was and somebody said why.
+    fn trip_reason(&self) -> Option<Box<str>> {
+        self.log.iter().rev().find_map(|entry| match &entry.step {
+            Step::TripEnded { reason, .. } => reason.clone(),
+            _ => None,
+        })
+    }
+
     fn tell_whole_trip(&self, trip: &Trip, effects: &mut Vec<RequestEffect>) {
         let message = ToDriver::Outcome {
             attempt: self.attempt_number(&trip.driver_id),

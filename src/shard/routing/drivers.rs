@@ -196,9 +196,8 @@ impl<P: Platform> Shard<P> {
             peer: peer.filter(|peer| *peer != 0),
             session,
         };
-        let known = routing.places.get(&driver_id);
         // Not elsewhere, just not there any more: the registry has known for long.
-        let is_unknown = known.is_some_and(|known| known.session == session);
+        let is_unknown = place.peer.is_none() && routing.places.lose(&driver_id, session);
         routing.places.learn(&driver_id, place);
         self.metrics().link_bounces.inc();
         let event = match message {

@@ -83,7 +83,13 @@ impl<P: Platform> Shard<P> {
     pub(super) fn seek(&mut self, driver_id: DriverId, sought: Sought, after_ms: u64) {
         let now_ms = self.now_ms;
         let Some(routing) = &mut self.routing else { return };
-        if routing.seeking.len() >= SEEKING_MAX && !routing.seeking.contains_key(&driver_id) {
+        // A node that dies leaves many to be watched, who must not keep others from being found.
+        let room = if matches!(sought, Sought::Watch { .. }) {
+            SEEKING_MAX
+        } else {
+            2 * SEEKING_MAX
+        };
+        if routing.seeking.len() >= room && !routing.seeking.contains_key(&driver_id) {
             return self.unreachable(&driver_id, sought);
         }
         let seeking = routing.seeking.entry(driver_id.clone()).or_default();

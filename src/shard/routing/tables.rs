@@ -111,6 +111,15 @@ impl Places {
         }
     }
 
+    /// The node where the driver was under this session does not know it any more. True: nothing newer was known.
+    pub(super) fn lose(&mut self, driver_id: &DriverId, session: u64) -> bool {
+        let is_it = self.0.get(driver_id).is_some_and(|known| known.session == session);
+        if is_it {
+            self.0.insert(driver_id.clone(), Place { peer: None, session });
+        }
+        is_it
+    }
+
     /// A node has begun anew: it does not know which of the drivers that it had are elsewhere, and would speak for them.
     pub(super) fn forget_node(&mut self, peer: u16) {
         self.0.retain(|place| place.peer != Some(peer));

@@ -108,7 +108,9 @@ impl Scripts {
             What::Here(here) => {
                 let mut cmd = Self::call(&self.write, key);
                 let lasts_ms = here.at_hand.as_ref().map_or(0, |at_hand| at_hand.lasts_ms);
-                cmd.arg(node_id).arg(line.session).arg(ttl_ms + lasts_ms);
+                cmd.arg(node_id)
+                    .arg(line.session)
+                    .arg(ttl_ms.max(here.kept_ms) + lasts_ms);
                 here_args(&mut cmd, here);
                 cmd
             }

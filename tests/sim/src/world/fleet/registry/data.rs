@@ -95,7 +95,7 @@ impl Data {
             node: node.clone(),
             session,
             at_hand: at_hand.map(|at_hand| (at_hand.request_id.clone(), at_hand.node_id.clone())),
-            expires_us: now_us + ttl_us + lasts_us,
+            expires_us: now_us + ttl_us.max(here.kept_ms * 1_000) + lasts_us,
         };
         self.drivers.insert(line.driver_id.clone(), entry);
         written
