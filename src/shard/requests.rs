@@ -202,7 +202,7 @@ impl<P: Platform> Shard<P> {
             return self.settle_unknown(&request_id);
         }
         self.requests.park(request_id.clone(), letter);
-        self.ask(Query::Request(request_id.clone()), super::Ask::Request(request_id));
+        self.look_up_request(request_id);
     }
 
     /// Whether a new request of this class may be taken in.

@@ -21,6 +21,8 @@ pub(super) struct Parked {
     letters: VecDeque<Letter>,
     /// One of them begins a request, when the store does not know the id: it was admitted and has its place.
     has_offer: bool,
+    /// So many of the letters had come when the store was asked.
+    asked: usize,
     looks: Looks,
 }
 
@@ -69,6 +71,13 @@ impl Requests {
             self.lookups -= 1;
         }
         parked.letters.push_back(letter);
+    }
+
+    /// The store is being asked for an id.
+    pub(super) fn note_asked(&mut self, id: &RequestId) {
+        if let Some(parked) = self.parked.get_mut(id) {
+            parked.asked = parked.letters.len();
+        }
     }
 
     /// Everything that came for an id.
@@ -140,7 +149,32 @@ impl<P: Platform> Shard<P> {
             let letters = self.requests.unpark(request_id);
             return self.answer_stored(*ended, letters);
         }
-        self.settle_unknown(request_id);
+        if self.claims.is_none() || !self.look_up_for_late(request_id) {
+            self.settle_unknown(request_id);
+        }
+    }
+
+    /// What came after the store was asked may speak of what another node has begun meanwhile: the store is asked for that once more.
+    fn look_up_for_late(&mut self, request_id: &RequestId) -> bool {
+        let asked = self.requests.parked.get(request_id).map_or(0, |parked| parked.asked);
+        for _ in 0..asked {
+            match self.requests.next_unknown(request_id) {
+                Some(letter) => self.unknown(letter),
+                None => return false,
+            }
+        }
+        let late = self.requests.parked.get(request_id);
+        let is_late = late.is_some_and(|parked| parked.letters.front().is_some_and(|letter| !letter.is_offer()));
+        if is_late {
+            self.look_up_request(request_id.clone());
+        }
+        is_late
+    }
+
+    /// Asks the store for an id for which something waits.
+    pub(super) fn look_up_request(&mut self, request_id: RequestId) {
+        self.requests.note_asked(&request_id);
+        self.ask(Query::Request(request_id.clone()), Ask::Request(request_id));
     }
 
     /// The store could not be asked: nothing is known, so nothing is taken in. What drivers said is tried again for a while, since they
@@ -192,7 +226,7 @@ impl<P: Platform> Shard<P> {
             return self.wake_at(at_ms);
         }
         match unknown {
-            Unknown::Request(id) => self.ask(Query::Request(id.clone()), Ask::Request(id)),
+            Unknown::Request(id) => self.look_up_request(id),
             Unknown::Trip(id) => self.ask(Query::Trip(id.clone()), Ask::Trip(id)),
         }
     }

@@ -3,6 +3,7 @@
 //! cannot say.
 
 use super::here;
+use super::tables::Place;
 use crate::cold::registry::Previous;
 use crate::fsm::fold::TripPhase;
 use crate::fsm::ids::{DriverId, RequestId};
@@ -83,8 +84,15 @@ fn says_how_it_stands(message: &ToDriver) -> bool {
 }
 
 impl<P: Platform> Shard<P> {
-    pub(super) fn is_arriving(&self, driver_id: &DriverId) -> bool {
-        (self.routing.as_ref()).is_some_and(|routing| routing.arriving.contains_key(driver_id))
+    /// Whether what is said to a driver waits for its seat here. Not if it has connected elsewhere since.
+    pub(super) fn is_arriving(&mut self, driver_id: &DriverId) -> bool {
+        let Some(routing) = &mut self.routing else { return false };
+        let Some(arriving) = routing.arriving.get(driver_id) else {
+            return false;
+        };
+        let newest = arriving.waiting.iter().map(|waiting| waiting.session).max();
+        let is_older = |place: Place| place.peer.is_some() && newest < Some(place.session);
+        arriving.claims > 0 || !routing.places.get(driver_id).is_some_and(is_older)
     }
 
     /// The registry is asked for the session of a connect.
