@@ -67,6 +67,11 @@ impl Commit {
         }
     }
 
+    /// Whether it has no consequences: nobody tells the store of it.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::empty(self.source, self.lsn)
+    }
+
     /// About how many bytes of callers' text are in it: what makes one commit a hundred times larger than another.
     pub(crate) fn bulk_bytes(&self) -> usize {
         let published = self.published.iter().map(|published| match &published.kind {

@@ -104,7 +104,9 @@ fn consequences(feed: Vec<Fed>) -> Result<Vec<Commit>, ServeError> {
                 _ => continue,
             },
         }
-        commits.push(commit);
+        if !commit.is_empty() {
+            commits.push(commit);
+        }
     }
     Ok(commits)
 }

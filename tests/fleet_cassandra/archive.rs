@@ -1,7 +1,7 @@
 //! `dispatchd records`: what a node had before it joined a fleet, in the fleet's tables.
 
 use crate::cluster::{scratch, shape, shared, unique};
-use crate::support::{Setup, eventually};
+use crate::support::{Setup, eventually, json};
 use std::process::{Command, Output};
 
 fn export(data: &std::path::Path, file: &std::path::Path) -> Output {
@@ -24,7 +24,10 @@ async fn a_node_brings_its_records_along() {
     let Some(shared) = shared().await else { return };
     let data = tempfile::tempdir().unwrap();
     let name = unique("n");
-    let alone = Setup::shards(2).set("node_id", &name).data(data.path());
+    let alone = Setup::shards(2)
+        .set("node_id", &name)
+        .set("drain_ms", 0)
+        .data(data.path());
     let mut node = alone.start().await;
     let driver = unique("d");
     let ids: Vec<String> = (0..30).map(|_| unique("r")).collect();
@@ -39,6 +42,13 @@ async fn a_node_brings_its_records_along() {
         !refused.status.success() && !file.exists(),
         "a node that runs is not exported"
     );
+    // What is open when it ends is no part of the archive, and does not keep it back.
+    let open = unique("d");
+    let mut offered = node.driver(&open).await;
+    node.offer(&unique("r"), &[&open], &json!({"offer_timeout_ms": 120_000}))
+        .await;
+    offered.expect("OFFER").await;
+    offered.fence().await;
     node.terminate();
     assert!(node.exit().await.success());
 
