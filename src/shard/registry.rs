@@ -81,6 +81,10 @@ pub(super) struct Fleet {
     refresh_ms: u32,
     /// `driver_ttl_ms`.
     driver_ttl_ms: u64,
+    /// `fleet_redis_lease_ms`.
+    lease_ms: u64,
+    /// When this shard began to serve, perhaps without the registry: others may have taken it for dead then.
+    began_ms: Option<u64>,
     /// The greatest session that this shard knows.
     session_max: u64,
     claims: Slab<(ConnId, DriverId)>,
@@ -100,6 +104,8 @@ impl Fleet {
             flush_at_ms: None,
             refresh_ms: (config.fleet_redis_driver_ttl_ms / 4) as u32,
             driver_ttl_ms: config.driver_ttl_ms,
+            lease_ms: config.fleet_redis_lease_ms,
+            began_ms: None,
             session_max: 0,
             claims: Slab::new(),
             nodes: Arc::default(),
@@ -470,7 +476,8 @@ impl<P: Platform> Shard<P> {
         let planned = fleet.flush_at_ms;
         let known = fleet.generation;
         fleet.keep(&self.drivers, self.routing.as_ref(), now_ms);
-        let is_back = known != 0 && fleet.generation != known;
+        let began_ms = *fleet.began_ms.get_or_insert(now_ms);
+        let is_back = fleet.generation != known && (known != 0 || now_ms >= began_ms + fleet.lease_ms);
         let (flush_at_ms, backlog) = (fleet.flush_at_ms, fleet.backlog());
         if flush_at_ms != planned
             && let Some(at_ms) = flush_at_ms

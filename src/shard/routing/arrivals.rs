@@ -9,6 +9,7 @@ use crate::fsm::fold::TripPhase;
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::ToDriver;
 use crate::net::ConnId;
+use crate::shard::claims::is_over;
 use crate::shard::connections::Conn;
 use crate::shard::{Letter, Platform, Shard, home_of_request};
 use crate::wire::link::LinkLetter;
@@ -412,16 +413,18 @@ impl<P: Platform> Shard<P> {
     /// When nobody is on the way any more, the driver hears what was said meanwhile.
     fn arrival_settles(&mut self, driver_id: &DriverId) {
         let Some(routing) = &mut self.routing else { return };
-        let is_over = |arriving: &Arriving| arriving.claims == 0 && arriving.waiting.is_empty();
-        if !routing.arriving.get(driver_id).is_some_and(is_over) {
+        let is_settled = |arriving: &Arriving| arriving.claims == 0 && arriving.waiting.is_empty();
+        if !routing.arriving.get(driver_id).is_some_and(is_settled) {
             return;
         }
         let letters = routing.arriving.remove(driver_id).map(|arriving| arriving.letters);
+        let now_ms = self.now_ms;
+        let in_time = (letters.into_iter().flatten()).filter(|said| !is_over(&said.message, now_ms));
         for Said {
             peer,
             request_id,
             message,
-        } in letters.unwrap_or_default()
+        } in in_time
         {
             self.tell_driver_here(peer, driver_id, request_id, message, None);
         }

@@ -9,6 +9,7 @@ use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::{DriverId, RequestId, TripId};
 use crate::fsm::request::{Answer, Asker, RequestEvent, ToDriver};
 use crate::fsm::types::RefuseReason;
+use crate::shard::claims::is_over;
 use crate::shard::latency::Begun;
 use crate::shard::{Letter, Platform, Shard, home_of_request};
 use crate::wire::link::LinkLetter;
@@ -160,8 +161,7 @@ impl<P: Platform> Shard<P> {
                 return self.bounce(from, driver_id, request_id, message, place);
             }
         }
-        let is_over = matches!(&message, ToDriver::Offer { expires_at_ms, .. } if *expires_at_ms <= self.now_ms);
-        if !is_over {
+        if !is_over(&message, self.now_ms) {
             self.tell_driver_here(from, &driver_id, request_id, message, None);
         }
     }

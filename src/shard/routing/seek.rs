@@ -137,11 +137,20 @@ impl<P: Platform> Shard<P> {
         let is_known = self.drivers.find(&driver_id).is_some();
         match at {
             _ if self.is_driver_here(&driver_id) => self.settle_here(&driver_id),
+            // A node that cannot write to the registry has said itself that it has the driver.
+            Ok(None) if self.has_place(&driver_id) => self.seek_at_place(&driver_id),
             Ok(None) => self.settle_here(&driver_id),
             Err(()) if is_known => self.settle_here(&driver_id),
             Ok(Some(found)) => self.found_at(&driver_id, &found),
             Err(()) => self.wait_for(&driver_id, SEEK_EVERY_MS),
         }
+    }
+
+    /// Whether it is remembered which node has the driver, and that can be reached.
+    fn has_place(&mut self, driver_id: &DriverId) -> bool {
+        let place = (self.routing.as_mut()).and_then(|routing| routing.places.get(driver_id));
+        let peer = place.and_then(|place| place.peer);
+        peer.is_some_and(|peer| self.is_linked(peer))
     }
 
     fn found_at(&mut self, driver_id: &DriverId, found: &Found) {
