@@ -1,4 +1,4 @@
-//! What another node may send: letters that no sound node sends.
+//! What another node may send or be: letters that no sound node sends, and a node that has lost what it knew of itself.
 
 use crate::ends::{end, hello, letter, take};
 use crate::fleet::{Fleet, name};
@@ -9,6 +9,20 @@ use dispatchd::fsm::request::{Answer, Asker, ReplyTo, RequestEvent, ToDriver};
 use dispatchd::wire::link::{LinkFrame, LinkLetter, decode, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// A node's data directory is lost, and it begins anew under its name, as a disk that is replaced or a pod that is made again: it has links
+/// to the others as before.
+#[tokio::test]
+async fn a_node_that_lost_its_directory_is_linked_again() {
+    let mut fleet = Fleet::start(2).await;
+    fleet.nodes[1].crash_and_restart().await;
+    fleet.until_linked().await;
+    fleet.nodes[1].kill_9();
+    std::fs::remove_dir_all(fleet.nodes[1].data()).expect("its directory");
+    fleet.nodes[1].spawn();
+    fleet.nodes[1].until_ready().await;
+    fleet.until_linked().await;
+}
 
 /// Greets a node as another one and gives it one letter.
 async fn send_letter(fleet: &Fleet, letter: LinkLetter) {
