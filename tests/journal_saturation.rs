@@ -238,7 +238,7 @@ impl Bench {
                     self.end(key);
                 }
                 DriverEffect::Request { event, .. } | DriverEffect::Asked { event, .. } => {
-                    self.tell_request(key, event)
+                    self.tell_request(key, event);
                 }
                 _ => {}
             }

@@ -135,6 +135,9 @@ fn frame(u: &mut Unstructured<'_>) -> Result<LinkFrame> {
 fn comes_back(frame: &LinkFrame) -> Vec<u8> {
     let mut bytes = Vec::new();
     let len = encode(frame, &mut bytes).expect("it is short");
+    if let LinkFrame::Letter { letter, .. } = frame {
+        let _ = letter.check();
+    }
     assert!(len == bytes.len() && len <= HEADER_LEN + PAYLOAD_LEN_MAX);
     assert_eq!(decode(&bytes).expect("it was encoded").as_ref(), Some(&(frame.clone(), len)));
     bytes

@@ -262,6 +262,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether this node shares something with others: a registry of drivers and nodes, or who owns requests.
+    pub fn is_in_fleet(&self) -> bool {
+        !self.fleet_redis_url.is_empty() || !self.fleet_cassandra_contact_points.is_empty()
+    }
+
     /// Number of shards to start, 1–1024: the setting, or one per core that this process may run on.
     pub fn shard_count(&self) -> u16 {
         if self.shards > 0 {

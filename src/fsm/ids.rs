@@ -31,7 +31,11 @@ impl std::fmt::Display for IdError {
 
 impl std::error::Error for IdError {}
 
-fn check(text: &str) -> Result<(), IdError> {
+/// Checks `text` against the contract's id rule, which names of nodes follow, too.
+///
+/// # Errors
+/// [`IdError`] says which part of the rule is broken.
+pub fn check_id(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
         return Err(IdError::Empty);
     }
@@ -56,7 +60,7 @@ macro_rules! id {
             /// # Errors
             /// [`IdError`] says which part of the rule is broken.
             pub fn parse(text: &str) -> Result<Self, IdError> {
-                check(text).map(|()| Self(CompactString::new(text)))
+                check_id(text).map(|()| Self(CompactString::new(text)))
             }
 
             /// The id as it was given.

@@ -13,14 +13,18 @@ const SEGMENT_SUFFIX: &str = ".seg";
 /// A directory of this suffix is being deleted: nothing in it counts.
 const DELETED_SUFFIX: &str = ".deleted";
 
-/// Number of a boot of this node on this data directory, from 1. `session = incarnation << 32 | counter` stays below
-/// 2^53 (exact in every JSON reader), hence the bound.
+/// Number of a boot of this node, from 1. A node alone counts its boots, as its data directory knows them. In a fleet others remember a
+/// node's boots too, also when the directory is gone or is an old copy: there the number is at least the time of the boot in Unix milliseconds,
+/// which no earlier boot had, as each takes longer than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(u64);
 
 impl Incarnation {
-    /// The last one: two million boots.
-    pub const MAX: Self = Self((1 << 21) - 1);
+    /// The last one: exact in every JSON reader, and in Redis's Lua.
+    pub const MAX: Self = Self((1 << 53) - 1);
+    /// The last one that was counted, not made of a time: two million boots. `session = incarnation << 32 | counter` of a node alone stays
+    /// below 2^53, hence the bound.
+    pub const COUNTED_MAX: Self = Self((1 << 21) - 1);
 
     /// `number` from 1 to [`Self::MAX`]; `None` for another.
     pub const fn new(number: u64) -> Option<Self> {
@@ -37,7 +41,7 @@ impl Incarnation {
     }
 
     /// Begins a boot: makes the directory of the next incarnation under the data directory `root`, durably. The number
-    /// is greater than every directory's and than `above` (the highest that the store has seen, 0 if none), so that
+    /// is greater than every directory's and than `above` (the highest that is known from elsewhere, 0 if none), so that
     /// numbers are not used twice even when somebody deleted the journal. Finishes interrupted deletions.
     ///
     /// # Errors
@@ -217,8 +221,15 @@ mod tests {
         assert_eq!(next(0), 10);
         assert!(!root.path().join("journal/00000009.deleted").exists());
         assert_eq!(Incarnation::new(0), None);
-        assert_eq!(Incarnation::new(1 << 21), None);
-        let session_max = (Incarnation::MAX.get() << 32) | u64::from(u32::MAX);
+        assert_eq!(Incarnation::new(1 << 53), None);
+        // A time, after which they are counted on from there.
+        assert_eq!(next(1_795_557_175_024), 1_795_557_175_025);
+        assert_eq!(next(1_795_557_175_024), 1_795_557_175_026);
+        let newest = Incarnation(1_795_557_175_026);
+        assert_eq!(Incarnation::list(root.path()).unwrap().last(), Some(&newest));
+        newest.remove(root.path()).unwrap();
+        assert_eq!(next(0), 1_795_557_175_026, "the directory below it is there");
+        let session_max = (Incarnation::COUNTED_MAX.get() << 32) | u64::from(u32::MAX);
         assert!(session_max < 1 << 53);
     }
 }

@@ -58,7 +58,7 @@ pub fn bring_up(host: &mut impl Host, config: &Config) -> Result<(), ServeError>
     host.open_store(recovered.newest_ms)?;
     let sources = host.watermarks();
     let highest = sources.iter().map(|(source, _)| source.incarnation).max().unwrap_or(0);
-    let incarnation = host.begin_incarnation(highest)?;
+    let incarnation = host.begin_incarnation(above(config, highest, host.now_ms()))?;
     // (2)
     host.enters("feeding the store");
     recovery::feed_store(host, recovered.feed, sources)?;
@@ -81,4 +81,14 @@ pub fn bring_up(host: &mut impl Host, config: &Config) -> Result<(), ServeError>
     host.forget_sources_before(incarnation);
     // (6)
     host.open_doors()
+}
+
+/// What this boot's incarnation is greater than: the `highest` that the data directory knows, and in a fleet every earlier one. Others remember
+/// those (links, and what Cassandra says of whose a request is) when the directory is lost, or comes from a copy.
+fn above(config: &Config, highest: u64, now_ms: UnixMs) -> u64 {
+    if config.is_in_fleet() {
+        highest.max(now_ms.saturating_sub(1))
+    } else {
+        highest
+    }
 }

@@ -126,10 +126,15 @@ impl<P: Platform> Shard<P> {
                 | RequestEvent::Refused { .. }
                 | RequestEvent::Busy { .. }
                 | RequestEvent::Unavailable { .. } => {}
-                RequestEvent::Reposted { .. }
-                | RequestEvent::TripMoved { .. }
-                | RequestEvent::TripCancelled { .. }
-                | RequestEvent::Timer => unreachable!("never sent by letter"),
+                // What waited in a request that went to another node meanwhile.
+                RequestEvent::TripMoved { driver_id, .. } => {
+                    let home = home_of_driver(&driver_id, self.shards);
+                    self.post(home, Letter::NoSuchTrip { driver_id });
+                }
+                RequestEvent::TripCancelled { reply, .. } => self.answer(reply, Problem::no_such_trip().into_reply()),
+                // `Letter::of_event` makes an offer of the one, the other is a request's own; over a link comes neither, see
+                // `LinkLetter::check`.
+                RequestEvent::Reposted { .. } | RequestEvent::Timer => unreachable!("never sent by letter"),
             },
             Letter::TripMoved { driver_id, .. } => {
                 let home = home_of_driver(&driver_id, self.shards);
@@ -143,23 +148,16 @@ impl<P: Platform> Shard<P> {
 
     pub(super) fn refuse_letter(&mut self, letter: &Letter, problem: &Problem) {
         let reply = match letter {
-            Letter::Offer { reply, .. }
-            | Letter::TripCancelled { reply, .. }
-            | Letter::View { reply, .. }
-            | Letter::Request {
-                event:
-                    RequestEvent::Cancelled { reply, .. }
-                    | RequestEvent::Misposted { reply, .. }
-                    | RequestEvent::Answered {
-                        asker: Asker::Api(reply),
-                        ..
-                    },
-                ..
-            } => *reply,
+            Letter::Offer { reply, .. } | Letter::TripCancelled { reply, .. } | Letter::View { reply, .. } => {
+                Some(*reply)
+            }
+            Letter::Request { event, .. } => event.reply(),
             // A driver asks again when it hears nothing.
-            _ => return,
+            _ => None,
         };
-        self.answer(reply, problem.clone().into_reply());
+        if let Some(reply) = reply {
+            self.answer(reply, problem.clone().into_reply());
+        }
     }
 }
 

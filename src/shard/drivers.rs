@@ -6,6 +6,7 @@ use super::commit::After;
 use super::index::KeyIndex;
 use super::latency::{Begun, Stopwatch};
 use super::off_shift::OffShift;
+use super::registry::Sessions;
 use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
 use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent, ToSocket};
@@ -41,6 +42,8 @@ pub(super) struct Drivers {
     by_id: KeyIndex,
     off_shift: OffShift,
     pub(super) connects: u64,
+    /// Where there is no registry and sessions are times all the same.
+    pub(super) sessions: Sessions,
     /// Drivers whose last change of shift is not durable yet, and its number. What they hear meanwhile waits for it, in order.
     pub(super) changing: HashMap<u32, Lsn>,
     /// The same of drivers that left memory meanwhile, for when they come back before it is durable.

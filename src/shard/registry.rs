@@ -23,6 +23,7 @@ use crate::cold::registry::{
 use crate::config::Config;
 use crate::fsm::driver::DriverEvent;
 use crate::fsm::ids::DriverId;
+use crate::journal::Incarnation;
 use crate::net::ConnId;
 use crate::ops::log::LogKind;
 use crate::ops::metrics::{CloseCause, ConnectionKind};
@@ -57,6 +58,20 @@ struct Mark {
 
 const _: () = assert!(size_of::<Mark>() == 16, "every driver of a fleet has one");
 
+/// Sessions that are times.
+#[derive(Default)]
+pub(super) struct Sessions {
+    /// The greatest that this shard knows.
+    max: u64,
+}
+
+impl Sessions {
+    fn next(&mut self, now_us: u64) -> u64 {
+        self.max = (now_us * SESSIONS_PER_US).max(self.max + 1);
+        self.max
+    }
+}
+
 /// A handshake whose session is asked for.
 pub(super) struct Claiming {
     pub(super) id: ConnId,
@@ -85,8 +100,7 @@ pub(super) struct Fleet {
     lease_ms: u64,
     /// When this shard began to serve, perhaps without the registry: others may have taken it for dead then.
     began_ms: Option<u64>,
-    /// The greatest session that this shard knows.
-    session_max: u64,
+    sessions: Sessions,
     claims: Slab<(ConnId, DriverId)>,
     nodes: Arc<NodeList>,
     heard: Vec<FromRegistry>,
@@ -106,7 +120,7 @@ impl Fleet {
             driver_ttl_ms: config.driver_ttl_ms,
             lease_ms: config.fleet_redis_lease_ms,
             began_ms: None,
-            session_max: 0,
+            sessions: Sessions::default(),
             claims: Slab::new(),
             nodes: Arc::default(),
             heard: Vec::new(),
@@ -140,8 +154,7 @@ impl Fleet {
 
     /// Greater than every session that this shard knows.
     pub(super) fn next_session(&mut self, now_us: u64) -> u64 {
-        self.session_max = (now_us * SESSIONS_PER_US).max(self.session_max + 1);
-        self.session_max
+        self.sessions.next(now_us)
     }
 
     fn mark(&mut self, key: u32) -> &mut Mark {
@@ -154,7 +167,7 @@ impl Fleet {
 
     /// A connect has this session.
     fn begin(&mut self, key: u32, session: u64, now_ms: u64) {
-        self.session_max = self.session_max.max(session);
+        self.sessions.max = self.sessions.max.max(session);
         let mark = self.mark(key);
         debug_assert!(session > mark.session, "a session grows with every connect");
         mark.session = session;
@@ -379,7 +392,12 @@ impl<P: Platform> Shard<P> {
     pub(super) fn session_for(&mut self, key: u32, granted: Option<u64>) -> Option<u64> {
         let now_ms = self.now_ms;
         let Some(fleet) = &mut self.fleet else {
-            return Some((self.incarnation << 32) | self.drivers.connects);
+            // An incarnation that is a time leaves no room for a count: of a node that only shares its requests, or was in a fleet.
+            return Some(if self.incarnation <= Incarnation::COUNTED_MAX.get() {
+                (self.incarnation << 32) | self.drivers.connects
+            } else {
+                self.drivers.sessions.next(self.now_us)
+            });
         };
         let session = granted.unwrap_or_else(|| fleet.next_session(self.now_us));
         if session <= fleet.mark(key).session {

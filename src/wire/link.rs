@@ -13,8 +13,8 @@
 //! [`LinkFrame::Refused`]. Letters go one way only, from who made the connection, under numbers that grow by 1 in one life of
 //! the sender's process; the other way go acknowledgements.
 //!
-//! The payload is checked (`bytecheck`) before anything of it is used, and its layout is that of the types here and in
-//! `fsm`: whoever changes one of them in a way that older programs cannot read makes [`LINK_VERSION`] greater.
+//! The payload is checked (`bytecheck`) before anything of it is used, and a letter once more ([`LinkLetter::check`]): whatever another node
+//! sends, it ends no process. The layout is that of the types here and in `fsm`: whoever changes one of them in a way that older programs cannot read makes [`LINK_VERSION`] greater.
 #![forbid(unsafe_code)]
 #![allow(
     missing_docs,
@@ -275,6 +275,8 @@ pub enum LinkError {
     Checksum,
     /// The payload is none of ours.
     Payload(String),
+    /// A letter that no node sends.
+    Letter(&'static str),
 }
 
 impl std::fmt::Display for LinkError {
@@ -284,6 +286,7 @@ impl std::fmt::Display for LinkError {
             Self::Length(len) => write!(f, "a frame of {len} bytes; 1 to {PAYLOAD_LEN_MAX} are allowed"),
             Self::Checksum => f.write_str("a frame with a wrong checksum"),
             Self::Payload(why) => write!(f, "not a frame: {why}"),
+            Self::Letter(why) => write!(f, "not a letter: {why}"),
         }
     }
 }
@@ -423,6 +426,8 @@ impl LinkLetter {
         }
     }
 }
+
+mod check;
 
 #[cfg(test)]
 mod tests;

@@ -214,7 +214,7 @@ async fn a_request_that_is_listed_twice_is_taken_over_once() {
     session.query_unpaged(minute, (&name, earlier)).await.expect("a row");
     node.kill_9();
     // Its deadline is over when it is taken over.
-    tokio::time::sleep(std::time::Duration::from_millis(2_000)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     node.spawn();
     node.until_ready().await;
     node.until_state(&request_id, "UNFULFILLED").await;

@@ -108,7 +108,7 @@ async fn a_call_about_an_unknown_offer_is_answered_when_its_driver_comes_again()
     };
     let moves = async {
         // The call is at the driver's home by then.
-        tokio::time::sleep(std::time::Duration::from_millis(1_000)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         drop(driver);
         let other = fleet.driver(0, "d-1").await;
         drop(other);

@@ -17,6 +17,7 @@ mod flow;
 mod forgotten;
 mod measure;
 mod moves;
+mod peers;
 mod protected;
 mod proxy;
 mod unregistered;

@@ -339,12 +339,15 @@ fn in_doubt_a_driver_repeats_what_it_said() {
         driver_id: driver_id(),
         held: true,
     };
-    assert_eq!(receipts(&step(&mut driver, DriverEvent::Doubt)), [delivered.clone()]);
+    assert_eq!(
+        receipts(&step(&mut driver, DriverEvent::Doubt)),
+        std::slice::from_ref(&delivered)
+    );
     let ack = DriverEvent::Ack {
         request_id: request_id("r1"),
         attempt: 1,
     };
-    assert_eq!(receipts(&step(&mut driver, ack)), [acked.clone()]);
+    assert_eq!(receipts(&step(&mut driver, ack)), std::slice::from_ref(&acked));
     // A new owner, which may know of neither, is told of both; and the receipts come before the answer.
     let both = [delivered, acked];
     assert_eq!(receipts(&tell(&mut driver, "r1", offer(Resumed::Sent))), both);

@@ -4,7 +4,7 @@
 //! is not overloaded. So all nodes say the same of the same list, a node that comes takes about 1/n of the drivers from all
 //! others alike, and one that goes gives its own to all others alike (Thaler and Ravishankar, "Using name-based mappings
 //! to increase hit rates", 1998). The bound on loads is that of Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with
-//! bounded loads", 2018.
+//! bounded loads", 2018; here a node that has far fewer than the others does not lower their bound ([`LOAD_PERCENT_FILLING`]).
 
 use crate::fsm::ids::DriverId;
 use compact_str::CompactString;
@@ -12,6 +12,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// A node may have this many percent of the mean of drivers before new ones go elsewhere.
 pub const LOAD_PERCENT_MAX: u64 = 125;
+/// A node that has fewer than this many percent of the mean fills up: it does not count in the mean that bounds the others. So
+/// it gets its own part of the drivers, not all of them. As far below the mean as the bound is above it: when it counts again, the
+/// others are below their bound, however few there are.
+const LOAD_PERCENT_FILLING: u64 = 200 - LOAD_PERCENT_MAX;
 
 /// A node whose lease stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +63,7 @@ impl NodeList {
     pub fn assign(&self, driver_id: &DriverId, serves: impl Fn(&NodeSeen) -> bool) -> Option<&NodeSeen> {
         let driver = driver_id.hash64();
         let serving = || self.nodes.iter().filter(|node| serves(node));
-        let total: u64 = serving().map(|node| node.drivers).sum();
-        let bound = load_bound(total, serving().count() as u64);
+        let bound = load_bound(serving().map(|node| node.drivers));
         serving()
             .filter(|node| node.drivers < bound)
             .max_by_key(|node| (weight(&node.node_id, driver), &node.node_id))
@@ -81,9 +84,18 @@ impl NodeList {
     }
 }
 
-/// Drivers that a node may have when one more comes to `total` on `nodes` nodes. Some node always has fewer.
-fn load_bound(total: u64, nodes: u64) -> u64 {
+/// Drivers that a node may have when one more comes to nodes with so many: of those that do not fill up, the mean and a part
+/// more. Some node always has fewer.
+fn load_bound(loads: impl Iterator<Item = u64> + Clone) -> u64 {
+    let (total, nodes) = total(loads.clone());
+    let is_filling = |load: u64| load * 100 * nodes < total * LOAD_PERCENT_FILLING;
+    let (total, nodes) = self::total(loads.filter(|load| !is_filling(*load)));
     ((total + 1) * LOAD_PERCENT_MAX).div_ceil(100 * nodes.max(1))
+}
+
+/// Drivers, and the nodes that have them.
+fn total(loads: impl Iterator<Item = u64>) -> (u64, u64) {
+    loads.fold((0, 0), |(total, nodes), load| (total + load, nodes + 1))
 }
 
 /// The weight of a node for a driver.
@@ -130,6 +142,17 @@ mod tests {
         )
     }
 
+    /// Where a driver goes when nodes have so many.
+    fn choose(loads: &HashMap<String, u64>, id: &DriverId) -> String {
+        let list = NodeList::new(loads.iter().map(|(name, load)| node(name, *load, true)).collect());
+        list.assign(id, |node| node.is_serving).unwrap().node_id.to_string()
+    }
+
+    /// What a node of `nodes` that are alike may have.
+    fn bound_of(total: u64, nodes: u64) -> u64 {
+        (total * LOAD_PERCENT_MAX).div_ceil(100 * nodes)
+    }
+
     #[test]
     fn a_node_that_comes_takes_its_share_and_moves_nobody_else() {
         for count in 1..8 {
@@ -153,22 +176,77 @@ mod tests {
         }
     }
 
+    /// Drivers of nodes that are alike connect anew, one after the other, after an empty node has come.
+    #[test]
+    fn a_node_that_comes_empty_takes_its_share_and_moves_nobody_else() {
+        const WINDOW: usize = DRIVERS / 10;
+        for count in 1..=8 {
+            let newcomer = format!("gw-{count}");
+            let mut placed = homes(&even(count));
+            let mut loads: HashMap<String, u64> = (0..=count).map(|number| (format!("gw-{number}"), 0)).collect();
+            for home in &placed {
+                *loads.get_mut(home).unwrap() += 1;
+            }
+            let fair = 1.0 / (count as f64 + 1.0);
+            let mut moved = 0;
+            for (number, id) in drivers().enumerate() {
+                *loads.get_mut(&placed[number]).unwrap() -= 1;
+                let chosen = choose(&loads, &id);
+                *loads.get_mut(&chosen).unwrap() += 1;
+                if chosen != placed[number] {
+                    assert_eq!(chosen, newcomer, "{count}");
+                    moved += 1;
+                    placed[number] = chosen;
+                }
+                if (number + 1) % WINDOW == 0 {
+                    let share = f64::from(moved) / (number as f64 + 1.0);
+                    assert!((share - fair).abs() < 0.03, "{count}, {number}: {share} of {fair}");
+                }
+            }
+            let (mean, most) = (DRIVERS as u64 / loads.len() as u64, *loads.values().max().unwrap());
+            println!("{count} nodes and a new one: {moved} of {DRIVERS} move, the most are {most}, the mean is {mean}");
+            assert!(most * 100 <= mean * LOAD_PERCENT_MAX, "{loads:?}");
+        }
+    }
+
+    /// No node has more than it may, once there are more than a few drivers.
     #[test]
     fn drivers_that_come_one_by_one_overload_nobody() {
         let mut loads: HashMap<String, u64> = (0..5).map(|number| (format!("gw-{number}"), 0)).collect();
         for (count, id) in drivers().enumerate() {
-            let list = NodeList::new(loads.iter().map(|(name, load)| node(name, *load, true)).collect());
-            let chosen = list.assign(&id, |node| node.is_serving).unwrap().node_id.to_string();
-            *loads.get_mut(&chosen).unwrap() += 1;
-            let bound = load_bound(count as u64, 5);
-            assert!(loads.values().all(|load| *load <= bound), "{loads:?} {bound}");
+            *loads.get_mut(&choose(&loads, &id)).unwrap() += 1;
+            let bound = bound_of(count as u64 + 1, 5);
+            assert!(
+                count < 500 || loads.values().all(|load| *load <= bound),
+                "{loads:?} {bound}"
+            );
         }
+    }
+
+    /// One node has twice what the others have, as after a cut: nobody is sent to it before they have caught up.
+    #[test]
+    fn a_node_that_has_too_many_gets_nobody_until_the_others_have_as_many() {
+        let mut loads: HashMap<String, u64> = (0..4).map(|number| (format!("gw-{number}"), 1_000)).collect();
+        loads.insert("gw-0".to_owned(), 2_000);
+        for id in drivers() {
+            let chosen = choose(&loads, &id);
+            let total: u64 = loads.values().sum();
+            assert!(chosen != "gw-0" || loads["gw-0"] < bound_of(total + 1, 4), "{loads:?}");
+            *loads.get_mut(&chosen).unwrap() += 1;
+        }
+        let total: u64 = loads.values().sum();
+        assert!(loads.values().all(|load| *load <= bound_of(total, 4)), "{loads:?}");
     }
 
     #[test]
     fn who_is_full_or_drains_gets_nobody() {
-        let list = NodeList::new(vec![node("a", 900, true), node("b", 10, true), node("c", 0, false)]);
-        assert!(homes(&list).iter().all(|home| home == "b"));
+        let list = NodeList::new(vec![
+            node("a", 1_800, true),
+            node("b", 1_000, true),
+            node("c", 1_000, true),
+            node("d", 0, false),
+        ]);
+        assert!(homes(&list).iter().all(|home| home == "b" || home == "c"));
         let driver = DriverId::parse("d").unwrap();
         assert!(NodeList::default().assign(&driver, |node| node.is_serving).is_none());
         let alone = NodeList::new(vec![node("a", 0, true)]);

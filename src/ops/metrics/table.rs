@@ -285,7 +285,7 @@ metrics! {
         lost: Counter, "dispatchd_links_lost_total",
             "Letters given up, as a node was away for long.";
         bad_frames: Counter, "dispatchd_links_bad_frames_total",
-            "Frames from other nodes that were none: damage, or another version.";
+            "Frames from other nodes that were none: damage, another version, or what no node sends.";
         bad_connections: Counter, "dispatchd_links_broken_total",
             "Connections from other nodes that were refused or ended other than by their end.";
     }

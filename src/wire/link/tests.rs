@@ -1,7 +1,7 @@
 use super::*;
 use crate::fsm::fold::{Outcome, TripPhase};
 use crate::fsm::request::{Answer, Asker, Resumed};
-use crate::fsm::types::{Priority, RevokeReason};
+use crate::fsm::types::{Priority, RefuseReason, RevokeReason, TripOutcome};
 use crate::wire::respond::Problem;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn reply() -> ReplyTo {
     ReplyTo {
         node: 3,
         shard: 1,
-        call: 1 << 60,
+        call: 1 << 63 | 7,
     }
 }
 
@@ -230,4 +230,175 @@ fn addresses_of_callers_are_found() {
         panic!("{accept:?}")
     };
     assert_eq!(found.node, 0);
+}
+
+/// An id that was never parsed, as the bytes of a frame may have it.
+fn forged<T>(id: &str) -> T
+where
+    T: rkyv::Archive,
+    T::Archived: for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, Error>>
+        + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<Error>>,
+{
+    let bytes = rkyv::to_bytes::<Error>(&CompactString::from(id)).unwrap();
+    rkyv::from_bytes(&bytes).unwrap()
+}
+
+#[test]
+fn what_nodes_say_is_taken() {
+    for letter in letters() {
+        assert_eq!(letter.check(), Ok(()), "{letter:?}");
+    }
+    for event in [
+        RequestEvent::TripMoved {
+            driver_id: driver(),
+            trip_id: TripId::for_request(&request(), 1),
+            what: TripMove::Complete,
+        },
+        RequestEvent::TripCancelled {
+            reason: Some("é".repeat(256).into()),
+            reply: reply(),
+        },
+    ] {
+        let request_id = request();
+        let letter = LinkLetter::ToRequest { request_id, event };
+        assert_eq!(letter.check(), Ok(()), "{letter:?}");
+    }
+}
+
+#[test]
+fn what_no_node_says_to_a_driver_is_none() {
+    let check = |message: ToDriver, expect: &str| {
+        let to_driver = LinkLetter::ToDriver {
+            driver_id: driver(),
+            session: 1,
+            request_id: request(),
+            message: message.clone(),
+        };
+        let bounced = LinkLetter::Bounced {
+            driver_id: driver(),
+            request_id: request(),
+            message,
+            session: 1,
+            node: None,
+        };
+        for letter in [to_driver, bounced] {
+            match letter.check() {
+                Err(LinkError::Letter(why)) => assert!(why.contains(expect), "{letter:?}: {why}"),
+                other => panic!("{letter:?}: {other:?}"),
+            }
+        }
+    };
+    let outcome = |attempt, outcome, trip_id| ToDriver::Outcome {
+        attempt,
+        outcome,
+        trip_id,
+        again: true,
+    };
+    let trip_id = || TripId::for_request(&request(), 1);
+    check(outcome(1, Outcome::Open, None), "no driver hears");
+    check(
+        outcome(1, Outcome::Refused(RefuseReason::Offline), None),
+        "no driver hears",
+    );
+    check(outcome(1, Outcome::Accepted, None), "without an id");
+    check(outcome(1, Outcome::Accepted, Some(forged("t 1"))), "an id");
+    check(outcome(1, Outcome::TimedOut, Some(trip_id())), "who has none");
+    check(outcome(0, Outcome::TimedOut, None), "attempt 0");
+    let offer = |attempt, expires_at_ms, trip: &str| ToDriver::Offer {
+        attempt,
+        priority: Priority::Standard,
+        expires_at_ms,
+        trip: Arc::from(trip),
+        resumed: Resumed::No,
+    };
+    check(offer(0, 1, "{}"), "attempt 0");
+    check(offer(1, u64::MAX, "{}"), "no clock");
+    check(offer(1, 1, "[]"), "no object");
+    check(offer(1, 1, &format!("{{{}}}", " ".repeat(16 << 10))), "no frame");
+    let (attempt, asker) = (1, Asker::Api(ReplyTo { call: 3, ..reply() }));
+    check(ToDriver::Accept { attempt, asker }, "not passed on");
+    let reason = Some("é".repeat(257).into());
+    check(ToDriver::Decline { attempt, reason }, "words");
+    let phase = TripPhase::Ended(TripOutcome::Completed);
+    let trip_id = trip_id();
+    check(
+        ToDriver::Bound {
+            attempt,
+            trip_id,
+            phase,
+        },
+        "is over",
+    );
+}
+
+#[test]
+fn what_no_node_says_of_a_request_is_none() {
+    let check = |letter: LinkLetter, expect: &str| match letter.check() {
+        Err(LinkError::Letter(why)) => assert!(why.contains(expect), "{letter:?}: {why}"),
+        other => panic!("{letter:?}: {other:?}"),
+    };
+    let event = |event| LinkLetter::ToRequest {
+        request_id: request(),
+        event,
+    };
+    let offer = OfferRequest {
+        request_id: request(),
+        candidates: vec![driver()],
+        priority: Priority::Standard,
+        offer_timeout_ms: None,
+        deadline_ms: None,
+        max_attempts: None,
+        parallel: Some(1),
+        busy_wait_ms: None,
+        trip: "{}".into(),
+    };
+    let posted = |change: &dyn Fn(&mut OfferRequest)| {
+        let mut offer = Box::new(offer.clone());
+        change(&mut offer);
+        LinkLetter::Offer { offer, reply: reply() }
+    };
+    assert_eq!(posted(&|_| ()).check(), Ok(()));
+    check(posted(&|offer| offer.candidates.clear()), "candidates");
+    check(posted(&|offer| offer.candidates.push(driver())), "twice");
+    check(posted(&|offer| offer.candidates.push(forged(""))), "an id");
+    check(posted(&|offer| offer.parallel = Some(11)), "a number");
+    check(posted(&|offer| offer.max_attempts = Some(0)), "a number");
+    check(posted(&|offer| offer.trip = "1".into()), "no object");
+    check(event(RequestEvent::Timer), "timer");
+    let (again, reply) = (Box::new(offer.clone()), reply());
+    check(event(RequestEvent::Reposted { offer: again, reply }), "no offer");
+    let delivered = |attempt, driver_id| event(RequestEvent::Delivered { attempt, driver_id });
+    check(delivered(0, driver()), "attempt 0");
+    check(delivered(1, forged("driver/1")), "an id");
+    check(
+        LinkLetter::Moved {
+            driver_id: forged(&"d".repeat(65)),
+            session: 1,
+        },
+        "an id",
+    );
+    check(
+        LinkLetter::Moved {
+            driver_id: driver(),
+            session: u64::MAX,
+        },
+        "session",
+    );
+    check(
+        LinkLetter::HandOver {
+            request_id: request(),
+            received_at_ms: u64::MAX,
+        },
+        "no clock",
+    );
+    check(
+        LinkLetter::Left {
+            driver_id: driver(),
+            session: 9,
+            had_session: 8,
+            bound: Some((request(), CompactString::default())),
+            off_shift_since_ms: 0,
+        },
+        "an id",
+    );
 }

@@ -376,7 +376,7 @@ impl World {
                 assert!(!matches!(message, ToSocket::State { .. }) || self.drivers.contains_key(id));
             }
             DriverEffect::Request { request_id, event } | DriverEffect::Asked { request_id, event, .. } => {
-                self.mail_to_request(id, request_id, event)
+                self.mail_to_request(id, request_id, event);
             }
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = id.clone();

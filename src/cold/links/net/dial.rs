@@ -121,6 +121,7 @@ impl Dial {
 
     /// A letter under its number, as bytes.
     fn keep(&mut self, letter: LinkLetter) {
+        debug_assert_eq!(letter.check(), Ok(()), "{letter:?}");
         let seq = self.first + self.unacked.len() as u64;
         let frame = LinkFrame::Letter { seq, letter };
         let mut bytes = Vec::new();

@@ -3,6 +3,8 @@
 use super::tls::{self, Stream};
 use super::{Core, GREETING_MAX};
 use crate::cold::links::port::{FromLinks, INBOX_LETTERS_MAX, Inbox, SILENCE_MAX};
+use crate::fsm::ids::check_id;
+use crate::fsm::request::ReplyTo;
 use crate::wire::link::{LINK_VERSION, LinkError, LinkFrame, LinkLetter, decode, encode};
 use compact_str::CompactString;
 use std::io;
@@ -122,6 +124,9 @@ async fn greeted(
         let why = format!("the certificate is not that of {node_id}");
         return refuse(&mut stream, why).await;
     }
+    if check_id(&node_id).is_err() {
+        return refuse(&mut stream, "the name is none".to_owned()).await;
+    }
     let Some(from) = core.peers.number_of(&node_id) else {
         return refuse(&mut stream, "there are too many nodes".to_owned()).await;
     };
@@ -226,6 +231,13 @@ impl Served {
     }
 
     async fn letter(&mut self, seq: u64, letter: LinkLetter) -> io::Result<()> {
+        if let Err(error) = letter.check() {
+            self.core.metrics().bad_frames.inc();
+            // It has been read: when its sender is back, it goes on with the next one, and not for ever with this.
+            self.counts(seq)?;
+            tracing::warn!(node = %self.name, seq, %error, "links: a node sends what no node sends; its connection is closed");
+            return Err(io::Error::other(error));
+        }
         let inbox = match letter.home(self.core.config.shards) {
             Some(home) => Some(room_at(&self.core, home).await),
             None => None,
@@ -258,6 +270,10 @@ impl Served {
             return self.core.peers.set_leaving(self.from, true);
         }
         letter.arrives_from(self.from);
+        let shards = self.core.config.shards;
+        // A call of an earlier life of this node, which had more shards.
+        let is_void = |reply: &mut ReplyTo| reply.node == 0 && reply.shard >= shards;
+        let inbox = inbox.filter(|_| !letter.replies_mut().is_some_and(is_void));
         let Some(inbox) = inbox else {
             tracing::warn!(node = %self.name, ?letter, "links: a letter for nobody");
             return;

@@ -425,6 +425,7 @@ impl Life {
 
     fn deliver(&self, from: &str, mut letter: LinkLetter) {
         let Some(from) = self.peers.known(from) else { return };
+        assert_eq!(letter.check(), Ok(()), "a node sends what no node takes: {letter:?}");
         if letter == LinkLetter::Leaving {
             return self.peers.set_leaving(from, true);
         }
