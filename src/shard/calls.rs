@@ -3,10 +3,12 @@
 
 use super::Platform;
 use super::{Ask, Letter, Shard, home_of_driver, home_of_request};
-use crate::cold::port::{self, Query};
+use crate::cold::port::{self, FarRequest, Query};
 use crate::cold::registry::NodeSeen;
+use crate::fsm::fold::Fold;
 use crate::fsm::ids::home_shard;
 use crate::fsm::request::{Answer, Asker, ReplyTo, RequestEvent, Unfit};
+use crate::fsm::types::{LogEntry, Step};
 use crate::limits;
 use crate::ops::health;
 use crate::ops::log::LogKind;
@@ -243,6 +245,31 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// Receipts that this node has noted as the owner go to all nodes' store with the next decision, and are shown before that.
+    fn add_receipts(&self, far: &mut FarRequest) {
+        let Some(key) = self.requests.find(&far.log.request_id) else {
+            return;
+        };
+        let entry = &self.requests.slab[key as usize];
+        if entry.is_dormant || far.owner != self.config.node_id {
+            return;
+        }
+        let own = entry.request.persisted_log();
+        let (stored, journaled) = (entry.stored as usize, entry.journaled.min(own.len()));
+        let mut log = far.log.log.clone();
+        let unsent = own.get(stored..journaled).unwrap_or_default();
+        let is_receipt = |step: &Step| matches!(step, Step::Delivered { .. } | Step::Acked { .. });
+        let lacks =
+            |entry: &&LogEntry| is_receipt(&entry.step) && !far.log.log.iter().any(|shown| shown.step == entry.step);
+        log.extend(unsent.iter().filter(lacks).cloned());
+        if log.len() > far.log.log.len() && Fold::of(&log).is_ok() {
+            if far.nodes.last().is_none_or(|(_, node)| *node != self.config.node_id) {
+                far.nodes.push((far.log.log.len(), self.config.node_id.clone()));
+            }
+            far.log.log = log;
+        }
+    }
+
     /// The store answers.
     pub(super) fn store_answered(&mut self, token: u64, answer: port::Answer) {
         use port::Answer as From;
@@ -256,8 +283,9 @@ impl<P: Platform> Shard<P> {
                 let letters = self.requests.unpark(&request_id);
                 self.answer_far(*far, letters);
             }
-            (Ask::Audit(reply), From::RequestElsewhere(far)) => {
-                let state = crate::fsm::fold::Fold::of(&far.log.log).map(|fold| fold.state());
+            (Ask::Audit(reply), From::RequestElsewhere(mut far)) => {
+                self.add_receipts(&mut far);
+                let state = Fold::of(&far.log.log).map(|fold| fold.state());
                 let answer = state.map_or_else(
                     |_| Problem::not_durable().into_reply(),
                     |state| api::audit(&far.log, state, &far.nodes),

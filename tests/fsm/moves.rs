@@ -534,3 +534,27 @@ fn a_trip_that_was_over_ends_when_its_driver_speaks_of_it() {
     assert_eq!(driver.trip_id(), None);
     assert!(to_socket(&tell(&mut driver, "r1", ended)).is_empty());
 }
+
+/// The driver took the offer at a node that died, and the request decided when the driver was here.
+#[test]
+fn what_was_taken_at_another_node_binds_here() {
+    let mut driver = connected(1);
+    let accepted = ToDriver::Outcome {
+        attempt: 1,
+        outcome: Outcome::Accepted,
+        trip_id: Some(trip_of("r1")),
+        again: false,
+    };
+    let heard = to_socket(&tell(&mut driver, "r1", accepted.clone()));
+    assert!(
+        matches!(heard[..], [ToSocket::Confirmed { .. }, ToSocket::State { .. }]),
+        "{heard:?}"
+    );
+    assert_eq!(
+        (driver.state(), driver.trip_id()),
+        (DriverState::EnRoute, Some(&trip_of("r1")))
+    );
+    tell(&mut driver, "r1", bound("r1", TripPhase::OnTrip));
+    assert!(tell(&mut driver, "r1", accepted).is_empty());
+    assert_eq!(driver.state(), DriverState::OnTrip);
+}

@@ -203,8 +203,7 @@ impl Driver {
         // An answer ends it too: what ended it was lost between two nodes then.
         let ends = is_reserved || held_attempt == Some(attempt);
         if !again && !ends {
-            // The offer was refused, the request decided before it heard so: the app never saw it.
-            return;
+            return self.decided_elsewhere(&request_id, attempt, outcome, trip_id, effects);
         }
         if ends {
             self.held = None;
@@ -254,6 +253,23 @@ impl Driver {
         }
         if ends {
             self.freed(effects);
+        }
+    }
+
+    /// An offer ends that is not held here. It was refused, the request decided before it heard so, and the app never saw it. Or the driver
+    /// took it at another node, which is gone: then it has a trip.
+    fn decided_elsewhere(
+        &mut self,
+        request_id: &RequestId,
+        attempt: u32,
+        outcome: Outcome,
+        trip_id: Option<TripId>,
+        effects: &mut Vec<DriverEffect>,
+    ) {
+        if let (Outcome::Accepted, Some(trip_id)) = (outcome, trip_id)
+            && self.trip_id() != Some(&trip_id)
+        {
+            self.rebound(request_id, attempt, trip_id, TripPhase::EnRoute, effects);
         }
     }
 

@@ -209,6 +209,8 @@ impl<P: Platform> Shard<P> {
                 };
             }
             let binds = if is_here { None } else { binds(&sought) };
+            // What binds the driver from now on is told to what a restart has bound here; if it is elsewhere, it is to hear of it there.
+            watched.extend(won(&sought).filter(|_| !is_here));
             match sought {
                 _ if binds.is_some() => watched.extend(binds),
                 Sought::Watch { request_id, .. } => self.post_to_request(request_id, here(driver_id, None)),
@@ -297,7 +299,12 @@ impl<P: Platform> Shard<P> {
             }
             | Sought::View(reply) => self.answer(reply, unreachable().into_reply()),
             Sought::Answer(letter) => self.refuse_letter(&letter, &unreachable()),
-            Sought::Message { .. } | Sought::Watch { .. } => {}
+            Sought::Message { .. } => {
+                if let Some(request_id) = won(&sought).or_else(|| binds(&sought)) {
+                    self.watch(driver_id.clone(), request_id, 0);
+                }
+            }
+            Sought::Watch { .. } => {}
         }
     }
 
@@ -446,6 +453,23 @@ impl<P: Platform> Shard<P> {
             return self.driver_view_here(driver_id, reply);
         }
         self.seek(driver_id, Sought::View(reply), 0);
+    }
+}
+
+/// The request that a driver has won just now.
+fn won(sought: &Sought) -> Option<RequestId> {
+    match sought {
+        Sought::Message {
+            request_id,
+            message:
+                ToDriver::Outcome {
+                    outcome: Outcome::Accepted,
+                    again: false,
+                    ..
+                },
+            ..
+        } => Some(request_id.clone()),
+        _ => None,
     }
 }
 

@@ -232,11 +232,11 @@ fn trips_end_once() {
             call 4: 409 ended cancelled
         > d1 TRIP r1 complete
             d1 -> trip: complete
-            r1 -> d1: trip is cancelled (an answer)
+            r1 -> d1: trip is cancelled (road closed) (an answer)
             d1 hears STATE available
         > d1 TRIP r1 cancel
             d1 -> trip: cancel
-            r1 -> d1: trip is cancelled (an answer)
+            r1 -> d1: trip is cancelled (road closed) (an answer)
             d1 hears STATE available
         > d1 TRIP r1 arrived
             d1 -> trip: arrived
