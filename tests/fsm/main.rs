@@ -11,6 +11,7 @@ mod fold;
 mod moves;
 mod owners;
 mod random;
+mod reserved;
 mod said;
 mod script;
 mod standing;
