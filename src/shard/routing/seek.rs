@@ -139,7 +139,7 @@ impl<P: Platform> Shard<P> {
             _ if self.is_driver_here(&driver_id) => self.settle_here(&driver_id),
             // A node that cannot write to the registry has said itself that it has the driver.
             Ok(None) if self.has_place(&driver_id) => self.seek_at_place(&driver_id),
-            Ok(None) => self.settle_here(&driver_id),
+            Ok(None) => self.settle_nowhere(&driver_id),
             Err(()) if is_known => self.settle_here(&driver_id),
             Ok(Some(found)) => self.found_at(&driver_id, &found),
             Err(()) => self.wait_for(&driver_id, SEEK_EVERY_MS),
@@ -165,10 +165,9 @@ impl<P: Platform> Shard<P> {
             peer: Some(peer),
             session,
         };
-        let is_unknown = |known: Place| known.session == session && known.peer.is_none();
-        if routing.places.get(driver_id).is_some_and(is_unknown) {
+        if routing.places.lost_since(driver_id) == Some(session) {
             // That node has said that it does not have the driver any more.
-            return self.settle_here(driver_id);
+            return self.settle_nowhere(driver_id);
         }
         routing.places.learn(driver_id, place);
         let is_up = routing.links.peers().is_up(peer);
@@ -186,28 +185,33 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    /// The driver is nowhere, as far as the registry knows.
+    fn settle_nowhere(&mut self, driver_id: &DriverId) {
+        let Some(routing) = &mut self.routing else { return };
+        let is_lost = routing.places.lost_since(driver_id).is_some();
+        let seeking = routing.seeking.get_mut(driver_id).filter(|_| is_lost);
+        for sought in seeking.into_iter().flat_map(|seeking| &mut seeking.letters) {
+            // Its last node has sent the offer back: nobody has seen it.
+            if let Sought::Message {
+                message: ToDriver::Offer { resumed, .. },
+                ..
+            } = sought
+                && *resumed == Resumed::Sent
+            {
+                *resumed = Resumed::No;
+            }
+        }
+        self.settle_here(driver_id);
+    }
+
     /// The driver is here, or nowhere: which the actor here says. What binds a driver that is nowhere waits until it comes.
     fn settle_here(&mut self, driver_id: &DriverId) {
         let is_here = self.is_driver_here(driver_id);
         let Some(routing) = &mut self.routing else { return };
-        let is_gone = (routing.places.get(driver_id)).is_some_and(|known| known.peer.is_none());
         routing.places.forget(driver_id);
         let seeking = routing.seeking.remove(driver_id).unwrap_or_default();
         let mut watched = Vec::new();
-        for mut sought in seeking.letters {
-            if let Sought::Message {
-                message: ToDriver::Offer { resumed, .. },
-                ..
-            } = &mut sought
-                && is_gone
-            {
-                // Its last node has sent the offer back: nobody has seen it.
-                *resumed = if *resumed == Resumed::Sent {
-                    Resumed::No
-                } else {
-                    *resumed
-                };
-            }
+        for sought in seeking.letters {
             let binds = if is_here { None } else { binds(&sought) };
             // What binds the driver from now on is told to what a restart has bound here; if it is elsewhere, it is to hear of it there.
             watched.extend(won(&sought).filter(|_| !is_here));

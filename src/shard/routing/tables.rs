@@ -91,43 +91,59 @@ pub(super) struct Place {
 }
 
 /// Where drivers are that are not here, as it was said last. Of two words the one with the greater session stands.
-pub(super) struct Places(Memory<DriverId, Place>);
+pub(super) struct Places {
+    known: Memory<DriverId, Place>,
+    /// Drivers whose last node does not know them any more, and their sessions there.
+    lost: Memory<DriverId, u64>,
+}
 
 impl Places {
     pub(super) fn new() -> Self {
-        Self(Memory::new())
+        Self {
+            known: Memory::new(),
+            lost: Memory::new(),
+        }
     }
 
     pub(super) fn get(&mut self, driver_id: &DriverId) -> Option<Place> {
-        self.0.get(driver_id)
+        self.known.get(driver_id)
     }
 
     /// Somebody says where a driver is.
     pub(super) fn learn(&mut self, driver_id: &DriverId, place: Place) {
         let is_older =
             |known: Place| known.session > place.session || (known.session == place.session && place.peer.is_none());
-        if !self.0.get(driver_id).is_some_and(is_older) {
-            self.0.insert(driver_id.clone(), place);
+        if !self.known.get(driver_id).is_some_and(is_older) {
+            self.known.insert(driver_id.clone(), place);
         }
     }
 
     /// The node where the driver was under this session does not know it any more. True: nothing newer was known.
     pub(super) fn lose(&mut self, driver_id: &DriverId, session: u64) -> bool {
-        let is_it = self.0.get(driver_id).is_some_and(|known| known.session == session);
+        let is_it = self.known.get(driver_id).is_some_and(|known| known.session == session);
         if is_it {
-            self.0.insert(driver_id.clone(), Place { peer: None, session });
+            self.known.insert(driver_id.clone(), Place { peer: None, session });
+            self.lost.insert(driver_id.clone(), session);
         }
         is_it
     }
 
+    /// Of a driver whose last node does not know it any more, when nothing newer is known: its session there.
+    pub(super) fn lost_since(&mut self, driver_id: &DriverId) -> Option<u64> {
+        let place = self.get(driver_id)?;
+        let is_it = place.peer.is_none() && self.lost.get(driver_id) == Some(place.session);
+        is_it.then_some(place.session)
+    }
+
     /// A node has begun anew: it does not know which of the drivers that it had are elsewhere, and would speak for them.
     pub(super) fn forget_node(&mut self, peer: u16) {
-        self.0.retain(|place| place.peer != Some(peer));
+        self.known.retain(|place| place.peer != Some(peer));
     }
 
     /// The driver is here, or the registry knows of no place.
     pub(super) fn forget(&mut self, driver_id: &DriverId) {
-        self.0.remove(driver_id);
+        self.known.remove(driver_id);
+        self.lost.remove(driver_id);
     }
 }
 
