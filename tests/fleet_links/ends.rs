@@ -100,14 +100,14 @@ struct Pair {
     to_b: u16,
 }
 
-async fn pair() -> Pair {
-    pair_with(None, None).await
+fn pair() -> Pair {
+    pair_with(None, None)
 }
 
-async fn pair_with(of_a: Option<LinkTls>, of_b: Option<LinkTls>) -> Pair {
+fn pair_with(of_a: Option<LinkTls>, of_b: Option<LinkTls>) -> Pair {
     let (at_a, at_b) = (ports::free_address(), ports::free_address());
     let (a, b) = (end("a", "f", 1, at_a, of_a), end("b", "f", 1, at_b, of_b));
-    let proxy = Proxy::start(at_b).await;
+    let proxy = Proxy::start(at_b);
     a.links.watcher()(&list(&[("a", at_a), ("b", proxy.address)]));
     let to_b = a.handle.peers().number_of("b").expect("a number");
     Pair { a, b, proxy, to_b }
@@ -122,7 +122,7 @@ async fn until_up(pair: &Pair, is_up: bool) {
 
 #[tokio::test]
 async fn letters_arrive_once_and_in_order() {
-    let pair = through_harm(pair().await).await;
+    let pair = through_harm(pair()).await;
     assert!(pair.b.metrics.links().bad_frames.get() > 0);
     pair.a.links.shutdown();
     pair.b.links.shutdown();
@@ -132,7 +132,7 @@ async fn letters_arrive_once_and_in_order() {
 #[tokio::test]
 async fn protected_letters_arrive_once_and_in_order() {
     let authority = Authority::new();
-    through_harm(pair_with(Some(authority.of("a")), Some(authority.of("b"))).await).await;
+    through_harm(pair_with(Some(authority.of("a")), Some(authority.of("b")))).await;
 }
 
 /// Through cuts, stalls and damage every letter arrives once, in order.
@@ -205,7 +205,7 @@ async fn letters_wait_for_a_shard_that_is_not_there_yet() {
 /// What is beyond the bounds is refused, and the rest arrives.
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    let pair = pair().await;
+    let pair = pair();
     until_up(&pair, true).await;
     pair.proxy.set(Mode::Cut);
     until_up(&pair, false).await;
@@ -239,7 +239,7 @@ async fn a_full_queue_refuses() {
 /// A new life of the receiver hears what the old one had not acknowledged; shards of the sender hear that it is new.
 #[tokio::test]
 async fn a_new_life_is_told_apart() {
-    let Pair { a, b, proxy, to_b } = pair().await;
+    let Pair { a, b, proxy, to_b } = pair();
     let heard_up = |is_new: bool| {
         let mut heard = Vec::new();
         a.handle.poll(&mut heard);

@@ -28,7 +28,7 @@ impl Fleet {
         let mut nodes = Vec::new();
         for number in 0..count {
             let listen = ports::free_address();
-            let proxy = Proxy::start(listen).await;
+            let proxy = Proxy::start(listen);
             let setup = redis
                 .setup(&name(number), 2)
                 .set("fleet_link_listen", listen)

@@ -77,7 +77,7 @@ async fn certificates_are_renewed_without_a_restart() {
     let (of_a, of_b) = (files("a"), files("b"));
     let load = |files: &TlsFiles, name| LinkTls::load(files.clone(), name).expect("good files");
     let at_b = ports::free_address();
-    let proxy = Proxy::start(at_b).await;
+    let proxy = Proxy::start(at_b);
     let b = end("b", "f", 1, at_b, Some(load(&of_b, "b")));
     let (a, ..) = ends(Some(load(&of_a, "a")), None, Some(proxy.address));
     until_arrived(&a, &b, 1).await;

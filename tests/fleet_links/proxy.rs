@@ -30,9 +30,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub async fn start(to: SocketAddr) -> Self {
-        let address = ports::free_address();
-        let listener = TcpListener::bind(address).await.expect("a free port");
+    pub fn start(to: SocketAddr) -> Self {
+        let listener = ports::free_listener();
+        let address = listener.local_addr().expect("its address");
+        listener
+            .set_nonblocking(true)
+            .expect("a listener that waits for nobody");
+        let listener = TcpListener::from_std(listener).expect("a listener of this runtime");
         let (mode, seen) = watch::channel(Mode::Pass);
         let harm = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(accept(listener, to, seen, Arc::clone(&harm)));

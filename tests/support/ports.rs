@@ -16,6 +16,15 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// # Panics
 /// When none is found.
 pub fn free_address() -> SocketAddr {
+    free_listener().local_addr().expect("the address that was bound")
+}
+
+/// A listener on such a port. Who closes one and binds the port again may find it in use: a child that another test has just forked
+/// holds the closed listener until its program begins.
+///
+/// # Panics
+/// When none is found.
+pub fn free_listener() -> TcpListener {
     // Test processes side by side begin at different places.
     let start = std::process::id().wrapping_mul(7_919);
     for _ in 0..TRIES_MAX {
@@ -23,8 +32,8 @@ pub fn free_address() -> SocketAddr {
         let port = PORT_MIN + start.wrapping_add(step) % PORT_COUNT;
         let port = u16::try_from(port).expect("the range ends below 65,536");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
+        if let Ok(listener) = TcpListener::bind(address) {
+            return listener;
         }
     }
     panic!("no free port among {TRIES_MAX} from {PORT_MIN}");
