@@ -1,7 +1,7 @@
 //! A node that hung while others took over from it, with links between them: its drivers hear nothing from it that is not so.
 
 use crate::cluster::{Cluster, alone, shared, unique};
-use crate::support::{Driver, eventually, json, ports, text};
+use crate::support::{Driver, eventually, json, number, ports, text};
 use crate::takeover::Fleet;
 use serde_json::Value;
 
@@ -212,9 +212,10 @@ async fn a_request_that_is_listed_twice_is_taken_over_once() {
     let done = session.query_unpaged(listed, (&name, earlier, &request_id)).await;
     done.expect("a row");
     session.query_unpaged(minute, (&name, earlier)).await.expect("a row");
+    let deadline_at_ms = number(&node.view(&request_id).await, "deadline_at_ms");
     node.kill_9();
-    // Its deadline is over when it is taken over.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let is_over = async || (jiff::Timestamp::now().as_millisecond() as u64 > deadline_at_ms).then_some(());
+    eventually("its deadline to be over when it is taken over", is_over).await;
     node.spawn();
     node.until_ready().await;
     node.until_state(&request_id, "UNFULFILLED").await;

@@ -5,19 +5,26 @@ use crate::proxy::Mode;
 use crate::support::{eventually, json, within};
 use dispatchd::cold::links::port::PATIENCE;
 
-/// A node's request was refused by a driver with a trip of another node's. The driver's node dies: the driver comes to the one that was
-/// refused, and has its trip.
-#[tokio::test]
-async fn a_refused_offer_does_not_hide_a_trip() {
+/// A driver at the second of three nodes has a trip of the first one, and refuses an offer of node `by`; then the driver's node dies. Gives
+/// the trip.
+async fn refused_beside_a_trip(by: usize) -> (Fleet, String) {
     let mut fleet = Fleet::start(3).await;
     let mut driver = fleet.driver(1, "d-1").await;
     fleet.offer(0, "r-1", &["d-1"], &json!({})).await;
     let offer = driver.expect("OFFER").await;
     let trip_id = driver.accept(&offer).await;
     fleet.until_bound("d-1", "r-1").await;
-    fleet.offer(2, "r-2", &["d-1"], &json!({})).await;
-    fleet.until_audited(2, "r-2", "OFFER_REFUSED").await;
+    fleet.offer(by, "r-2", &["d-1"], &json!({})).await;
+    fleet.until_audited(by, "r-2", "OFFER_REFUSED").await;
     fleet.nodes[1].kill_9();
+    (fleet, trip_id)
+}
+
+/// A node's request was refused by a driver with a trip of another node's. The driver's node dies: the driver comes to the one that was
+/// refused, and has its trip.
+#[tokio::test]
+async fn a_refused_offer_does_not_hide_a_trip() {
+    let (fleet, trip_id) = refused_beside_a_trip(2).await;
     let driver = fleet.nodes[2].driver("d-1").await;
     assert_eq!(driver.welcome["trip_id"], trip_id.as_str(), "{}", driver.welcome);
 }
@@ -25,15 +32,7 @@ async fn a_refused_offer_does_not_hide_a_trip() {
 /// The same with the node that has the trip: what it offered since does not hide it.
 #[tokio::test]
 async fn a_refused_offer_of_the_owner_does_not_hide_a_trip() {
-    let mut fleet = Fleet::start(3).await;
-    let mut driver = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({})).await;
-    let offer = driver.expect("OFFER").await;
-    let trip_id = driver.accept(&offer).await;
-    fleet.until_bound("d-1", "r-1").await;
-    fleet.offer(0, "r-2", &["d-1"], &json!({})).await;
-    fleet.until_audited(0, "r-2", "OFFER_REFUSED").await;
-    fleet.nodes[1].kill_9();
+    let (fleet, trip_id) = refused_beside_a_trip(0).await;
     let driver = fleet.nodes[0].driver("d-1").await;
     assert_eq!(driver.welcome["trip_id"], trip_id.as_str(), "{}", driver.welcome);
 }
@@ -41,15 +40,7 @@ async fn a_refused_offer_of_the_owner_does_not_hide_a_trip() {
 /// No driver has two trips, also when the registry is all that knows of the first one.
 #[tokio::test]
 async fn a_driver_does_not_get_a_second_trip() {
-    let mut fleet = Fleet::start(3).await;
-    let mut driver = fleet.driver(1, "d-1").await;
-    fleet.offer(0, "r-1", &["d-1"], &json!({})).await;
-    let offer = driver.expect("OFFER").await;
-    let first = driver.accept(&offer).await;
-    fleet.until_bound("d-1", "r-1").await;
-    fleet.offer(2, "r-2", &["d-1"], &json!({})).await;
-    fleet.until_audited(2, "r-2", "OFFER_REFUSED").await;
-    fleet.nodes[1].kill_9();
+    let (fleet, first) = refused_beside_a_trip(2).await;
     let driver = fleet.nodes[2].driver("d-1").await;
     assert_eq!(driver.welcome["trip_id"], first, "{}", driver.welcome);
     fleet.until_registered(2, "d-1").await;
