@@ -144,6 +144,11 @@ impl<P: Platform> Shard<P> {
     pub(in crate::shard) fn pass_to_owner(&mut self, peer: u16, letter: Letter) {
         let mut letter = match letter {
             Letter::Offer { offer, reply, .. } => LinkLetter::Offer { offer, reply },
+            // Its new owner has its own time.
+            Letter::Request {
+                event: RequestEvent::Timer,
+                ..
+            } => return,
             Letter::Request { request_id, event, .. } => LinkLetter::ToRequest { request_id, event },
             Letter::View {
                 request_id,
