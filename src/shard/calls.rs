@@ -293,7 +293,7 @@ impl<P: Platform> Shard<P> {
                 self.answer(reply, answer);
             }
             (Ask::Audit(reply), From::Request(_)) => self.answer(reply, Problem::not_durable().into_reply()),
-            (Ask::Look(request_id, letter), answer) => self.unclaimed_looked_up(&request_id, *letter, answer),
+            (Ask::Look(request_id, letter), answer) => self.looked_up(&request_id, *letter, answer),
             (Ask::Trip(trip_id), From::RequestElsewhere(far)) => {
                 let letters = self.requests.unpark_trip(&trip_id);
                 self.answer_far(*far, letters);

@@ -323,6 +323,9 @@ impl<P: Platform> Shard<P> {
         let Some(letter) = self.hold_until_owned(key, letter) else {
             return;
         };
+        if self.is_told_by_store(key, &letter) {
+            return self.look(key, letter);
+        }
         match letter {
             Letter::Offer { offer, reply, at_us } => {
                 let entry = &mut self.requests.slab[key as usize];

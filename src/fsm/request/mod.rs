@@ -223,6 +223,11 @@ impl Request {
         self.fenced.is_some()
     }
 
+    /// Whether another owner has it, to whom nothing can be passed on from here.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.fenced.is_some_and(|fence| !fence.has_heir)
+    }
+
     /// Whether nothing can change any more and all of it is stored.
     pub fn is_closed(&self) -> bool {
         self.closed

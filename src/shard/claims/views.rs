@@ -1,4 +1,5 @@
-//! Views of an id that is being claimed: whether there is such a request, all nodes' store knows before the claim does.
+//! Requests of which all nodes' store knows more than this node: views of an id that is being claimed, and what callers ask of one
+//! that has gone to another node.
 
 use crate::cold::FarRequest;
 use crate::cold::port::{Answer, Query};
@@ -17,17 +18,31 @@ impl<P: Platform> Shard<P> {
             // Its drivers are being asked.
             return self.unknown(letter);
         }
+        self.look(key, letter);
+    }
+
+    /// Whether this is what a caller asks of a request that has gone to a node out of reach: it is here only until that is journaled, and
+    /// how it stands the store says meanwhile, as it does later.
+    pub(in crate::shard) fn is_told_by_store(&self, key: u32, letter: &Letter) -> bool {
+        let request = &self.requests.slab[key as usize].request;
+        // An audit is read there anyway, and is put together with what was noted here.
+        let is_audit = matches!(letter, Letter::View { audit: true, .. });
+        self.claims.is_some() && request.is_out_of_reach() && letter.is_of_caller() && !is_audit
+    }
+
+    /// Has a letter answered from what all nodes' store has of a request.
+    pub(in crate::shard) fn look(&mut self, key: u32, letter: Letter) {
         let request_id = self.requests.slab[key as usize].request.id().clone();
         let ask = Ask::Look(request_id.clone(), Box::new(letter));
         self.ask(Query::Request(request_id), ask);
     }
 
-    /// The store's answer to such a view.
-    pub(in crate::shard) fn unclaimed_looked_up(&mut self, request_id: &RequestId, letter: Letter, answer: Answer) {
+    /// The store's answer to that.
+    pub(in crate::shard) fn looked_up(&mut self, request_id: &RequestId, letter: Letter, answer: Answer) {
         let letters = VecDeque::from([letter]);
         match answer {
             Answer::RequestElsewhere(far) if far.owner != self.config.node_id => self.answer_far(*far, letters),
-            // Its claim stands, and this node is about to hear so.
+            // Its claim stands, or it has come back, and this node is about to hear so.
             Answer::RequestElsewhere(far) => self.answer_far_view(&far, letters),
             Answer::Request(Some(ended)) => self.answer_stored(*ended, letters),
             Answer::Failed(error) => {
@@ -37,10 +52,16 @@ impl<P: Platform> Shard<P> {
                 }
             }
             _ => {
-                let key = self.requests.find(request_id);
-                let is_claimed = key.is_some_and(|key| self.requests.slab[key as usize].journaled > 0);
+                let entry = self
+                    .requests
+                    .find(request_id)
+                    .map(|key| &self.requests.slab[key as usize]);
+                let is_claimed = entry.is_some_and(|entry| entry.journaled > 0);
+                let is_gone = entry.is_some_and(|entry| entry.request.is_fenced());
                 for letter in letters {
-                    if is_claimed {
+                    if is_gone {
+                        self.refuse_letter(&letter, &Problem::not_durable());
+                    } else if is_claimed {
                         self.request_letter(request_id.clone(), letter);
                     } else {
                         self.unknown(letter);
@@ -61,6 +82,8 @@ impl<P: Platform> Shard<P> {
             if let Letter::View { audit, reply, .. } = letter {
                 let answer = view(&request, far.log.log.len(), audit, &far.nodes);
                 self.answer(reply, answer);
+            } else {
+                self.refuse_letter(&letter, &Problem::not_durable());
             }
         }
     }
