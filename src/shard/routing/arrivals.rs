@@ -7,7 +7,7 @@ use super::tables::Place;
 use crate::cold::registry::Previous;
 use crate::fsm::fold::TripPhase;
 use crate::fsm::ids::{DriverId, RequestId};
-use crate::fsm::request::ToDriver;
+use crate::fsm::request::{ReplyTo, ToDriver};
 use crate::net::ConnId;
 use crate::shard::claims::is_over;
 use crate::shard::connections::Conn;
@@ -29,6 +29,8 @@ pub(super) struct Arriving {
     waiting: Vec<Waiting>,
     /// What requests said meanwhile, in order.
     letters: Vec<Said>,
+    /// Who wants to see the driver meanwhile.
+    views: Vec<ReplyTo>,
 }
 
 /// A connect that waits for what bound its driver.
@@ -94,6 +96,23 @@ impl<P: Platform> Shard<P> {
         let newest = arriving.waiting.iter().map(|waiting| waiting.session).max();
         let is_older = |place: Place| place.peer.is_some() && newest < Some(place.session);
         arriving.claims > 0 || !routing.places.get(driver_id).is_some_and(is_older)
+    }
+
+    /// Keeps a view of a driver until it has its seat here, as nobody knows before how it stands. Gives it back if the driver does not
+    /// arrive.
+    pub(super) fn keep_view(&mut self, driver_id: &DriverId, reply: ReplyTo) -> Option<ReplyTo> {
+        let is_arriving = self.is_arriving(driver_id);
+        match self
+            .routing
+            .as_mut()
+            .and_then(|routing| routing.arriving.get_mut(driver_id))
+        {
+            Some(arriving) if is_arriving => {
+                arriving.views.push(reply);
+                None
+            }
+            _ => Some(reply),
+        }
     }
 
     /// The registry is asked for the session of a connect.
@@ -417,9 +436,9 @@ impl<P: Platform> Shard<P> {
         if !routing.arriving.get(driver_id).is_some_and(is_settled) {
             return;
         }
-        let letters = routing.arriving.remove(driver_id).map(|arriving| arriving.letters);
+        let Arriving { letters, views, .. } = routing.arriving.remove(driver_id).unwrap_or_default();
         let now_ms = self.now_ms;
-        let in_time = (letters.into_iter().flatten()).filter(|said| !is_over(&said.message, now_ms));
+        let in_time = letters.into_iter().filter(|said| !is_over(&said.message, now_ms));
         for Said {
             peer,
             request_id,
@@ -427,6 +446,9 @@ impl<P: Platform> Shard<P> {
         } in in_time
         {
             self.tell_driver_here(peer, driver_id, request_id, message, None);
+        }
+        for reply in views {
+            self.far_driver_view(driver_id.clone(), reply);
         }
     }
 

@@ -448,7 +448,9 @@ impl<P: Platform> Shard<P> {
         if self.routing.is_none() || self.is_driver_here(&driver_id) {
             return self.driver_view_here(driver_id, reply);
         }
-        self.reach(driver_id, Sought::View(reply));
+        if let Some(reply) = self.keep_view(&driver_id, reply) {
+            self.reach(driver_id, Sought::View(reply));
+        }
     }
 
     /// `GET` of a driver who is here, as another node believes. If not, the registry knows better than what is remembered.
@@ -456,7 +458,9 @@ impl<P: Platform> Shard<P> {
         if self.is_driver_here(&driver_id) {
             return self.driver_view_here(driver_id, reply);
         }
-        self.seek(driver_id, Sought::View(reply), 0);
+        if let Some(reply) = self.keep_view(&driver_id, reply) {
+            self.seek(driver_id, Sought::View(reply), 0);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::audits::Life;
 use super::calls::Call;
-use super::state::Socket;
+use super::state::{Posted, Socket};
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::codec::answers::DriverView;
@@ -126,13 +126,12 @@ impl Witness {
 
     /// Whether a request that first asks whether a driver is free may have done so since then. What ended meanwhile may have.
     fn may_be_reserved(&self, driver: Driver, since_us: u64) -> bool {
-        let asks_first = |posted: &super::state::Posted| posted.wish.busy_wait_ms.is_some_and(|wait_ms| wait_ms > 0);
         let wants = self
             .requests
             .iter()
             .filter(|seen| seen.posted & (1 << driver) != 0 && (seen.end.is_none() || seen.end_known_us >= since_us));
         let mut asked = wants.flat_map(|seen| &seen.asked);
-        self.is_fleet() || asked.any(asks_first)
+        self.is_fleet() || asked.any(Posted::asks_first)
     }
 
     /// The driver says something that may be answered with its state, whether it changes that or not.

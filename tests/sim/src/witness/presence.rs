@@ -5,9 +5,9 @@
 //! loss later than the node, by what anything may be under way; so much is left out at every end.
 
 use super::audits::{Life, Tried};
-use super::calls::Call;
+use super::calls::{Ask, Call};
 use super::last::END_MS_MAX;
-use super::state::{Span, ways};
+use super::state::{Posted, Span, ways};
 use super::{SLACK_US, Witness};
 use crate::checks::{About, Check};
 use crate::codec::answers::DriverView;
@@ -185,7 +185,8 @@ impl Witness {
 
     /// Whether another request had an offer out to the driver, or may have reserved it without anybody seeing. Only one that
     /// waits for busy drivers reserves them before it offers, and lets go of one only over what its audit tells: another
-    /// driver's offer, its own end, new candidates.
+    /// driver's offer, its own end, new candidates. In a fleet a node that takes a repeat for a new request does so too, and lets go when
+    /// it finds whose that is.
     fn may_be_held(
         &self,
         request: Request,
@@ -193,6 +194,20 @@ impl Witness {
         lives: &[Option<Life>],
         is_then: &impl Fn(u64, u64) -> bool,
     ) -> bool {
+        let is_repeated_then = |call: &Call| {
+            let Ask::Offer(other) = call.ask else { return false };
+            let mut asked = self.requests[other as usize].asked.iter();
+            other != request
+                && call.candidates & bit != 0
+                && asked.any(Posted::asks_first)
+                && is_then(
+                    self.earliest_ms_at(call.sent_us),
+                    self.latest_ms_at(call.sent_us + SLACK_US),
+                )
+        };
+        if self.is_fleet() && self.calls.iter().any(is_repeated_then) {
+            return true;
+        }
         (0..).zip(lives).any(|(other, life): (Request, _)| {
             let Some(life) = life.as_ref().filter(|_| other != request) else {
                 return false;

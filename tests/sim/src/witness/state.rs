@@ -126,6 +126,13 @@ pub struct Posted {
     pub may_begin: bool,
 }
 
+impl Posted {
+    /// Whether drivers are asked, and reserved, before they get an offer.
+    pub fn asks_first(&self) -> bool {
+        self.wish.busy_wait_ms.is_some_and(|wait_ms| wait_ms > 0)
+    }
+}
+
 /// What is known of a request.
 #[derive(Clone, Debug)]
 pub struct Request {
