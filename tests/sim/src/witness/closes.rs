@@ -8,6 +8,8 @@ use crate::ids::Driver;
 
 /// Missed heartbeats, in intervals, that close a socket.
 const MISSED: u64 = 2;
+/// How late the registry may take a node's word for a connect, in microseconds.
+const CLAIM_LATE_US: u64 = 1_000_000;
 
 impl Socket {
     /// Something is said on it.
@@ -188,6 +190,8 @@ impl Witness {
         let seen = &self.drivers[driver as usize];
         let unheard = |socket: &Socket| socket.conn != conn && socket.session.is_none();
         let lately = seen.unheard_us > 0 && now_us < seen.unheard_us + late_us;
+        // The node of one that was welcomed without the registry may have asked that for it; which says so late, and after this one's node.
+        let lately = lately || (self.is_fleet() && seen.lost_us > 0 && now_us < seen.lost_us + CLAIM_LATE_US);
         seen.opened > number || seen.session_max > session || seen.sockets.iter().any(unheard) || lately
     }
 

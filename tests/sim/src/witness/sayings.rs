@@ -1,9 +1,9 @@
 //! What drivers say on their sockets, and callers for them.
 
-use super::Witness;
 use super::audits::Tried;
 use super::state::{Awaited, ways};
 use super::texts::said_text;
+use super::{SLACK_US, Witness};
 use crate::checks::About;
 use crate::codec::messages::Say;
 use crate::ids::{Driver, Offer, Request, Trip};
@@ -65,10 +65,18 @@ impl Witness {
             Say::Trip(trip, _) if !seen.trips_spoken.contains(&trip) => seen.trips_spoken.push(trip),
             _ => {}
         }
+        // Answers to what was said in a fleet's bad times may be lost, and are not waited for any more.
+        let lost_us = self.calm_since_us().map(|over_us| over_us + SLACK_US);
+        let lost_us = lost_us.filter(|lost_us| self.is_fleet() && *lost_us < now_us);
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
         socket.note_said(now_us);
+        if let (Some(lost_us), Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer)) = (lost_us, say) {
+            socket
+                .awaited
+                .retain(|awaited| awaited.offer != offer || awaited.at_us > lost_us);
+        }
         let awaited = |offer| Awaited {
             offer,
             at_us: now_us,
