@@ -175,6 +175,25 @@ fn a_new_owner_hears_that_the_offer_has_arrived() {
     assert!(to_socket(&effects).is_empty());
 }
 
+/// Who reserved the driver has made no attempt yet that could be refused: its offer will be.
+#[test]
+fn an_offer_of_before_takes_the_place_of_a_reservation() {
+    let mut driver = Driver::new(driver_id(), 0);
+    step(&mut driver, DriverEvent::Connected { session: 1 });
+    step(&mut driver, DriverEvent::Disconnected { session: 1 });
+    tell(&mut driver, "r1", reservation());
+    let effects = tell(&mut driver, "r2", offer(Resumed::Delivered));
+    assert_eq!(to_requests(&effects), []);
+    assert_eq!(driver.at_hand(), Some(&request_id("r2")));
+    let refused = RequestEvent::Refused {
+        attempt: 1,
+        driver_id: driver_id(),
+        reason: RefuseReason::Offered,
+    };
+    let effects = tell(&mut driver, "r1", offer(Resumed::No));
+    assert_eq!(to_requests(&effects), [("r1".to_owned(), refused)]);
+}
+
 /// A connected driver keeps what it sees, but for what turns out to be void as it has a trip.
 #[test]
 fn what_comes_late_does_not_take_the_place_of_what_is_shown() {

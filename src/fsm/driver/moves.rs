@@ -102,7 +102,8 @@ impl Driver {
         if let Some(reason) = refusal {
             return self.refuse(offer, reason, effects);
         }
-        if let Some(other) = self.held.replace(Box::new(offer)) {
+        // A reservation just ends: the offer that it was for is refused when it comes.
+        if let Some(other) = self.held.replace(Box::new(offer)).filter(|other| other.attempt != 0) {
             self.refuse(*other, RefuseReason::Offered, effects);
         }
         if let Some(held) = self.held.as_mut().filter(|_| self.session != 0) {
