@@ -10,6 +10,7 @@ pub struct Fleet {
     pub a: Node,
     pub b: Node,
     a_name: String,
+    keyspace: String,
     _redis: Redis,
 }
 
@@ -36,6 +37,7 @@ impl Fleet {
             a: setup(&a_name).set("offer_timeout_ms", 120_000).start().await,
             b: setup(&b_name).set("offer_timeout_ms", 120_000).start().await,
             a_name,
+            keyspace: keyspace.clone(),
             _redis: redis,
         };
         // The survivor has to know itself before it counts on others.
@@ -226,6 +228,31 @@ async fn a_node_that_hung_gives_up_what_was_taken_over() {
     };
     at_b.accept(&again).await;
     assert_eq!(fleet.a.view(&id).await, fleet.b.view(&id).await);
+}
+
+/// A row that nobody can read keeps its own request from being taken over, and no other one, at a start and after a death.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_request_stands_in_no_other_s_way() {
+    let Some(shared) = shared().await else { return };
+    let mut fleet = Fleet::start(&shared).await;
+    let (damaged, kept, whole) = (unique("r"), unique("r"), unique("r"));
+    let lasts = json!({"deadline_ms": 600_000});
+    for (node, id) in [(&fleet.a, &damaged), (&fleet.a, &kept), (&fleet.b, &whole)] {
+        node.offer(id, &["nobody"], &lasts).await;
+        node.until_event(id, "REDISPATCH_REQUESTED").await;
+    }
+    let table = format!("{}.requests", fleet.keyspace);
+    let first = "request_id = ? AND epoch = 0 AND seq = 1";
+    let damage = format!("UPDATE {table} SET steps = 0xff00 WHERE {first} IF owner != 'nobody'");
+    let session = shared.cluster.session().await;
+    session.query_unpaged(damage, (&damaged,)).await.expect("a damaged row");
+    fleet.a.crash_and_restart().await;
+    fleet.b.kill_9();
+    for id in [&kept, &whole] {
+        let cancelled = async || (fleet.a.cancel(id).await.status == 200).then_some(());
+        eventually("another request to be this node's", cancelled).await;
+    }
+    fleet.a.cancel(&damaged).await.problem(503, "not_durable");
 }
 
 /// Kills under load, one after the other: whoever was promised a request finds it at the survivor, once.

@@ -17,34 +17,51 @@ use std::time::Duration;
 
 /// Why something is not done, or not known to be done.
 #[derive(Debug)]
-pub struct Failed(String);
+pub struct Failed {
+    why: String,
+    is_broken: bool,
+}
 
 impl Failed {
     /// It cannot be said whether it was done; why.
     pub fn unknown(why: impl Display) -> Self {
-        Self(why.to_string())
+        Self {
+            why: why.to_string(),
+            is_broken: false,
+        }
     }
 
     /// It is to be tried again at once, in effect: somebody else was faster.
     pub(super) fn again(why: &str) -> Self {
-        Self(why.to_owned())
+        Self::unknown(why)
     }
 
     /// What is stored cannot be understood.
     pub fn broken(why: &str) -> Self {
-        Self(why.to_owned())
+        Self {
+            why: why.to_owned(),
+            is_broken: true,
+        }
+    }
+
+    /// Whether what is stored cannot be understood, so that trying again does not help.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
     }
 }
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        Self(error.message)
+        Self {
+            is_broken: !error.retry,
+            why: error.message,
+        }
     }
 }
 
 impl Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 

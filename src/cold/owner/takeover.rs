@@ -187,7 +187,15 @@ impl<T: Tables, P: Place> Owner<T, P> {
         let read_us = write_time_us(self.place());
         // Before the read: a minute that turns quiet during it has had no serial one.
         let is_quiet = is_quiet(bucket, self.place());
-        let found = self.find_listed(is_own || is_quiet, id).await;
+        let found = match self.find_listed(is_own || is_quiet, id).await {
+            Ok(found) => found,
+            Err(error) => {
+                if self.may_complain("take over what cannot be read") {
+                    tracing::error!(%error, "a damaged request is not taken over");
+                }
+                return Look::Left;
+            }
+        };
         let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
         let look = match found.as_ref().filter(is_theirs) {
             // On the list for a claim, or a takeover, that is perhaps only about to be made.
@@ -218,11 +226,15 @@ impl<T: Tables, P: Place> Owner<T, P> {
     }
 
     /// A request that stands on a list. `for_good`: of one that is to be settled it is waited for what was on its way, as a serial read
-    /// leaves no condition behind that may hold after it.
-    async fn find_listed(&self, for_good: bool, id: &RequestId) -> Option<Found> {
+    /// leaves no condition behind that may hold after it. Fails only for what is damaged, which would be so the next time too.
+    async fn find_listed(&self, for_good: bool, id: &RequestId) -> Result<Option<Found>, Failed> {
         self.until_done("read a request that is to be taken over", async |tables| {
-            match tables.request(id).await? {
-                None if for_good => self.find_decided(tables, id).await,
+            let found = match tables.request(id).await {
+                Ok(None) if for_good => self.find_decided(tables, id).await,
+                found => found,
+            };
+            match found {
+                Err(error) if !error.is_broken() => Err(error),
                 found => Ok(found),
             }
         })
