@@ -95,6 +95,7 @@ impl Fleet {
             node_id: name.to_string(),
             timeout,
             background_max: (writes_max / 2).max(1),
+            has_registry: true,
         };
         let (found, ready) = watch::channel(None);
         let owner = Owner::new(of_owner, &reach, ready, claims.inboxes());
