@@ -4,7 +4,7 @@
 use clap::{Args, Parser, Subcommand};
 use dispatchd::cold::CassandraConfig;
 use dispatchd::cold::cassandra::{self, schema};
-use dispatchd::config::{ConfigErrors, Loaded, ShowFormat, Sources};
+use dispatchd::config::{Config, ConfigErrors, Loaded, ShowFormat, Sources};
 use dispatchd::demo::{self, DemoOptions};
 use dispatchd::node::records;
 use dispatchd::ops::args::{real, whole, whole_of};
@@ -244,9 +244,9 @@ struct DemoArgs {
 // ---- commands ----------------------------------------------------------------------------------------------------
 
 fn serve(settings: SettingsArgs) -> ExitCode {
-    let config = match settings.load() {
-        Ok(loaded) => loaded.config,
-        Err(errors) => return fail(EXIT_USAGE, &errors),
+    let config = match settings.load_checked() {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_USAGE, &error),
     };
     dispatchd::ops::log::init(config.log_level, config.log_format);
     let served = dispatchd::node::serve(config);
@@ -265,9 +265,9 @@ fn config_show(settings: SettingsArgs, format: ShowFormat) -> ExitCode {
 }
 
 fn config_check(settings: SettingsArgs) -> ExitCode {
-    match settings.load() {
+    match settings.load_checked() {
         Ok(_) => ExitCode::SUCCESS,
-        Err(errors) => fail(EXIT_USAGE, &errors),
+        Err(error) => fail(EXIT_USAGE, &error),
     }
 }
 
@@ -343,6 +343,13 @@ impl SettingsArgs {
             ..Sources::default()
         };
         sources.with_process_environment().load()
+    }
+
+    /// What a node can be started with, as far as settings alone say.
+    fn load_checked(self) -> Result<Config, String> {
+        let config = self.load().map_err(|errors| errors.to_string())?.config;
+        dispatchd::node::check_fleet(&config)?;
+        Ok(config)
     }
 }
 

@@ -73,6 +73,67 @@ fn a_value_that_is_refused_is_named_with_what_is_allowed() {
     }
 }
 
+/// Settings that are right each by itself, and of which no node can be made: the check says so, and so does a start.
+#[test]
+fn settings_of_a_fleet_that_cannot_be_are_refused_by_the_check_and_at_the_start() {
+    const REDIS: &str = "fleet_redis_url=redis://127.0.0.1:1";
+    for (sets, told) in [
+        (
+            &["fleet_redis_url=127.0.0.1:6379"][..],
+            "fleet_redis_url: URL 1 of it is no URL of Redis; allowed: redis://",
+        ),
+        (
+            &[
+                "fleet_redis_url=redis://127.0.0.1:1,redis://u:secret@[",
+                "fleet_redis_mode=cluster",
+            ],
+            "fleet_redis_url: URL 2 of it is no URL of Redis; allowed: redis://",
+        ),
+        (
+            &["fleet_redis_url=rediss://u:secret@127.0.0.1:1"],
+            "fleet_redis_url: URL 1 of it asks for TLS, which there is not yet",
+        ),
+        (
+            &["fleet_redis_url=redis://127.0.0.1:1,redis://127.0.0.2:1"],
+            "fleet_redis_url: has several URLs, and fleet_redis_mode is standalone",
+        ),
+        (
+            &["fleet_link_listen=127.0.0.1:7400"],
+            "fleet_link_listen is 127.0.0.1:7400 and fleet_redis_url is empty",
+        ),
+        (
+            &[REDIS, "fleet_link_listen=here"],
+            "fleet_link_listen is here: IP:port is needed",
+        ),
+        (
+            &[REDIS, "fleet_link_advertise=gw-1:7400"],
+            "fleet_link_advertise is gw-1:7400 and fleet_link_listen is empty",
+        ),
+        (
+            &[
+                REDIS,
+                "fleet_link_tls_ca_file=ca.pem",
+                "fleet_link_listen=127.0.0.1:7400",
+            ],
+            "fleet_link_tls_ca_file is given and fleet_link_tls_cert_file is not",
+        ),
+        (
+            &[REDIS, "listen=0.0.0.0:8080"],
+            "fleet_address is empty and listen is 0.0.0.0:8080",
+        ),
+    ] {
+        for command in [&["config", "check"][..], &["serve"]] {
+            let sets = sets.iter().flat_map(|set| ["--set", set]);
+            let arguments: Vec<&str> = command.iter().copied().chain(sets).collect();
+            let (code, _, err) = run(&arguments);
+            assert_eq!((code, err.lines().count()), (Some(2), 1), "{arguments:?}: {err}");
+            assert!(err.contains(told) && !err.contains("secret"), "{arguments:?}: {err}");
+        }
+    }
+    let listens = "fleet_link_listen=127.0.0.1:7400";
+    assert_eq!(run(&["config", "check", "--set", REDIS, "--set", listens]).0, Some(0));
+}
+
 #[test]
 fn a_cassandra_that_is_not_there_is_named_with_what_to_do() {
     let (code, _, err) = run(&["schema", "apply"]);

@@ -140,6 +140,8 @@ pub enum ToClaims {
     Over(RequestId, UnixMs),
     /// The nodes that are alive.
     Nodes(Arc<NodeList>),
+    /// Whether this node holds its lease.
+    Lease(bool),
 }
 
 /// What is known of a decision that was refused, since another owner has its request.
@@ -348,6 +350,11 @@ impl ClaimsHandle {
     /// Says who is alive.
     pub fn nodes_seen(&self, nodes: Arc<NodeList>) {
         self.send(ToClaims::Nodes(nodes));
+    }
+
+    /// Says whether this node holds its lease.
+    pub fn lease_seen(&self, is_held: bool) {
+        self.send(ToClaims::Lease(is_held));
     }
 
     fn send(&self, ask: ToClaims) {

@@ -14,7 +14,7 @@ mod recovery;
 
 pub use host::{Host, bring_up};
 #[cfg(feature = "fleet")]
-pub use process::{records, serve};
+pub use process::{check_fleet, records, serve};
 
 /// Why a node did not start or did not end well.
 #[derive(Debug)]

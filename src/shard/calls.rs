@@ -185,7 +185,18 @@ impl<P: Platform> Shard<P> {
         // Of itself a node knows better than its lease, which was written a moment ago.
         let is_own = |node: &NodeSeen| node.node_id == self.config.node_id;
         let serves = |node: &NodeSeen| (node.is_serving || is_own(node)) && !self.is_leaving(&node.node_id);
-        let node = nodes.assign(driver_id, serves).ok_or_else(Problem::no_node)?;
+        let is_ready = |node: &NodeSeen| {
+            if is_own(node) {
+                self.shared.health.readiness() == health::Readiness::Ready
+            } else {
+                node.is_ready
+            }
+        };
+        // Where nobody takes work, drivers are served all the same.
+        let node = nodes
+            .assign(driver_id, |node| serves(node) && is_ready(node))
+            .or_else(|| nodes.assign(driver_id, serves))
+            .ok_or_else(Problem::no_node)?;
         Ok(api::assigned(driver_id, &node.node_id, &node.address))
     }
 

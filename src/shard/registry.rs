@@ -103,6 +103,8 @@ pub(super) struct Fleet {
     sessions: Sessions,
     claims: Slab<(ConnId, DriverId)>,
     nodes: Arc<NodeList>,
+    /// The owners' thread was told last that this node holds its lease.
+    lease_said: bool,
     heard: Vec<FromRegistry>,
 }
 
@@ -123,6 +125,7 @@ impl Fleet {
             sessions: Sessions::default(),
             claims: Slab::new(),
             nodes: Arc::default(),
+            lease_said: false,
             heard: Vec::new(),
         }
     }
@@ -446,6 +449,18 @@ impl<P: Platform> Shard<P> {
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.heard = heard;
+        }
+        self.tell_lease();
+    }
+
+    /// The owners' thread hears from one shard whether this node holds its lease.
+    fn tell_lease(&mut self) {
+        if let Some(fleet) = self.fleet.as_mut().filter(|_| self.index == 0)
+            && let Some(claims) = &self.claims
+            && fleet.lease_said != fleet.is_present()
+        {
+            fleet.lease_said = !fleet.lease_said;
+            claims.handle.lease_seen(fleet.lease_said);
         }
     }
 

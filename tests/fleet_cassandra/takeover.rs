@@ -316,3 +316,45 @@ async fn a_node_that_ends_hands_its_requests_over() {
     assert_eq!(again["request_id"], offer["request_id"]);
     driver.accept(&again).await;
 }
+
+/// A node that looks into another registry sees no lease of the first: it takes nothing from it while it lives, and says so; when it
+/// is dead, everything goes on at the other all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_another_registry_takes_nothing_from_one_that_lives() {
+    let Some(shared) = shared().await else { return };
+    let (redis, keyspace) = (Redis::start(), shared.cluster.another_keyspace());
+    let setup = |name: &str, prefix: &str| {
+        let setup = shared.cluster.node(name).set("fleet_cassandra_keyspace", &keyspace);
+        let setup = setup
+            .set("fleet_redis_url", redis.url())
+            .set("fleet_redis_timeout_ms", 5_000);
+        setup.set("fleet_redis_prefix", prefix).set("offer_timeout_ms", 120_000)
+    };
+    let (a_name, offered, searching) = (unique("a"), unique("r"), unique("r"));
+    let mut a = setup(&a_name, "one:").start().await;
+    let mut driver = a.driver(&unique("d")).await;
+    a.offer(&offered, &[&driver.id], &json!({})).await;
+    let offer = driver.expect("OFFER").await;
+    a.offer(&searching, &["nobody"], &json!({})).await;
+
+    let b = setup(&unique("b"), "other:").start().await;
+    let said = async || {
+        assert_eq!(b.metric("dispatchd_requests_adopted_total", "").await, 0);
+        let log = b.logged();
+        let line = log.lines().find(|line| line.contains("nothing is taken over from it"));
+        line.map(str::to_owned)
+    };
+    let line = eventually("the other node to say that the first one lives", said).await;
+    assert!(
+        line.contains("WARN") && line.contains(&a_name) && line.contains("fleet_redis_prefix"),
+        "{line}"
+    );
+    driver.accept(&offer).await;
+    assert_eq!(a.metric("dispatchd_requests_fenced_total", "").await, 0);
+
+    a.kill_9();
+    let taken = async || (b.metric("dispatchd_requests_adopted_total", "").await >= 2).then_some(());
+    eventually("the dead node's requests to be taken over", taken).await;
+    assert_eq!(b.view(&offered).await["state"], "ACCEPTED");
+    assert_eq!(b.cancel(&searching).await.ok(200)["state"], "CANCELLED");
+}

@@ -69,6 +69,7 @@ pub fn list(nodes: &[(&str, SocketAddr)]) -> Arc<NodeList> {
         link_address: address.to_string().into(),
         drivers: 0,
         is_serving: true,
+        is_ready: true,
     };
     Arc::new(NodeList::new(nodes.iter().map(seen).collect()))
 }

@@ -71,6 +71,48 @@ async fn status_shows_who_lives_and_what_it_has() {
     assert!(lines[2].contains("gw-b") && lines[2].contains("lapsed"), "{table}");
 }
 
+/// A node that cannot store takes no work: the status says so, and drivers are sent to those that do, or to it when there is no other.
+#[tokio::test]
+async fn a_node_that_takes_no_work_is_shown_and_gets_no_drivers() {
+    let redis = Redis::start();
+    let mut a = redis.setup("gw-a", 1).start().await;
+    // Nobody listens there.
+    let away = ("fleet_cassandra_contact_points", "127.0.0.1:1");
+    let mut b = redis.setup("gw-b", 1).set(away.0, away.1).prepare();
+    b.spawn();
+    let shown = until_nodes(&redis, "gw-b to be shown", |nodes| {
+        nodes.get("gw-b").is_some_and(|node| node["state"] != "starting")
+    })
+    .await;
+    assert_eq!(
+        (text(&shown["gw-b"], "state"), text(&shown["gw-a"], "state")),
+        ("not_ready", "serving")
+    );
+    assert_eq!(b.get("/readyz").await.status, 503);
+    let homes = async |node: &Node| {
+        let mut homes = Vec::new();
+        for number in 0..16 {
+            let path = format!("/v1/fleet/assign?driver_id=d-{number}");
+            homes.push(text(&node.get(&path).await.ok(200), "node").to_owned());
+        }
+        homes
+    };
+    // It is known as a node, and gets nobody all the same: that is looked at when both have heard of each other.
+    let both = async || {
+        let known =
+            a.metric("dispatchd_registry_nodes", "").await == 2 && b.metric("dispatchd_registry_nodes", "").await == 2;
+        known.then_some(())
+    };
+    eventually("both nodes to be known", both).await;
+    for node in [&a, &b] {
+        assert!(homes(node).await.iter().all(|home| home == "gw-a"));
+    }
+    a.terminate();
+    assert!(a.exit().await.success());
+    let alone = async || homes(&b).await.iter().all(|home| home == "gw-b").then_some(());
+    eventually("the node that is left to get the drivers", alone).await;
+}
+
 #[tokio::test]
 async fn status_says_what_is_missing() {
     let redis = Redis::start();
@@ -121,7 +163,7 @@ async fn a_fleet_is_checked_at_the_start() {
     ] {
         let mut node = redis.setup("gw-a", 1).set(key, value).prepare();
         node.spawn();
-        assert_eq!(node.exit().await.code(), Some(1), "{key} {value}");
+        assert_eq!(node.exit().await.code(), Some(2), "{key} {value}");
     }
 }
 

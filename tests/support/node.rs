@@ -108,6 +108,12 @@ impl Node {
         self.scratch.path().join("node.log")
     }
 
+    /// What it has logged, this process and those before it.
+    pub fn logged(&self) -> String {
+        let log = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// Its data directory.
     pub fn data(&self) -> &Path {
         &self.data

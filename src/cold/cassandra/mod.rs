@@ -11,6 +11,7 @@
 //! One thread with one tokio runtime, which the driver's own tasks share. Must never: be waited for by a shard, or take
 //! anything out of the outbox before a quorum has it.
 
+mod beats;
 mod claim_statements;
 mod place;
 mod reads;
@@ -64,6 +65,8 @@ pub struct CassandraConfig {
     pub ended_retention_days: u32,
     /// This node's name.
     pub node_id: String,
+    /// Whether the node is in the registry of a fleet.
+    pub has_registry: bool,
 }
 
 impl CassandraConfig {
@@ -91,6 +94,7 @@ impl CassandraConfig {
             records_retention_days: config.records_retention_days,
             ended_retention_days: config.records_retention_days.max(config.idempotency_retention_days),
             node_id: config.node_id.to_string(),
+            has_registry: !config.fleet_redis_url.is_empty(),
         }))
     }
 }
@@ -102,6 +106,7 @@ impl CassandraConfig {
             timeout: self.timeout,
             // Of what nobody waits for so much is on its way at once.
             background_max: (self.writes_max / 2).max(1),
+            has_registry: self.has_registry,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A session with Cassandra, and what is prepared in it.
 
 use super::CassandraConfig;
+use super::beats::BeatStatements;
 use super::claim_statements::ClaimStatements;
 use super::schema;
 use super::statements::Statements;
@@ -82,6 +83,7 @@ pub(super) struct Ready {
     pub(super) session: Session,
     pub(super) statements: Statements,
     pub(super) claims: ClaimStatements,
+    pub(super) beats: BeatStatements,
 }
 
 impl Ready {
@@ -94,11 +96,13 @@ impl Ready {
         schema::require(&session, config).await?;
         let statements = Statements::prepare(&session, &config.keyspace).await?;
         let claims = ClaimStatements::prepare(&session, &config.keyspace).await?;
+        let beats = BeatStatements::prepare(&session, &config.keyspace).await?;
         Ok(Self {
             config: config.clone(),
             session,
             statements,
             claims,
+            beats,
         })
     }
 

@@ -143,6 +143,17 @@ impl Tables for Ready {
         let rows: Result<Vec<(String,)>, _> = rows.rows().map_err(unread)?.collect();
         Ok(rows.map_err(unread)?.into_iter().map(|(name,)| name).collect())
     }
+
+    async fn beat(&self, node: &str, beat: i64) -> Result<(), Failed> {
+        self.write(&self.beats.insert, (node, beat)).await
+    }
+
+    async fn beat_of(&self, node: &str) -> Result<Option<i64>, Failed> {
+        let asked = self.session.execute_unpaged(&self.beats.select, (node,));
+        let rows = asked.await.map_err(unread)?.into_rows_result().map_err(unread)?;
+        let found = rows.maybe_first_row::<(Option<i64>,)>().map_err(unread)?;
+        Ok(found.and_then(|(beat,)| beat))
+    }
 }
 
 fn texts<'a>(binding: &Binding<'a>) -> (&'a str, &'a str, &'a str) {

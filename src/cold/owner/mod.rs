@@ -1,12 +1,13 @@
 //! Owners of requests: the logic of who decides about a request, over the tables that all nodes share.
 //!
 //! It stores what requests decide ([`decisions`]), binds drivers to their one trip ([`bindings`]), keeps the list of what is open where
-//! ([`index`]), takes over from nodes that died and from this node's last boot ([`takeover`]), and asks no faster than the tables
-//! answer ([`pace`]). What it stands on is in [`port`]: Cassandra on its thread, or a simulator's tables and time.
+//! ([`index`]), takes over from nodes that died and from this node's last boot ([`takeover`]), says that this node lives and looks who else
+//! does ([`beats`]), and asks no faster than the tables answer ([`pace`]). What it stands on is in [`port`]: Cassandra on its thread, or a simulator's tables and time.
 //!
 //! Every decision is a task of its own, all of them on one thread. Must never: be waited for by a shard, give a request to a shard
 //! before this node is its owner, or take a condition that was not answered for one that failed.
 
+mod beats;
 mod bindings;
 mod decisions;
 mod found;
@@ -24,6 +25,7 @@ use super::claims::{Inboxes, ToClaims};
 use super::registry::NodeList;
 use crate::fsm::ids::RequestId;
 use crate::ops::metrics::{CassandraMetrics, LwtKind};
+use beats::Leases;
 use index::{Index, bucket_of};
 use pace::Turn;
 use std::collections::HashMap;
@@ -46,6 +48,8 @@ pub struct OwnerConfig {
     pub timeout: Duration,
     /// Of what nobody waits for so much is under way at once.
     pub background_max: usize,
+    /// Whether this node has a lease in a registry, or would have one.
+    pub has_registry: bool,
 }
 
 /// What this node does as an owner of requests.
@@ -58,6 +62,7 @@ pub struct Owner<T, P> {
     /// This boot; 0 until the shards are there.
     incarnation: AtomicU64,
     nodes: watch::Sender<Arc<NodeList>>,
+    leases: Leases,
     /// Work that nobody waits for: a part of all that may be on its way, so that decisions do not stand behind it.
     background: Semaphore,
     /// When it was logged last that something does not succeed.
@@ -85,6 +90,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
     ) -> Rc<Self> {
         Rc::new(Self {
             background: Semaphore::new(config.background_max),
+            leases: Leases::new(!config.has_registry),
             config,
             reach: Arc::clone(reach),
             ready,
@@ -110,6 +116,8 @@ impl<T: Tables, P: Place> Owner<T, P> {
         match ask {
             ToClaims::Begin { incarnation, done } => {
                 self.incarnation.store(incarnation, Ordering::Release);
+                let beats = Rc::clone(self);
+                self.place().spawn(async move { beats.keep_beating().await });
                 self.place().spawn(takeover::run(Rc::clone(self), done));
             }
             ToClaims::Decide(inbox, decision) => {
@@ -133,7 +141,11 @@ impl<T: Tables, P: Place> Owner<T, P> {
                 let bucket = bucket_of(received_at_ms);
                 self.spawn(async move |owner| owner.remove_open(bucket, &request_id).await);
             }
-            ToClaims::Nodes(nodes) => drop(self.nodes.send_replace(nodes)),
+            ToClaims::Nodes(nodes) => {
+                self.leases.see(&nodes);
+                self.nodes.send_replace(nodes);
+            }
+            ToClaims::Lease(is_held) => self.leases.hold(is_held),
         }
     }
 

@@ -190,6 +190,11 @@ pub trait Tables: 'static {
     async fn buckets_of(&self, owner: &str) -> Result<Vec<i64>, Failed>;
     /// Nodes that have partitions.
     async fn owners(&self) -> Result<Vec<String>, Failed>;
+
+    /// Says that a node lives: a number that is another one each time.
+    async fn beat(&self, node: &str, beat: i64) -> Result<(), Failed>;
+    /// What a node said last, if it did within a day.
+    async fn beat_of(&self, node: &str) -> Result<Option<i64>, Failed>;
 }
 
 /// Where owners' tasks run, and its time.

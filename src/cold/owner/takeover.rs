@@ -1,12 +1,13 @@
 //! Requests change their owner: those of a node that died go to the others, and those of an earlier boot to this one.
 //!
-//! Whose lease has lapsed is what the registry says, and only when to try rests on it: whether a request changes its owner is
+//! Whose lease has lapsed is what the registry says, and whether it lives all the same what [`super::beats`] say; only when to try rests on it: whether a request changes its owner is
 //! decided by one condition on its row, which the old owner's next decision meets too. Survivors divide requests by their ids,
 //! so that two seldom want the same one; what is still there after a few passes everybody takes.
 //!
 //! What a node claimed or took over may come to stand after others, or its next boot, have looked: it was on its way when the node
 //! died. So what is on its list and is not its own is looked at again, for as long as that may be.
 
+use super::beats::Watch;
 use super::decisions::Change;
 use super::found::receipts_place;
 use super::index::{bucket_of, is_quiet, write_time_us};
@@ -28,7 +29,7 @@ use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 /// How often it is looked for requests of dead nodes when nothing is heard of nodes.
-const LOOK_PERIOD: Duration = Duration::from_secs(5);
+pub(super) const LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// The same while a dead node has some.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long after a node's death, or its start, something that it had asked for may come to stand.
@@ -69,7 +70,8 @@ pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_m
     // Nobody may wait any more.
     let _ = done.send(());
     let mut nodes = owner.nodes.subscribe();
-    let mut passes: Passes = BTreeMap::new();
+    let (mut passes, mut watch) = (Passes::new(), Watch::default());
+    let mut looked = owner.place().now();
     loop {
         let pause = if passes.is_empty() { LOOK_PERIOD } else { LOOK_AGAIN };
         let changed = within(owner.place(), pause, nodes.changed()).await;
@@ -77,9 +79,16 @@ pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_m
             return;
         }
         let seen = Arc::clone(&nodes.borrow_and_update());
-        if let Err(error) = owner.look_for_dead(&seen, &mut passes).await {
+        let began = owner.place().now();
+        if began.saturating_sub(looked) > 2 * LOOK_PERIOD {
+            // This node hung, and others perhaps with it.
+            watch.begin_again(began);
+        }
+        looked = began;
+        if let Err(error) = owner.look_for_dead(&seen, &mut passes, &mut watch).await {
             tracing::warn!(%error, "cannot look for requests of nodes that died");
             owner.reach.doubt();
+            watch.begin_again(owner.place().now());
         }
     }
 }
@@ -104,20 +113,27 @@ async fn settle_own<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, mut unsettled: 
 
 impl<T: Tables, P: Place> Owner<T, P> {
     /// A pass over the requests of all nodes that are not alive.
-    async fn look_for_dead(&self, nodes: &NodeList, passes: &mut Passes) -> Result<(), Failed> {
+    async fn look_for_dead(&self, nodes: &NodeList, passes: &mut Passes, watch: &mut Watch) -> Result<(), Failed> {
         let is_alive = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name);
         let is_serving = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name && node.is_serving);
         // Without a lease of its own this node may be the one that is cut off; and one that ends takes nothing any more.
         if !is_serving(self.node_id()) || !self.reach.is_up() {
+            watch.begin_again(self.place().now());
             return Ok(());
         }
-        let owners = self.connected().await.owners().await?;
+        let tables = self.connected().await;
+        let owners = tables.owners().await?;
         passes.retain(|name, _| owners.contains(name) && !is_alive(name));
+        self.forget_leases(watch, &owners, is_alive);
         for name in owners {
             if is_alive(&name) {
                 continue;
             }
             let began = self.place().now();
+            if !self.is_dead(&tables, &name, watch).await? {
+                passes.remove(&name);
+                continue;
+            }
             let (pass, since) = passes.get(&name).copied().unwrap_or((0, began));
             let is_late = began.saturating_sub(since) >= LATE_MAX;
             let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());

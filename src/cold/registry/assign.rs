@@ -30,6 +30,8 @@ pub struct NodeSeen {
     pub drivers: u64,
     /// Whether it takes drivers: not while it drains.
     pub is_serving: bool,
+    /// Whether it takes work besides: what its `/readyz` says.
+    pub is_ready: bool,
 }
 
 /// The nodes whose leases stand, by name.
@@ -121,6 +123,7 @@ mod tests {
             link_address: CompactString::default(),
             drivers,
             is_serving,
+            is_ready: is_serving,
         }
     }
 

@@ -31,10 +31,10 @@ impl Membership {
     /// They cannot be right, or the data directory cannot be given its name.
     pub(super) fn of(config: &Config) -> Result<Option<Self>, ServeError> {
         let refused = |cause: String| ServeError::new("cannot join the fleet", cause);
+        check(config).map_err(refused)?;
         let Some(target) = Target::of(config).map_err(refused)? else {
             return Ok(None);
         };
-        check(config).map_err(refused)?;
         let link_listen = link_listen(config).map_err(refused)?;
         let link_tls = link_tls(config).map_err(refused)?;
         let data = identity::data_name(&config.data_dir)?;
@@ -111,8 +111,23 @@ impl Membership {
     }
 }
 
-/// What settings of a fleet must be to each other; says what they are not.
-fn check(config: &Config) -> Result<(), String> {
+/// What settings of a fleet must be, alone and to each other: what `dispatchd config check` and every start look at.
+///
+/// # Errors
+/// What they are not, without what is secret. The operator's side.
+pub fn check(config: &Config) -> Result<(), String> {
+    let has_registry = Target::of(config)?.is_some();
+    let listens = link_listen(config)?;
+    link_tls_files(config)?;
+    if !has_registry {
+        return match listens {
+            None => Ok(()),
+            Some(listen) => Err(format!(
+                "fleet_link_listen is {listen} and fleet_redis_url is empty: nodes find each other's links in the registry, and \
+                 without it there are none"
+            )),
+        };
+    }
     if config.fleet_address.is_empty() && config.listen.ip().is_unspecified() {
         return Err(format!(
             "fleet_address is empty and listen is {}: other nodes cannot reach that",
@@ -168,6 +183,15 @@ fn link_listen(config: &Config) -> Result<Option<SocketAddr>, String> {
 
 /// What links are protected by; says what is wrong with the settings or the files.
 fn link_tls(config: &Config) -> Result<Option<LinkTls>, String> {
+    let Some(files) = link_tls_files(config)? else {
+        return Ok(None);
+    };
+    let tls = LinkTls::load(files, &config.node_id);
+    tls.map(Some).map_err(|error| format!("fleet_link_tls: {error}"))
+}
+
+/// The files that are to protect links; says what is wrong with the settings.
+fn link_tls_files(config: &Config) -> Result<Option<TlsFiles>, String> {
     let settings = [
         ("fleet_link_tls_ca_file", &config.fleet_link_tls_ca_file),
         ("fleet_link_tls_cert_file", &config.fleet_link_tls_cert_file),
@@ -190,13 +214,11 @@ fn link_tls(config: &Config) -> Result<Option<LinkTls>, String> {
         (None, Some(_)) => {}
     }
     let [authorities, certificate, key] = settings.map(|(_, file)| file.as_str().into());
-    let files = TlsFiles {
+    Ok(Some(TlsFiles {
         authorities,
         certificate,
         key,
-    };
-    let tls = LinkTls::load(files, &config.node_id);
-    tls.map(Some).map_err(|error| format!("fleet_link_tls: {error}"))
+    }))
 }
 
 /// Where other nodes reach these links.

@@ -23,6 +23,7 @@ use crate::ops::signals;
 use crate::shard::Shared;
 use boot::Boot;
 use fleet::Membership;
+pub use fleet::check as check_fleet;
 use reception::Reception;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How often a cluster's client tries a call before it gives up.
 const CLUSTER_RETRIES: u32 = 3;
 
+/// What is expected of a URL.
+const URL_ALLOWED: &str = "redis://[user:password@]host:port[/db], such as redis://10.0.0.9:6379";
+
 /// Where Redis is, from settings that were looked at.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -34,11 +37,13 @@ impl Target {
         }
         let mut urls = Vec::new();
         for (index, url) in config.fleet_redis_url.split(',').enumerate() {
-            let info = url
-                .into_connection_info()
-                .map_err(|error| format!("fleet_redis_url: URL {} of it is none: {}", index + 1, error.category()))?;
+            let refused = |why: &str| format!("fleet_redis_url: URL {} of it {why}; allowed: {URL_ALLOWED}", index + 1);
+            if url.starts_with("rediss:") {
+                return Err(refused("asks for TLS, which there is not yet"));
+            }
+            let info = url.into_connection_info().map_err(|_| refused("is no URL of Redis"))?;
             if !matches!(info.addr(), ConnectionAddr::Tcp(..)) {
-                return Err(format!("fleet_redis_url: URL {} of it is not redis://", index + 1));
+                return Err(refused("is not redis://"));
             }
             urls.push(info);
         }

@@ -1,7 +1,7 @@
 //! Nodes: this one's lease, and who else is alive.
 //!
 //! `node:{node_id}` holds `boot` (a name of this process that no other has), `data` (of its data directory),
-//! `incarnation`, `address`, `link_address`, `started_at_ms`, `is_serving`, `is_draining`, `drivers`, `requests_open`, `backlog` (drivers whose entry
+//! `incarnation`, `address`, `link_address`, `started_at_ms`, `is_serving`, `is_ready`, `is_draining`, `drivers`, `requests_open`, `backlog` (drivers whose entry
 //! waits to be written) and `lag_ms` (how long the last of them had waited). It ends by itself `fleet_redis_lease_ms` after
 //! it was renewed. Nothing that is promised rests on it: it says whom to count on, and keeps two processes from using
 //! one name.
@@ -10,7 +10,7 @@ use super::client::Link;
 use super::scripts::Scripts;
 use crate::cold::registry::assign::{NodeList, NodeSeen};
 use crate::fsm::types::UnixMs;
-use crate::ops::health::Phase;
+use crate::ops::health::Readiness;
 use compact_str::CompactString;
 use futures_util::future::try_join_all;
 use redis::RedisResult;
@@ -63,7 +63,7 @@ pub(super) struct Sign {
     pub(super) address: CompactString,
     pub(super) link_address: CompactString,
     pub(super) started_at_ms: UnixMs,
-    pub(super) phase: Phase,
+    pub(super) readiness: Readiness,
     pub(super) drivers: u64,
     pub(super) requests_open: u64,
     pub(super) backlog: u64,
@@ -108,8 +108,12 @@ pub(super) async fn renew(
     cmd.arg("address").arg(sign.address.as_str());
     cmd.arg("link_address").arg(sign.link_address.as_str());
     cmd.arg("started_at_ms").arg(sign.started_at_ms);
-    cmd.arg("is_serving").arg(u8::from(sign.phase == Phase::Serving));
-    cmd.arg("is_draining").arg(u8::from(sign.phase == Phase::Draining));
+    let is_ready = sign.readiness == Readiness::Ready;
+    let is_serving = is_ready || sign.readiness == Readiness::NotDurable;
+    cmd.arg("is_serving").arg(u8::from(is_serving));
+    cmd.arg("is_ready").arg(u8::from(is_ready));
+    cmd.arg("is_draining")
+        .arg(u8::from(sign.readiness == Readiness::Draining));
     cmd.arg("drivers").arg(sign.drivers);
     cmd.arg("requests_open").arg(sign.requests_open);
     cmd.arg("backlog").arg(sign.backlog);
@@ -165,6 +169,15 @@ impl NodeFields {
     pub(super) fn number(&self, field: &str) -> u64 {
         self.text(field).parse().unwrap_or(0)
     }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.text("is_serving") == "1"
+    }
+
+    /// A node of a version that does not say it takes work while it serves.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_serving() && self.text("is_ready") != "0"
+    }
 }
 
 /// Every node that lived within a day.
@@ -193,7 +206,8 @@ pub(super) fn alive(nodes: &[NodeFields]) -> NodeList {
                 address: node.text("address").into(),
                 link_address: node.text("link_address").into(),
                 drivers: node.number("drivers"),
-                is_serving: node.text("is_serving") == "1",
+                is_serving: node.is_serving(),
+                is_ready: node.is_ready(),
             })
             .collect(),
     )

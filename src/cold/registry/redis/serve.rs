@@ -360,7 +360,7 @@ impl<'w> Connection<'w> {
     fn sign(&mut self) {
         let shared = &mut self.writer.shared;
         let totals = shared.around.metrics.totals();
-        shared.sign.phase = shared.around.health.phase();
+        shared.sign.readiness = shared.around.health.readiness();
         shared.sign.drivers = totals.drivers_connected;
         shared.sign.requests_open = totals.requests_open;
         shared.sign.backlog = totals.registry_backlog;

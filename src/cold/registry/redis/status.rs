@@ -11,7 +11,7 @@ use std::io::{self, Write};
 #[derive(Debug, Serialize)]
 struct Row {
     node_id: String,
-    /// `starting`, `serving`, `draining`, or `lapsed` when its lease has ended.
+    /// `starting`, `serving`, `not_ready` when it serves its drivers and takes no work, `draining`, or `lapsed` when its lease has ended.
     state: &'static str,
     address: String,
     /// Where links of other nodes reach it; empty: it has none.
@@ -30,10 +30,11 @@ struct Row {
 
 impl Row {
     fn of(node: &NodeFields) -> Self {
-        let state = match (node.text("is_serving"), node.text("is_draining")) {
+        let state = match node.text("is_draining") {
             _ if node.fields.is_empty() => "lapsed",
-            ("1", _) => "serving",
-            (_, "0") => "starting",
+            _ if node.is_ready() => "serving",
+            _ if node.is_serving() => "not_ready",
+            "0" => "starting",
             _ => "draining",
         };
         Self {

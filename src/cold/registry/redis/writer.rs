@@ -11,7 +11,7 @@ use crate::cold::registry::port::{
 };
 use crate::config::Config;
 use crate::fsm::types::UnixMs;
-use crate::ops::health::{Health, Phase};
+use crate::ops::health::{Health, Readiness};
 use crate::ops::metrics::{self, RegistryMetrics};
 use compact_str::CompactString;
 use redis::RedisResult;
@@ -239,7 +239,7 @@ fn sign(identity: &Identity, started_at_ms: UnixMs) -> Sign {
         address: identity.address.clone(),
         link_address: identity.link_address.clone(),
         started_at_ms,
-        phase: Phase::Recovering,
+        readiness: Readiness::Recovering,
         drivers: 0,
         requests_open: 0,
         backlog: 0,

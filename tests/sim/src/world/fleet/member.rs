@@ -12,7 +12,7 @@ use dispatchd::cold::registry::port::{BATCHES_MAX, CLAIMS_MAX, LOOKUPS_MAX, Pres
 use dispatchd::cold::registry::{NodeList, NodeSeen, RegistryHandle};
 use dispatchd::cold::{Claims, ClaimsHandle, StoreHealth};
 use dispatchd::fsm::types::RecordRow;
-use dispatchd::ops::health::Phase;
+use dispatchd::ops::health::{Phase, Readiness};
 use dispatchd::shard::Shared;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -95,6 +95,7 @@ impl Fleet {
             node_id: name.to_string(),
             timeout,
             background_max: (writes_max / 2).max(1),
+            has_registry: true,
         };
         let (found, ready) = watch::channel(None);
         let owner = Owner::new(of_owner, &reach, ready, claims.inboxes());
@@ -143,6 +144,7 @@ impl Fleet {
             link_address: node_id.clone(),
             drivers: shared.registry.totals().drivers_connected,
             is_serving: shared.health.phase() == Phase::Serving,
+            is_ready: shared.health.readiness() == Readiness::Ready,
             node_id: node_id.clone(),
         };
         let life = Rc::clone(life);

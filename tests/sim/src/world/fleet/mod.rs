@@ -23,6 +23,8 @@ use std::rc::Rc;
 
 /// Of its own, so that nodes that are alone are as they were.
 const STREAM: u64 = 1_100_000;
+/// Of beats, so that fleets are as they were without them.
+const BEATS_STREAM: u64 = 1_100_001;
 
 /// Calls that are to be made later.
 #[derive(Default)]
@@ -45,10 +47,18 @@ struct Weather {
     slow_us: Cell<u64>,
 }
 
+/// Whose dice are thrown.
+#[derive(Clone, Copy)]
+enum Dice {
+    All,
+    Beats,
+}
+
 /// Time, dice and the state of all services, shared by everything here.
 pub(super) struct Common {
     agenda: RefCell<Agenda>,
     rng: RefCell<Rng>,
+    beats_rng: RefCell<Rng>,
     waiting: RefCell<Waiting>,
     plan: FleetPlan,
     config: Config,
@@ -73,11 +83,22 @@ impl Common {
     }
 
     fn draw(&self, range: (u64, u64)) -> u64 {
-        self.rng.borrow_mut().between(range.0, range.1.max(range.0))
+        self.draw_of(Dice::All, range)
     }
 
-    fn chance(&self, permille: u32) -> bool {
-        self.rng.borrow_mut().chance(permille)
+    fn draw_of(&self, dice: Dice, range: (u64, u64)) -> u64 {
+        self.dice(dice).borrow_mut().between(range.0, range.1.max(range.0))
+    }
+
+    fn chance(&self, dice: Dice, permille: u32) -> bool {
+        self.dice(dice).borrow_mut().chance(permille)
+    }
+
+    fn dice(&self, dice: Dice) -> &RefCell<Rng> {
+        match dice {
+            Dice::All => &self.rng,
+            Dice::Beats => &self.beats_rng,
+        }
     }
 
     /// Makes a call when so much time has gone by.
@@ -101,12 +122,16 @@ impl Common {
 
     /// One way of a node to a service.
     fn way_us(&self, weather: &Weather, range: (u64, u64)) -> u64 {
+        self.way_us_of(Dice::All, weather, range)
+    }
+
+    fn way_us_of(&self, dice: Dice, weather: &Weather, range: (u64, u64)) -> u64 {
         let slow_us = if self.is_until(&weather.slow) {
             weather.slow_us.get()
         } else {
             0
         };
-        self.draw(range) + slow_us
+        self.draw_of(dice, range) + slow_us
     }
 
     /// Whether a node reaches a service.
@@ -133,6 +158,7 @@ impl Fleet {
         let common = Common {
             agenda: RefCell::new(agenda.of_node(0)),
             rng: RefCell::new(Rng::stream(plan.seed, STREAM)),
+            beats_rng: RefCell::new(Rng::stream(plan.seed, BEATS_STREAM)),
             waiting: RefCell::default(),
             plan: shared.clone(),
             config: plan.config.clone(),

@@ -1,8 +1,8 @@
 //! The tables that all nodes share, and a node's way to them. A call takes place as a whole, at one instant; its answer may get lost, and
 //! the call then has taken place, has not, or does so when nobody waits for it any more.
 
-use super::Common;
 use super::place::slot;
+use super::{Common, Dice};
 use crate::world::store::Place;
 use compact_str::CompactString;
 use dispatchd::cold::StoreError;
@@ -58,6 +58,7 @@ pub(super) struct Data {
     trips: BTreeMap<TripId, RequestId>,
     open: BTreeMap<(String, i64), BTreeMap<RequestId, Dated>>,
     buckets: BTreeMap<String, BTreeMap<i64, Dated>>,
+    beats: BTreeMap<String, i64>,
     records: BTreeMap<DriverId, BTreeMap<Place, Recorded>>,
 }
 
@@ -122,14 +123,19 @@ impl SimTables {
     }
 
     async fn ask<R: 'static>(&self, act: impl FnOnce(&mut Data) -> R + 'static) -> Result<R, Failed> {
+        self.ask_with(Dice::All, act).await
+    }
+
+    async fn ask_with<R: 'static>(&self, dice: Dice, act: impl FnOnce(&mut Data) -> R + 'static) -> Result<R, Failed> {
         let (sent, done) = slot();
-        self.call(act, move |result| sent.fill(result));
+        self.call(dice, act, move |result| sent.fill(result));
         done.await
     }
 
     /// Makes a call; `done` hears what became of it, unless the node is gone by then.
     fn call<R: 'static>(
         &self,
+        dice: Dice,
         act: impl FnOnce(&mut Data) -> R + 'static,
         done: impl FnOnce(Result<R, Failed>) + 'static,
     ) {
@@ -143,26 +149,26 @@ impl SimTables {
         };
         let late = answer.clone();
         common.later(timeout_us, move || late.give(Err(Failed::unknown("no answer in time"))));
-        let mut there_us = common.way_us(&common.tables, common.plan.tables_us);
-        let mut back_us = Some(common.way_us(&common.tables, common.plan.tables_us));
+        let mut there_us = common.way_us_of(dice, &common.tables, common.plan.tables_us);
+        let mut back_us = Some(common.way_us_of(dice, &common.tables, common.plan.tables_us));
         let lost_permille = if common.is_until(&common.lost) {
             common.lost_permille.get()
         } else {
             common.plan.tables_lost_permille
         };
-        if common.chance(lost_permille) {
+        if common.chance(dice, lost_permille) {
             back_us = None;
-            if common.chance(NOT_ARRIVED_PERMILLE) {
+            if common.chance(dice, NOT_ARRIVED_PERMILLE) {
                 return;
             }
-            if common.chance(LATE_PERMILLE) {
-                there_us += common.draw((timeout_us / 2, 3 * timeout_us));
+            if common.chance(dice, LATE_PERMILLE) {
+                there_us += common.draw_of(dice, (timeout_us / 2, 3 * timeout_us));
             }
         }
         let (data, common, node) = (Rc::clone(&self.data), Rc::clone(common), self.node);
         let at_tables = move || {
             if !common.reaches(&common.tables, node) {
-                if common.chance(500) {
+                if common.chance(dice, 500) {
                     answer.give(Err(Failed::unknown("nobody there")));
                 }
                 return;
@@ -399,6 +405,20 @@ impl Tables for SimTables {
         })
         .await
     }
+
+    async fn beat(&self, node: &str, beat: i64) -> Result<(), Failed> {
+        let node = node.to_owned();
+        self.ask_with(Dice::Beats, move |data| {
+            data.beats.insert(node, beat);
+        })
+        .await
+    }
+
+    async fn beat_of(&self, node: &str) -> Result<Option<i64>, Failed> {
+        let node = node.to_owned();
+        self.ask_with(Dice::Beats, move |data| data.beats.get(&node).copied())
+            .await
+    }
 }
 
 impl SimTables {
@@ -453,7 +473,8 @@ impl FarTables {
         done: impl FnOnce(Result<Option<Found>, StoreError>) + 'static,
     ) {
         let id = id.clone();
-        self.0.call(move |data| data.found(&id), |result| done(flat(result)));
+        self.0
+            .call(Dice::All, move |data| data.found(&id), |result| done(flat(result)));
     }
 
     /// The request of a trip. One whose acceptance did not come about has another trip, or none.
@@ -466,7 +487,7 @@ impl FarTables {
             let found = data.found(request)?;
             Ok(found.filter(|found| found.far.trip_id.as_ref() == Some(&id)))
         };
-        self.0.call(act, |result| done(flat(result)));
+        self.0.call(Dice::All, act, |result| done(flat(result)));
     }
 
     /// All records of a driver.
@@ -477,8 +498,9 @@ impl FarTables {
     ) {
         let id = driver_id.clone();
         let act = move |data: &mut Data| data.records.get(&id).cloned().unwrap_or_default();
-        self.0
-            .call(act, |result| done(result.map_err(|error| unavailable(&error))));
+        self.0.call(Dice::All, act, |result| {
+            done(result.map_err(|error| unavailable(&error)))
+        });
     }
 }
 
