@@ -83,6 +83,9 @@ pub const JOURNAL_BLOCK_BYTES: usize = crate::journal::PAGE_BYTES;
 /// How long a record that nobody waits for (a receipt of an offer, a driver seen) may wait for one that somebody waits for,
 /// in ms, so that both are one write: six writes for each offer of a shard that is not busy become four.
 pub const JOURNAL_PATIENCE_MS: u64 = 25;
+/// A write of the journal that takes longer, in ms, is a disk that hangs: a node that is in a fleet leaves its requests to the others. A
+/// busy disk takes milliseconds, and one whose controller or file server restarts takes many seconds.
+pub const JOURNAL_STALL_MS: u64 = 2_000;
 /// Longest group commit.
 pub const JOURNAL_COMMIT_BYTES_MAX: usize = crate::journal::COMMIT_BYTES_MAX;
 /// Least that the setting `journal_segment_bytes` may be: room for a longest commit and a header.

@@ -92,7 +92,37 @@ const WORD_BITS: usize = u64::BITS as usize;
 pub struct Health {
     phase: AtomicU8,
     /// A bit per shard that cannot store.
-    not_durable: [AtomicU64; SHARDS_MAX / WORD_BITS],
+    not_durable: Bits,
+    /// A bit per shard whose disk does not answer.
+    stalled: Bits,
+}
+
+/// A bit per shard.
+#[derive(Debug)]
+struct Bits([AtomicU64; SHARDS_MAX / WORD_BITS]);
+
+impl Bits {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; _])
+    }
+
+    /// # Panics
+    /// When `shard` is beyond [`SHARDS_MAX`].
+    fn set(&self, shard: u16, value: bool) {
+        let (word, bit) = (
+            usize::from(shard) / WORD_BITS,
+            1_u64 << (usize::from(shard) % WORD_BITS),
+        );
+        if value {
+            self.0[word].fetch_or(bit, Ordering::AcqRel);
+        } else {
+            self.0[word].fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.0.iter().any(|word| word.load(Ordering::Acquire) != 0)
+    }
 }
 
 impl Default for Health {
@@ -106,7 +136,8 @@ impl Health {
     pub const fn new() -> Self {
         Self {
             phase: AtomicU8::new(Phase::Starting as u8),
-            not_durable: [const { AtomicU64::new(0) }; _],
+            not_durable: Bits::new(),
+            stalled: Bits::new(),
         }
     }
 
@@ -131,15 +162,20 @@ impl Health {
     /// # Panics
     /// When `shard` is beyond [`SHARDS_MAX`].
     pub fn set_durable(&self, shard: u16, durable: bool) {
-        let (word, bit) = (
-            usize::from(shard) / WORD_BITS,
-            1_u64 << (usize::from(shard) % WORD_BITS),
-        );
-        if durable {
-            self.not_durable[word].fetch_and(!bit, Ordering::AcqRel);
-        } else {
-            self.not_durable[word].fetch_or(bit, Ordering::AcqRel);
-        }
+        self.not_durable.set(shard, !durable);
+    }
+
+    /// A shard has waited for its disk longer than one that works takes, or no longer does.
+    ///
+    /// # Panics
+    /// When `shard` is beyond [`SHARDS_MAX`].
+    pub fn set_stalled(&self, shard: u16, stalled: bool) {
+        self.stalled.set(shard, stalled);
+    }
+
+    /// Whether a shard's disk does not answer: what is open on this node stands still.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.any()
     }
 
     /// What the node would tell a load balancer: a drain before anything, then what startup lacks, then the disk.
@@ -148,9 +184,7 @@ impl Health {
             Phase::Starting => Readiness::Starting,
             Phase::Recovering => Readiness::Recovering,
             Phase::Draining => Readiness::Draining,
-            Phase::Serving if self.not_durable.iter().any(|word| word.load(Ordering::Acquire) != 0) => {
-                Readiness::NotDurable
-            }
+            Phase::Serving if self.not_durable.any() || self.is_stalled() => Readiness::NotDurable,
             Phase::Serving => Readiness::Ready,
         }
     }
@@ -173,6 +207,10 @@ mod tests {
         health.set_durable(0, true);
         assert_eq!(health.readiness(), Readiness::NotDurable);
         health.set_durable(1023, true);
+        assert_eq!(health.readiness(), Readiness::Ready);
+        health.set_stalled(63, true);
+        assert_eq!(health.readiness(), Readiness::NotDurable);
+        health.set_stalled(63, false);
         assert_eq!(health.readiness(), Readiness::Ready);
         assert!(health.advance(Phase::Draining));
         assert!(!health.advance(Phase::Serving));

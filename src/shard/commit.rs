@@ -72,7 +72,10 @@ pub(super) struct Durable<File> {
     /// Ended requests that leave memory once the store has them.
     ended: VecDeque<(Lsn, u32)>,
     creating: bool,
-    write_started_us: u64,
+    /// When the write that is under way began; 0: there is none.
+    pub(super) write_started_us: u64,
+    /// When it is looked at whether it still is; 0: never.
+    pub(super) stall_look_ms: u64,
     /// The last record that somebody waits for.
     urgent: Lsn,
     /// When the first of the records that nobody waits for is written at the latest; 0: whenever there is something to write.
@@ -102,6 +105,7 @@ impl<File> Durable<File> {
             ended: VecDeque::new(),
             creating: false,
             write_started_us: 0,
+            stall_look_ms: 0,
             urgent: 0,
             patient_until_ms: 0,
             imaging: None,
@@ -190,6 +194,7 @@ impl<P: Platform> Shard<P> {
             self.metrics().journal_bytes.add(write.len as u64);
             self.net
                 .write_file(write.segment, file, write.offset, write.buffer, write.len);
+            self.watch_write();
         }
         if !self.durable.creating
             && self.now_ms >= self.segment_retry_at_ms
@@ -246,6 +251,7 @@ impl<P: Platform> Shard<P> {
         metrics
             .journal_commit_latency
             .record_us(self.clock.now_us().saturating_sub(self.durable.write_started_us));
+        self.durable.write_started_us = 0;
         while self
             .durable
             .awaiting

@@ -17,6 +17,7 @@ mod connections;
 mod drain;
 mod drivers;
 mod handover;
+mod health;
 mod http;
 mod index;
 mod latency;
@@ -57,7 +58,6 @@ use crate::fsm::driver::{DriverEffect, DriverLimits};
 use crate::fsm::ids::{DriverId, RequestId, TripId, home_shard};
 use crate::fsm::request::{ReplyTo, RequestEffect, ToDriver};
 use crate::fsm::wheel::Wheel;
-use crate::limits;
 use crate::net::{ConnId, NetEvent};
 use crate::ops::log::{LogKind, LogLimiter};
 use crate::ops::metrics::ShardMetrics;
@@ -458,23 +458,6 @@ impl<P: Platform> Shard<P> {
         }
         self.from_store = heard;
         self.ask_again();
-    }
-
-    /// Whether new work may be promised durability.
-    fn is_durable(&self) -> bool {
-        // In-flight requests must still be able to end when no further segment can be made.
-        self.durable.writer.room_bytes() > self.config.journal_segment_bytes / 4
-            && self.durable.backlog() < limits::STORE_BACKLOG_MAX
-            && self.store_health.is_healthy()
-    }
-
-    /// Whether the journal takes more at its present pace.
-    fn journal_keeps_up(&self) -> bool {
-        self.durable.writer.backlog_bytes() < self.config.journal_backlog_bytes_max && self.claims_keep_up()
-    }
-
-    fn keep_durable(&self) {
-        self.shared.health.set_durable(self.index, self.is_durable());
     }
 
     /// Makes the shard turn at this time at the latest.

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, Shared, shared, unique};
 use crate::redis::Redis;
+use crate::support::disk::SmallDisk;
 use crate::support::{Node, Setup, eventually, json, text};
 use std::time::Instant;
 
@@ -19,10 +20,10 @@ impl Fleet {
         Self::start_with(shared.cluster, |setup| setup).await
     }
 
-    pub async fn start_with(cluster: &'static Cluster, with: impl Fn(Setup) -> Setup) -> Self {
+    pub async fn start_with(cluster: &'static Cluster, mut with: impl FnMut(Setup) -> Setup) -> Self {
         let redis = Redis::start();
         let keyspace = cluster.another_keyspace();
-        let setup = |name: &str| {
+        let mut setup = |name: &str| {
             let setup = cluster
                 .node(name)
                 .set("fleet_cassandra_keyspace", &keyspace)
@@ -228,6 +229,44 @@ async fn a_node_that_hung_gives_up_what_was_taken_over() {
     };
     at_b.accept(&again).await;
     assert_eq!(fleet.a.view(&id).await, fleet.b.view(&id).await);
+}
+
+/// A node whose disk hangs leaves its requests to the others, and has nothing to say of them when the disk answers again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_hangs_is_taken_over_from() {
+    let Some(shared) = shared().await else { return };
+    let Some(disk) = SmallDisk::mount(256 << 20) else {
+        return;
+    };
+    let (data, mut first) = (disk.path().join("data"), true);
+    let fleet = Fleet::start_with(shared.cluster, |setup| {
+        let setup = setup.set("disk_reserve_bytes", 0);
+        if std::mem::take(&mut first) {
+            setup.data(&data)
+        } else {
+            setup
+        }
+    })
+    .await;
+    let (id, late) = (unique("r"), unique("r"));
+    fleet.a.offer(&id, &["nobody"], &json!({"deadline_ms": 600_000})).await;
+    fleet.a.until_event(&id, "REDISPATCH_REQUESTED").await;
+    let Some(frozen) = disk.freeze() else { return };
+    // Something has to be written for the disk to be found hanging.
+    let (http, url) = (fleet.a.http.clone(), fleet.a.url("/v1/dispatch/offer"));
+    let body = crate::support::api::offer(&late, &["nobody"], &json!({}));
+    let waits = tokio::spawn(async move { http.post(&url).json(&body).send().await });
+    let unready = async || (fleet.a.get("/readyz").await.status == 503).then_some(());
+    eventually("the node to say that its disk hangs", unready).await;
+    let taken = async || (fleet.b.cancel(&id).await.status == 200).then_some(());
+    eventually("the survivor to have the request", taken).await;
+    drop(frozen);
+    let known = async || (fleet.a.view(&id).await["state"] == "CANCELLED").then_some(());
+    eventually("the node that hung to know the end", known).await;
+    let answer = waits.await.expect("a task").expect("an answer");
+    assert!([202, 200, 503].contains(&answer.status().as_u16()), "{answer:?}");
+    let ready = async || (fleet.a.get("/readyz").await.status == 200).then_some(());
+    eventually("the node to take work again", ready).await;
 }
 
 /// A row that nobody can read keeps its own request from being taken over, and no other one, at a start and after a death.

@@ -359,6 +359,14 @@ impl<'w> Connection<'w> {
 
     fn sign(&mut self) {
         let shared = &mut self.writer.shared;
+        if shared.around.health.is_stalled() {
+            // What is open here stands still: others take it over when the lease has lapsed.
+            if shared.presence.generation() != 0 {
+                tracing::error!("the disk hangs: the lease is not renewed until it answers");
+                shared.present(0);
+            }
+            return;
+        }
         let totals = shared.around.metrics.totals();
         shared.sign.readiness = shared.around.health.readiness();
         shared.sign.drivers = totals.drivers_connected;

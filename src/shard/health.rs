@@ -1,0 +1,44 @@
+//! What the shard can promise now: whether its journal and the store take more, and whether the disk answers.
+
+use super::Shard;
+use super::platform::{Platform, Time};
+use crate::limits;
+
+impl<P: Platform> Shard<P> {
+    /// Whether new work may be promised durability.
+    pub(super) fn is_durable(&self) -> bool {
+        // In-flight requests must still be able to end when no further segment can be made.
+        self.durable.writer.room_bytes() > self.config.journal_segment_bytes / 4
+            && self.durable.backlog() < limits::STORE_BACKLOG_MAX
+            && self.store_health.is_healthy()
+    }
+
+    /// Whether the journal takes more at its present pace.
+    pub(super) fn journal_keeps_up(&self) -> bool {
+        self.durable.writer.backlog_bytes() < self.config.journal_backlog_bytes_max && self.claims_keep_up()
+    }
+
+    pub(super) fn keep_durable(&mut self) {
+        let hangs = self.disk_hangs();
+        self.shared.health.set_durable(self.index, self.is_durable());
+        self.shared.health.set_stalled(self.index, hangs);
+    }
+
+    /// Has a write looked at when it should be over, at the latest a moment later.
+    pub(super) fn watch_write(&mut self) {
+        if self.durable.stall_look_ms <= self.now_ms {
+            self.durable.stall_look_ms = self.now_ms + limits::JOURNAL_STALL_MS;
+            self.wake_at(self.durable.stall_look_ms);
+        }
+    }
+
+    /// Whether the disk has not answered for longer than one that works takes.
+    fn disk_hangs(&mut self) -> bool {
+        let began_us = self.durable.write_started_us;
+        if began_us == 0 {
+            return false;
+        }
+        self.watch_write();
+        self.clock.now_us().saturating_sub(began_us) >= limits::JOURNAL_STALL_MS * 1_000
+    }
+}
