@@ -263,6 +263,11 @@ impl<P: Platform> Shard<P> {
                 }
                 self.post_to_request(request_id, event);
             }
+            DriverEffect::TakenBack {
+                request_id,
+                attempt,
+                reason,
+            } => self.note_taken_back(key, request_id, attempt, reason),
             DriverEffect::Asked {
                 node,
                 request_id,

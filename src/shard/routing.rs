@@ -30,6 +30,7 @@ use crate::cold::registry::AtHand;
 use crate::fsm::driver::{Driver, DriverEvent};
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
+use crate::fsm::types::RefuseReason;
 use crate::limits;
 use crate::wire::link::LinkLetter;
 use crate::wire::respond::Problem;
@@ -124,6 +125,8 @@ pub(super) struct Routing {
     /// is given a request who ends already, so it cannot come back.
     handed: Owners,
     passed: Passed,
+    /// What drivers here were offered and told that it is none any more: the request, the attempt, why.
+    taken_back: Memory<DriverId, (RequestId, u32, RefuseReason)>,
     arriving: Table<DriverId, Arriving>,
     late: Table<DriverId, Late>,
     /// Drivers here who are bound to a request of another node, by their keys.
@@ -152,6 +155,7 @@ impl Routing {
             owners: Owners::new(),
             handed: Owners::new(),
             passed: Passed::new(incarnation),
+            taken_back: Memory::new(),
             arriving: Table::default(),
             late: Table::default(),
             far: Table::default(),

@@ -217,6 +217,12 @@ fn what_comes_late_does_not_take_the_place_of_what_is_shown() {
         reason: RevokeReason::Superseded,
     };
     assert_eq!(to_socket(&effects).last(), Some(&revoked));
+    let taken_back = DriverEffect::TakenBack {
+        request_id: request_id("r1"),
+        attempt: 1,
+        reason: RefuseReason::EnRoute,
+    };
+    assert!(effects.contains(&taken_back), "{effects:?}");
     assert_eq!(
         to_requests(&effects),
         [("r1".to_owned(), refused(1, RefuseReason::EnRoute))]

@@ -2,7 +2,7 @@
 
 use crate::fsm::ids::{RequestId, TripId};
 use crate::fsm::request::{Answer, RequestEvent, ToDriver, TripMove};
-use crate::fsm::types::{DriverState, Priority, RevokeReason, UnixMs};
+use crate::fsm::types::{DriverState, Priority, RefuseReason, RevokeReason, UnixMs};
 use std::sync::Arc;
 
 /// Where a driver is.
@@ -137,6 +137,13 @@ pub enum DriverEffect {
         node: u16,
         request_id: RequestId,
         event: RequestEvent,
+    },
+    /// Remember (without waiting) that the driver was told that this offer is none any more: whoever makes it again, because its request
+    /// has not heard so, is refused.
+    TakenBack {
+        request_id: RequestId,
+        attempt: u32,
+        reason: RefuseReason,
     },
     /// Ask the request that made this trip.
     TripMoved { trip_id: TripId, what: TripMove },

@@ -125,6 +125,11 @@ impl Driver {
             reason: RevokeReason::Superseded,
         };
         self.send(revoked, effects);
+        effects.push(DriverEffect::TakenBack {
+            request_id: offer.request_id.clone(),
+            attempt: offer.attempt,
+            reason,
+        });
         self.refuse(offer, reason, effects);
     }
 

@@ -378,6 +378,8 @@ impl World {
             DriverEffect::Request { request_id, event } | DriverEffect::Asked { request_id, event, .. } => {
                 self.mail_to_request(id, request_id, event);
             }
+            // Of one node: its requests hear of it.
+            DriverEffect::TakenBack { .. } => {}
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = id.clone();
                 let request_id = self.trips.get(&trip_id).cloned();

@@ -54,6 +54,8 @@ impl Show {
             DriverEffect::Request { request_id, event } | DriverEffect::Asked { request_id, event, .. } => {
                 format!("{id} -> {request_id}: {}", to_request(event))
             }
+            // What it leads to is shown.
+            DriverEffect::TakenBack { .. } => return None,
             DriverEffect::TripMoved { what, .. } => format!("{id} -> trip: {}", trip_move(*what)),
             DriverEffect::Arm { at_ms } => return self.arm(id.as_str(), *at_ms),
             DriverEffect::Seen { at_ms } => format!("{id} was seen at {}", time(*at_ms)),
