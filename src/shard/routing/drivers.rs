@@ -360,11 +360,17 @@ impl<P: Platform> Shard<P> {
                 continue;
             };
             let is_up = routing.links.peers().is_up(far.peer);
-            let pause_ms = if is_up { OVERDUE_ASK_MS } else { OVERDUE_END_MS };
+            // A node that hung has yet to read what was said meanwhile: it asks before it ends anything.
+            let is_last = !is_up && !driver.has_said() && far.asked_ms > expires_at_ms;
+            let pause_ms = if is_last {
+                OVERDUE_END_MS - OVERDUE_ASK_MS
+            } else {
+                OVERDUE_ASK_MS
+            };
             if now_ms < expires_at_ms.max(far.asked_ms) + pause_ms {
                 continue;
             }
-            if !is_up && !driver.has_said() {
+            if is_last {
                 due.push((*key, DriverEvent::Overdue, None));
                 continue;
             }
