@@ -196,6 +196,11 @@ pub(super) async fn list(link: &Link, keys: &Keys) -> RedisResult<Vec<NodeFields
     try_join_all(listed.into_iter().map(read)).await
 }
 
+/// Whether a node has yet to write more than a tenth of its drivers: the registry had lost them.
+pub(super) fn are_behind(nodes: &[NodeFields]) -> bool {
+    nodes.iter().any(|node| node.number("backlog") > node.number("drivers") / 10)
+}
+
 /// Those whose leases stand.
 pub(super) fn alive(nodes: &[NodeFields]) -> NodeList {
     let standing = nodes.iter().filter(|node| !node.fields.is_empty());
@@ -231,4 +236,25 @@ pub(super) async fn take_moved(link: &Link, keys: &Keys, node_id: &str) -> Redis
     let taken = taken.unwrap_or_default();
     let is_full = taken.len() == MOVED_PAGE;
     Ok((taken, is_full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_behind_with_a_tenth_of_their_drivers() {
+        let node = |drivers: u64, backlog: u64| NodeFields {
+            node_id: "n".to_owned(),
+            seen_ms: 0,
+            fields: HashMap::from([
+                ("drivers".to_owned(), drivers.to_string()),
+                ("backlog".to_owned(), backlog.to_string()),
+            ]),
+        };
+        assert!(!are_behind(&[node(0, 0), node(1_000, 100)]));
+        assert!(are_behind(&[node(0, 0), node(1_000, 101)]));
+        let lapsed = NodeFields { fields: HashMap::new(), ..node(0, 0) };
+        assert!(!are_behind(&[lapsed]));
+    }
 }

@@ -1,11 +1,13 @@
 //! Questions where a driver is, many at once.
 
+use super::lease::{self, NodeFields};
 use super::scripts;
 use super::serve::{Connection, Lost};
 use crate::cold::registry::port::{Found, Lookup, LookupReply};
 use crate::fsm::ids::DriverId;
 use redis::RedisError;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Look-ups whose answers are awaited at once.
 pub(super) const LOOKUPS_WINDOW: usize = 512;
@@ -62,6 +64,19 @@ impl Connection<'_> {
                     None => Err(Lost("no answer in time".to_owned())),
                 }
             }
+        }
+    }
+
+    /// Whether what is not found may be there in a moment.
+    pub(super) fn refills(&self) -> bool {
+        self.refills_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// As long as nodes have many drivers to write again, one who is not found may be there in a moment.
+    pub(super) fn refill(&mut self, nodes: &[NodeFields]) {
+        if self.refills() && lease::are_behind(nodes) {
+            let longer = Instant::now() + Duration::from_millis(self.cx.lease_ms);
+            self.refills_until = Some(longer.min(self.refilled_by));
         }
     }
 }

@@ -27,6 +27,8 @@ const BATCHES_WINDOW_CLUSTER: usize = 1;
 const NOTICE_EVERY: Duration = Duration::from_millis(50);
 /// How often a lease that another process has is logged, and a key that holds something else.
 const LOG_AGAIN: Duration = Duration::from_secs(30);
+/// How long a registry that was emptied counts as being filled again at most: a node may be behind for other reasons.
+const REFILL_MAX: Duration = Duration::from_secs(60);
 
 /// The connection is of no use any more; why.
 pub(super) struct Lost(pub(super) String);
@@ -96,7 +98,9 @@ pub(super) struct Connection<'w> {
     /// Until when a node that is not listed may only not have said yet that it lives: Redis has lost what it had.
     settles_at: Instant,
     /// Until when a driver without an entry may only not have been written again: Redis has lost what it had. Not at a node's start.
-    refills_until: Option<Instant>,
+    pub(super) refills_until: Option<Instant>,
+    /// When it is taken for filled again, whatever nodes say.
+    pub(super) refilled_by: Instant,
     claims_open: bool,
     batches_open: bool,
     /// Signs of life after which lines that were lost in a cluster are written again; 0: none was lost.
@@ -138,7 +142,8 @@ impl<'w> Connection<'w> {
             notices: HashMap::new(),
             lapsed: HashSet::new(),
             settles_at: Instant::now() + Duration::from_millis(lease_ms),
-            refills_until: None,
+            pub(super) refills_until: None,
+            refilled_by: Instant::now(),
             claims_open: true,
             batches_open: true,
             lost_for: 0,
@@ -187,11 +192,6 @@ impl<'w> Connection<'w> {
         // It ends by itself soon.
         drop(tokio::time::timeout(self.cx.timeout, released).await);
         Ok(())
-    }
-
-    /// Whether what is not found may be there in a moment.
-    pub(super) fn refills(&self) -> bool {
-        self.refills_until.is_some_and(|until| Instant::now() < until)
     }
 
     pub(super) fn is_present(&self) -> bool {
@@ -392,6 +392,7 @@ impl<'w> Connection<'w> {
                 is_more,
             }) => {
                 self.alive(is_new);
+                self.refill(&nodes);
                 self.show(&nodes);
                 let now_ms = (self.writer.shared.around.now_ms)();
                 let is_dead = |node: &NodeFields| node.fields.is_empty() && node.seen_ms + MOVED_TTL_MS < now_ms;
@@ -419,6 +420,7 @@ impl<'w> Connection<'w> {
         if is_new {
             self.settles_at = Instant::now() + Duration::from_millis(self.cx.lease_ms);
             self.refills_until = (self.writer.generation > 0).then_some(self.settles_at);
+            self.refilled_by = self.settles_at + REFILL_MAX;
         }
         if !self.is_present() || heals || is_new {
             self.writer.generation += 1;
