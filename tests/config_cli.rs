@@ -1,5 +1,7 @@
 //! The command line: exit status, one line per fault, and silence when the reader of its output goes away.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 /// The program with these arguments, in a directory of its own and without our variables.
@@ -147,9 +149,43 @@ fn a_cassandra_that_is_not_there_is_named_with_what_to_do() {
         for part in [
             "127.0.0.1:1, 127.0.0.2:1",
             "Connection refused",
-            "--set fleet_cassandra_contact_points=",
+            "fleet_cassandra_contact_points=HOST:PORT",
         ] {
             assert!(err.contains(part), "{err}");
+        }
+    }
+}
+
+/// Who listens speaks TLS, and takes what it hears for garbage.
+#[test]
+fn a_server_that_wants_tls_is_named_as_perhaps_one() {
+    const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
+    for answer in [ALERT, b""] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut heard = [0; 512];
+                // Whoever is gone already needs no answer.
+                let _ = stream.read(&mut heard).and_then(|_| stream.write_all(answer));
+            }
+        });
+        for (command, set, told) in [
+            (
+                ["schema", "check"],
+                format!("fleet_cassandra_contact_points={address}"),
+                "does that take connections without TLS? There is no TLS to Cassandra yet",
+            ),
+            (
+                ["fleet", "status"],
+                format!("fleet_redis_url=redis://{address}"),
+                "does it take connections without TLS? There is no TLS to Redis yet",
+            ),
+        ] {
+            let (code, _, err) = run(&[command[0], command[1], "--set", &set]);
+            assert_eq!(code, Some(1), "{err}");
+            assert!(err.contains(&address.to_string()) && err.contains(told), "{err}");
         }
     }
 }

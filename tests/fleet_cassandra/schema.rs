@@ -1,6 +1,7 @@
 //! `dispatchd schema apply` and `check`, and that the tables fit what nodes will do with them.
 
 use crate::cluster::{shared, unique};
+use crate::support::eventually;
 use scylla::value::Row;
 
 fn lines(bytes: &[u8]) -> String {
@@ -31,19 +32,40 @@ async fn the_schema_is_made_checked_and_made_again() {
     );
     check(&["schema", "check"], 0, "schema version 2, this program needs 2");
     let session = cluster.session().await;
-    // As the version before had left it.
-    for text in [
-        format!("DROP TABLE {keyspace}.beats"),
-        format!("DELETE FROM {keyspace}.schema_migrations WHERE version = 2"),
-    ] {
-        session.query_unpaged(text, ()).await.unwrap();
-    }
+    // Without a table, and then as the version before had left it.
+    let forget = format!("DELETE FROM {keyspace}.schema_migrations WHERE version = 2");
+    session
+        .query_unpaged(format!("DROP TABLE {keyspace}.beats"), ())
+        .await
+        .unwrap();
+    check(&["schema", "check"], 1, &forget);
+    session.query_unpaged(forget, ()).await.unwrap();
     check(&["schema", "check"], 1, "migration 2 is not applied");
     check(&["schema", "apply"], 0, "applied 2: ");
     check(&["schema", "check"], 0, "schema version 2, this program needs 2");
     let drop = format!("ALTER TABLE {keyspace}.dispatch_records DROP trip_id");
     session.query_unpaged(drop, ()).await.unwrap();
     check(&["schema", "check"], 1, "dispatch_records.trip_id is missing");
+    // The way out is what is said: a node says it too, and it works.
+    let add = format!("ALTER TABLE {keyspace}.dispatch_records ADD trip_id text");
+    check(&["schema", "apply"], 1, &add);
+    let mut node = cluster
+        .node(&unique("n"))
+        .set("fleet_cassandra_keyspace", &keyspace)
+        .prepare();
+    node.spawn();
+    let said = async || node.logged().contains(&add).then_some(());
+    eventually("the node to say what is damaged", said).await;
+    session.query_unpaged(add.as_str(), ()).await.unwrap();
+    node.until_ready().await;
+    check(&["schema", "check"], 0, "schema version 2");
+    let elsewhere = ["schema", "check", "--set", "fleet_cassandra_datacenter=nowhere"];
+    check(
+        &elsewhere,
+        1,
+        "fleet_cassandra_datacenter is nowhere, and the cluster has no such datacenter; it has: datacenter1",
+    );
+    node.kill_9();
     session
         .query_unpaged(format!("DROP KEYSPACE {keyspace}"), ())
         .await

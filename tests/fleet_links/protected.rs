@@ -4,6 +4,7 @@ use crate::authority::{Authority, settings};
 use crate::ends::{End, end, hello, letter, list, take};
 use crate::fleet::{Fleet, name};
 use crate::proxy::{Mode, Proxy};
+use crate::redis::Redis;
 use crate::support::{Setup, eventually, json, ports};
 use dispatchd::cold::links::{LinkTls, TlsFiles};
 use std::net::SocketAddr;
@@ -161,4 +162,23 @@ fn files_that_are_of_no_use_are_named() {
     refused(&files, "a", &files.authorities, "no certificate");
     std::fs::remove_file(&files.authorities).unwrap();
     refused(&files, "a", &files.authorities, "");
+}
+
+/// Nodes with TLS and nodes without do not reach each other: both say what to look at.
+#[tokio::test]
+async fn tls_on_one_side_alone_is_named() {
+    let (redis, authority) = (Redis::start(), Authority::new());
+    let linked = |name: &str| redis.setup(name, 1).set("fleet_link_listen", ports::free_address());
+    let files = authority.files("gw-0", "gw-0");
+    let protected = settings(&files).into_iter();
+    let protected = protected.fold(linked("gw-0"), |setup, (key, path)| setup.set(key, path.display()));
+    let nodes = [protected.start().await, linked("gw-1").start().await];
+    for (node, why) in nodes.iter().zip(["no TLS with it", "no greeting from it"]) {
+        let said = async || {
+            let log = node.logged();
+            let is_said = |line: &&str| line.contains(why) && line.contains("must be given to all nodes or to none");
+            log.lines().any(|line| is_said(&line)).then_some(())
+        };
+        eventually(why, said).await;
+    }
 }

@@ -288,7 +288,8 @@ async fn keep_link(core: Arc<Core>, found: watch::Sender<Option<Arc<Ready>>>) {
         match Ready::open(&core.config).await {
             Ok(ready) => break Arc::new(ready),
             Err(error) => {
-                let text = error.to_string();
+                // On one line, whatever it is made of.
+                let text = error.to_string().replace('\n', "; ");
                 if text != said {
                     tracing::error!(error = text, "Cassandra cannot be used yet: no new requests are taken");
                     said = text;

@@ -7,8 +7,8 @@
 mod migrations;
 
 use super::CassandraConfig;
-use super::session::{CassandraError, connect};
-use migrations::{MIGRATIONS, VERSION};
+use super::session::{CassandraError, connect, datacenters};
+use migrations::{MIGRATIONS, Migration, VERSION};
 use scylla::client::session::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -79,7 +79,7 @@ pub async fn apply(
     replication: Option<&Replication>,
     out: &mut impl Write,
 ) -> Result<(), CassandraError> {
-    let session = reach(config).await?;
+    let session = connect(config, CHANGE_TIMEOUT).await?;
     make_keyspace(&session, config, replication, out).await?;
     let keyspace = &config.keyspace;
     let table = format!(
@@ -105,11 +105,14 @@ pub async fn apply(
         .await?;
         say(out, format_args!("applied {}: {}", migration.version, migration.name))?;
     }
-    let (missing, newest) = compare(&session, config).await?;
-    if !missing.is_empty() {
-        return Err(CassandraError::plain(missing.join("\n")));
+    let found = compare(&session, config).await?;
+    if !found.damage.is_empty() {
+        return Err(CassandraError::plain(damaged(config, &found)));
     }
-    say(out, format_args!("keyspace {keyspace} has schema version {newest}"))
+    say(
+        out,
+        format_args!("keyspace {keyspace} has schema version {}", found.newest),
+    )
 }
 
 /// `dispatchd schema check`: says what there is and what is missing, and whether that suits this program.
@@ -117,7 +120,7 @@ pub async fn apply(
 /// # Errors
 /// Cassandra cannot be reached.
 pub async fn check(config: &CassandraConfig, out: &mut impl Write) -> Result<bool, CassandraError> {
-    let session = reach(config).await?;
+    let session = connect(config, CHANGE_TIMEOUT).await?;
     let keyspace = &config.keyspace;
     let Some(replication) = find_replication(&session, config).await? else {
         say(
@@ -127,28 +130,15 @@ pub async fn check(config: &CassandraConfig, out: &mut impl Write) -> Result<boo
         return Ok(false);
     };
     say(out, format_args!("keyspace {keyspace}, replication {replication:?}"))?;
-    let (missing, newest) = compare(&session, config).await?;
+    let found = compare(&session, config).await?;
     say(
         out,
-        format_args!("schema version {newest}, this program needs {VERSION}"),
+        format_args!("schema version {}, this program needs {VERSION}", found.newest),
     )?;
-    for line in &missing {
+    for line in found.pending.iter().chain(&found.damage) {
         say(out, format_args!("{line}"))?;
     }
-    Ok(missing.is_empty())
-}
-
-/// A session for somebody who sits in front of the command.
-///
-/// # Errors
-/// Cassandra cannot be reached; names the hosts that were tried and says what to do.
-async fn reach(config: &CassandraConfig) -> Result<Session, CassandraError> {
-    connect(config, CHANGE_TIMEOUT).await.map_err(|error| {
-        CassandraError::plain(format!(
-            "{error}\nis it running there, and is that its port for CQL (9042 unless changed)? \
-             --set fleet_cassandra_contact_points=HOST:PORT[,HOST:PORT…] says where it is"
-        ))
-    })
+    Ok(found.pending.is_empty() && found.damage.is_empty())
 }
 
 /// Whether a node can work with the schema.
@@ -157,21 +147,31 @@ async fn reach(config: &CassandraConfig) -> Result<Session, CassandraError> {
 /// It cannot; says what to do.
 pub(super) async fn require(session: &Session, config: &CassandraConfig) -> Result<(), CassandraError> {
     let keyspace = &config.keyspace;
-    let has = match find_replication(session, config).await? {
-        None => {
-            return Err(CassandraError::plain(format!(
-                "keyspace {keyspace} is missing: run `dispatchd schema apply`"
-            )));
-        }
-        Some(_) => applied(session, config).await?,
-    };
-    if has.contains_key(&VERSION) {
-        return Ok(());
+    if find_replication(session, config).await?.is_none() {
+        return Err(CassandraError::plain(format!(
+            "keyspace {keyspace} (fleet_cassandra_keyspace) is missing: run `dispatchd schema apply`"
+        )));
     }
-    let newest = has.keys().last().copied().unwrap_or(0);
-    Err(CassandraError::plain(format!(
-        "keyspace {keyspace} has schema version {newest}, {VERSION} is needed: run `dispatchd schema apply`"
-    )))
+    let found = compare(session, config).await?;
+    if !found.pending.is_empty() {
+        return Err(CassandraError::plain(format!(
+            "keyspace {keyspace} (fleet_cassandra_keyspace) has schema version {}, {VERSION} is needed: run `dispatchd schema apply`",
+            found.newest
+        )));
+    }
+    if !found.damage.is_empty() {
+        return Err(CassandraError::plain(damaged(config, &found)));
+    }
+    Ok(())
+}
+
+/// For people: what is not as its migration left it, and the way out.
+fn damaged(config: &CassandraConfig, found: &Compared) -> String {
+    format!(
+        "the schema of keyspace {} is damaged:\n{}",
+        config.keyspace,
+        found.damage.join("\n")
+    )
 }
 
 async fn make_keyspace(
@@ -192,7 +192,7 @@ async fn make_keyspace(
             )))
         }
         (None, None) => {
-            let (known, example) = datacenters(session);
+            let (known, example) = suitable(session);
             Err(CassandraError::plain(format!(
                 "keyspace {keyspace} is missing and --replication says not how many copies it is to have\n\
                  give it once, such as --replication {example}, or --replication simple=1 to try it with one node; {known}"
@@ -211,11 +211,8 @@ async fn make_keyspace(
 }
 
 /// What the cluster says of its datacenters, and copies that would suit them.
-fn datacenters(session: &Session) -> (String, String) {
-    let mut found: BTreeMap<String, usize> = BTreeMap::new();
-    for node in session.get_cluster_state().get_nodes_info() {
-        *found.entry(node.datacenter.clone().unwrap_or_default()).or_default() += 1;
-    }
+fn suitable(session: &Session) -> (String, String) {
+    let found = datacenters(session);
     let each = |what: &dyn Fn(&str, usize) -> String| -> Vec<String> {
         found.iter().map(|(name, nodes)| what(name, *nodes)).collect()
     };
@@ -289,44 +286,87 @@ async fn applied(session: &Session, config: &CassandraConfig) -> Result<BTreeMap
     Ok(found)
 }
 
-/// What is missing, a line each, and the newest version applied.
-async fn compare(session: &Session, config: &CassandraConfig) -> Result<(Vec<String>, i32), CassandraError> {
+/// What is there beside what should be.
+#[derive(Default)]
+struct Compared {
+    /// The newest version applied.
+    newest: i32,
+    /// Migrations that were not applied, a line each.
+    pending: Vec<String>,
+    /// What is not as an applied migration left it, and the way out, a line each.
+    damage: Vec<String>,
+}
+
+/// Types of columns, by table and name.
+type Columns = HashMap<(String, String), String>;
+
+async fn read_columns(session: &Session, config: &CassandraConfig) -> Result<Columns, CassandraError> {
     let unread = |error: &dyn std::fmt::Display| CassandraError::new("cannot read the schema", error);
     let text = "SELECT table_name, column_name, type FROM system_schema.columns WHERE keyspace_name = ?";
     let rows = session.query_unpaged(text, (config.keyspace.as_str(),)).await;
     let rows = rows.map_err(|error| unread(&error))?.into_rows_result();
     let rows = rows.map_err(|error| unread(&error))?;
+    let rows = rows.rows::<(String, String, String)>();
     let mut found = HashMap::new();
-    for row in rows
-        .rows::<(String, String, String)>()
-        .map_err(|error| unread(&error))?
-    {
+    for row in rows.map_err(|error| unread(&error))? {
         let (table, column, kind) = row.map_err(|error| unread(&error))?;
         found.insert((table, column), kind);
     }
-    let has_migrations = found.keys().any(|(table, _)| table == "schema_migrations");
+    Ok(found)
+}
+
+async fn compare(session: &Session, config: &CassandraConfig) -> Result<Compared, CassandraError> {
+    let columns = read_columns(session, config).await?;
+    let has_migrations = columns.keys().any(|(table, _)| table == "schema_migrations");
     let applied = if has_migrations {
         applied(session, config).await?
     } else {
         BTreeMap::new()
     };
-    let mut missing = Vec::new();
-    for migration in MIGRATIONS {
-        if !applied.contains_key(&migration.version) {
-            missing.push(format!(
-                "migration {} is not applied: {}",
-                migration.version, migration.name
+    let mut found = Compared {
+        newest: applied.keys().last().copied().unwrap_or(0),
+        ..Compared::default()
+    };
+    for Migration { version, name, .. } in MIGRATIONS {
+        if !applied.contains_key(version) {
+            found.pending.push(format!(
+                "migration {version} is not applied: {name}; `dispatchd schema apply` does that"
             ));
         }
-        for (table, column, kind) in migration.columns {
-            match found.get(&((*table).to_owned(), (*column).to_owned())) {
-                Some(is) if is == kind => {}
-                Some(is) => missing.push(format!("{table}.{column} is {is} and should be {kind}")),
-                None => missing.push(format!("{table}.{column} is missing")),
-            }
+    }
+    let done = MIGRATIONS.iter().filter(|one| applied.contains_key(&one.version));
+    found.damage = done.flat_map(|one| damage(one, &config.keyspace, &columns)).collect();
+    Ok(found)
+}
+
+/// What of a migration that was applied is not as it left it, and the way out.
+fn damage(migration: &Migration, keyspace: &str, columns: &Columns) -> Vec<String> {
+    let has = |table: &str| columns.keys().any(|(found, _)| found == table);
+    let mut lines = Vec::new();
+    for (table, column, kind) in migration.columns {
+        let wanted = kind.strip_suffix(" static").unwrap_or(kind);
+        let line = match columns.get(&((*table).to_owned(), (*column).to_owned())) {
+            Some(is) if is == wanted => continue,
+            Some(is) => format!(
+                "{table}.{column} is {is} and should be {wanted}: somebody else made that table; give the nodes another \
+                 fleet_cassandra_keyspace, and run `dispatchd schema apply`"
+            ),
+            None if has(table) => format!(
+                "{table}.{column} is missing: restore the table from a snapshot, or, knowing that what stood there is lost, \
+                 ALTER TABLE {keyspace}.{table} ADD {column} {kind}"
+            ),
+            None => format!(
+                "table {table} is missing: restore it from a snapshot, or, knowing that what stood there is lost, DELETE FROM \
+                 {keyspace}.schema_migrations WHERE version = {}, and run `dispatchd schema apply`, which makes it anew",
+                migration.version
+            ),
+        };
+        // A table that is gone is said once.
+        if lines.last() != Some(&line) {
+            lines.push(line);
         }
     }
-    Ok((missing, applied.keys().last().copied().unwrap_or(0)))
+    lines
 }
 
 fn say(out: &mut impl Write, line: std::fmt::Arguments<'_>) -> Result<(), CassandraError> {
@@ -336,6 +376,34 @@ fn say(out: &mut impl Write, line: std::fmt::Arguments<'_>) -> Result<(), Cassan
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of tables that are as they should be, and of some that are not.
+    #[test]
+    fn damage_is_said_with_the_way_out() {
+        let first = &MIGRATIONS[0];
+        let mut columns: Columns = HashMap::new();
+        for (table, column, kind) in first.columns {
+            let kind = kind.strip_suffix(" static").unwrap_or(kind);
+            columns.insert(((*table).to_owned(), (*column).to_owned()), kind.to_owned());
+        }
+        let key = |table: &str, column: &str| (table.to_owned(), column.to_owned());
+        assert!(damage(first, "ks", &columns).is_empty());
+        columns.remove(&key("trips", "trip_id"));
+        columns.remove(&key("trips", "request_id"));
+        columns.remove(&key("requests", "length"));
+        columns.insert(key("bindings", "trip_id"), "blob".to_owned());
+        let lines = damage(first, "ks", &columns);
+        let told = [
+            "ALTER TABLE ks.requests ADD length int static",
+            "bindings.trip_id is blob and should be text",
+            "table trips is missing: restore it from a snapshot, or, knowing that what stood there is lost, DELETE FROM \
+             ks.schema_migrations WHERE version = 1, and run `dispatchd schema apply`",
+        ];
+        assert_eq!(lines.len(), told.len(), "{lines:#?}");
+        for (line, told) in lines.iter().zip(told) {
+            assert!(line.contains(told), "{line}");
+        }
+    }
 
     #[test]
     fn replications_are_parsed_and_others_refused() {

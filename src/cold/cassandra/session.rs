@@ -10,6 +10,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a connection that says nothing is asked whether it lives, and how long it has to say so. The driver's defaults
 /// (30 s each) leave a node that hangs in use for a minute.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// For whoever cannot connect. What the driver says of somebody who speaks TLS is that a frame ended early.
+const LOOK_AT: &str = "is it running there, is that its port for CQL (9042 unless changed), and does that take connections without \
+    TLS? There is no TLS to Cassandra yet; where it is says fleet_cassandra_contact_points=HOST:PORT[,HOST:PORT…]";
 
 /// What no id of a request is, and Cassandra takes as a key.
 const NO_ID: &str = "/";
@@ -49,7 +54,7 @@ impl std::error::Error for CassandraError {}
 /// Connects. Statements may take `timeout`.
 ///
 /// # Errors
-/// No contact point answers, or none lets this user in.
+/// No contact point answers, or none lets this user in; or the cluster has no such datacenter. Says what to look at.
 pub(super) async fn connect(config: &CassandraConfig, timeout: Duration) -> Result<Session, CassandraError> {
     let mut policy = DefaultPolicy::builder().token_aware(true);
     if let Some(datacenter) = &config.datacenter {
@@ -71,10 +76,37 @@ pub(super) async fn connect(config: &CassandraConfig, timeout: Duration) -> Resu
     if let Some((user, password)) = &config.login {
         builder = builder.user(user, password);
     }
-    builder.build().await.map_err(|error| {
-        let what = format!("cannot connect to Cassandra at {}", config.contact_points.join(", "));
-        CassandraError::new(what, error)
-    })
+    let session = builder.build().await.map_err(|error| {
+        let points = config.contact_points.join(", ");
+        CassandraError::plain(format!("cannot connect to Cassandra at {points}: {error}\n{LOOK_AT}"))
+    })?;
+    check_datacenter(&session, config)?;
+    Ok(session)
+}
+
+/// Of one that does not exist nobody would be asked.
+fn check_datacenter(session: &Session, config: &CassandraConfig) -> Result<(), CassandraError> {
+    let Some(wanted) = &config.datacenter else {
+        return Ok(());
+    };
+    let found = datacenters(session);
+    if found.contains_key(wanted) {
+        return Ok(());
+    }
+    let known: Vec<&str> = found.keys().map(String::as_str).collect();
+    Err(CassandraError::plain(format!(
+        "fleet_cassandra_datacenter is {wanted}, and the cluster has no such datacenter; it has: {}",
+        known.join(", ")
+    )))
+}
+
+/// Names of the cluster's datacenters, and nodes of each.
+pub(super) fn datacenters(session: &Session) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for node in session.get_cluster_state().get_nodes_info() {
+        *found.entry(node.datacenter.clone().unwrap_or_default()).or_default() += 1;
+    }
+    found
 }
 
 /// A session whose tables are there.

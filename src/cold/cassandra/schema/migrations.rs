@@ -37,7 +37,7 @@ pub(super) struct Migration {
     pub(super) version: i32,
     pub(super) name: &'static str,
     pub(super) statements: fn(&CassandraConfig) -> Vec<String>,
-    /// What it leaves: table, column, type.
+    /// What it leaves: table, column, type as a statement that adds it has it.
     pub(super) columns: &'static [(&'static str, &'static str, &'static str)],
 }
 
@@ -62,15 +62,15 @@ pub(super) static MIGRATIONS: &[Migration] = &[
             ("requests", "epoch", "int"),
             ("requests", "seq", "int"),
             ("requests", "steps", "blob"),
-            ("requests", "state", "text"),
-            ("requests", "attempt", "int"),
-            ("requests", "driver_id", "text"),
-            ("requests", "trip_id", "text"),
-            ("requests", "owner", "text"),
-            ("requests", "incarnation", "bigint"),
-            ("requests", "ended_at", "timestamp"),
-            ("requests", "owner_epoch", "int"),
-            ("requests", "length", "int"),
+            ("requests", "state", "text static"),
+            ("requests", "attempt", "int static"),
+            ("requests", "driver_id", "text static"),
+            ("requests", "trip_id", "text static"),
+            ("requests", "owner", "text static"),
+            ("requests", "incarnation", "bigint static"),
+            ("requests", "ended_at", "timestamp static"),
+            ("requests", "owner_epoch", "int static"),
+            ("requests", "length", "int static"),
             ("requests", "node", "text"),
             ("requests", "receipts", "blob"),
             ("open_requests", "owner", "text"),

@@ -19,6 +19,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often a link that stays down is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(30);
+/// The same of a node that is not in the registry any more: it may have gone for good, and is listed for a day.
+const GONE_LOG_AGAIN: Duration = Duration::from_secs(600);
 /// Bytes that wait for the socket, beyond which no more letters are turned into any.
 const OUT_BYTES_MAX: usize = 256 << 10;
 /// Room for what is read at once.
@@ -41,7 +43,36 @@ pub(super) struct Dial {
     has_lost: bool,
     failures: u32,
     down_since: Instant,
-    logged_at: Option<Instant>,
+    said: Said,
+}
+
+/// When it was logged last that a link is down, and that its node is gone.
+#[derive(Default)]
+struct Said {
+    down: Option<Instant>,
+    gone: Option<Instant>,
+}
+
+impl Said {
+    /// Whether it is to be logged.
+    fn is_due(&mut self, is_gone: bool, now: Instant) -> bool {
+        let (said, again) = if is_gone {
+            (&mut self.gone, GONE_LOG_AGAIN)
+        } else {
+            (&mut self.down, LOG_AGAIN)
+        };
+        let is_due = said.is_none_or(|at| now - at >= again);
+        if is_due {
+            *said = Some(now);
+        }
+        is_due
+    }
+
+    /// The link is up; says whether it was logged that it is not.
+    fn take(&mut self) -> bool {
+        let said = std::mem::take(self);
+        said.down.is_some() || said.gone.is_some()
+    }
 }
 
 /// A connection in use.
@@ -73,7 +104,7 @@ impl Dial {
             has_lost: false,
             failures: 0,
             down_since: Instant::now(),
-            logged_at: None,
+            said: Said::default(),
         }
     }
 
@@ -134,15 +165,16 @@ impl Dial {
         self.unacked.push_back(bytes);
     }
 
+    /// Where the registry says that it is.
+    fn address(&self) -> Option<CompactString> {
+        let nodes = self.core.nodes.borrow();
+        let node = nodes.nodes().iter().find(|node| node.node_id == self.name)?;
+        Some(node.link_address.clone()).filter(|address| !address.is_empty())
+    }
+
     async fn connect(&mut self) -> io::Result<Connection> {
-        let address = {
-            let nodes = self.core.nodes.borrow();
-            let node = nodes.nodes().iter().find(|node| node.node_id == self.name);
-            node.map(|node| node.link_address.clone())
-                .filter(|address| !address.is_empty())
-        };
-        let Some(address) = address else {
-            return Err(io::Error::other("the registry says no address of it"));
+        let Some(address) = self.address() else {
+            return Err(io::Error::other("its lease has lapsed, or it has no links"));
         };
         let deadline = |_| io::Error::other("no greeting in time");
         let greeting = timeout(GREETING_MAX, self.greet(&address)).await;
@@ -174,8 +206,17 @@ impl Dial {
         connection.write.write_all(&connection.out).await?;
         connection.write.flush().await?;
         connection.out.clear();
+        // One with TLS takes the greeting for garbage.
+        let is_plain = self.core.tls.is_none();
+        let unanswered = |error: io::Error| {
+            if is_plain {
+                io::Error::new(error.kind(), format!("no greeting from it: {error}; {}", tls::ALIKE))
+            } else {
+                error
+            }
+        };
         loop {
-            match connection.next()? {
+            match connection.next().map_err(unanswered)? {
                 Some(LinkFrame::Welcome { incarnation, received }) => {
                     self.welcomed(incarnation, received);
                     return Ok(connection);
@@ -185,7 +226,7 @@ impl Dial {
                     return Err(io::Error::other(format!("refused: {why}")));
                 }
                 Some(_) => return Err(io::Error::other("no greeting")),
-                None => connection.fill().await?,
+                None => connection.fill().await.map_err(unanswered)?,
             }
         }
     }
@@ -199,7 +240,7 @@ impl Dial {
         let metrics = self.core.metrics();
         metrics.connects.inc();
         metrics.up.inc();
-        if self.logged_at.take().is_some() {
+        if self.said.take() {
             tracing::info!(node = %self.name, "a link is up again");
         }
         let peer = self.number;
@@ -229,8 +270,8 @@ impl Dial {
             self.down_since = now;
         }
         self.failures += 1;
-        if self.failures > 1 && self.logged_at.is_none_or(|at| now - at >= LOG_AGAIN) {
-            self.logged_at = Some(now);
+        let is_gone = self.address().is_none();
+        if self.failures > 1 && self.said.is_due(is_gone, now) {
             tracing::warn!(node = %self.name, %error, "a link is down: what is for that node waits");
         }
         if now - self.down_since >= PATIENCE && !(self.unacked.is_empty() && self.letters.is_empty()) {
@@ -350,5 +391,25 @@ impl Connection {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_gone_is_spoken_of_once_and_then_seldom() {
+        let (mut said, began) = (Said::default(), Instant::now());
+        let mut logged = Vec::new();
+        for second in 0..1_300 {
+            // It hangs first, then its lease lapses.
+            if said.is_due(second >= 40, began + Duration::from_secs(second)) {
+                logged.push(second);
+            }
+        }
+        assert_eq!(logged, [0, 30, 40, 640, 1_240]);
+        assert!(said.take() && !said.take());
+        assert!(said.is_due(true, began) && said.is_due(false, began));
     }
 }

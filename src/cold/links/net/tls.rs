@@ -20,6 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+/// For whoever gets no word from another node.
+pub(super) const ALIKE: &str = "fleet_link_tls_ca_file, _cert_file and _key_file must be given to all nodes or to none";
+
 /// Bytes both ways.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -189,7 +192,10 @@ pub(super) async fn connect(tls: Option<&LinkTls>, address: &str, node_id: &str)
     };
     let name = ServerName::try_from(node_id.to_owned()).map_err(io::Error::other)?;
     let (_, connector) = tls.current();
-    Ok(Box::new(connector.connect(name, stream).await?))
+    let connected = connector.connect(name, stream).await;
+    // One without TLS ends the connection, or says something else.
+    let refused = |error: io::Error| io::Error::new(error.kind(), format!("no TLS with it: {error}; {ALIKE}"));
+    Ok(Box::new(connected.map_err(refused)?))
 }
 
 /// Accepts a connection that somebody made.

@@ -175,9 +175,18 @@ pub(super) fn describe(error: &RedisError) -> String {
     match (error.is_timeout(), code) {
         (true, _) => "no answer in time".to_owned(),
         (false, "") if error.is_connection_refusal() => "connection refused".to_owned(),
+        (false, "") if is_of_another(error) => format!(
+            "{}: is that a Redis, and does it take connections without TLS? There is no TLS to Redis yet",
+            error.category()
+        ),
         (false, "") => error.category().to_owned(),
         (false, code) => format!("{} ({code})", error.category()),
     }
+}
+
+/// Whether somebody answered who may speak something else, such as TLS: with what is no answer, or by ending the connection.
+fn is_of_another(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Parse || error.is_connection_dropped()
 }
 
 /// Whether Redis refused a call for what stands under its key, and is well otherwise. Before version 7 an error inside a script is

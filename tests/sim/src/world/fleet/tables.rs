@@ -499,7 +499,7 @@ impl FarTables {
         let id = driver_id.clone();
         let act = move |data: &mut Data| data.records.get(&id).cloned().unwrap_or_default();
         self.0.call(Dice::All, act, |result| {
-            done(result.map_err(|error| unavailable(&error)))
+            done(result.map_err(|error| unavailable(&error)));
         });
     }
 }
