@@ -10,8 +10,8 @@ use super::registry::Sessions;
 use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
 use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent, ToSocket};
-use crate::fsm::ids::{DriverId, home_shard};
-use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
+use crate::fsm::ids::{DriverId, TripId, home_shard};
+use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver, TripMove};
 use crate::fsm::types::{DriverState, Record};
 use crate::fsm::wheel::TimerId;
 use crate::journal::Lsn;
@@ -273,24 +273,7 @@ impl<P: Platform> Shard<P> {
                 request_id,
                 event,
             } => self.answer_ask(key, node, request_id, event),
-            DriverEffect::TripMoved { trip_id, what } => {
-                let driver_id = self.drivers.slab[key as usize].driver.id().clone();
-                match trip_id.request_hash() {
-                    Some(hash) => {
-                        let home = home_shard(hash, self.shards);
-                        self.say_owner(home, key, &trip_id);
-                        self.post(
-                            home,
-                            Letter::TripMoved {
-                                trip_id,
-                                driver_id,
-                                what,
-                            },
-                        );
-                    }
-                    None => self.no_such_trip(&driver_id),
-                }
-            }
+            DriverEffect::TripMoved { trip_id, what } => self.move_trip(key, trip_id, what),
             DriverEffect::Arm { at_ms } => {
                 self.disarm_driver(key);
                 let entry = &mut self.drivers.slab[key as usize];
@@ -303,6 +286,22 @@ impl<P: Platform> Shard<P> {
             DriverEffect::OffShift { off, at_ms } => self.change_shift(key, off, at_ms),
             DriverEffect::Gone => self.forget_driver(key),
         }
+    }
+
+    /// The driver speaks of a trip to the request that made it.
+    fn move_trip(&mut self, key: u32, trip_id: TripId, what: TripMove) {
+        let driver_id = self.drivers.slab[key as usize].driver.id().clone();
+        let Some(hash) = trip_id.request_hash() else {
+            return self.no_such_trip(&driver_id);
+        };
+        let home = home_shard(hash, self.shards);
+        self.say_owner(home, key, &trip_id);
+        let letter = Letter::TripMoved {
+            trip_id,
+            driver_id,
+            what,
+        };
+        self.post(home, letter);
     }
 
     /// What was sent last has arrived.

@@ -378,8 +378,6 @@ impl World {
             DriverEffect::Request { request_id, event } | DriverEffect::Asked { request_id, event, .. } => {
                 self.mail_to_request(id, request_id, event);
             }
-            // Of one node: its requests hear of it.
-            DriverEffect::TakenBack { .. } => {}
             DriverEffect::TripMoved { trip_id, what } => {
                 let driver_id = id.clone();
                 let request_id = self.trips.get(&trip_id).cloned();
@@ -407,7 +405,8 @@ impl World {
                 let gone = self.drivers.remove(id).expect("a driver goes once");
                 assert!(gone.actor.is_unknown(), "{id} goes with something left to know");
             }
-            DriverEffect::Close { .. } | DriverEffect::Seen { .. } => {}
+            // Of one node, whose requests hear what was taken back.
+            DriverEffect::Close { .. } | DriverEffect::Seen { .. } | DriverEffect::TakenBack { .. } => {}
         }
     }
 

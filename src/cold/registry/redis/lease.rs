@@ -198,7 +198,9 @@ pub(super) async fn list(link: &Link, keys: &Keys) -> RedisResult<Vec<NodeFields
 
 /// Whether a node has yet to write more than a tenth of its drivers: the registry had lost them.
 pub(super) fn are_behind(nodes: &[NodeFields]) -> bool {
-    nodes.iter().any(|node| node.number("backlog") > node.number("drivers") / 10)
+    nodes
+        .iter()
+        .any(|node| node.number("backlog") > node.number("drivers") / 10)
 }
 
 /// Those whose leases stand.
@@ -254,7 +256,10 @@ mod tests {
         };
         assert!(!are_behind(&[node(0, 0), node(1_000, 100)]));
         assert!(are_behind(&[node(0, 0), node(1_000, 101)]));
-        let lapsed = NodeFields { fields: HashMap::new(), ..node(0, 0) };
+        let lapsed = NodeFields {
+            fields: HashMap::new(),
+            ..node(0, 0)
+        };
         assert!(!are_behind(&[lapsed]));
     }
 }

@@ -7,7 +7,8 @@ use crate::cold::registry::port::{Found, Lookup, LookupReply};
 use crate::fsm::ids::DriverId;
 use redis::RedisError;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Look-ups whose answers are awaited at once.
 pub(super) const LOOKUPS_WINDOW: usize = 512;

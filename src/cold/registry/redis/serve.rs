@@ -46,7 +46,7 @@ pub(super) struct Context {
     pub(super) keys: Keys,
     pub(super) node_id: String,
     pub(super) ttl_ms: u64,
-    lease_ms: u64,
+    pub(super) lease_ms: u64,
     pub(super) timeout: Duration,
     pub(super) is_cluster: bool,
 }
@@ -142,7 +142,7 @@ impl<'w> Connection<'w> {
             notices: HashMap::new(),
             lapsed: HashSet::new(),
             settles_at: Instant::now() + Duration::from_millis(lease_ms),
-            pub(super) refills_until: None,
+            refills_until: None,
             refilled_by: Instant::now(),
             claims_open: true,
             batches_open: true,
