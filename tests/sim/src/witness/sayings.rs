@@ -65,18 +65,11 @@ impl Witness {
             Say::Trip(trip, _) if !seen.trips_spoken.contains(&trip) => seen.trips_spoken.push(trip),
             _ => {}
         }
-        // Answers to what was said in a fleet's bad times may be lost, and are not waited for any more.
-        let lost_us = self.calm_since_us().map(|over_us| over_us + SLACK_US);
-        let lost_us = lost_us.filter(|lost_us| self.is_fleet() && *lost_us < now_us);
+        self.forget_lost_words(driver, conn, say);
         let Some(socket) = self.socket(driver, conn) else {
             return;
         };
         socket.note_said(now_us);
-        if let (Some(lost_us), Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer)) = (lost_us, say) {
-            socket
-                .awaited
-                .retain(|awaited| awaited.offer != offer || awaited.at_us > lost_us);
-        }
         let awaited = |offer| Awaited {
             offer,
             at_us: now_us,
@@ -91,6 +84,22 @@ impl Witness {
             Say::Ack(offer) if over => socket.awaited.push(awaited(offer)),
             Say::PingFrame => socket.ping_frames = (socket.ping_frames.0 + 1, now_us),
             _ => {}
+        }
+    }
+
+    /// Answers to what was said in a fleet's bad times may be lost, and are not waited for when the same offer is spoken of again.
+    fn forget_lost_words(&mut self, driver: Driver, conn: u32, say: Say) {
+        let (Say::Ack(offer) | Say::Accept(offer) | Say::Decline(offer)) = say else {
+            return;
+        };
+        let (now_us, is_fleet) = (self.now_us, self.is_fleet());
+        let lost_us = self.calm_since_us().map(|over_us| over_us + SLACK_US);
+        if let Some(lost_us) = lost_us.filter(|lost_us| is_fleet && *lost_us < now_us)
+            && let Some(socket) = self.socket(driver, conn)
+        {
+            socket
+                .awaited
+                .retain(|awaited| awaited.offer != offer || awaited.at_us > lost_us);
         }
     }
 
