@@ -267,7 +267,7 @@ impl<P: Platform> Shard<P> {
                 request_id,
                 attempt,
                 reason,
-            } => self.note_taken_back(key, request_id, attempt, reason),
+            } => self.note_taken_back(key, &request_id, attempt, reason),
             DriverEffect::Asked {
                 node,
                 request_id,

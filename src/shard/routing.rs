@@ -19,6 +19,7 @@
 
 mod arrivals;
 mod drivers;
+mod over;
 mod requests;
 mod seek;
 mod tables;
@@ -30,11 +31,11 @@ use crate::cold::registry::AtHand;
 use crate::fsm::driver::{Driver, DriverEvent};
 use crate::fsm::ids::{DriverId, RequestId};
 use crate::fsm::request::{ReplyTo, RequestEvent, ToDriver};
-use crate::fsm::types::RefuseReason;
 use crate::limits;
 use crate::wire::link::LinkLetter;
 use crate::wire::respond::Problem;
 use arrivals::{Arriving, Late, Left};
+use over::Over;
 use slab::Slab;
 pub(super) use tables::Table;
 use tables::{Given, Memory, Owners, Passed, Places};
@@ -125,8 +126,8 @@ pub(super) struct Routing {
     /// is given a request who ends already, so it cannot come back.
     handed: Owners,
     passed: Passed,
-    /// What drivers here were offered and told that it is none any more: the request, the attempt, why.
-    taken_back: Memory<DriverId, (RequestId, u32, RefuseReason)>,
+    /// Offers of which drivers here have heard the end, by the hashes of driver and request.
+    over: Memory<(u64, u64), Over>,
     arriving: Table<DriverId, Arriving>,
     late: Table<DriverId, Late>,
     /// Drivers here who are bound to a request of another node, by their keys.
@@ -155,7 +156,7 @@ impl Routing {
             owners: Owners::new(),
             handed: Owners::new(),
             passed: Passed::new(incarnation),
-            taken_back: Memory::new(),
+            over: Memory::new(),
             arriving: Table::default(),
             late: Table::default(),
             far: Table::default(),

@@ -24,8 +24,8 @@ impl<P: Platform> Shard<P> {
         message: ToDriver,
         begun: Option<Begun>,
     ) {
-        if let Some(refused) = self.refused_before(driver_id, &request_id, &message) {
-            return self.post_to_request(request_id, refused);
+        if self.is_of_over(driver_id, &request_id, &message) {
+            return;
         }
         let spoke = self.routing.is_some().then(|| request_id.clone());
         let decides = learns(&message).is_some_and(|learned| learned.decides);
@@ -39,38 +39,6 @@ impl<P: Platform> Shard<P> {
             self.note_far(peer, driver_id, &request_id, decides);
             self.say_late_words(driver_id);
         }
-    }
-
-    /// A driver here has been told that an offer is none any more. Its request's node may die before it hears so.
-    pub(in crate::shard) fn note_taken_back(
-        &mut self,
-        key: u32,
-        request_id: RequestId,
-        attempt: u32,
-        reason: RefuseReason,
-    ) {
-        if let Some(routing) = &mut self.routing {
-            let driver_id = self.drivers.slab[key as usize].driver.id().clone();
-            routing.taken_back.insert(driver_id, (request_id, attempt, reason));
-        }
-    }
-
-    /// The answer to an offer that its driver was told before is none any more: it would hear two ends of one attempt.
-    fn refused_before(
-        &mut self,
-        driver_id: &DriverId,
-        request_id: &RequestId,
-        message: &ToDriver,
-    ) -> Option<RequestEvent> {
-        let &ToDriver::Offer { attempt, .. } = message else {
-            return None;
-        };
-        let (refused_id, refused, reason) = self.routing.as_mut()?.taken_back.get(driver_id)?;
-        (refused_id == *request_id && refused == attempt).then(|| RequestEvent::Refused {
-            attempt,
-            driver_id: driver_id.clone(),
-            reason,
-        })
     }
 
     /// The answer to an ask goes to the node that asked: the same id may have been posted to several, of which each asks before it
