@@ -289,6 +289,8 @@ impl<P: Platform> Shard<P> {
             self.polls -= 1;
         }
         match (ask, answer) {
+            // It has come here since: what waits now waits for something else.
+            (Ask::Request(request_id), _) if self.requests.find(&request_id).is_some() => {}
             (Ask::Request(request_id), From::Request(ended)) => self.request_looked_up(&request_id, ended),
             (Ask::Request(request_id), From::RequestElsewhere(far)) => {
                 let letters = self.requests.unpark(&request_id);
