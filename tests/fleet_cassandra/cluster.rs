@@ -101,7 +101,7 @@ impl Cluster {
             .expect("the program")
     }
 
-    /// A keyspace of a test's own: nodes take over from all that are not alive in their Redis, those of other tests too.
+    /// A keyspace of a test's own: nodes take over from all that are dead, those of other tests too.
     pub fn another_keyspace(&self) -> String {
         let keyspace = unique("ks").replace('-', "_");
         let made = self.command(&["schema", "apply", "--replication", "simple=1"], &keyspace);

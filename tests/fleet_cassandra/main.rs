@@ -14,6 +14,9 @@ mod drain;
 mod faults;
 mod linked;
 mod owners;
+#[path = "../fleet_links/proxy.rs"]
+#[allow(dead_code, reason = "no byte is harmed here")]
+mod proxy;
 mod records;
 #[path = "../fleet_redis/redis.rs"]
 #[allow(dead_code, reason = "these tests need a server, and look at no keys")]

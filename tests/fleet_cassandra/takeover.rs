@@ -1,6 +1,7 @@
 //! A node dies, hangs or ends: the others go on with what it had open, and it gives up what it no longer has.
 
 use crate::cluster::{Cluster, Shared, shared, unique};
+use crate::proxy::{Mode, Proxy};
 use crate::redis::Redis;
 use crate::support::disk::SmallDisk;
 use crate::support::{Node, Setup, eventually, json, text};
@@ -356,44 +357,86 @@ async fn a_node_that_ends_hands_its_requests_over() {
     driver.accept(&again).await;
 }
 
-/// A node that looks into another registry sees no lease of the first: it takes nothing from it while it lives, and says so; when it
-/// is dead, everything goes on at the other all the same.
+/// A node that looks into another registry, or the only one that looks into any, sees no leases of the others: it takes nothing from
+/// them while they live, and says so; when they are dead, everything goes on there all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_with_another_registry_takes_nothing_from_one_that_lives() {
+async fn a_node_with_another_registry_takes_nothing_from_those_that_live() {
     let Some(shared) = shared().await else { return };
     let (redis, keyspace) = (Redis::start(), shared.cluster.another_keyspace());
-    let setup = |name: &str, prefix: &str| {
+    let alone = |name: &str| {
         let setup = shared.cluster.node(name).set("fleet_cassandra_keyspace", &keyspace);
-        let setup = setup
-            .set("fleet_redis_url", redis.url())
-            .set("fleet_redis_timeout_ms", 5_000);
-        setup.set("fleet_redis_prefix", prefix).set("offer_timeout_ms", 120_000)
+        setup.set("offer_timeout_ms", 120_000)
     };
-    let (a_name, offered, searching) = (unique("a"), unique("r"), unique("r"));
-    let mut a = setup(&a_name, "one:").start().await;
-    let mut driver = a.driver(&unique("d")).await;
-    a.offer(&offered, &[&driver.id], &json!({})).await;
-    let offer = driver.expect("OFFER").await;
+    let registered = |name: &str, prefix: &str| {
+        let setup = alone(name).set("fleet_redis_url", redis.url());
+        setup
+            .set("fleet_redis_timeout_ms", 5_000)
+            .set("fleet_redis_prefix", prefix)
+    };
+    let names = [unique("a"), unique("c")];
+    let mut others = [
+        registered(&names[0], "one:").start().await,
+        alone(&names[1]).start().await,
+    ];
+    let ids = [unique("r"), unique("r")];
+    let mut drivers = Vec::new();
+    for (node, id) in others.iter().zip(&ids) {
+        let mut driver = node.driver(&unique("d")).await;
+        node.offer(id, &[&driver.id], &json!({})).await;
+        let offer = driver.expect("OFFER").await;
+        drivers.push((driver, offer));
+    }
+    let searching = unique("r");
+    others[0].offer(&searching, &["nobody"], &json!({})).await;
+
+    let b = registered(&unique("b"), "other:").start().await;
+    for name in &names {
+        let said = async || {
+            assert_eq!(b.metric("dispatchd_requests_adopted_total", "").await, 0);
+            let log = b.logged();
+            let is_it = |line: &&str| line.contains("nothing is taken over from it") && line.contains(name.as_str());
+            log.lines().find(is_it).map(str::to_owned)
+        };
+        let line = eventually("the node to say that the other one lives", said).await;
+        assert!(line.contains("WARN") && line.contains("fleet_redis_prefix"), "{line}");
+    }
+    for (driver, offer) in &mut drivers {
+        driver.accept(offer).await;
+    }
+    for other in &mut others {
+        assert_eq!(other.metric("dispatchd_requests_fenced_total", "").await, 0);
+        other.kill_9();
+    }
+    let taken = async || (b.metric("dispatchd_requests_adopted_total", "").await >= 3).then_some(());
+    eventually("the dead nodes' requests to be taken over", taken).await;
+    for id in &ids {
+        assert_eq!(b.view(id).await["state"], "ACCEPTED");
+    }
+    assert_eq!(b.cancel(&searching).await.ok(200)["state"], "CANCELLED");
+}
+
+/// A node that has lost its lease says no more that it lives: it is taken over from, although its process and Cassandra are well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_lease_is_taken_over_from_where_it_was_never_seen() {
+    let Some(shared) = shared().await else { return };
+    let (redis, keyspace) = (Redis::start(), shared.cluster.another_keyspace());
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into());
+    let setup = |name: &str, port: u16, prefix: &str| {
+        let setup = shared.cluster.node(name).set("fleet_cassandra_keyspace", &keyspace);
+        let setup = setup.set("fleet_redis_url", format!("redis://127.0.0.1:{port}"));
+        setup.set("fleet_redis_prefix", prefix)
+    };
+    let a = setup(&unique("a"), proxy.address.port(), "one:").start().await;
+    let searching = unique("r");
     a.offer(&searching, &["nobody"], &json!({})).await;
-
-    let b = setup(&unique("b"), "other:").start().await;
-    let said = async || {
-        assert_eq!(b.metric("dispatchd_requests_adopted_total", "").await, 0);
-        let log = b.logged();
-        let line = log.lines().find(|line| line.contains("nothing is taken over from it"));
-        line.map(str::to_owned)
-    };
-    let line = eventually("the other node to say that the first one lives", said).await;
-    assert!(
-        line.contains("WARN") && line.contains(&a_name) && line.contains("fleet_redis_prefix"),
-        "{line}"
-    );
-    driver.accept(&offer).await;
-    assert_eq!(a.metric("dispatchd_requests_fenced_total", "").await, 0);
-
-    a.kill_9();
-    let taken = async || (b.metric("dispatchd_requests_adopted_total", "").await >= 2).then_some(());
-    eventually("the dead node's requests to be taken over", taken).await;
-    assert_eq!(b.view(&offered).await["state"], "ACCEPTED");
+    let b = setup(&unique("b"), redis.port, "other:").start().await;
+    let said = async || b.logged().contains("nothing is taken over from it").then_some(());
+    eventually("the node to say that the other one lives", said).await;
+    proxy.set(Mode::Cut);
+    let taken = async || (b.metric("dispatchd_requests_adopted_total", "").await == 1).then_some(());
+    eventually("the request to be taken over", taken).await;
+    assert_eq!(a.get("/readyz").await.status, 200);
+    let known = async || (a.cancel(&searching).await.status == 503).then_some(());
+    eventually("the node to know that the request is another's", known).await;
     assert_eq!(b.cancel(&searching).await.ok(200)["state"], "CANCELLED");
 }
