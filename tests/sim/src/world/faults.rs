@@ -157,8 +157,9 @@ impl World<'_> {
         let Some(fleet) = &self.fleet else { return };
         match *fault {
             Fault::Pause { for_us } => {
-                fleet.pauses(n, for_us);
-                let until_us = self.now_us() + for_us;
+                // It ends with the faults, as all others do.
+                let until_us = (self.now_us() + for_us).min(self.plan.faults_over_us.max(self.now_us()));
+                fleet.pauses(n, until_us - self.now_us());
                 self.sites[n].faults.stalled_until_us.fill(until_us);
                 self.plan_event(n, until_us, Event::Relief);
             }
