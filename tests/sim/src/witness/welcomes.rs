@@ -59,8 +59,9 @@ impl Witness {
         socket.state = Some(state);
         socket.server_ms = server_ms;
         socket.owed_offer_us = (state == DriverState::Offered).then_some(now_us);
-        let max = seen.session_max;
-        seen.session_max = max.max(session);
+        // Overtaken by one at another node, of which this one has yet to hear: it is closed in a moment.
+        let live = live.filter(|_| session > seen.session_max);
+        seen.session_max = seen.session_max.max(session);
         if !self.holds(Check::Protocol, server_ms >= self.earliest_ms_at(opened_us)) {
             let text = format!("d{driver} connected, and the WELCOME is of a time before: {server_ms}");
             return self.violate(Check::Protocol, About::driver(driver), text);
@@ -76,10 +77,6 @@ impl Witness {
                 About::driver(driver),
                 format!("d{driver} is offline, and never said so"),
             );
-        }
-        if self.is_fleet() && session < max {
-            // It has come to another node since, and this one, which does not know that yet, closes the socket in a moment.
-            return;
         }
         if state == DriverState::Offline {
             self.welcomed_off_shift(driver, opened_us);
