@@ -1,7 +1,6 @@
 //! What a driver is told when it connects: its session, its state, its trip.
 
 use super::Witness;
-use super::state::Socket;
 use crate::checks::{About, Check};
 use crate::codec::messages::Heard;
 use crate::ids::{Driver, Request, Trip};
@@ -37,8 +36,7 @@ impl Witness {
         // One that was on its way when its node ended promises nothing.
         let (up, booted_us) = (self.node.up, self.node.boots.last().map_or(0, |boot| boot.1));
         let seen = &mut self.drivers[driver as usize];
-        let own = |socket: &Socket| socket.conn == conn && socket.opened_us >= booted_us;
-        let is_own = up && seen.sockets.iter().any(own);
+        let is_own = up && (seen.sockets.iter()).any(|socket| socket.conn == conn && socket.opened_us >= booted_us);
         if is_own && !seen.known {
             (seen.known, seen.welcomed_us) = (true, now_us);
         }
