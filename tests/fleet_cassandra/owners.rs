@@ -136,6 +136,11 @@ async fn a_restart_takes_over_its_own_requests() {
     let before = audit(&node, &ids[1]).await.ok(200);
     for round in 0..3 {
         node.crash_and_restart().await;
+        // A start does not wait for a slow Cassandra for long.
+        for id in &ids {
+            let own = async || (audit(&node, id).await.status == 200).then_some(());
+            eventually("its requests to be its own again", own).await;
+        }
         assert_eq!(audit(&node, &ids[1]).await.ok(200), before, "round {round}");
         let mut offered = node.driver(&names[0]).await;
         let again = offered.expect("OFFER").await;
