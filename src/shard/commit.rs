@@ -71,11 +71,14 @@ pub(super) struct Durable<File> {
     unstored: VecDeque<Lsn>,
     /// Ended requests that leave memory once the store has them.
     ended: VecDeque<(Lsn, u32)>,
-    creating: bool,
+    /// Since when a segment is being created; 0: none is.
+    pub(super) creating_since_us: u64,
     /// When the write that is under way began; 0: there is none.
     pub(super) write_started_us: u64,
     /// When it is looked at whether it still is; 0: never.
     pub(super) stall_look_ms: u64,
+    /// The disk has not answered for longer than one that works takes.
+    pub(super) hangs: bool,
     /// The last record that somebody waits for.
     urgent: Lsn,
     /// When the first of the records that nobody waits for is written at the latest; 0: whenever there is something to write.
@@ -103,9 +106,10 @@ impl<File> Durable<File> {
             feed: Vec::new(),
             unstored: VecDeque::new(),
             ended: VecDeque::new(),
-            creating: false,
+            creating_since_us: 0,
             write_started_us: 0,
             stall_look_ms: 0,
+            hangs: false,
             urgent: 0,
             patient_until_ms: 0,
             imaging: None,
@@ -196,11 +200,11 @@ impl<P: Platform> Shard<P> {
                 .write_file(write.segment, file, write.offset, write.buffer, write.len);
             self.watch_write();
         }
-        if !self.durable.creating
+        if self.durable.creating_since_us == 0
             && self.now_ms >= self.segment_retry_at_ms
             && let Some(id) = self.durable.writer.needs_segment()
         {
-            self.durable.creating = true;
+            self.durable.creating_since_us = self.clock.now_us();
             self.housekeeper
                 .send(Job::Create(self.durable.writer.segment_header(id)));
         }
@@ -219,7 +223,7 @@ impl<P: Platform> Shard<P> {
     pub(super) fn housekept(&mut self, done: Done<<P::Ring as Ring>::File>) {
         match done {
             Done::Created(id, Ok(file)) => {
-                self.durable.creating = false;
+                self.durable.creating_since_us = 0;
                 self.durable.files.insert(id, file);
                 self.durable.writer.add_segment(id);
                 self.metrics()
@@ -227,7 +231,7 @@ impl<P: Platform> Shard<P> {
                     .set(self.durable.writer.segments().len() as u64);
             }
             Done::Created(id, Err(error)) => {
-                self.durable.creating = false;
+                self.durable.creating_since_us = 0;
                 self.segment_retry_at_ms = self.now_ms + SEGMENT_RETRY_MS;
                 tracing::warn!(shard = self.index, segment = id, %error, "cannot create a journal segment; trying again");
                 self.wake_at(self.segment_retry_at_ms);

@@ -11,6 +11,8 @@ impl<P: Platform> Shard<P> {
         self.durable.writer.room_bytes() > self.config.journal_segment_bytes / 4
             && self.durable.backlog() < limits::STORE_BACKLOG_MAX
             && self.store_health.is_healthy()
+            // Of one node alone what is posted waits with all the rest; in a fleet others take it.
+            && (self.claims.is_none() || !self.durable.hangs)
     }
 
     /// Whether the journal takes more at its present pace.
@@ -19,9 +21,9 @@ impl<P: Platform> Shard<P> {
     }
 
     pub(super) fn keep_durable(&mut self) {
-        let hangs = self.disk_hangs();
+        self.durable.hangs = self.waits_long_for_disk();
         self.shared.health.set_durable(self.index, self.is_durable());
-        self.shared.health.set_stalled(self.index, hangs);
+        self.shared.health.set_stalled(self.index, self.durable.hangs);
     }
 
     /// Has a write looked at when it should be over, at the latest a moment later.
@@ -32,9 +34,13 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// Whether the disk has not answered for longer than one that works takes.
-    fn disk_hangs(&mut self) -> bool {
-        let began_us = self.durable.write_started_us;
+    /// Whether the disk has not answered for longer than one that works takes: to a write, or to the next segment without which nothing
+    /// is written.
+    fn waits_long_for_disk(&mut self) -> bool {
+        let mut began_us = self.durable.write_started_us;
+        if began_us == 0 && self.durable.writer.room_bytes() == 0 {
+            began_us = self.durable.creating_since_us;
+        }
         if began_us == 0 {
             return false;
         }

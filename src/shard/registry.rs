@@ -457,7 +457,7 @@ impl<P: Platform> Shard<P> {
     fn tell_lease(&mut self) {
         if let Some(fleet) = self.fleet.as_mut().filter(|_| self.index == 0)
             && let Some(claims) = &self.claims
-            && fleet.lease_said != fleet.is_present()
+            && fleet.lease_said != (fleet.is_present() && self.draining.is_none())
         {
             fleet.lease_said = !fleet.lease_said;
             claims.handle.lease_seen(fleet.lease_said);

@@ -56,6 +56,11 @@ impl Leases {
         self.is_held.send_replace(is_held);
     }
 
+    /// Whether this node holds its lease.
+    pub(super) fn is_held(&self) -> bool {
+        *self.is_held.borrow()
+    }
+
     /// These leases stand.
     pub(super) fn see(&self, nodes: &NodeList) {
         let names = nodes.nodes().iter().map(|node| node.node_id.clone());
@@ -123,8 +128,17 @@ impl<T: Tables, P: Place> Owner<T, P> {
 
     /// Whether a node without a lease is to be taken for dead.
     pub(super) async fn is_dead(&self, tables: &T, name: &str, watch: &mut Watch) -> Result<bool, Failed> {
-        let beat = tables.beat_of(name).await?;
+        let read = tables.beat_of(name).await;
         let now = self.place().now();
+        let beat = match read {
+            Ok(beat) => beat,
+            Err(_) if self.leases.lock().contains(name) => return Ok(true),
+            Err(error) => {
+                // It may have beaten meanwhile.
+                watch.begin_again(now);
+                return Err(error);
+            }
+        };
         let Some(watched) = watch.0.get_mut(name) else {
             let watched = Watched {
                 beat,
@@ -143,7 +157,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
         self.leases.lock().remove(name);
         let is_due = watched.said.is_none_or(|said| now.saturating_sub(said) >= SAY_AGAIN);
         // Who has no lease itself sees nobody else's either.
-        if is_due && now.saturating_sub(watched.began) >= UNLISTED_MAX && *self.leases.is_held.borrow() {
+        if is_due && now.saturating_sub(watched.began) >= UNLISTED_MAX && self.leases.is_held() {
             watched.said = Some(now);
             tracing::warn!(
                 node = name,

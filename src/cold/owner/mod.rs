@@ -12,6 +12,7 @@ mod bindings;
 mod decisions;
 mod found;
 mod index;
+mod lost;
 mod pace;
 pub mod port;
 mod reach;

@@ -9,20 +9,17 @@
 
 use super::beats::Watch;
 use super::decisions::Change;
-use super::found::receipts_place;
 use super::index::{bucket_of, is_quiet, write_time_us};
-use super::port::{Before, Failed, OwnerRow, Ownership, Place, Steps, Tables, within};
+use super::port::{Before, Failed, Ownership, Place, Steps, Tables, within};
 use super::{Found, Owner};
-use crate::cold::claims::{Adopted, Decision, FromClaims, Handed, Head, Inbox, Loss, NotMine};
+use crate::cold::claims::{Adopted, FromClaims, Handed, Head, Inbox, NotMine};
 use crate::cold::registry::NodeList;
 use crate::fsm::fold::Fold;
 use crate::fsm::ids::RequestId;
 use crate::fsm::types::{LogEntry, RequestLog};
 use crate::ops::metrics::LwtKind;
-use futures_util::future::{Either, select};
 use futures_util::stream::{self, StreamExt};
 use std::collections::{BTreeMap, HashSet};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -41,6 +38,8 @@ const PASSES_DIVIDED: u32 = 4;
 struct Pass {
     taken: usize,
     listed: usize,
+    /// What nobody can read, on this list for as long as its rows last.
+    damaged: usize,
     /// What is on the list and not the node's own: that is perhaps still on its way.
     unsettled: Vec<(i64, RequestId)>,
 }
@@ -52,7 +51,12 @@ enum Look {
     Left,
     /// It is not the node's, and may become so.
     Unsettled,
+    /// It cannot be read.
+    Damaged,
 }
+
+/// A request's rows are not what a node writes, which has been logged.
+struct Damaged;
 
 /// Takes over what an earlier boot had, then what nodes had that died, for ever.
 pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_mpsc::Sender<()>) {
@@ -84,12 +88,13 @@ pub(super) async fn run<T: Tables, P: Place>(owner: Rc<Owner<T, P>>, done: std_m
             // This node hung, and others perhaps with it.
             watch.begin_again(began);
         }
-        looked = began;
         if let Err(error) = owner.look_for_dead(&seen, &mut passes, &mut watch).await {
             tracing::warn!(%error, "cannot look for requests of nodes that died");
             owner.reach.doubt();
             watch.begin_again(owner.place().now());
         }
+        // A long pass is no hang.
+        looked = owner.place().now();
     }
 }
 
@@ -117,10 +122,11 @@ impl<T: Tables, P: Place> Owner<T, P> {
         let is_alive = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name);
         let is_serving = |name: &str| nodes.nodes().iter().any(|node| node.node_id == name && node.is_serving);
         // Without a lease of its own this node may be the one that is cut off; and one that ends takes nothing any more.
-        if !is_serving(self.node_id()) || !self.reach.is_up() {
+        if !is_serving(self.node_id()) || !self.leases.is_held() || !self.reach.is_up() {
             watch.begin_again(self.place().now());
             return Ok(());
         }
+        self.leases.see(nodes);
         let tables = self.connected().await;
         let owners = tables.owners().await?;
         passes.retain(|name, _| owners.contains(name) && !is_alive(name));
@@ -130,14 +136,26 @@ impl<T: Tables, P: Place> Owner<T, P> {
                 continue;
             }
             let began = self.place().now();
-            if !self.is_dead(&tables, &name, watch).await? {
-                passes.remove(&name);
-                continue;
+            match self.is_dead(&tables, &name, watch).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    passes.remove(&name);
+                    continue;
+                }
+                // The others do not wait for this one's.
+                Err(error) => {
+                    if self.may_complain("look for a beat") {
+                        tracing::warn!(node = name, %error, "cannot read whether a node lives");
+                    }
+                    continue;
+                }
             }
             let (pass, since) = passes.get(&name).copied().unwrap_or((0, began));
             let is_late = began.saturating_sub(since) >= LATE_MAX;
             let is_mine = |id: &RequestId| pass >= PASSES_DIVIDED || chosen(nodes, id) == Some(self.node_id());
-            let Pass { taken, listed, .. } = self.take_from(&name, is_late, is_mine).await?;
+            let Pass {
+                taken, damaged, listed, ..
+            } = self.take_from(&name, is_late, is_mine).await?;
             if taken > 0 {
                 let took_ms = self.place().now().saturating_sub(began).as_millis() as u64;
                 tracing::info!(
@@ -147,7 +165,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
                     "took over requests of a node that died"
                 );
             }
-            if listed == taken {
+            if listed == taken + damaged {
                 passes.remove(&name);
             } else {
                 passes.insert(name, (pass + 1, since));
@@ -182,16 +200,19 @@ impl<T: Tables, P: Place> Owner<T, P> {
             (look, *bucket, id)
         });
         let mut looks = stream::iter(takes).buffer_unordered(self.config.background_max);
-        let (mut taken, mut unsettled) = (0, again.into_iter().cloned().collect::<Vec<_>>());
+        let (mut taken, mut damaged) = (0, 0);
+        let mut unsettled = again.into_iter().cloned().collect::<Vec<_>>();
         while let Some((look, bucket, id)) = looks.next().await {
             match look {
                 Look::Taken => taken += 1,
+                Look::Damaged => damaged += 1,
                 Look::Left => {}
                 Look::Unsettled => unsettled.push((bucket, id.clone())),
             }
         }
         Pass {
             taken,
+            damaged,
             listed: listed.len(),
             unsettled,
         }
@@ -203,14 +224,8 @@ impl<T: Tables, P: Place> Owner<T, P> {
         let read_us = write_time_us(self.place());
         // Before the read: a minute that turns quiet during it has had no serial one.
         let is_quiet = is_quiet(bucket, self.place());
-        let found = match self.find_listed(is_own || is_quiet, id).await {
-            Ok(found) => found,
-            Err(error) => {
-                if self.may_complain("take over what cannot be read") {
-                    tracing::error!(%error, "a damaged request is not taken over");
-                }
-                return Look::Left;
-            }
+        let Ok(found) = self.find_listed(is_own || is_quiet, id).await else {
+            return Look::Damaged;
         };
         let is_theirs = |found: &&Found| found.far.owner == from && found.length.is_some();
         let look = match found.as_ref().filter(is_theirs) {
@@ -242,19 +257,33 @@ impl<T: Tables, P: Place> Owner<T, P> {
     }
 
     /// A request that stands on a list. `for_good`: of one that is to be settled it is waited for what was on its way, as a serial read
-    /// leaves no condition behind that may hold after it. Fails only for what is damaged, which would be so the next time too.
-    async fn find_listed(&self, for_good: bool, id: &RequestId) -> Result<Option<Found>, Failed> {
-        self.until_done("read a request that is to be taken over", async |tables| {
-            let found = match tables.request(id).await {
-                Ok(None) if for_good => self.find_decided(tables, id).await,
-                found => found,
-            };
-            match found {
-                Err(error) if !error.is_broken() => Err(error),
+    /// leaves no condition behind that may hold after it. Fails as [`Self::read_whole`].
+    async fn find_listed(&self, for_good: bool, id: &RequestId) -> Result<Option<Found>, Damaged> {
+        self.read_whole("read a request that is to be taken over", async |tables| {
+            match tables.request(id).await? {
+                None if for_good => self.find_decided(tables, id).await,
                 found => Ok(found),
             }
         })
         .await
+    }
+
+    /// Repeats a read until it succeeds, but for what is damaged, which would be so the next time too.
+    async fn read_whole<R>(
+        &self,
+        what: &'static str,
+        read: impl AsyncFn(&T) -> Result<R, Failed>,
+    ) -> Result<R, Damaged> {
+        let done = self.until_done(what, async |tables| match read(tables).await {
+            Err(error) if !error.is_broken() => Err(error),
+            done => Ok(done),
+        });
+        done.await.map_err(|error| {
+            if self.may_complain("take over what cannot be read") {
+                tracing::error!(%error, "a damaged request is not taken over");
+            }
+            Damaged
+        })
     }
 
     /// Whether a node is alive, as was heard last.
@@ -266,7 +295,7 @@ impl<T: Tables, P: Place> Owner<T, P> {
     pub(super) async fn take_handed(&self, inbox: &Inbox, handed: Handed) {
         let is_taken = {
             let _slot = self.background().await;
-            self.reach.is_up() && self.take_from_giver(&handed).await
+            self.leases.is_held() && self.reach.is_up() && self.take_from_giver(&handed).await
         };
         inbox.send(FromClaims::HandOver(handed, is_taken));
     }
@@ -359,11 +388,10 @@ impl<T: Tables, P: Place> Owner<T, P> {
         self.index.hold(bucket, &id);
         let _slot = self.background().await;
         loop {
-            let found = self
-                .until_done("read a request of the last boot", async |tables| {
-                    self.find_decided(tables, &id).await
-                })
-                .await;
+            let read = self.read_whole("read a request of the last boot", async |tables| {
+                self.find_decided(tables, &id).await
+            });
+            let Ok(found) = read.await else { return };
             let Some(found) = found else {
                 if self.claim_whole(bucket, &log).await {
                     return;
@@ -436,67 +464,6 @@ impl<T: Tables, P: Place> Owner<T, P> {
         let epoch = epoch.map_or(0, |(_, epoch)| *epoch);
         self.keep_receipts(&log.request_id, epoch, common as u32 + 1, rest)
             .await;
-    }
-}
-
-impl<T: Tables, P: Place> Owner<T, P> {
-    /// Who has a request that this node has lost, and whether its last decision was stored before that: one that timed out
-    /// may have been, and then the new owner took the request over with it.
-    pub(super) async fn loss_of(&self, tables: &T, decision: &Decision) -> Result<Loss, Failed> {
-        let Some(found) = self.find_decided(tables, &decision.request_id).await? else {
-            return Ok(Loss::default());
-        };
-        let from = decision.stored as usize;
-        let there = found.decided.get(from..from + decision.steps.len());
-        Ok(Loss {
-            owner: found.far.owner,
-            stood: there == Some(decision.steps.as_slice()),
-        })
-    }
-
-    /// Keeps receipts of a request that another node has.
-    pub(super) async fn keep_receipts(&self, request_id: &RequestId, epoch: u32, seq: u32, steps: Vec<LogEntry>) {
-        let at_ms = steps.first().map_or(0, |first| first.at_ms);
-        let receipts = Steps {
-            seq: receipts_place(self.node_id(), seq, at_ms),
-            entries: &steps,
-        };
-        self.until_done("keep receipts", async |tables| {
-            tables.keep_receipts(request_id, epoch, receipts, at_ms).await
-        })
-        .await;
-    }
-
-    /// Says whether a request is this node's still.
-    pub(super) async fn check(&self, inbox: &Inbox, request_id: &RequestId) {
-        let row = async {
-            let _slot = self.background().await;
-            self.until_done("look for an owner", async |tables| {
-                self.read_owner(tables, request_id).await
-            })
-            .await
-        };
-        let mine =
-            |row: &OwnerRow| row.owner.as_deref() == Some(self.node_id()) && row.incarnation == self.incarnation();
-        let request_id = request_id.clone();
-        let row = match select(pin!(row), pin!(self.place().sleep(self.config.timeout))).await {
-            Either::Left((row, _)) => row,
-            Either::Right(((), row)) => {
-                inbox.send(FromClaims::CheckDelayed(request_id.clone()));
-                row.await
-            }
-        };
-        inbox.send(if row.as_ref().is_some_and(mine) {
-            FromClaims::Mine(request_id)
-        } else {
-            let row = row.filter(|row| row.owner.is_some());
-            FromClaims::NotMine(NotMine {
-                request_id,
-                epoch: row.as_ref().map(|row| row.epoch),
-                owner: row.and_then(|row| row.owner).unwrap_or_default().into(),
-                is_reclaimed: false,
-            })
-        });
     }
 }
 

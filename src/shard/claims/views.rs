@@ -59,7 +59,8 @@ impl<P: Platform> Shard<P> {
                 let is_claimed = entry.is_some_and(|entry| entry.journaled > 0);
                 let is_gone = entry.is_some_and(|entry| entry.request.is_fenced());
                 for letter in letters {
-                    if is_gone {
+                    // A new request is not begun here: what was asked about was known a moment ago.
+                    if is_gone || letter.is_offer() {
                         self.refuse_letter(&letter, &Problem::not_durable());
                     } else if is_claimed {
                         self.request_letter(request_id.clone(), letter);

@@ -7,6 +7,7 @@ mod lines;
 mod lookups;
 mod scripts;
 mod serve;
+mod signs;
 pub mod status;
 mod writer;
 

@@ -1,10 +1,11 @@
 //! One connection to Redis, from its first lease to its loss: connects, lines, leases and notices, side by side.
 
 use super::client::{Link, describe, is_of_key};
-use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields, Renewed, Sign};
+use super::lease::{self, Holder, Keys, MOVED_MAX, MOVED_TTL_MS, NodeFields};
 use super::lines::{write_piped, write_scattered};
 use super::lookups::{LOOKUPS_WINDOW, LookupDone};
 use super::scripts::{self, Claimed, Scripts, Written};
+use super::signs::Heard;
 use super::writer::{LeaseAtStart, Writer};
 use crate::cold::registry::port::{Batch, Claim, FromRegistry, Previous, Reply};
 use crate::fsm::ids::{DriverId, home_shard};
@@ -65,19 +66,6 @@ struct BatchDone {
     results: RedisResult<Vec<RedisResult<Option<Written>>>>,
 }
 
-/// What was heard with a sign of life.
-enum Heard {
-    /// This node's name is another process's.
-    Anothers(Holder),
-    /// The lease stands; `is_new`: it had not stood before.
-    Alive {
-        is_new: bool,
-        nodes: Vec<NodeFields>,
-        moved: Vec<String>,
-        is_more: bool,
-    },
-}
-
 type Calls<T> = FuturesUnordered<Pin<Box<dyn Future<Output = T>>>>;
 
 /// A connection in use.
@@ -87,7 +75,7 @@ pub(super) struct Connection<'w> {
     claims: Calls<ClaimDone>,
     pub(super) lookups: Calls<LookupDone>,
     batches: Calls<BatchDone>,
-    signs: Calls<RedisResult<Heard>>,
+    pub(super) signs: Calls<RedisResult<Heard>>,
     notices_sent: Calls<(String, RedisResult<()>)>,
     tick: Interval,
     notice_tick: Interval,
@@ -99,6 +87,10 @@ pub(super) struct Connection<'w> {
     settles_at: Instant,
     /// Until when a driver without an entry may only not have been written again: Redis has lost what it had. Not at a node's start.
     pub(super) refills_until: Option<Instant>,
+    /// When the lease was renewed last.
+    pub(super) renewed_at: Instant,
+    /// It is not renewed, as the disk hangs.
+    pub(super) lapses: bool,
     /// When it is taken for filled again, whatever nodes say.
     pub(super) refilled_by: Instant,
     claims_open: bool,
@@ -143,6 +135,8 @@ impl<'w> Connection<'w> {
             lapsed: HashSet::new(),
             settles_at: Instant::now() + Duration::from_millis(lease_ms),
             refills_until: None,
+            renewed_at: Instant::now(),
+            lapses: false,
             refilled_by: Instant::now(),
             claims_open: true,
             batches_open: true,
@@ -357,26 +351,6 @@ impl<'w> Connection<'w> {
 
     // ---- leases --------------------------------------------------------------------------------------------------
 
-    fn sign(&mut self) {
-        let shared = &mut self.writer.shared;
-        if shared.around.health.is_stalled() {
-            // What is open here stands still: others take it over when the lease has lapsed.
-            if shared.presence.generation() != 0 {
-                tracing::error!("the disk hangs: the lease is not renewed until it answers");
-                shared.present(0);
-            }
-            return;
-        }
-        let totals = shared.around.metrics.totals();
-        shared.sign.readiness = shared.around.health.readiness();
-        shared.sign.drivers = totals.drivers_connected;
-        shared.sign.requests_open = totals.requests_open;
-        shared.sign.backlog = totals.registry_backlog;
-        let (cx, sign, now_ms) = (Arc::clone(&self.cx), shared.sign.clone(), (shared.around.now_ms)());
-        self.signs
-            .push(Box::pin(async move { sign_of_life(&cx, &sign, now_ms).await }));
-    }
-
     fn heard(&mut self, heard: RedisResult<Heard>) -> Result<(), Lost> {
         match heard {
             // Of a cluster too: whoever cannot renew its lease has no registry.
@@ -411,6 +385,7 @@ impl<'w> Connection<'w> {
 
     /// The lease is this node's. When what was written may be lost, the shards hear of a new registry.
     fn alive(&mut self, is_new: bool) {
+        self.renewed_at = Instant::now();
         self.refused_until = None;
         self.refused_logged = None;
         self.writer.lease_is(LeaseAtStart::Held);
@@ -483,22 +458,4 @@ impl<'w> Connection<'w> {
         let moved = FromRegistry::Moved { driver_id, session };
         self.writer.shared.inboxes.send(home, moved);
     }
-}
-
-/// Renews the lease, and asks what there is to know.
-async fn sign_of_life(cx: &Context, sign: &Sign, now_ms: u64) -> RedisResult<Heard> {
-    let is_new = match lease::renew(&cx.link, &cx.scripts, &cx.keys, sign, cx.lease_ms).await? {
-        Renewed::No(holder) => return Ok(Heard::Anothers(holder)),
-        Renewed::Anew => true,
-        Renewed::Yes => false,
-    };
-    lease::enlist(&cx.link, &cx.keys, &sign.node_id, now_ms).await?;
-    let nodes = lease::list(&cx.link, &cx.keys).await?;
-    let (moved, is_more) = lease::take_moved(&cx.link, &cx.keys, &sign.node_id).await?;
-    Ok(Heard::Alive {
-        is_new,
-        nodes,
-        moved,
-        is_more,
-    })
 }
