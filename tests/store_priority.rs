@@ -5,7 +5,7 @@ use crossbeam::channel::{Receiver, bounded};
 use dispatchd::cold::{Commit, FromStore, Source, Store, StoreConfig, StoreHandle};
 use rustix::process::{Pid, getpriority_process};
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A store that does not answer in this time hangs.
 const HANG: Duration = Duration::from_secs(60);
@@ -28,6 +28,15 @@ fn niceness() -> [Option<i32>; 4] {
         }
     }
     found
+}
+
+/// Waits until every thread has its name, which it gives itself when it begins.
+fn until_named() {
+    let began = Instant::now();
+    while niceness().contains(&None) {
+        assert!(began.elapsed() < HANG, "a thread never began: {:?}", niceness());
+        std::thread::yield_now();
+    }
 }
 
 /// Stores one more commit and waits for it: everything that was sent to the writer before has been looked at.
@@ -59,6 +68,7 @@ fn the_store_goes_behind_the_shards_when_the_start_is_over() {
     let (wake, woken) = bounded(1);
     let handle = store.attach(0, Box::new(move || wake.try_send(()).unwrap_or_default()));
     store_one(&handle, &woken, 1);
+    until_named();
     assert_eq!(niceness(), [Some(0); 4], "a start waits for them");
     store.forget_sources_before(1);
     store_one(&handle, &woken, 2);
