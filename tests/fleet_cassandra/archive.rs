@@ -1,6 +1,6 @@
 //! `dispatchd records`: what a node had before it joined a fleet, in the fleet's tables.
 
-use crate::cluster::{scratch, shape, shared, unique};
+use crate::cluster::{scratch, shared, unique};
 use crate::support::{Setup, eventually, json};
 use std::process::{Command, Output};
 
@@ -34,7 +34,7 @@ async fn a_node_brings_its_records_along() {
     for id in &ids {
         node.ended_request(id, &driver).await;
     }
-    let whole = shape(&node.records_today(&driver).await);
+    let whole = node.records_lately(&driver).await;
     assert_eq!(whole.len(), ids.len());
     let file = scratch("export").with_extension("recs");
     let refused = export(data.path(), &file);
@@ -66,7 +66,7 @@ async fn a_node_brings_its_records_along() {
 
     // A node that never saw any of it shows all of it.
     let other = shared.cluster.node(&unique("n")).start().await;
-    assert_eq!(shape(&other.records_today(&driver).await), whole);
+    assert_eq!(other.records_lately(&driver).await, whole);
     let known = async || {
         let answer = other.get(&format!("/v1/dispatch/audit/{}", ids[0])).await;
         (answer.status == 200).then_some(())

@@ -240,9 +240,23 @@ impl Node {
 
     /// The records of a driver today, as this node shows them.
     pub async fn records_today(&self, driver_id: &str) -> Answer {
-        let today = jiff::Timestamp::now().strftime("%F");
-        self.get(&format!("/v1/drivers/{driver_id}/records?date={today}&limit=1000"))
+        self.records_of_day(driver_id, jiff::Timestamp::now()).await
+    }
+
+    async fn records_of_day(&self, driver_id: &str, day: jiff::Timestamp) -> Answer {
+        let date = day.strftime("%F");
+        self.get(&format!("/v1/drivers/{driver_id}/records?date={date}&limit=1000"))
             .await
+    }
+
+    /// [`shape`] of the records of a driver today and, as midnight may have been a moment ago, yesterday.
+    pub async fn records_lately(&self, driver_id: &str) -> Vec<(String, String)> {
+        let now = jiff::Timestamp::now();
+        let mut rows = Vec::new();
+        for day in [now, now - jiff::SignedDuration::from_hours(24)] {
+            rows.extend(shape(&self.records_of_day(driver_id, day).await));
+        }
+        rows
     }
 }
 

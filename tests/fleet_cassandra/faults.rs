@@ -1,6 +1,6 @@
 //! Cassandra stopped, killed and healed, and nodes killed meanwhile: nothing is lost, nothing is doubled, and callers are told.
 
-use crate::cluster::{Alone, alone, shape, unique};
+use crate::cluster::{Alone, alone, unique};
 use crate::support::{Node, eventually, json};
 use scylla::client::session::Session;
 
@@ -140,7 +140,7 @@ async fn a_hanging_cassandra_stops_new_requests_and_loses_nothing() {
     all.push(known);
     alone.cluster.until_there(&driver, &all).await;
     has_all(&alone, &session, &driver, &all, &name).await;
-    assert_eq!(shape(&node.records_today(&driver).await).len(), all.len());
+    assert_eq!(node.records_lately(&driver).await.len(), all.len());
 }
 
 /// Requests are taken until one is refused; gives those that were. `at` is told how many there are.
