@@ -1,8 +1,9 @@
 //! Owners of requests: the logic of who decides about a request, over the tables that all nodes share.
 //!
 //! It stores what requests decide ([`decisions`]), binds drivers to their one trip ([`bindings`]), keeps the list of what is open where
-//! ([`index`]), takes over from nodes that died and from this node's last boot ([`takeover`]), says that this node lives and looks who else
-//! does ([`beats`]), and asks no faster than the tables answer ([`pace`]). What it stands on is in [`port`]: Cassandra on its thread, or a simulator's tables and time.
+//! ([`index`]), takes over from nodes that died and from this node's last boot ([`takeover`]), knows who has what was lost ([`lost`]), says
+//! that this node lives and looks who else does ([`beats`]), and asks no faster than the tables answer ([`pace`]). What it stands on is in
+//! [`port`]: Cassandra on its thread, or a simulator's tables and time.
 //!
 //! Every decision is a task of its own, all of them on one thread. Must never: be waited for by a shard, give a request to a shard
 //! before this node is its owner, or take a condition that was not answered for one that failed.

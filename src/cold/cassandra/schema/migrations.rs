@@ -21,7 +21,6 @@
 //! - **A time to live on every row**, counted from the event; the table's default is for rows that somebody writes by hand.
 //! - **A small false-positive chance of the filters of `requests`**: most ids that are asked for are new, and each false
 //!   positive in one of about thirty windows is a read of the disk in the way of an offer.
-//
 
 use crate::cold::cassandra::CassandraConfig;
 
