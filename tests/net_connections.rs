@@ -276,8 +276,17 @@ fn a_paused_connection_delivers_nothing_until_started_again() {
 /// Pausing and going on at every moment of a receive loses and repeats nothing.
 #[test]
 fn pauses_at_any_moment_neither_lose_nor_repeat_bytes() {
+    for multishots_kept in [0, 1] {
+        pause_at_any_moment(&NetConfig {
+            multishots_kept,
+            ..small()
+        });
+    }
+}
+
+fn pause_at_any_moment(config: &NetConfig) {
     const ROUNDS: usize = 500;
-    let (mut shard, addr) = Shard::listening(&small());
+    let (mut shard, addr) = Shard::listening(config);
     let mut client = TcpStream::connect(addr).unwrap();
     let conn = shard.accept();
     let sent = pattern(7, ROUNDS * 3);

@@ -182,8 +182,9 @@ impl Cli {
             }
             Scenario::Peers(options) => {
                 let mut bench = Bench::new(&self.common, true)?;
-                bench.reports = peers::run(&mut bench.context, options, bench.runs)?;
-                return bench.write(&self.common, &[]);
+                let (reports, verdicts) = peers::run(&mut bench.context, options, bench.runs)?;
+                bench.reports = reports;
+                return bench.write(&self.common, &verdicts);
             }
             Scenario::Run(options) => {
                 let mut bench = Bench::new(&self.common, true)?;

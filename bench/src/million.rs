@@ -48,9 +48,12 @@ pub struct Options {
     /// Levels below it to run first, each with a fresh server (those that are not smaller are left out)
     #[arg(long, value_delimiter = ',', num_args = 0.., default_value = "")]
     pub series: Vec<String>,
-    /// Minutes of offers at each level
+    /// Minutes of offers at the largest level
     #[arg(long, default_value_t = 10.0, value_parser = real(0.1..=10_080.0, 10.0))]
     pub minutes: f64,
+    /// Minutes of offers at the levels of the series [default: as many]
+    #[arg(long, value_parser = real(0.1..=10_080.0, 2.0))]
+    pub series_minutes: Option<f64>,
     /// Offers per second (open loop); 0 for none
     #[arg(long, default_value_t = 2_000, value_parser = whole::<u32>(0..=100_000, 2_000))]
     pub offers_per_second: u32,
@@ -107,6 +110,15 @@ impl Options {
         levels.sort_unstable();
         levels.dedup();
         Ok(levels)
+    }
+
+    /// How long offers are made at a level, s.
+    pub fn offer_seconds(&self, drivers: u32) -> f64 {
+        let minutes = match self.series_minutes {
+            Some(minutes) if drivers < self.drivers => minutes,
+            _ => self.minutes,
+        };
+        minutes * 60.0
     }
 
     /// Parts of the load of a level.
@@ -190,5 +202,8 @@ pub(crate) mod tests {
         );
         assert_eq!(parse("--shards 2").connections_for(1_000_000), 532_048);
         assert_eq!((options.drain_ms(100), options.drain_ms(1_000_000)), (5_000, 50_000));
+        let seconds = |line: &str| [10_000, 1_000_000].map(|drivers| parse(line).offer_seconds(drivers) as u32);
+        assert_eq!(seconds("--minutes 3"), [180, 180]);
+        assert_eq!(seconds("--series-minutes 2"), [120, 600]);
     }
 }

@@ -41,7 +41,7 @@ fn start(arguments: &[&str]) -> (Server, Target) {
 
 fn pushes(target: Target, dialect: &dyn Dialect) {
     let mut client = Client::open(target, dialect, 20).unwrap();
-    client.connect_all().unwrap();
+    client.connect_all(0..20).unwrap();
     let busy = client.push(Pace::Closed { in_flight: 8 }, TIMES).unwrap();
     assert!(busy.operations > 0 && busy.latencies.count() > 0);
     let open = client.push(Pace::Open { rate: 200 }, TIMES).unwrap();

@@ -1,6 +1,8 @@
 //! Every bound of the net ring, named, with the relations between them asserted at compile time.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 /// Fixed-file slots that the kernel allows in one ring (`IORING_MAX_FIXED_FILES`, 2^20).
 pub const FIXED_FILES_MAX: u32 = 1 << 20;
 
@@ -58,6 +60,17 @@ pub const OUTPUT_SWEEPS: u8 = 4;
 /// which a connection is busy. A driver with a heartbeat now and then stays below, one that tells its position every second
 /// does not. All ones in binary: it is the mask of its counter, too.
 pub const RECEIVES_OF_BUSY: u32 = 0b11;
+
+/// Busy connections that one turn looks at after a [`Net::trim`](super::Net::trim). Each that became idle costs some two
+/// microseconds, so a turn has less than a tenth of a millisecond of it.
+pub const BUSY_CHECKED_PER_TURN: usize = 32;
+
+/// Longest sleep while some of them have not been looked at.
+pub const BUSY_CHECK_WAIT: Duration = Duration::from_millis(1);
+
+/// Receive buffers that the kernel has at the beginning of a turn, at least; more, up to all there are, while it runs out of
+/// them. Those that came back last are offered first: the fewer take turns, the warmer they are.
+pub const RECV_BUFFERS_OFFERED_MIN: u16 = 64;
 
 /// Completions copied out of the ring at a time.
 pub const CQE_BATCH: usize = 256;

@@ -43,6 +43,7 @@ use files::FileWrites;
 use hand_over::HandOvers;
 use listen::Acceptor;
 use output::Outputs;
+use receive::Multishots;
 use recv_ring::RecvRing;
 use ring::Ring;
 use slots::{Slots, Sweep};
@@ -64,8 +65,19 @@ pub struct NetConfig {
     pub recv_buffers: u16,
     /// Bytes of a receive buffer: the most that one [`NetEvent::Received`] carries.
     pub recv_buffer_bytes: u32,
+    /// Connections of a crowd ([`Net::allow_busy`]) that keep a multishot receive although they are not busy; each takes 0.6 KB of kernel
+    /// memory more than one that does not.
+    pub multishots_kept: u32,
     /// Bytes queued on one connection above which [`Net::output_room`] is 0. The ring does not enforce it.
     pub output_bytes_max: usize,
+}
+
+impl NetConfig {
+    /// Slots of the table that this process may have for it.
+    pub fn slots(&self) -> u32 {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        u64::from(self.fixed_files.clamp(1, limits::FIXED_FILES_MAX)).min(limit) as u32
+    }
 }
 
 impl Default for NetConfig {
@@ -76,6 +88,7 @@ impl Default for NetConfig {
             fixed_files: 1 << 16,
             recv_buffers: 1024,
             recv_buffer_bytes: 4096,
+            multishots_kept: 0,
             output_bytes_max: 1 << 20,
         }
     }
@@ -235,7 +248,7 @@ pub enum NetEvent {
 pub struct NetCounts {
     /// Bytes that the kernel took for sockets.
     pub bytes_sent: u64,
-    /// Receives that found no buffer and are tried again.
+    /// Receives that found no buffer although the kernel had been given all that are, and are tried again.
     pub recv_buffers_exhausted: u64,
 }
 
@@ -290,8 +303,13 @@ pub struct Net {
     found: bool,
     /// The period between two calls of [`Self::trim`] that it is now.
     sweep: Sweep,
-    /// Connections that keep a multishot receive.
-    busy: Vec<ConnId>,
+    /// Connections that keep a multishot receive because they are busy, in the order in which they are looked at next.
+    busy: VecDeque<ConnId>,
+    /// How many of them have not been looked at since the last [`Self::trim`].
+    busy_unchecked: usize,
+    multishots: Multishots,
+    /// Connections whose receive is over and whose next one is not armed yet.
+    unarmed: Vec<ConnId>,
     /// Connections with output that no send is in flight for.
     dirty: Vec<ConnId>,
     /// Connections whose receive found no buffer, in that order.
@@ -313,8 +331,7 @@ impl Net {
     /// When the kernel has no `io_uring` (`ENOSYS`; `EPERM`: `kernel.io_uring_disabled`), lacks a feature (Linux 6.1 is
     /// the oldest that serves), or has no memory for the sizes asked for.
     pub fn new(config: &NetConfig) -> io::Result<Self> {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let slots_max = u64::from(config.fixed_files.clamp(1, limits::FIXED_FILES_MAX)).min(limit) as u32;
+        let slots_max = config.slots();
         let mut ring = Ring::new(config.sq_entries, config.cq_entries)?;
         ring.register_files(slots_max)?;
         let recv_ring = RecvRing::new(&ring, config.recv_buffers, config.recv_buffer_bytes)?;
@@ -333,7 +350,10 @@ impl Net {
             woken: false,
             found: false,
             sweep: Sweep::default(),
-            busy: Vec::new(),
+            busy: VecDeque::new(),
+            busy_unchecked: 0,
+            multishots: Multishots::new(config.multishots_kept),
+            unarmed: Vec::new(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
             ready: Vec::new(),
@@ -373,13 +393,14 @@ impl Net {
     /// How much of `wait` the owner may sleep in another ring without a turn of this one; `None`: not at all.
     pub fn may_sleep(&mut self, wait: Option<Duration>) -> Option<Duration> {
         let has_work = !self.dirty.is_empty()
+            || !self.unarmed.is_empty()
             || !self.ready.is_empty()
             || !self.departures.is_empty()
             || !self.wakes.is_empty()
             || (!self.starved.is_empty() && self.recv_ring.available() > 0)
             || self.acceptor.is_due()
             || self.ring.has_work();
-        let wait = wait.filter(|_| !has_work)?;
+        let wait = self.bounded(wait.filter(|_| !has_work))?;
         Some(self.acceptor.retry_after().map_or(wait, |retry| retry.min(wait)))
     }
 
@@ -401,6 +422,11 @@ impl Net {
     /// Connections that receive often enough to keep a multishot receive.
     pub fn busy_connections(&self) -> usize {
         self.busy.len()
+    }
+
+    /// Multishot receives in flight.
+    pub fn multishots(&self) -> u32 {
+        self.multishots.armed()
     }
 
     /// What was counted since the call before.

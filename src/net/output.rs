@@ -7,6 +7,9 @@
 use super::ConnId;
 use super::limits::{OUTPUT_BYTES_INITIAL, OUTPUT_BYTES_KEPT, OUTPUT_POOL_BYTES_MAX, OUTPUT_SWEEPS, SEND_BYTES_MAX};
 
+/// Entries that have room when nothing is written.
+const ENTRIES_KEPT: usize = 256;
+
 /// Output of one connection.
 #[derive(Debug, Default)]
 struct Output {
@@ -127,6 +130,12 @@ impl Outputs {
             self.spare_bytes -= buffer.capacity();
         }
         self.spare_least = self.spare.len();
+        if !self.is_waiting() {
+            self.entries.clear();
+            self.vacant.clear();
+            self.entries.shrink_to(ENTRIES_KEPT);
+            self.vacant.shrink_to(ENTRIES_KEPT);
+        }
     }
 
     fn buffer(&mut self) -> Vec<u8> {

@@ -1,11 +1,18 @@
 //! Receiving.
 //!
-//! An idle connection waits in a poll, the smallest thing that the kernel can hold for it, and what the poll finds is received
-//! by a receive of its own. A busy one ([`RECEIVES_OF_BUSY`](super::limits::RECEIVES_OF_BUSY) receives in close succession)
-//! keeps a multishot receive instead, if its owner lets it ([`Net::allow_busy`]): that costs less for each message, and three
-//! times the kernel memory while it waits (`bench/EXPERIMENTS.md`). Once nothing came from one [`Net::trim`] to the next, it is idle again.
+//! One of a crowd ([`Net::allow_busy`]) keeps a multishot receive, which costs least for each message, as long as no more of them do than
+//! [`NetConfig::multishots_kept`](super::NetConfig::multishots_kept): one takes three times the kernel memory of a poll (`bench/EXPERIMENTS.md`).
+//! Beyond that number a connection waits in a poll, the smallest thing that the kernel can hold for
+//! it, and what the poll finds is received by a receive of its own; but a busy one
+//! ([`RECEIVES_OF_BUSY`](super::limits::RECEIVES_OF_BUSY) receives in close succession) keeps a multishot receive all the same,
+//! until nothing came from one [`Net::trim`] to the next.
+//! Any other connection is about to say something, a handshake or a call, and waits in a receive of its own.
+//!
+//! The next receive is armed with the next turn, not as the last one ends: by then the owner has often closed the connection or
+//! handed it over, and nothing has to be cancelled.
 #![forbid(unsafe_code)]
 
+use super::limits::BUSY_CHECKED_PER_TURN;
 use super::ring::Ring;
 use super::slots::{Flags, Slot};
 use super::tag::Op;
@@ -22,11 +29,11 @@ impl Net {
             return;
         }
         slot.flags.set(Flags::RECV_WANTED);
-        arm_recv(&mut self.ring, slot, conn);
+        arm_recv(&mut self.ring, &mut self.multishots, slot, conn);
     }
 
-    /// Lets the connection keep a multishot receive while it receives often, until it is paused. The kernel may then have
-    /// taken up to 32 buffers from the socket before a pause is seen: for what is understood as it comes, and not kept.
+    /// Lets the connection be one of many that are mostly silent, until it is paused: it may keep a multishot receive. The kernel
+    /// may then have taken up to 32 buffers from the socket before a pause is seen: for what is understood as it comes, and not kept.
     pub fn allow_busy(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get_mut(conn) {
             slot.flags.set(Flags::MAY_BE_BUSY);
@@ -58,26 +65,33 @@ impl Net {
         self.recv_ring.recycle(buffer);
     }
 
-    /// Gives back what nobody needed since the last call: output buffers, and the multishot receives of connections that
-    /// became idle. Call it about once in a second.
+    /// Gives back what nobody needed since the last call: output and receive buffers, and the multishot receives of connections
+    /// that became idle. Call it about once in a second.
     pub fn trim(&mut self) {
         self.outputs.trim();
+        // What the kernel has received and nobody has reaped lies in buffers that look free.
+        let all_reaped = self.ring.is_reaped();
+        self.recv_ring.trim(all_reaped);
         self.sweep = self.sweep.next();
-        let mut busy = std::mem::take(&mut self.busy);
-        busy.retain(|conn| {
-            let Some(slot) = self.slots.get_mut(*conn) else {
-                return false;
-            };
+        self.busy_unchecked = self.busy.len();
+    }
+
+    /// Looks at some of the busy connections since the last [`Self::trim`]. Not at all of them at once: when a crowd falls
+    /// silent, each costs a cancellation and a poll, which together would hold everybody else up for long.
+    pub(super) fn check_busy(&mut self) {
+        for _ in 0..self.busy_unchecked.min(BUSY_CHECKED_PER_TURN) {
+            self.busy_unchecked -= 1;
+            let Some(conn) = self.busy.pop_front() else { return };
+            let Some(slot) = self.slots.get_mut(conn) else { continue };
             if slot.flags.heard_lately(self.sweep) {
-                return true;
+                self.busy.push_back(conn);
+                continue;
             }
             slot.flags.clear(Flags::BUSY);
-            if !slot.flags.any(Flags::POLLING) {
-                cancel_recv(&mut self.ring, slot, *conn);
+            if slot.flags.any(Flags::MULTISHOT) && self.multishots.is_over() {
+                cancel_recv(&mut self.ring, slot, conn);
             }
-            false
-        });
-        self.busy = busy;
+        }
     }
 
     /// A completion of a receive, or of the poll before it. `more`: it is a multishot receive, which goes on.
@@ -98,7 +112,11 @@ impl Net {
             .get_mut(conn)
             .expect("a slot is not left while a receive is in flight");
         if !more {
-            slot.flags.clear(Flags::RECV_ARMED.and(Flags::RECV_CANCELLED));
+            if slot.flags.any(Flags::MULTISHOT) {
+                self.multishots.armed -= 1;
+            }
+            slot.flags
+                .clear(Flags::RECV_ARMED.and(Flags::RECV_CANCELLED).and(Flags::MULTISHOT));
         }
         if result > 0 {
             slot.flags.hear(self.sweep);
@@ -139,21 +157,21 @@ impl Net {
         if slot.flags.any(Flags::MAY_BE_BUSY) && slot.flags.heard_often(self.sweep) {
             if !slot.flags.any(Flags::BUSY) {
                 slot.flags.set(Flags::BUSY);
-                self.busy.push(conn);
+                self.busy.push_back(conn);
             }
-            self.ring.recv_multishot(conn.slot(), Op::Recv(conn));
+            self.multishots.arm(&mut self.ring, slot, conn);
         } else {
-            self.ring.recv(conn.slot(), Op::Recv(conn));
+            self.ring.recv_now(conn.slot(), Op::Recv(conn));
         }
         None
     }
 
-    /// The receive of a connection is over: arms the next one, or goes on with what waited for its end.
+    /// The receive of a connection is over: the next turn arms the next one, or what waited for its end goes on.
     fn recv_ended(&mut self, conn: ConnId, result: i32) {
         let slot = self.slots.get_mut(conn).expect("checked by the caller");
         let failed = match -result {
             libc::ENOBUFS => {
-                self.counts.recv_buffers_exhausted += 1;
+                self.counts.recv_buffers_exhausted += u64::from(!self.recv_ring.offer_all());
                 if slot.flags.any(Flags::RECV_WANTED) && !slot.flags.any(Flags::CLOSING) {
                     slot.flags.set(Flags::STARVED);
                     self.starved.push_back(conn);
@@ -169,7 +187,16 @@ impl Net {
             self.begin_close(conn, -result);
             self.settle(conn);
         } else {
-            arm_recv(&mut self.ring, slot, conn);
+            self.unarmed.push(conn);
+        }
+    }
+
+    /// Arms the receives of connections whose last one is over.
+    pub(super) fn flush_unarmed(&mut self) {
+        for conn in self.unarmed.drain(..) {
+            if let Some(slot) = self.slots.get_mut(conn) {
+                arm_recv(&mut self.ring, &mut self.multishots, slot, conn);
+            }
         }
     }
 
@@ -181,23 +208,60 @@ impl Net {
             let Some(conn) = self.starved.pop_front() else { break };
             if let Some(slot) = self.slots.get_mut(conn) {
                 slot.flags.clear(Flags::STARVED);
-                arm_recv(&mut self.ring, slot, conn);
+                arm_recv(&mut self.ring, &mut self.multishots, slot, conn);
             }
         }
         available > 0 && !self.starved.is_empty()
     }
 }
 
+/// The multishot receives of a ring.
+#[derive(Debug)]
+pub(super) struct Multishots {
+    /// In flight.
+    armed: u32,
+    /// How many may be kept by connections that are not busy.
+    kept: u32,
+}
+
+impl Multishots {
+    pub(super) fn new(kept: u32) -> Self {
+        Self { armed: 0, kept }
+    }
+
+    pub(super) fn armed(&self) -> u32 {
+        self.armed
+    }
+
+    /// Whether there are more than may be kept.
+    fn is_over(&self) -> bool {
+        self.armed > self.kept
+    }
+
+    fn arm(&mut self, ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
+        self.armed += 1;
+        slot.flags.set(Flags::MULTISHOT);
+        ring.recv_multishot(conn.slot(), Op::Recv(conn));
+    }
+}
+
 /// Submits a receive when one is wanted and none is in flight or waiting for buffers.
-fn arm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
+fn arm_recv(ring: &mut Ring, multishots: &mut Multishots, slot: &mut Slot, conn: ConnId) {
     let wanted = slot.flags.any(Flags::RECV_WANTED);
     if wanted
         && !slot
             .flags
             .any(Flags::RECV_ARMED.and(Flags::STARVED).and(Flags::CLOSING))
     {
-        slot.flags.set(Flags::RECV_ARMED.and(Flags::POLLING));
-        ring.poll_readable(conn.slot(), Op::Recv(conn));
+        slot.flags.set(Flags::RECV_ARMED);
+        if !slot.flags.any(Flags::MAY_BE_BUSY) {
+            ring.recv(conn.slot(), Op::Recv(conn));
+        } else if multishots.armed < multishots.kept {
+            multishots.arm(ring, slot, conn);
+        } else {
+            slot.flags.set(Flags::POLLING);
+            ring.poll_readable(conn.slot(), Op::Recv(conn));
+        }
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! The kernel takes a buffer only when bytes arrive; the owner gives it back after reading. Two private mappings, zero
 //! pages until used: the ring of descriptors, and the buffers.
+//!
+//! The kernel takes buffers in the order in which they were offered, so if it had all of them each would be the coldest one.
+//! It has twice as many as it needed at once of late, the last ones used, and all of them when that did not suffice.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,7 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 use super::RecvBuffer;
-use super::limits::{RECV_BUFFER_BYTES_MAX, RECV_BUFFER_BYTES_MIN, RECV_BUFFERS_MAX};
+use super::limits::{RECV_BUFFER_BYTES_MAX, RECV_BUFFER_BYTES_MIN, RECV_BUFFERS_MAX, RECV_BUFFERS_OFFERED_MIN};
 use super::ring::Ring;
 
 /// Private anonymous memory, page-aligned, unmapped on drop.
@@ -41,6 +44,14 @@ impl Mapping {
         let address = NonNull::new(address).expect("the kernel maps nothing at address 0 unasked");
         Ok(Self { address, bytes })
     }
+
+    /// Gives the pages back to the machine; they are zeros when they are used next.
+    fn forget(&mut self) {
+        // SAFETY: exactly what `new` mapped, private and anonymous; `&mut self` keeps every reference out. The kernel may write
+        // to it at any time, and finds a new page then.
+        let advised = unsafe { libc::madvise(self.address.as_ptr(), self.bytes, libc::MADV_DONTNEED) };
+        debug_assert_eq!(advised, 0);
+    }
 }
 
 impl Drop for Mapping {
@@ -62,6 +73,12 @@ pub(super) struct RecvRing {
     /// Which buffers the owner holds.
     lent: Vec<bool>,
     lent_count: u16,
+    /// Buffers that neither the owner nor the kernel has; the one that came back last is on top.
+    kept: Vec<u16>,
+    /// How many the kernel has at the beginning of a turn, if there are as many.
+    goal: u16,
+    /// Most that it needed at once since the last [`Self::trim`].
+    most_used: u16,
 }
 
 impl RecvRing {
@@ -80,14 +97,51 @@ impl RecvRing {
             tail: 0,
             lent,
             lent_count: 0,
+            kept: (0..count).rev().collect(),
+            goal: RECV_BUFFERS_OFFERED_MIN.min(count),
+            most_used: 0,
         };
         // SAFETY: the mapping is page-aligned, holds `count` entries, and `Net` drops it after the ring.
         unsafe { uring.register_buffers(all.ring.address.as_ptr() as u64, count)? };
-        for id in 0..count {
-            all.offer(id);
-        }
-        all.publish();
+        all.refill();
         Ok(all)
+    }
+
+    /// Gives the kernel as many buffers as it is to have, or as there are.
+    pub(super) fn refill(&mut self) {
+        let used = self.goal.saturating_sub(self.offered());
+        self.most_used = self.most_used.max(used);
+        let missing = used.min(self.kept.len() as u16);
+        if missing == 0 {
+            return;
+        }
+        for _ in 0..missing {
+            let id = self.kept.pop().expect("as many are kept");
+            self.offer(id);
+        }
+        self.publish();
+    }
+
+    /// The kernel ran out of buffers: it gets all there are from the next [`Self::refill`] on. False if there are no more.
+    pub(super) fn offer_all(&mut self) -> bool {
+        self.goal = self.count;
+        !self.kept.is_empty()
+    }
+
+    /// As many buffers for the kernel from now on as it turned out to need since the last call. When they become fewer, the memory of
+    /// all goes back to the machine, if nothing lies in them: `all_reaped` says so of what the kernel has filled.
+    pub(super) fn trim(&mut self, all_reaped: bool) {
+        let goal = std::mem::take(&mut self.most_used).saturating_mul(2);
+        let goal = goal.max(RECV_BUFFERS_OFFERED_MIN).min(self.count);
+        if goal < self.goal && all_reaped && self.lent_count == 0 {
+            self.buffers.forget();
+        }
+        self.goal = goal;
+    }
+
+    /// Buffers that the kernel has.
+    fn offered(&self) -> u16 {
+        self.count - self.lent_count - self.kept.len() as u16
     }
 
     /// Buffers that the owner does not hold (the kernel may have used some of them already).
@@ -137,7 +191,7 @@ impl RecvRing {
         }
     }
 
-    /// Takes a buffer back and offers it to the kernel.
+    /// Takes a buffer back; [`Self::refill`] offers it to the kernel.
     ///
     /// # Panics
     /// When the buffer is another ring's.
@@ -147,8 +201,7 @@ impl RecvRing {
         assert!(*lent, "a buffer of this ring comes back once");
         *lent = false;
         self.lent_count -= 1;
-        self.offer(buffer.id);
-        self.publish();
+        self.kept.push(buffer.id);
     }
 
     /// Writes the descriptor of buffer `id` at the tail, unseen by the kernel until `publish`.

@@ -106,12 +106,21 @@ impl Ring {
         self.push(opcode::PollAdd::new(Fixed(slot), events).build(), op);
     }
 
-    /// Receives what is there into a provided buffer, `EAGAIN` when nothing is.
+    /// Receives what comes next into a provided buffer.
     pub(super) fn recv(&mut self, slot: u32, op: Op) {
+        self.recv_with(slot, 0, op);
+    }
+
+    /// Receives what is there into a provided buffer, `EAGAIN` when nothing is.
+    pub(super) fn recv_now(&mut self, slot: u32, op: Op) {
+        self.recv_with(slot, libc::MSG_DONTWAIT, op);
+    }
+
+    fn recv_with(&mut self, slot: u32, flags: i32, op: Op) {
         // Length 0 is that of the buffer.
         let recv = opcode::Recv::new(Fixed(slot), ptr::null_mut(), 0)
             .buf_group(RECV_GROUP)
-            .flags(libc::MSG_DONTWAIT);
+            .flags(flags);
         self.push(recv.build().flags(Flags::BUFFER_SELECT), op);
     }
 
@@ -206,6 +215,12 @@ impl Ring {
     /// Signals this eventfd whenever the kernel has a completion, posted or yet to be posted.
     pub(super) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
         self.uring.submitter().register_eventfd(eventfd)
+    }
+
+    /// Whether no completion waits to be taken.
+    pub(super) fn is_reaped(&mut self) -> bool {
+        let overflow = self.uring.submission().cq_overflow();
+        !overflow && self.uring.completion().is_empty()
     }
 
     /// Whether [`Self::enter`] or [`Self::reap`] would do something.

@@ -60,11 +60,13 @@ impl Flags {
 
     /// May keep a multishot receive when it is busy.
     pub(super) const MAY_BE_BUSY: Flags = Flags(1 << 21);
+    /// What is in flight of a receive is a multishot one.
+    pub(super) const MULTISHOT: Flags = Flags(1 << 22);
 
     /// Where the number of receives in close succession stands, 2 bits.
-    const RECEIVES_SHIFT: u32 = 22;
-    /// Where the sweep stands in which it was heard last, 8 bits.
-    const HEARD_SHIFT: u32 = 24;
+    const RECEIVES_SHIFT: u32 = 23;
+    /// Where the sweep stands in which it was heard last, 7 bits.
+    const HEARD_SHIFT: u32 = 25;
 
     /// Operations of the kernel that hold the socket.
     pub(super) const IN_FLIGHT: Flags =
@@ -117,7 +119,7 @@ impl Flags {
     }
 }
 
-/// The number of a period between two calls of [`Net::trim`](super::Net::trim), 1 to 255 and round again; 0 is none.
+/// The number of a period between two calls of [`Net::trim`](super::Net::trim), 1 to [`Sweep::LAST`] and round again; 0 is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sweep(u8);
 
@@ -128,12 +130,14 @@ impl Default for Sweep {
 }
 
 impl Sweep {
+    const LAST: u8 = 127;
+
     pub(super) fn next(self) -> Self {
-        Self(if self.0 == u8::MAX { 1 } else { self.0 + 1 })
+        Self(if self.0 == Self::LAST { 1 } else { self.0 + 1 })
     }
 
     fn before(self) -> Self {
-        Self(if self.0 == 1 { u8::MAX } else { self.0 - 1 })
+        Self(if self.0 == 1 { Self::LAST } else { self.0 - 1 })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use io_uring::cqueue;
 
-use super::limits::CQE_BATCH;
+use super::limits::{BUSY_CHECK_WAIT, CQE_BATCH};
 use super::tag::Op;
 use super::{Net, NetEvent};
 
@@ -22,6 +22,8 @@ impl Net {
     pub fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
         self.flush_departures();
         self.flush_output();
+        self.check_busy();
+        self.flush_unarmed();
         let still_starved = self.flush_starved();
         self.flush_wakes();
         self.acceptor
@@ -32,10 +34,12 @@ impl Net {
             Some(retry) => wait.map(|wait| wait.min(retry)),
             None => wait,
         };
-        self.ring.enter(wait)?;
+        self.recv_ring.refill();
+        self.ring.enter(self.bounded(wait))?;
         self.reap(events);
         if std::mem::take(&mut self.found) {
             // What polls have found is received in the same turn.
+            self.recv_ring.refill();
             self.ring.enter(None)?;
             self.reap(events);
         }
@@ -44,6 +48,17 @@ impl Net {
             events.push(NetEvent::Woken);
         }
         Ok(())
+    }
+
+    /// As much of `wait` as may pass without a turn.
+    pub(super) fn bounded(&self, wait: Option<Duration>) -> Option<Duration> {
+        wait.map(|wait| {
+            if self.busy_unchecked > 0 {
+                wait.min(BUSY_CHECK_WAIT)
+            } else {
+                wait
+            }
+        })
     }
 
     /// Takes every completion there is.

@@ -6,9 +6,20 @@ use super::Shard;
 use super::http::Http;
 use super::{Platform, Ring};
 use crate::ops::metrics::{ConnectionKind, MemoryKind};
+use std::collections::VecDeque;
 
 /// Time between two looks; an idle shard wakes as often for other reasons.
 const EVERY_MS: u64 = 1_000;
+
+/// Entries that a queue may have room for without a reason.
+const QUEUE_KEPT: usize = 256;
+
+/// Gives back the room of a queue that has become far shorter than it was.
+pub(super) fn trim<T>(queue: &mut VecDeque<T>) {
+    if queue.capacity() > QUEUE_KEPT.max(4 * queue.len()) {
+        queue.shrink_to(QUEUE_KEPT.max(2 * queue.len()));
+    }
+}
 
 impl<P: Platform> Shard<P> {
     /// Writes the account, when it is time.
@@ -18,6 +29,11 @@ impl<P: Platform> Shard<P> {
         }
         self.account_at_ms = self.now_ms + EVERY_MS;
         self.net.trim();
+        self.drivers.trim();
+        trim(&mut self.connections.pending);
+        if self.asks.is_empty() && self.asks.capacity() > QUEUE_KEPT {
+            self.asks.shrink_to_fit();
+        }
         let (metrics, net) = (self.metrics(), self.net.bytes());
         metrics.ring_slots.set(u64::from(self.net.connections()));
         let https = metrics.connections.of(ConnectionKind::Http).get() as usize;

@@ -222,9 +222,10 @@ impl<P: Platform> Shard<P> {
 
     /// Says our last words and waits for the peer to close, so that a reset does not destroy them (RFC 9112 §9.6).
     pub(super) fn linger(&mut self, conn: ConnId, cause: CloseCause) {
-        let (kind, peer_closed) = match self.connections.get(conn) {
+        let (kind, is_last) = match self.connections.get(conn) {
             Some(Conn::Http(http)) => (ConnectionKind::Http, http.peer_closed),
-            Some(Conn::Socket(_)) => (ConnectionKind::Driver, false),
+            // Whoever has sent a close frame sends nothing more (RFC 6455 §5.5.1), and the server ends the connection (§7.1.1).
+            Some(Conn::Socket(_)) => (ConnectionKind::Driver, cause == Linger::Peer),
             _ => return,
         };
         self.connections.cancel_timer(conn, &mut self.wheel);
@@ -238,8 +239,8 @@ impl<P: Platform> Shard<P> {
             patient: kind == ConnectionKind::Http,
         };
         self.connections.set(conn, Conn::Lingering(Box::new(lingering)));
-        if peer_closed {
-            // Nothing more can come, and nobody would tell us so: the slot is free once our words are out.
+        if is_last {
+            // Nothing more can come, and after the end of a stream nobody would tell us so: the slot is free once our words are out.
             self.net.close_after_output(conn);
         } else {
             self.net.shutdown_write_after_output(conn);

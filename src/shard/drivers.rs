@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Platform;
+use super::account::trim;
 use super::commit::After;
 use super::index::KeyIndex;
 use super::latency::{Begun, Stopwatch};
@@ -86,6 +87,11 @@ impl Drivers {
     /// Bytes of the table, its index, and what the actors keep beside it.
     pub(super) fn bytes(&self) -> usize {
         self.slab.bytes() + self.by_id.bytes() + self.heap_bytes
+    }
+
+    /// Gives back what a storm of drivers took and nobody needs any more.
+    pub(super) fn trim(&mut self) {
+        trim(&mut self.sights);
     }
 
     /// The store has everything up to `through`.

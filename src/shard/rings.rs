@@ -52,16 +52,19 @@ impl Rings {
     /// # Errors
     /// As [`Net::new`].
     pub fn new(config: &NetConfig, connections: u32) -> io::Result<Self> {
-        let first = Net::new(config)?;
-        let slots_each = first.slots();
+        let slots_each = config.slots();
         let count = connections.max(1).div_ceil(slots_each);
-        let mut nets = vec![first];
+        let first = NetConfig {
+            multishots_kept: config.multishots_kept / count,
+            ..config.clone()
+        };
+        let mut nets = vec![Net::new(&first)?];
         let member = NetConfig {
             sq_entries: MEMBER_SQ_ENTRIES,
             cq_entries: CQ_ENTRIES_MIN,
             fixed_files: slots_each,
             recv_buffers: (u32::from(config.recv_buffers) / count).max(u32::from(MEMBER_RECV_BUFFERS_MIN)) as u16,
-            ..config.clone()
+            ..first
         };
         for _ in 1..count {
             let net = Net::new(&member)?;

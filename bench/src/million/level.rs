@@ -277,7 +277,7 @@ impl Conductor<'_> {
     }
 
     fn offers(&mut self, meter: &mut UsageMeter, quiet: Usage) -> io::Result<()> {
-        let seconds = self.options.minutes * 60.0;
+        let seconds = self.options.offer_seconds(self.drivers as u32);
         let (pongs, posted) = (self.pongs(), self.posted());
         self.crew.shared.set(Stage::Offers);
         self.pause("offers", Duration::from_secs_f64(seconds))?;

@@ -232,11 +232,14 @@ pub fn to_html(options: &Options, cores: usize, levels: &[Level], verdicts: &[Ve
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let _ = write!(
         page,
-        "<p>Linux {}, {} cores for both ends; {} offers/s for {} min at each level; heartbeats every {} s.</p><ul>",
+        "<p>Linux {}, {} cores for both ends; {} offers/s for {} min at each level{}; heartbeats every {} s.</p><ul>",
         escape(kernel.trim()),
         cores,
         options.offers_per_second,
-        options.minutes,
+        options.series_minutes.unwrap_or(options.minutes),
+        options
+            .series_minutes
+            .map_or(String::new(), |_| format!(", {} min at the largest", options.minutes)),
         options.heartbeat_seconds,
     );
     for verdict in verdicts {

@@ -71,6 +71,14 @@ impl Kind {
         .into_iter()
     }
 
+    /// Whether it is neither dispatchd nor the floor.
+    pub fn is_a_peer(self) -> bool {
+        !matches!(
+            self,
+            Self::Raw | Self::Dispatchd | Self::DispatchdAnswer | Self::DispatchdCycle
+        )
+    }
+
     /// The name in the table and, behind `peer/`, in the JSON file.
     pub fn name(self) -> &'static str {
         &self.report_name()["peer/".len()..]

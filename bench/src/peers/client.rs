@@ -124,17 +124,17 @@ impl<'a> Client<'a> {
         std::mem::take(&mut self.faults)
     }
 
-    /// Opens all connections.
+    /// Opens these connections.
     ///
     /// # Errors
     /// The ring's, or a connection ends, or nothing moves for ten seconds.
-    pub fn connect_all(&mut self) -> io::Result<()> {
-        let total = self.connections.len();
+    pub fn connect_all(&mut self, slots: std::ops::Range<u32>) -> io::Result<()> {
+        let total = slots.len();
         let (mut started, mut open) = (0, 0);
         let mut moved_ns = self.clock.now_ns();
         while open < total {
             while started < total && started - open < CONNECTING_MAX {
-                self.connect(started as u32)?;
+                self.connect(slots.start + started as u32)?;
                 started += 1;
             }
             self.turn(u64::MAX)?;

@@ -12,6 +12,7 @@ pub mod tungstenite;
 
 mod catalogue;
 mod table;
+mod verdicts;
 
 use std::io;
 use std::time::Duration;
@@ -20,15 +21,17 @@ use dispatchd::ops::args::{real, whole};
 use serde::Serialize;
 
 use crate::measure::{UserMemory, kernel_slab_bytes};
-use crate::report::{Run, ScenarioReport};
+use crate::report::{self, Run, ScenarioReport, Verdict};
 use crate::scenarios::{Context, offers};
 use crate::server::Target;
 use catalogue::{Kind, Peer, Purpose, Started};
 use client::{Client, Outcome, Pace, Times};
 use dialect::Dialect;
 
-/// Time for memory to settle before it is read.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Time for memory to settle before it is read: what a burst of handshakes took for a moment is no idle connection's.
+const SETTLE: Duration = Duration::from_secs(4);
+/// One in so many connections is open before memory is read for the first time.
+const FIRST_PART: u32 = 10;
 /// Offers posted at once while drivers get the trips that they confirm again and again.
 const OFFERS_AT_ONCE: u32 = 256;
 
@@ -80,11 +83,11 @@ impl Options {
     }
 }
 
-/// Compares all, round by round, and prints the table. What cannot be built or run is said and left out.
+/// Compares all, round by round, and prints the table and what it says of dispatchd. What cannot be built or run is said and left out.
 ///
 /// # Errors
 /// Nothing could be measured at all.
-pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<Vec<ScenarioReport>> {
+pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<(Vec<ScenarioReport>, Vec<Verdict>)> {
     let mut peers = Vec::new();
     for kind in Kind::all().filter(|kind| options.only.is_empty() || options.only.contains(kind)) {
         context.progress.phase(&format!("build {}", kind.name()), 1);
@@ -112,7 +115,9 @@ pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<
         return Err(io::Error::other("no server could be measured"));
     }
     table::print(&peers, &reports);
-    Ok(reports)
+    let verdicts = verdicts::all(&peers, &reports);
+    report::print_verdicts(&verdicts);
+    Ok((reports, verdicts))
 }
 
 /// One server, one round.
@@ -137,7 +142,7 @@ fn measure(context: &Context, peer: &Peer, options: &Options) -> io::Result<Run>
     Ok(run)
 }
 
-/// Memory, saturation, and the fixed rate, over the same connections.
+/// Memory, the fixed rate, and saturation, over the same connections.
 fn pushes(
     context: &Context,
     peer: &Peer,
@@ -149,18 +154,39 @@ fn pushes(
     let target = server.target();
     let explain = |error: io::Error| server.explain(&error);
     let mut client = Client::open(target, dialect, options.connections)?;
-    let before = (UserMemory::of(target.pid)?, kernel_slab_bytes()?);
     context.progress.phase("connect", 1);
-    client.connect_all().map_err(explain)?;
-    std::thread::sleep(SETTLE);
-    let after = (UserMemory::of(target.pid)?, kernel_slab_bytes()?);
-    let per = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(options.connections);
+    // What the first ones need once, and a server with few of them has ready for all, is no connection's.
+    let first = options.connections / FIRST_PART;
+    let mut memory_with = |slots| -> io::Result<_> {
+        client.connect_all(slots).map_err(explain)?;
+        std::thread::sleep(SETTLE);
+        Ok((UserMemory::of(target.pid)?, kernel_slab_bytes()?))
+    };
+    let before = memory_with(0..first)?;
+    let after = memory_with(first..options.connections)?;
+    let per = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(options.connections - first);
     run.add("user_per_idle", "B", per(after.0.anonymous, before.0.anonymous));
     run.add("kernel_per_idle_both_ends", "B", per(after.1, before.1));
     if peer.kind == Kind::DispatchdAnswer {
         context.progress.phase("offers", 1);
         accept_all(&mut client, target, options.connections).map_err(explain)?;
     }
+    // First, as a server is that has not been busy: what a busy one still puts away would count, and for each of them for something else.
+    context.progress.phase("open loop", 1);
+    let rate = options.rate;
+    let open = client.push(Pace::Open { rate }, options.times()).map_err(explain)?;
+    add(
+        run,
+        &open,
+        [
+            "rate_cpu_us",
+            "rate_per_s",
+            "rate_p50",
+            "rate_p99",
+            "rate_server_core",
+            "rate_client_core",
+        ],
+    );
     context.progress.phase("saturation", 1);
     let in_flight = options.in_flight;
     let full = client
@@ -176,21 +202,6 @@ fn pushes(
             "busy_p99",
             "busy_server_core",
             "busy_client_core",
-        ],
-    );
-    context.progress.phase("open loop", 1);
-    let rate = options.rate;
-    let open = client.push(Pace::Open { rate }, options.times()).map_err(explain)?;
-    add(
-        run,
-        &open,
-        [
-            "rate_cpu_us",
-            "rate_per_s",
-            "rate_p50",
-            "rate_p99",
-            "rate_server_core",
-            "rate_client_core",
         ],
     );
     run.faults = client.take_faults();

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::catalogue::{Kind, Peer};
+use super::verdicts;
 use crate::report::{ScenarioReport, align_numbers, number, table};
 use dispatchd::say;
 
@@ -18,13 +19,13 @@ const COLUMNS: [(&str, &str); 9] = [
     ("client core %", "busy_client_core"),
 ];
 
-/// Prints medians, the CPU by the raw ring's, and versions.
+/// Prints medians, the busy CPU by the raw ring's of the same round, and versions.
 pub(super) fn print(peers: &[Peer], reports: &[ScenarioReport]) {
-    let raw_us = peers
+    let raw = peers
         .iter()
         .zip(reports)
         .find(|(peer, _)| peer.kind == Kind::Raw)
-        .and_then(|(_, report)| report.median("busy_cpu_us"));
+        .map(|(_, report)| report);
     let mut table = table();
     table.set_header(
         ["server"]
@@ -34,7 +35,7 @@ pub(super) fn print(peers: &[Peer], reports: &[ScenarioReport]) {
     );
     for (peer, report) in peers.iter().zip(reports) {
         let cells = COLUMNS.map(|(_, figure)| report.median(figure).map_or("-".to_owned(), number));
-        let by_raw = report.median("busy_cpu_us").zip(raw_us).map(|(own, raw)| own / raw);
+        let by_raw = raw.and_then(|raw| verdicts::by_rounds(report, raw, "busy_cpu_us"));
         table.add_row(
             [peer.kind.name().to_owned()]
                 .into_iter()

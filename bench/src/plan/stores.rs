@@ -1,4 +1,5 @@
-//! The stores beside a fleet of nodes. Nothing here is measured by this program: every figure is an assumption with a name.
+//! The stores beside a fleet of nodes. What a node asks of them is counted (`dispatchd-bench fleet`, `fleet_redis_driver_ttl_ms`); what they
+//! bear is not measured by this program: an assumption with a name.
 #![forbid(unsafe_code)]
 
 use super::size::{City, Confidence, Line, Plan};
@@ -11,8 +12,10 @@ mod assumed {
     pub(super) const REDIS_OPERATIONS_PER_CORE: f64 = 80_000.0;
     /// Hours between two connects of a driver in the ordinary course.
     pub(super) const SESSION_HOURS: f64 = 0.5;
-    /// Scylla: conditional writes of an offer: claim, attempt, driver's binding, decision, end.
-    pub(super) const LWT_PER_OFFER: f64 = 5.0;
+    /// Redis: a driver who is heard is refreshed this long after the last time, s: a quarter of the preset life of an entry.
+    pub(super) const REFRESH_S: f64 = 15.0;
+    /// Scylla: conditional writes of a ride, as `dispatchd-bench fleet` counts them: three until the driver is bound, three to its end.
+    pub(super) const LWT_PER_OFFER: f64 = 6.0;
     /// Scylla: conditional writes per second of one core, replicated three times.
     pub(super) const LWT_PER_CORE: f64 = 1_500.0;
     /// Scylla: copies of everything.
@@ -33,6 +36,12 @@ pub(super) fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f6
     };
     let connects = drivers / (assumed::SESSION_HOURS * 3600.0);
     let storm = drivers / nodes / city.storm_s;
+    let refreshes = if city.heartbeat_s > 0.0 {
+        drivers / city.heartbeat_s.max(assumed::REFRESH_S)
+    } else {
+        0.0
+    };
+    let ordinary = connects + refreshes;
     line(
         "Redis memory",
         format!(
@@ -44,13 +53,17 @@ pub(super) fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f6
     line(
         "Redis operations",
         format!(
-            "{connects:.0} /s, {:.0} /s in a storm: {:.0} cores",
-            connects + storm,
-            ((connects + storm) / assumed::REDIS_OPERATIONS_PER_CORE)
+            "{ordinary:.0} /s, {:.0} /s in a storm: {:.0} cores",
+            ordinary + storm,
+            ((ordinary + storm) / assumed::REDIS_OPERATIONS_PER_CORE)
                 .ceil()
                 .max(1.0)
         ),
-        format!("a script for each connect, one in {} h", assumed::SESSION_HOURS),
+        format!(
+            "a script for each connect, one in {} h, and a refresh for who is heard, {} s after the last",
+            assumed::SESSION_HOURS,
+            assumed::REFRESH_S
+        ),
     );
     let lwt = offers * assumed::LWT_PER_OFFER;
     let cores = (lwt * assumed::REPLICAS / assumed::LWT_PER_CORE).ceil();

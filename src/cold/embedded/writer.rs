@@ -44,6 +44,8 @@ pub const ROUND_SPACING_MAX: Duration = Duration::from_millis(40);
 pub const SYNC_SHARE: u32 = 8;
 /// Most commits in one round.
 pub const ROUND_COMMITS_MAX: usize = 4_096;
+/// Commits and questions that have room while there are none.
+const QUEUE_KEPT: usize = 1_024;
 /// A round ends with the commit that takes it over this many bytes of callers' JSON.
 pub const ROUND_BYTES_MAX: usize = 16 << 20;
 /// Time between two looks at a full disk.
@@ -257,6 +259,9 @@ impl State {
                 self.writer.health.fail(&error);
                 self.failed = Some(error);
             } else if self.queue.is_empty() {
+                // What a storm took goes with it.
+                self.queue.shrink_to(QUEUE_KEPT);
+                self.asks.shrink_to(QUEUE_KEPT);
                 return;
             }
         }
