@@ -68,9 +68,9 @@ pub const BUSY_CHECKED_PER_TURN: usize = 32;
 /// Longest sleep while some of them have not been looked at.
 pub const BUSY_CHECK_WAIT: Duration = Duration::from_millis(1);
 
-/// Receive buffers that the kernel has at the beginning of a turn, at least; more, up to all there are, while it runs out of
-/// them. Those that came back last are offered first: the fewer take turns, the warmer they are.
-pub const RECV_BUFFERS_OFFERED_MIN: u16 = 64;
+/// Receive buffers that the kernel has at the beginning of a turn, at least. Those that came back last are offered first: the fewer
+/// take turns, the warmer they are.
+pub const RECV_BUFFERS_OFFERED_MIN: u16 = 128;
 
 /// Completions copied out of the ring at a time.
 pub const CQE_BATCH: usize = 256;

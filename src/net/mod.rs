@@ -248,7 +248,7 @@ pub enum NetEvent {
 pub struct NetCounts {
     /// Bytes that the kernel took for sockets.
     pub bytes_sent: u64,
-    /// Receives that found no buffer although the kernel had been given all that are, and are tried again.
+    /// Receives that found no buffer while none was kept from the kernel, and are tried again.
     pub recv_buffers_exhausted: u64,
 }
 
@@ -419,7 +419,7 @@ impl Net {
         self.slots.occupied()
     }
 
-    /// Connections that receive often enough to keep a multishot receive.
+    /// Connections that keep a multishot receive because they receive often, beyond those that may keep one anyway.
     pub fn busy_connections(&self) -> usize {
         self.busy.len()
     }

@@ -6,10 +6,10 @@
 //! it, and what the poll finds is received by a receive of its own; but a busy one
 //! ([`RECEIVES_OF_BUSY`](super::limits::RECEIVES_OF_BUSY) receives in close succession) keeps a multishot receive all the same,
 //! until nothing came from one [`Net::trim`] to the next.
-//! Any other connection is about to say something, a handshake or a call, and waits in a receive of its own.
+//! Any other connection, an HTTP one, is about to say something and waits in a receive of its own.
 //!
-//! The next receive is armed with the next turn, not as the last one ends: by then the owner has often closed the connection or
-//! handed it over, and nothing has to be cancelled.
+//! The next receive is armed with the next turn, not as the last one ends: by then the owner has often handed the connection over,
+//! closed it, or said what it is.
 #![forbid(unsafe_code)]
 
 use super::limits::BUSY_CHECKED_PER_TURN;
@@ -32,11 +32,11 @@ impl Net {
         arm_recv(&mut self.ring, &mut self.multishots, slot, conn);
     }
 
-    /// Lets the connection be one of many that are mostly silent, until it is paused: it may keep a multishot receive. The kernel
+    /// Makes the connection one of many that are mostly silent, and lets it keep a multishot receive until it is paused. The kernel
     /// may then have taken up to 32 buffers from the socket before a pause is seen: for what is understood as it comes, and not kept.
     pub fn allow_busy(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get_mut(conn) {
-            slot.flags.set(Flags::MAY_BE_BUSY);
+            slot.flags.set(Flags::CROWD.and(Flags::MAY_BE_BUSY));
         }
     }
 
@@ -254,9 +254,9 @@ fn arm_recv(ring: &mut Ring, multishots: &mut Multishots, slot: &mut Slot, conn:
             .any(Flags::RECV_ARMED.and(Flags::STARVED).and(Flags::CLOSING))
     {
         slot.flags.set(Flags::RECV_ARMED);
-        if !slot.flags.any(Flags::MAY_BE_BUSY) {
+        if !slot.flags.any(Flags::CROWD) {
             ring.recv(conn.slot(), Op::Recv(conn));
-        } else if multishots.armed < multishots.kept {
+        } else if slot.flags.any(Flags::MAY_BE_BUSY) && multishots.armed < multishots.kept {
             multishots.arm(ring, slot, conn);
         } else {
             slot.flags.set(Flags::POLLING);

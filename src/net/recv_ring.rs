@@ -4,7 +4,8 @@
 //! pages until used: the ring of descriptors, and the buffers.
 //!
 //! The kernel takes buffers in the order in which they were offered, so if it had all of them each would be the coldest one.
-//! It has twice as many as it needed at once of late, the last ones used, and all of them when that did not suffice.
+//! It has twice as many as it needed at once of late, the last ones used, and all of them when that did not suffice. From second to
+//! second they become half as many at most, and their memory goes back to the machine.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -77,8 +78,12 @@ pub(super) struct RecvRing {
     kept: Vec<u16>,
     /// How many the kernel has at the beginning of a turn, if there are as many.
     goal: u16,
+    /// How many it had after the last [`Self::refill`].
+    shown: u16,
     /// Most that it needed at once since the last [`Self::trim`].
     most_used: u16,
+    /// Memory is given back once the kernel has no more buffers than it is to have: the surplus would only be used once more.
+    cools: bool,
 }
 
 impl RecvRing {
@@ -99,7 +104,9 @@ impl RecvRing {
             lent_count: 0,
             kept: (0..count).rev().collect(),
             goal: RECV_BUFFERS_OFFERED_MIN.min(count),
+            shown: 0,
             most_used: 0,
+            cools: false,
         };
         // SAFETY: the mapping is page-aligned, holds `count` entries, and `Net` drops it after the ring.
         unsafe { uring.register_buffers(all.ring.address.as_ptr() as u64, count)? };
@@ -109,9 +116,10 @@ impl RecvRing {
 
     /// Gives the kernel as many buffers as it is to have, or as there are.
     pub(super) fn refill(&mut self) {
-        let used = self.goal.saturating_sub(self.offered());
+        let used = self.shown - self.offered();
         self.most_used = self.most_used.max(used);
-        let missing = used.min(self.kept.len() as u16);
+        let missing = self.goal.saturating_sub(self.offered()).min(self.kept.len() as u16);
+        self.shown = self.offered() + missing;
         if missing == 0 {
             return;
         }
@@ -128,15 +136,19 @@ impl RecvRing {
         !self.kept.is_empty()
     }
 
-    /// As many buffers for the kernel from now on as it turned out to need since the last call. When they become fewer, the memory of
-    /// all goes back to the machine, if nothing lies in them: `all_reaped` says so of what the kernel has filled.
+    /// As many buffers for the kernel from now on as it turned out to need since the last call. When they become half as many, the memory
+    /// of all goes back to the machine, once nothing lies in them: `all_reaped` says so of what the kernel has filled.
     pub(super) fn trim(&mut self, all_reaped: bool) {
-        let goal = std::mem::take(&mut self.most_used).saturating_mul(2);
-        let goal = goal.max(RECV_BUFFERS_OFFERED_MIN).min(self.count);
-        if goal < self.goal && all_reaped && self.lent_count == 0 {
-            self.buffers.forget();
+        let needed = std::mem::take(&mut self.most_used).saturating_mul(2);
+        let least = RECV_BUFFERS_OFFERED_MIN.min(self.count);
+        if needed <= self.goal / 2 && self.goal > least {
+            self.goal = (self.goal / 2).max(least);
+            self.cools = true;
         }
-        self.goal = goal;
+        if self.cools && all_reaped && self.lent_count == 0 {
+            self.buffers.forget();
+            self.cools = self.offered() > self.goal;
+        }
     }
 
     /// Buffers that the kernel has.

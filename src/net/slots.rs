@@ -55,18 +55,20 @@ impl Flags {
     pub(super) const ANNOUNCED: Flags = Flags(1 << 18);
     /// What is in flight of a receive is still the poll.
     pub(super) const POLLING: Flags = Flags(1 << 19);
-    /// Receives often, and stands in the list of those that do.
+    /// Receives often although it waited in a poll, and stands in the list of those that do.
     pub(super) const BUSY: Flags = Flags(1 << 20);
 
-    /// May keep a multishot receive when it is busy.
+    /// May keep a multishot receive.
     pub(super) const MAY_BE_BUSY: Flags = Flags(1 << 21);
     /// What is in flight of a receive is a multishot one.
     pub(super) const MULTISHOT: Flags = Flags(1 << 22);
+    /// One of many that are mostly silent: waits in a poll when it may not keep more.
+    pub(super) const CROWD: Flags = Flags(1 << 23);
 
     /// Where the number of receives in close succession stands, 2 bits.
-    const RECEIVES_SHIFT: u32 = 23;
-    /// Where the sweep stands in which it was heard last, 7 bits.
-    const HEARD_SHIFT: u32 = 25;
+    const RECEIVES_SHIFT: u32 = 24;
+    /// Where the sweep stands in which it was heard last, 6 bits.
+    const HEARD_SHIFT: u32 = 26;
 
     /// Operations of the kernel that hold the socket.
     pub(super) const IN_FLIGHT: Flags =
@@ -130,7 +132,7 @@ impl Default for Sweep {
 }
 
 impl Sweep {
-    const LAST: u8 = 127;
+    const LAST: u8 = 63;
 
     pub(super) fn next(self) -> Self {
         Self(if self.0 == Self::LAST { 1 } else { self.0 + 1 })

@@ -20,6 +20,7 @@ impl Net {
     /// Only what the kernel should never answer (`EBADR`: completions were lost for want of memory): the ring is unusable
     /// then.
     pub fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
+        self.recv_ring.refill();
         self.flush_departures();
         self.flush_output();
         self.check_busy();
@@ -34,7 +35,6 @@ impl Net {
             Some(retry) => wait.map(|wait| wait.min(retry)),
             None => wait,
         };
-        self.recv_ring.refill();
         self.ring.enter(self.bounded(wait))?;
         self.reap(events);
         if std::mem::take(&mut self.found) {

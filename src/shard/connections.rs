@@ -241,6 +241,7 @@ impl<P: Platform> Shard<P> {
         self.connections.set(conn, Conn::Lingering(Box::new(lingering)));
         if is_last {
             // Nothing more can come, and after the end of a stream nobody would tell us so: the slot is free once our words are out.
+            self.net.pause_recv(conn);
             self.net.close_after_output(conn);
         } else {
             self.net.shutdown_write_after_output(conn);

@@ -142,8 +142,6 @@ impl<P: Platform> Shard<P> {
             self.metrics().connections.of(ConnectionKind::Http).dec();
         }
         self.metrics().connections.of(ConnectionKind::Driver).inc();
-        // What a driver says is understood as it comes; what an HTTP caller sends may have to be kept, so it has no such right.
-        self.net.allow_busy(conn);
         if let Some(handshake) = self.claim(conn, handshake) {
             self.seat(conn, handshake, None);
         }
@@ -176,6 +174,8 @@ impl<P: Platform> Shard<P> {
         if let Some(socket) = self.connections.socket(conn) {
             socket.driver = driver;
         }
+        // What a driver says is understood as it comes; what an HTTP caller sends may have to be kept, so it has no such right.
+        self.net.allow_busy(conn);
         self.net.start_recv(conn);
         if !bytes.is_empty() {
             self.socket_received(conn, &mut bytes);

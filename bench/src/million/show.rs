@@ -236,9 +236,10 @@ pub fn to_html(options: &Options, cores: usize, levels: &[Level], verdicts: &[Ve
         escape(kernel.trim()),
         cores,
         options.offers_per_second,
-        options.series_minutes.unwrap_or(options.minutes),
+        options.offer_seconds(levels.first().map_or(options.drivers, |level| level.drivers)) / 60.0,
         options
             .series_minutes
+            .filter(|_| levels.len() > 1)
             .map_or(String::new(), |_| format!(", {} min at the largest", options.minutes)),
         options.heartbeat_seconds,
     );

@@ -322,12 +322,7 @@ impl<'a> Client<'a> {
         assert_eq!(state.ordered_ns, 0, "one push at a time for a connection");
         state.ordered_ns = intended_ns.max(1);
         let dialect = self.dialect;
-        let from = if dialect.orders_for_others() {
-            (to + 1) % self.connections.len() as u32
-        } else {
-            to
-        };
-        self.ring.send(from, |block| dialect.order(to, block))
+        self.ring.send(to, |block| dialect.order(to, block))
     }
 
     fn turn(&mut self, until_ns: u64) -> io::Result<()> {

@@ -44,10 +44,8 @@ pub trait Dialect {
     /// Says what was not expected.
     fn greet(&self, connection: u32, step: u8, bytes: &[u8], answer: &mut Vec<u8>) -> Result<Greeting, String>;
 
-    /// Whether one connection can make the server push to another; if not, every connection orders its own.
-    fn orders_for_others(&self) -> bool;
-
-    /// What makes the server push to connection `to`.
+    /// What connection `to` sends to be pushed to. Every connection orders its own, because a driver of dispatchd can do nothing else, and two
+    /// sockets for a push cost more than one.
     fn order(&self, to: u32, into: &mut Vec<u8>);
 
     /// Reads what the server says on an open connection; `None` when it is not whole.
@@ -115,10 +113,6 @@ impl Dialect for Named {
 
     fn greet(&self, _: u32, _: u8, bytes: &[u8], _: &mut Vec<u8>) -> Result<Greeting, String> {
         Ok(switched(bytes)?.map_or(Greeting::Partial, Greeting::Open))
-    }
-
-    fn orders_for_others(&self) -> bool {
-        true
     }
 
     fn order(&self, to: u32, into: &mut Vec<u8>) {
@@ -193,10 +187,6 @@ impl Dialect for Raw {
         })
     }
 
-    fn orders_for_others(&self) -> bool {
-        false
-    }
-
     fn order(&self, _: u32, into: &mut Vec<u8>) {
         into.resize(self.push.request as usize, b'x');
     }
@@ -238,10 +228,6 @@ impl Dialect for Gateway {
             Message::Welcome { .. } => Ok(Greeting::Open(frame.consumed)),
             other => Err(format!("{other:?} instead of WELCOME")),
         }
-    }
-
-    fn orders_for_others(&self) -> bool {
-        false
     }
 
     fn order(&self, to: u32, into: &mut Vec<u8>) {
@@ -313,10 +299,6 @@ impl Dialect for Nats {
         }
         let said = String::from_utf8_lossy(frame.payload).into_owned();
         Err(format!("unexpected in step {step}: {said}"))
-    }
-
-    fn orders_for_others(&self) -> bool {
-        true
     }
 
     fn order(&self, to: u32, into: &mut Vec<u8>) {

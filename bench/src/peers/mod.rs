@@ -31,7 +31,7 @@ use dialect::Dialect;
 /// Time for memory to settle before it is read: what a burst of handshakes took for a moment is no idle connection's.
 const SETTLE: Duration = Duration::from_secs(4);
 /// One in so many connections is open before memory is read for the first time.
-const FIRST_PART: u32 = 10;
+const FIRST_PART: u32 = 2;
 /// Offers posted at once while drivers get the trips that they confirm again and again.
 const OFFERS_AT_ONCE: u32 = 256;
 
@@ -106,12 +106,21 @@ pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<
                 .context(format!("{} {}/{rounds}", peer.kind.name(), round + 1));
             match measure(context, peer, options) {
                 Ok(run) => reports[index].runs.push(run),
-                Err(error) => eprintln!("{}, round {}: {error}", peer.kind.name(), round + 1),
+                Err(error) => {
+                    eprintln!("{}, round {}: {error}", peer.kind.name(), round + 1);
+                    // A round is a row for all of them, so that rounds are compared with each other.
+                    let mut run = Run::default();
+                    run.faults.add("round failed", || error.to_string());
+                    reports[index].runs.push(run);
+                }
             }
         }
     }
     context.progress.finish();
-    if reports.iter().all(|report| report.runs.is_empty()) {
+    if reports
+        .iter()
+        .all(|report| report.runs.iter().all(|run| run.figures.is_empty()))
+    {
         return Err(io::Error::other("no server could be measured"));
     }
     table::print(&peers, &reports);
@@ -142,7 +151,7 @@ fn measure(context: &Context, peer: &Peer, options: &Options) -> io::Result<Run>
     Ok(run)
 }
 
-/// Memory, the fixed rate, and saturation, over the same connections.
+/// Memory, the fixed rate, saturation, and the fixed rate again, over the same connections.
 fn pushes(
     context: &Context,
     peer: &Peer,
@@ -155,7 +164,7 @@ fn pushes(
     let explain = |error: io::Error| server.explain(&error);
     let mut client = Client::open(target, dialect, options.connections)?;
     context.progress.phase("connect", 1);
-    // What the first ones need once, and a server with few of them has ready for all, is no connection's.
+    // What a crowd that comes at once needs for a moment, and the first one leaves behind for the second, is no connection's.
     let first = options.connections / FIRST_PART;
     let mut memory_with = |slots| -> io::Result<_> {
         client.connect_all(slots).map_err(explain)?;
@@ -171,7 +180,7 @@ fn pushes(
         context.progress.phase("offers", 1);
         accept_all(&mut client, target, options.connections).map_err(explain)?;
     }
-    // First, as a server is that has not been busy: what a busy one still puts away would count, and for each of them for something else.
+    // First, as a server is that has not been busy; and again after saturation, with what a busy one still has to put away.
     context.progress.phase("open loop", 1);
     let rate = options.rate;
     let open = client.push(Pace::Open { rate }, options.times()).map_err(explain)?;
@@ -204,6 +213,10 @@ fn pushes(
             "busy_client_core",
         ],
     );
+    context.progress.phase("after it", 1);
+    let after = client.push(Pace::Open { rate }, options.times()).map_err(explain)?;
+    run.add("after_busy_cpu_us", "µs", after.usage.server_us_per(after.operations));
+    run.add("after_busy_p99", "ms", after.latencies.quantile_ms(0.99));
     run.faults = client.take_faults();
     Ok(())
 }

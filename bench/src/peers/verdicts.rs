@@ -9,12 +9,13 @@ const CPU_BY_RAW_MAX: f64 = 1.08;
 /// 99th percentile at the fixed rate, by the raw ring's.
 const P99_BY_RAW_MAX: f64 = 1.0;
 /// Columns in which dispatchd is to be ahead: figure, in words, unit, whether more is better.
-const COLUMNS: [(&str, &str, &str, bool); 6] = [
+const COLUMNS: [(&str, &str, &str, bool); 7] = [
     ("user_per_idle", "user memory of an idle connection", "B", false),
     ("busy_cpu_us", "server CPU of a push, busy", "µs", false),
     ("push_per_s", "pushes per second, busy", "1/s", true),
     ("rate_cpu_us", "server CPU of a push at the fixed rate", "µs", false),
     ("rate_p99", "p99 at the fixed rate", "ms", false),
+    ("after_busy_p99", "p99 at the fixed rate after saturation", "ms", false),
     ("handshake_cpu_us", "server CPU of a handshake", "µs", false),
 ];
 
@@ -34,20 +35,22 @@ pub(super) fn all(peers: &[Peer], reports: &[ScenarioReport]) -> Vec<Verdict> {
             ),
             ("p99 at the fixed rate, by the raw ring's", "rate_p99", P99_BY_RAW_MAX),
         ] {
-            verdicts.extend(by_rounds(own, raw, figure).map(|ratio| Verdict {
+            // Not measured is a miss.
+            let ratio = by_rounds(own, raw, figure).unwrap_or(f64::NAN);
+            verdicts.push(Verdict {
                 scenario: own.name,
                 what,
                 goal: format!("<= {most}"),
                 measured: number(ratio),
                 ratio: ratio / most,
-                pass: ratio <= most,
-            }));
+                pass: ratio <= most && own.is_valid(),
+            });
         }
     }
     let others: Vec<&ScenarioReport> = peers
         .iter()
         .zip(reports)
-        .filter(|(peer, _)| peer.kind.is_a_peer())
+        .filter(|(peer, report)| peer.kind.is_a_peer() && report.is_valid())
         .map(|(_, report)| report)
         .collect();
     verdicts.extend(COLUMNS.iter().filter_map(|column| ahead(own, &others, column)));
@@ -69,6 +72,8 @@ fn ahead(
     let best = others
         .iter()
         .filter_map(|report| Some((report.median(figure)?, report.name)))
+        // A heap that was collected meanwhile says nothing of connections.
+        .filter(|(value, _)| *value > 0.0)
         .min_by(|one, other| {
             if more {
                 other.0.total_cmp(&one.0)
@@ -76,7 +81,7 @@ fn ahead(
                 one.0.total_cmp(&other.0)
             }
         })?;
-    let measured = own.median(figure)?;
+    let measured = own.median(figure).unwrap_or(f64::NAN);
     let (sign, pass) = if more {
         (">=", measured >= best.0)
     } else {
@@ -89,7 +94,7 @@ fn ahead(
         goal: format!("{sign} {} {unit} ({name})", number(best.0)),
         measured: format!("{} {unit}", number(measured)),
         ratio: measured / best.0,
-        pass,
+        pass: pass && own.is_valid(),
     })
 }
 

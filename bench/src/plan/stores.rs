@@ -12,8 +12,10 @@ mod assumed {
     pub(super) const REDIS_OPERATIONS_PER_CORE: f64 = 80_000.0;
     /// Hours between two connects of a driver in the ordinary course.
     pub(super) const SESSION_HOURS: f64 = 0.5;
-    /// Redis: a driver who is heard is refreshed this long after the last time, s: a quarter of the preset life of an entry.
+    /// Redis: a driver is refreshed with the first thing that is heard so long after the last time, s: a quarter of the preset life of an entry.
     pub(super) const REFRESH_S: f64 = 15.0;
+    /// Redis: changes of a driver's state in a ride: to the pickup, on the trip, available again.
+    pub(super) const CHANGES_PER_OFFER: f64 = 3.0;
     /// Scylla: conditional writes of a ride, as `dispatchd-bench fleet` counts them: three until the driver is bound, three to its end.
     pub(super) const LWT_PER_OFFER: f64 = 6.0;
     /// Scylla: conditional writes per second of one core, replicated three times.
@@ -36,12 +38,12 @@ pub(super) fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f6
     };
     let connects = drivers / (assumed::SESSION_HOURS * 3600.0);
     let storm = drivers / nodes / city.storm_s;
-    let refreshes = if city.heartbeat_s > 0.0 {
-        drivers / city.heartbeat_s.max(assumed::REFRESH_S)
-    } else {
-        0.0
+    let heard_s = match city.location_s {
+        location_s if location_s > 0.0 => location_s.min(city.heartbeat_s),
+        _ => city.heartbeat_s,
     };
-    let ordinary = connects + refreshes;
+    let refresh_s = (assumed::REFRESH_S / heard_s).ceil() * heard_s;
+    let ordinary = connects + drivers / refresh_s + offers * assumed::CHANGES_PER_OFFER;
     line(
         "Redis memory",
         format!(
@@ -60,9 +62,9 @@ pub(super) fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f6
                 .max(1.0)
         ),
         format!(
-            "a script for each connect, one in {} h, and a refresh for who is heard, {} s after the last",
+            "a connect in {} h, a refresh in {refresh_s:.0} s, {:.0} changes of state for an offer",
             assumed::SESSION_HOURS,
-            assumed::REFRESH_S
+            assumed::CHANGES_PER_OFFER
         ),
     );
     let lwt = offers * assumed::LWT_PER_OFFER;

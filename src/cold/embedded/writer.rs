@@ -240,6 +240,7 @@ impl State {
 
     /// Rounds until the queue is empty, then the queries; or refusals.
     fn write(&mut self) {
+        let waited = self.queue.len().max(self.asks.len());
         loop {
             if let Some(error) = self.failed.clone() {
                 return self.refuse_all(&error);
@@ -259,9 +260,11 @@ impl State {
                 self.writer.health.fail(&error);
                 self.failed = Some(error);
             } else if self.queue.is_empty() {
-                // What a storm took goes with it.
-                self.queue.shrink_to(QUEUE_KEPT);
-                self.asks.shrink_to(QUEUE_KEPT);
+                if waited < QUEUE_KEPT / 4 {
+                    // The storm that needed more is over.
+                    self.queue.shrink_to(QUEUE_KEPT);
+                    self.asks.shrink_to(QUEUE_KEPT);
+                }
                 return;
             }
         }
