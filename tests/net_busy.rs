@@ -116,12 +116,14 @@ fn few_of_a_crowd_keep_a_multishot_receive() {
 /// taken yet.
 #[test]
 fn memory_that_is_given_back_has_nothing_in_it() {
-    const CROWD: usize = 60;
+    // More than the buffers that are always offered.
+    const CROWD: usize = 200;
     const TRIMS: usize = 4;
     // A submission queue that is full after eight receives: the others are submitted while they are armed, and end unseen.
     let (mut shard, addr) = Shard::listening(&NetConfig {
         sq_entries: 8,
         recv_buffers: 256,
+        fixed_files: 256,
         ..small()
     });
     let mut crowd: Vec<_> = (0..CROWD)
