@@ -3,10 +3,10 @@
 mod net_support;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use dispatchd::net::limits::BUSY_CHECKED_PER_TURN;
-use dispatchd::net::{CloseCause, NetConfig, NetEvent};
+use dispatchd::net::{CloseCause, ConnId, NetConfig, NetEvent};
 use net_support::{Shard, small};
 
 #[test]
@@ -46,15 +46,7 @@ fn a_connection_is_busy_while_it_receives_often() {
 fn a_turn_puts_away_few_of_a_silent_crowd() {
     const CROWD: usize = 60;
     let (mut shard, addr) = Shard::listening(&small());
-    let mut crowd: Vec<_> = (0..CROWD)
-        .map(|_| {
-            let client = TcpStream::connect(addr).unwrap();
-            let conn = shard.accept();
-            shard.net.allow_busy(conn);
-            shard.net.start_recv(conn);
-            (client, conn)
-        })
-        .collect();
+    let mut crowd = crowd(&mut shard, addr, CROWD);
     for (client, conn) in &mut crowd {
         for _ in 0..4 {
             client.write_all(b"beat").unwrap();
@@ -83,15 +75,7 @@ fn few_of_a_crowd_keep_a_multishot_receive() {
         multishots_kept: 2,
         ..small()
     });
-    let mut crowd: Vec<_> = (0..4)
-        .map(|_| {
-            let client = TcpStream::connect(addr).unwrap();
-            let conn = shard.accept();
-            shard.net.allow_busy(conn);
-            shard.net.start_recv(conn);
-            (client, conn)
-        })
-        .collect();
+    let mut crowd = crowd(&mut shard, addr, 4);
     assert_eq!(shard.net.multishots(), 2);
     for (client, conn) in &mut crowd {
         client.write_all(b"beat").unwrap();
@@ -151,6 +135,18 @@ fn memory_that_is_given_back_has_nothing_in_it() {
         }
         shard.poll();
     }
+}
+
+/// Connections that may be busy and are read.
+fn crowd(shard: &mut Shard, addr: SocketAddr, count: usize) -> Vec<(TcpStream, ConnId)> {
+    let one = |_| {
+        let client = TcpStream::connect(addr).unwrap();
+        let conn = shard.accept();
+        shard.net.allow_busy(conn);
+        shard.net.start_recv(conn);
+        (client, conn)
+    };
+    (0..count).map(one).collect()
 }
 
 /// A second passes, and the turn after it.
