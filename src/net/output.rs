@@ -130,12 +130,11 @@ impl Outputs {
             self.spare_bytes -= buffer.capacity();
         }
         self.spare_least = self.spare.len();
-        if !self.is_waiting() {
-            self.entries.clear();
-            self.vacant.clear();
-            self.entries.shrink_to(ENTRIES_KEPT);
-            self.vacant.shrink_to(ENTRIES_KEPT);
-        }
+        let used = self.entries.iter().rposition(|entry| entry.owner.is_some());
+        self.entries.truncate(used.map_or(0, |last| last + 1));
+        self.vacant.retain(|index| (*index as usize) < self.entries.len());
+        self.entries.shrink_to(ENTRIES_KEPT);
+        self.vacant.shrink_to(ENTRIES_KEPT);
     }
 
     fn buffer(&mut self) -> Vec<u8> {

@@ -96,6 +96,8 @@ impl Ring for SimRing {
         socket.map_or(0, |socket| socket.output.len())
     }
 
+    fn hurry(&mut self) {}
+
     fn has_output(&self) -> bool {
         self.waiting > 0
     }
