@@ -24,16 +24,11 @@ use serde::Serialize;
 
 use crate::files::Files;
 use crate::scenarios::Context;
+use crate::server::connections_for;
 use level::Level;
 
 /// Drivers of a part of the load, whose ring may have 20,000 sockets under the usual hard limit of open files.
 const DRIVERS_PER_PART: u32 = 16_000;
-/// Connections that a shard may have beyond its share of the drivers, percent of it and a number: what hashing spreads
-/// unevenly, what rings keep from accept, connections that are being closed, and the matching engine's.
-const SPARE_PERCENT: u64 = 6;
-const SPARE_CONNECTIONS: u64 = 2_048;
-/// Most that the setting `connections_max` may be.
-const CONNECTIONS_MAX: u64 = 1 << 20;
 /// Drivers that a drain closes in a second: what one core closes without falling behind.
 const DRAIN_PER_MS: u32 = 20;
 /// Shortest drain, ms.
@@ -128,8 +123,7 @@ impl Options {
 
     /// `connections_max` of a level.
     pub fn connections_for(&self, drivers: u32) -> u64 {
-        let share = u64::from(drivers.div_ceil(self.shards));
-        (share + share * SPARE_PERCENT / 100 + SPARE_CONNECTIONS).min(CONNECTIONS_MAX)
+        connections_for(drivers, self.shards)
     }
 
     /// `drain_ms` of a level.

@@ -16,6 +16,19 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::ends::Owned;
 use crate::http;
 
+/// Connections that a shard may have beyond its share of the drivers, percent of it and a number: what hashing spreads
+/// unevenly, what rings keep from accept, connections that are being closed, and the matching engine's.
+const SPARE_PERCENT: u64 = 6;
+const SPARE_CONNECTIONS: u64 = 2_048;
+/// Most that the setting `connections_max` may be.
+const CONNECTIONS_MAX: u64 = 1 << 20;
+
+/// The setting `connections_max` of a server for so many drivers.
+pub fn connections_for(drivers: u32, shards: u32) -> u64 {
+    let share = u64::from(drivers.div_ceil(shards));
+    (share + share * SPARE_PERCENT / 100 + SPARE_CONNECTIONS).min(CONNECTIONS_MAX)
+}
+
 /// How long a server may take until `/readyz` answers 200.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a server may take to end after SIGTERM: the `drain_ms` given below and the contract's 10 s, and a little.

@@ -243,6 +243,28 @@ mod tests {
     }
 
     #[test]
+    fn the_room_of_a_burst_goes_while_others_have_output() {
+        let mut outputs = Outputs::default();
+        let first = outputs.take(OWNER);
+        let burst: Vec<u32> = (0..4 * ENTRIES_KEPT).map(|_| outputs.take(OWNER)).collect();
+        let last = burst[ENTRIES_KEPT];
+        burst
+            .into_iter()
+            .filter(|index| *index != last)
+            .for_each(|index| outputs.release(index));
+        outputs.trim();
+        assert_eq!(outputs.entries.len(), last as usize + 1);
+        assert_eq!(outputs.vacant.len(), last as usize - 1);
+        outputs.release(last);
+        outputs.trim();
+        assert_eq!((outputs.entries.len(), outputs.vacant.len()), (1, 0));
+        assert!(outputs.entries.capacity() <= ENTRIES_KEPT);
+        assert!(outputs.is_waiting());
+        outputs.release(first);
+        assert!(!outputs.is_waiting());
+    }
+
+    #[test]
     fn the_pool_is_bounded_and_keeps_no_giants() {
         let mut outputs = Outputs::default();
         let giant = outputs.take(OWNER);

@@ -14,7 +14,7 @@ use super::worker::TICK_NS;
 use crate::measure::{Clock, Latencies};
 use crate::report::Faults;
 use crate::scenarios::Context;
-use crate::server::{OwnedChild, Server, Setup};
+use crate::server::{OwnedChild, Server, Setup, connections_for};
 
 /// Drivers beyond which load processes need addresses of their own.
 const DRIVERS_PER_ADDRESS_MAX: u32 = 25_000;
@@ -77,11 +77,15 @@ pub fn play(context: &Context, scenario: &Scenario, round: u32) -> io::Result<St
         format!("{key}={text}")
     });
     let own = std::mem::take(&mut setup.settings);
-    setup.settings = [format!("shards={}", scenario.shards)]
-        .into_iter()
-        .chain(settings)
-        .chain(own)
-        .collect();
+    let connections = connections_for(scenario.drivers, scenario.shards);
+    setup.settings = [
+        format!("shards={}", scenario.shards),
+        format!("connections_max={connections}"),
+    ]
+    .into_iter()
+    .chain(settings)
+    .chain(own)
+    .collect();
     let server = Server::start(&setup)?;
     let target = server.target();
     let empty = Sample::take(0.0, target.pid, target.address, &[])?;

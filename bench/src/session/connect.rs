@@ -83,7 +83,9 @@ impl Session {
             let patience = REFUSALS_PER_DRIVER_MAX * u64::from(count);
             if self.now_ns() > moved_ns + STALL_NS_MAX || result.refusals > patience {
                 let refusals = result.refusals;
-                let what = format!("{missing} of {count} drivers do not get a WELCOME ({refusals} refusals)");
+                let what = format!(
+                    "{missing} of {count} drivers do not get a WELCOME ({refusals} refusals): is `connections_max` large enough?"
+                );
                 return Err(io::Error::other(what));
             }
         }
