@@ -5,7 +5,7 @@
 //! connection while something of the old one is still under way.
 #![allow(unsafe_code)]
 
-use super::limits::SEND_BYTES_MAX;
+use super::limits::SEND_BYTES_PATIENT_MAX;
 use super::receive::disarm_recv;
 use super::slots::{Flags, NONE};
 use super::tag::Op;
@@ -177,9 +177,10 @@ impl Net {
         debug_assert!(!slot.flags.any(Flags::SENDING), "one send at a time");
         if let Some(bytes) = self.outputs.next(slot.output) {
             slot.flags.set(Flags::SENDING);
-            // More than one send has, and whatever waits for the end of it, goes on when that is heard of.
-            let patient =
-                slot.flags.any(Flags::CROWD) && !slot.flags.any(Flags::OUTPUT_ENDED) && bytes.len() < SEND_BYTES_MAX;
+            // What a socket does not take whole, and whatever waits for the end of the send, goes on when that is heard of.
+            let patient = slot.flags.any(Flags::CROWD)
+                && !slot.flags.any(Flags::OUTPUT_ENDED)
+                && bytes.len() <= SEND_BYTES_PATIENT_MAX;
             // SAFETY: the pool leaves these bytes alone until `wrote` or `release`, which are called only once the completion
             // came (`on_send`, `settle`). `Net::drop` cancels the send before the pool goes.
             unsafe {

@@ -43,7 +43,7 @@ const TOGETHER_MS: u64 = 32;
 
 /// When a driver's timer that is due at `due_ms` fires: never before, and at most a hundredth of its time later. What waits for
 /// silence needs no better, and a shard with many silent drivers would have a timer on every tick of its wheel. Each sleep would then
-/// have to program the core's own timer, which on a virtual machine costs more than a message (`bench/EXPERIMENTS.md`).
+/// have to program the core's own timer, which on a virtual machine costs more than a message (`bench/EXPERIMENTS.md`, "One turn for a message").
 pub(super) fn together(due_ms: u64, now_ms: u64) -> u64 {
     if due_ms.saturating_sub(now_ms) < 100 * TOGETHER_MS {
         due_ms

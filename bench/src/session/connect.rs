@@ -8,7 +8,7 @@ use super::{EventKind, Gone, Phase, Session};
 use crate::message::{DriverState, Message};
 
 /// Handshakes under way at once.
-const CONNECTING_MAX: u32 = 256;
+const CONNECTING_MAX: u32 = 128;
 /// How long connecting may make no progress, ns.
 pub(super) const STALL_NS_MAX: u64 = 10_000_000_000;
 /// A refused handshake (429 or 503) is tried again after this time, ns.
