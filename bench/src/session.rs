@@ -82,11 +82,7 @@ impl Session {
     /// # Errors
     /// The ring cannot be made (more than `RLIMIT_NOFILE` connections) or the server does not answer.
     pub fn open(address: SocketAddrV4, drivers: u32, https: u32) -> io::Result<Self> {
-        let place = Place {
-            local: (drivers + https > CONNECTIONS_PER_ADDRESS).then_some(Ipv4Addr::new(127, 0, 0, 2)),
-            ..Place::default()
-        };
-        Self::open_as(place, address, drivers, https)
+        Self::open_range(address, 0, drivers, https)
     }
 
     /// As [`Session::open`], for a load process that has a part of all drivers: the names begin with `first_driver`.
@@ -96,6 +92,7 @@ impl Session {
     pub fn open_range(address: SocketAddrV4, first_driver: u32, drivers: u32, https: u32) -> io::Result<Self> {
         let place = Place {
             first_driver,
+            local: (drivers + https > CONNECTIONS_PER_ADDRESS).then_some(Ipv4Addr::new(127, 0, 0, 2)),
             ..Place::default()
         };
         Self::open_as(place, address, drivers, https)
