@@ -5,20 +5,10 @@
 //! connection while something of the old one is still under way.
 #![allow(unsafe_code)]
 
-use super::limits::SEND_BYTES_PATIENT_MAX;
 use super::receive::disarm_recv;
 use super::slots::{Flags, NONE};
 use super::tag::Op;
 use super::{CloseCause, ConnId, Net, NetEvent};
-
-/// What a send does when the socket takes no byte.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Send {
-    /// Fails; for one of a crowd, whose sends then complete as they are submitted.
-    Now,
-    /// Waits for it.
-    Whenever,
-}
 
 impl Net {
     /// Where to append output (only append: bytes already there are an earlier message's). It is sent with the next turn,
@@ -39,12 +29,6 @@ impl Net {
             self.dirty.push(conn);
         }
         Some(self.outputs.queued_mut(slot.output))
-    }
-
-    /// [`NetEvent::OutputDrained`] of what the next turn sends shall come at once. Else it comes with the next event, or after
-    /// [`SENT_UNSEEN_MAX`](super::limits::SENT_UNSEEN_MAX), for a connection of [`Self::allow_busy`].
-    pub fn hurry(&mut self) {
-        self.ring.hurry();
     }
 
     /// Bytes queued and not known to be in the socket's buffer, those in flight included; 0 for a stale id.
@@ -132,7 +116,7 @@ impl Net {
         for conn in dirty.drain(..) {
             let Some(slot) = self.slots.get_mut(conn) else { continue };
             slot.flags.clear(Flags::DIRTY);
-            if !slot.flags.any(Flags::CLOSING) && !self.send_next(conn, Send::Now) {
+            if !slot.flags.any(Flags::CLOSING) && !self.send_next(conn) {
                 self.after_output(conn);
             }
         }
@@ -156,7 +140,6 @@ impl Net {
                 self.counts.bytes_sent += result as u64;
                 self.outputs.wrote(slot.output, result as usize);
             }
-            // It takes none now.
             _ if matches!(-result, libc::EINTR | libc::EAGAIN) => {}
             // A send of some bytes that writes none is a socket that takes no more.
             _ => {
@@ -165,30 +148,21 @@ impl Net {
                 return;
             }
         }
-        if !self.send_next(conn, Send::Whenever) {
+        if !self.send_next(conn) {
             events.push(NetEvent::OutputDrained { conn });
             self.after_output(conn);
         }
     }
 
     /// Sends the next bytes of a connection; when there are none, gives its buffer back and returns false.
-    fn send_next(&mut self, conn: ConnId, send: Send) -> bool {
+    fn send_next(&mut self, conn: ConnId) -> bool {
         let slot = self.slots.get_mut(conn).expect("checked by the caller");
         debug_assert!(!slot.flags.any(Flags::SENDING), "one send at a time");
         if let Some(bytes) = self.outputs.next(slot.output) {
             slot.flags.set(Flags::SENDING);
-            // What a socket does not take whole, and whatever waits for the end of the send, goes on when that is heard of.
-            let patient = slot.flags.any(Flags::CROWD)
-                && !slot.flags.any(Flags::OUTPUT_ENDED)
-                && bytes.len() <= SEND_BYTES_PATIENT_MAX;
             // SAFETY: the pool leaves these bytes alone until `wrote` or `release`, which are called only once the completion
             // came (`on_send`, `settle`). `Net::drop` cancels the send before the pool goes.
-            unsafe {
-                match send {
-                    Send::Now if patient => self.ring.send_now(conn.slot(), bytes, Op::Send(conn)),
-                    _ => self.ring.send(conn.slot(), bytes, Op::Send(conn)),
-                }
-            };
+            unsafe { self.ring.send(conn.slot(), bytes, Op::Send(conn)) };
             return true;
         }
         self.outputs.release(slot.output);

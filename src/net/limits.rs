@@ -44,9 +44,6 @@ pub const GENERATION_BITS: u32 = 32;
 /// a slow peer reads at all.
 pub const SEND_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes of a send whose completion alone ends no sleep ([`SENT_UNSEEN_MAX`]): some messages, which a socket that is read takes whole.
-pub const SEND_BYTES_PATIENT_MAX: usize = 4 << 10;
-
 /// Bytes that a fresh output buffer starts with: an offer and its neighbours without growing.
 pub const OUTPUT_BYTES_INITIAL: usize = 2 << 10;
 
@@ -88,14 +85,8 @@ pub const ACCEPT_RESERVE_MAX: u32 = 512;
 /// Milliseconds until accept is tried again after the kernel lacked a resource and no slot was freed meanwhile.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 
-/// One turn sleeps so long at most; longer waits return early, which the caller cannot tell from a wake-up.
-pub const WAIT_MAX: Duration = Duration::from_secs(3600);
-
-/// One turn that has sent something to one of a crowd sleeps so long at most when nothing else happens: then the owner hears that it was
-/// written, and its buffer is free. Far longer than the time between two messages at 5,000 a second, so that each of these costs one
-/// turn and not two, and longer than the kernel's own tick, so that the timer of the sleep is hardly ever the next one, which would have
-/// to be programmed into the core each time.
-pub const SENT_UNSEEN_MAX: Duration = Duration::from_millis(20);
+/// Seconds that one turn sleeps at most; longer waits return early, which the caller cannot tell from a wake-up.
+pub const WAIT_SECONDS_MAX: u64 = 3600;
 
 const _: () = assert!(FIXED_FILES_MAX <= 1 << SLOT_BITS, "a slot number fits its bits");
 const _: () = assert!(

@@ -218,10 +218,9 @@ pub enum NetEvent {
         /// The connection, still open for output.
         conn: ConnId,
     },
-    /// All output that a turn began with was written to the socket; more may have been appended since. For a connection of
-    /// [`Net::allow_busy`] it comes with the next event, or after [`limits::SENT_UNSEEN_MAX`], unless [`Net::hurry`] was called.
+    /// All output was written to the socket.
     OutputDrained {
-        /// The connection, which owned no buffer when the kernel reported it.
+        /// The connection, which owns no buffer now.
         conn: ConnId,
     },
     /// The connection is gone: the last event about `conn`.

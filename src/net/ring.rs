@@ -15,9 +15,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 
-use super::limits::{
-    CQ_ENTRIES_MAX, CQ_ENTRIES_MIN, CQE_BATCH, SENT_UNSEEN_MAX, SQ_ENTRIES_MAX, SQ_ENTRIES_MIN, WAIT_MAX,
-};
+use super::limits::{CQ_ENTRIES_MAX, CQ_ENTRIES_MIN, CQE_BATCH, SQ_ENTRIES_MAX, SQ_ENTRIES_MIN, WAIT_SECONDS_MAX};
 use super::tag::Op;
 
 /// The group id of the one provided-buffer ring.
@@ -37,10 +35,6 @@ pub(super) struct Ring {
     uring: IoUring,
     backlog: VecDeque<Batch>,
     enter_flags: EnterFlags,
-    /// Sends since the last [`Self::enter`] that complete as they are submitted, and that alone end no sleep.
-    prompt: usize,
-    /// They do this time.
-    hurried: bool,
 }
 
 impl Ring {
@@ -72,8 +66,6 @@ impl Ring {
             uring,
             backlog: VecDeque::new(),
             enter_flags,
-            prompt: 0,
-            hurried: false,
         })
     }
 
@@ -137,32 +129,13 @@ impl Ring {
         self.push(opcode::RecvMulti::new(Fixed(slot), RECV_GROUP).build(), op);
     }
 
-    /// Writes `bytes` to the socket, as many as it takes, once it takes any.
+    /// Writes `bytes` to the socket, as many as it takes.
     ///
     /// # Safety
     /// `bytes` stay where they are, unchanged, until the completion came.
     pub(super) unsafe fn send(&mut self, slot: u32, bytes: *const [u8], op: Op) {
-        self.send_with(slot, bytes, 0, op);
-    }
-
-    /// Writes `bytes` to the socket, as many as it takes now; `EAGAIN` when that is none. Its completion alone ends no sleep before
-    /// [`SENT_UNSEEN_MAX`].
-    ///
-    /// # Safety
-    /// As of [`Self::send`].
-    pub(super) unsafe fn send_now(&mut self, slot: u32, bytes: *const [u8], op: Op) {
-        self.prompt += 1;
-        self.send_with(slot, bytes, libc::MSG_DONTWAIT, op);
-    }
-
-    /// What is sent until the next [`Self::enter`] is to be heard of at once.
-    pub(super) fn hurry(&mut self) {
-        self.hurried = true;
-    }
-
-    fn send_with(&mut self, slot: u32, bytes: *const [u8], flags: i32, op: Op) {
         let send = opcode::Send::new(Fixed(slot), bytes.cast(), bytes.len() as u32);
-        self.push(send.flags(libc::MSG_NOSIGNAL | flags).build(), op);
+        self.push(send.flags(libc::MSG_NOSIGNAL).build(), op);
     }
 
     /// Ends the write side.
@@ -262,17 +235,13 @@ impl Ring {
     /// and no system call when there is nothing to do.
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.drain_backlog();
-        let (prompt, hurried) = (std::mem::take(&mut self.prompt), std::mem::take(&mut self.hurried));
-        let prompt = if hurried { 0 } else { prompt };
         let entered = match wait {
             Some(wait) if self.backlog.is_empty() => {
-                let longest = if prompt > 0 { SENT_UNSEEN_MAX } else { WAIT_MAX };
-                let timespec = Timespec::from(wait.min(longest));
+                let timespec = Timespec::from(wait.min(Duration::from_secs(WAIT_SECONDS_MAX)));
                 let args = SubmitArgs::new().timespec(&timespec);
-                // What completes as it is submitted is in the ring before the kernel begins to wait: one more is something new.
                 self.uring
                     .submitter()
-                    .submit_with_args_and_flags(prompt + 1, &args, self.enter_flags)
+                    .submit_with_args_and_flags(1, &args, self.enter_flags)
             }
             _ => {
                 let queue = self.uring.submission();

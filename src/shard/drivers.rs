@@ -8,7 +8,6 @@ use super::index::KeyIndex;
 use super::latency::{Begun, Stopwatch};
 use super::off_shift::OffShift;
 use super::registry::Sessions;
-use super::timer::together;
 use super::{Ask, Letter, Shard, Timer};
 use crate::cold::port::{Commit, DriverRecord, Query, Source};
 use crate::fsm::driver::{CloseCause, Driver, DriverEffect, DriverEvent, ToSocket};
@@ -284,10 +283,7 @@ impl<P: Platform> Shard<P> {
             DriverEffect::Arm { at_ms } => {
                 self.disarm_driver(key);
                 let entry = &mut self.drivers.slab[key as usize];
-                entry.timer = at_ms.map(|at_ms| {
-                    let at_ms = together(at_ms, self.now_ms);
-                    self.wheel.arm(at_ms, Timer::Driver(key).owner())
-                });
+                entry.timer = at_ms.map(|at_ms| self.wheel.arm(at_ms, Timer::Driver(key).owner()));
             }
             DriverEffect::Seen { at_ms } => {
                 let driver_id = self.drivers.slab[key as usize].driver.id().clone();

@@ -81,7 +81,6 @@ pub trait Ring {
     fn recycle(&mut self, buffer: RecvBuffer);
     fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>>;
     fn output_len(&self, conn: ConnId) -> usize;
-    fn hurry(&mut self);
     fn has_output(&self) -> bool;
     fn sweep_output(&mut self, stalled: &mut Vec<ConnId>);
     fn trim(&mut self);

@@ -293,12 +293,6 @@ impl Ring for Rings {
     }
 
     #[inline]
-    fn hurry(&mut self) {
-        // The others do not sleep.
-        self.nets[0].hurry();
-    }
-
-    #[inline]
     fn has_output(&self) -> bool {
         self.nets.iter().any(Net::has_output)
     }

@@ -264,9 +264,6 @@ impl<P: Platform> Shard<P> {
         if self.drivers.changing.contains_key(&key) {
             return; // What it is to hear next is held; this was something else.
         }
-        if self.net.output_len(conn) > 0 {
-            return; // A letter of this turn has added to it: that has not left, and will be told, too.
-        }
         self.stop_watch(key);
         if self
             .drivers

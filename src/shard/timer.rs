@@ -1,4 +1,4 @@
-//! Whose a timer of the shard's wheel is, and when it may as well fire.
+//! Whose a timer of the shard's wheel is.
 #![forbid(unsafe_code)]
 
 /// Owners of the wheel's timers, packed: kind in the upper half, key in the lower.
@@ -35,32 +35,5 @@ impl Timer {
             3 => Self::Sweep,
             _ => Self::Turn,
         }
-    }
-}
-
-/// A driver's timers fire together with others, on multiples of so many milliseconds.
-const TOGETHER_MS: u64 = 32;
-
-/// When a driver's timer that is due at `due_ms` fires: never before, and at most a hundredth of its time later. What waits for
-/// silence needs no better, and a shard with many silent drivers would have a timer on every tick of its wheel. Each sleep would then
-/// have to program the core's own timer, which on a virtual machine costs more than a message (`bench/EXPERIMENTS.md`, "One turn for a message").
-pub(super) fn together(due_ms: u64, now_ms: u64) -> u64 {
-    if due_ms.saturating_sub(now_ms) < 100 * TOGETHER_MS {
-        due_ms
-    } else {
-        due_ms.next_multiple_of(TOGETHER_MS)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_timers_fire_together_and_never_early() {
-        assert_eq!(together(61_001, 1_000), 61_024);
-        assert_eq!(together(61_024, 1_000), 61_024);
-        assert_eq!(together(2_001, 1_000), 2_001, "a hundredth of a second is much for it");
-        assert_eq!(together(1_000, 2_000), 1_000, "what is due is due");
     }
 }

@@ -29,8 +29,6 @@ enum Leaving {
 struct Socket {
     link: u32,
     recv_wanted: bool,
-    /// One of many; see [`Ring::allow_busy`](dispatchd::shard::Ring::allow_busy).
-    crowd: bool,
     peer_closed: bool,
     output: Vec<u8>,
     dirty: bool,
@@ -62,10 +60,6 @@ pub(super) struct SimRing {
     announced: Vec<ConnId>,
     /// Heard of with the next turn.
     pending: VecDeque<NetEvent>,
-    /// Outputs written that nobody is in a hurry to hear of: told when something else ends the sleep.
-    unhurried: Vec<NetEvent>,
-    /// What is sent before the next turn is to be heard of at once.
-    hurried: bool,
     waiting: usize,
     buffers: Vec<Vec<u8>>,
     buffers_free: Vec<u16>,
@@ -99,8 +93,6 @@ impl SimRing {
             dirty: Vec::new(),
             announced: Vec::new(),
             pending: VecDeque::new(),
-            unhurried: Vec::new(),
-            hurried: false,
             waiting: 0,
             buffers: vec![Vec::new(); usize::from(config.recv_buffers)],
             buffers_free: (0..config.recv_buffers).rev().collect(),
@@ -145,7 +137,6 @@ impl SimRing {
         entry.socket = Some(Socket {
             link,
             recv_wanted: false,
-            crowd: false,
             peer_closed: false,
             output: Vec::new(),
             dirty: false,
@@ -197,13 +188,7 @@ impl SimRing {
             if !socket.output.is_empty() {
                 return;
             }
-            let prompt = !socket.crowd || socket.close_after || socket.shut_after || socket.leaving != Leaving::No;
-            let drained = NetEvent::OutputDrained { conn };
-            if prompt || self.hurried {
-                self.pending.push_back(drained);
-            } else {
-                self.unhurried.push(drained);
-            }
+            self.pending.push_back(NetEvent::OutputDrained { conn });
         }
         self.after_output(conn);
     }

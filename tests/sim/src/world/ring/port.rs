@@ -15,11 +15,8 @@ impl Ring for SimRing {
     type Listener = ();
 
     fn turn(&mut self, _wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
-        // As of the turn before: whatever ends its sleep brings them along.
-        events.append(&mut self.unhurried);
         self.depart();
         self.submit();
-        self.hurried = false;
         events.extend(self.pending.drain(..));
         self.take_new(events);
         self.serve_ready(events);
@@ -58,11 +55,7 @@ impl Ring for SimRing {
         }
     }
 
-    fn allow_busy(&mut self, conn: ConnId) {
-        if let Some(socket) = self.socket(conn) {
-            socket.crowd = true;
-        }
-    }
+    fn allow_busy(&mut self, _conn: ConnId) {}
 
     fn pause_recv(&mut self, conn: ConnId) {
         if let Some(socket) = self.socket(conn) {
@@ -101,10 +94,6 @@ impl Ring for SimRing {
             .filter(|slot| slot.generation == conn.generation())
             .and_then(|slot| slot.socket.as_ref());
         socket.map_or(0, |socket| socket.output.len())
-    }
-
-    fn hurry(&mut self) {
-        self.hurried = true;
     }
 
     fn has_output(&self) -> bool {
