@@ -33,8 +33,6 @@ pub fn connections_for(drivers: u32, shards: u32) -> u64 {
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a server may take to end after SIGTERM: the `drain_ms` given below and the contract's 10 s, and a little.
 const STOP_TIMEOUT: Duration = Duration::from_secs(13);
-/// Drivers whose connections are gone in a millisecond, at least.
-const GOING_PER_MS: u32 = 10;
 /// Pause between two looks at whether the server is ready or has ended.
 const POLL: Duration = Duration::from_millis(20);
 /// Settings of every server under test; later `--set`s win.
@@ -207,16 +205,8 @@ impl Server {
     ///
     /// # Errors
     /// It does not end in time (it is killed then) or ends with another status than 0.
-    pub fn stop(self) -> io::Result<()> {
-        self.stop_with(0)
-    }
-
-    /// The same while so many drivers go, of whom each takes the kernel its time.
-    ///
-    /// # Errors
-    /// As of [`Self::stop`].
-    pub fn stop_with(mut self, drivers: u32) -> io::Result<()> {
-        self.end(STOP_TIMEOUT + Duration::from_millis(u64::from(drivers / GOING_PER_MS)))
+    pub fn stop(mut self) -> io::Result<()> {
+        self.end(STOP_TIMEOUT)
     }
 
     fn end(&mut self, timeout: Duration) -> io::Result<()> {

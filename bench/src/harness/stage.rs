@@ -125,7 +125,7 @@ pub fn play(context: &Context, scenario: &Scenario, round: u32) -> io::Result<St
     let played = stage.connect().and_then(|()| stage.run());
     played.map_err(|error| stage.server.explain(&error))?;
     let Stage { server, story, .. } = stage;
-    server.stop_with(scenario.drivers)?;
+    server.stop()?;
     Ok(story)
 }
 
