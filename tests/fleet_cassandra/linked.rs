@@ -1,17 +1,23 @@
 //! A node that hung while others took over from it, with links between them: its drivers hear nothing from it that is not so.
 
 use crate::cluster::{Cluster, alone, shared, unique};
+use crate::proxy::{Mode, Proxy};
 use crate::support::{Driver, eventually, json, number, ports, text};
 use crate::takeover::Fleet;
 use serde_json::Value;
 
 async fn linked(cluster: &'static Cluster) -> Fleet {
     let fleet = Fleet::start_with(cluster, |setup| setup.set("fleet_link_listen", ports::free_address())).await;
-    for node in [&fleet.a, &fleet.b] {
-        let up = async || (node.metric("dispatchd_links_up", "").await == 1).then_some(());
-        eventually("the link to be up", up).await;
-    }
+    until_links_up(&fleet, 1).await;
     fleet
+}
+
+/// Each node sees so many links.
+async fn until_links_up(fleet: &Fleet, up: u64) {
+    for node in [&fleet.a, &fleet.b] {
+        let seen = async || (node.metric("dispatchd_links_up", "").await == up).then_some(());
+        eventually(&format!("{up} links to be up"), seen).await;
+    }
 }
 
 /// A driver of the first node who holds an offer of it.
@@ -236,4 +242,37 @@ async fn a_request_that_is_listed_twice_is_taken_over_once() {
     // What it journaled is one story.
     node.crash_and_restart().await;
     assert_eq!(count, 1, "{events}");
+}
+
+/// The link breaks before a driver can hear that another took the offer that both had. Its node says nothing of its own: it reads in all
+/// nodes' store how the offer ended, long before the link is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_behind_a_broken_link_hears_the_end_that_was_stored() {
+    let Some(shared) = shared().await else { return };
+    let mut proxies = Vec::new();
+    let fleet = Fleet::start_with(shared.cluster, |setup| {
+        let listens = ports::free_address();
+        let proxy = Proxy::start(listens);
+        let setup = setup
+            .set("fleet_link_listen", listens)
+            .set("fleet_link_advertise", proxy.address);
+        proxies.push(proxy);
+        setup
+    })
+    .await;
+    until_links_up(&fleet, 1).await;
+    let (far_id, near_id, request_id) = (unique("d"), unique("d"), unique("r"));
+    let (mut far, mut near) = (fleet.b.driver(&far_id).await, fleet.a.driver(&near_id).await);
+    let both = json!({"parallel": 2, "offer_timeout_ms": 4_000});
+    fleet.a.offer(&request_id, &[&far_id, &near_id], &both).await;
+    let (shown, taken) = (far.expect("OFFER").await, near.expect("OFFER").await);
+    proxies.iter().for_each(|proxy| proxy.set(Mode::Cut));
+    until_links_up(&fleet, 0).await;
+    near.answer("ACK", &taken).await;
+    near.accept(&taken).await;
+    far.expect_revoked(&shown, "taken").await;
+    proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+    until_links_up(&fleet, 1).await;
+    agree(&fleet, &request_id).await;
+    far.fence().await;
 }

@@ -328,8 +328,10 @@ impl<P: Platform> Shard<P> {
                 continue;
             };
             let is_up = routing.links.peers().is_up(far.peer);
-            // A node that hung has yet to read what was said meanwhile: it asks before it ends anything.
-            let is_last = !is_up && !driver.has_said() && far.asked_ms > expires_at_ms;
+            // A node that hung has yet to read what was said meanwhile: it asks before it ends anything. And with a store of all nodes
+            // it ends nothing by itself: that says how the attempt ended, or who has the request now.
+            let ends_alone = self.claims.is_none() && far.asked_ms > expires_at_ms;
+            let is_last = !is_up && !driver.has_said() && ends_alone;
             let pause_ms = if is_last {
                 OVERDUE_END_MS - OVERDUE_ASK_MS
             } else {
