@@ -5,6 +5,7 @@
 //! connection while something of the old one is still under way.
 #![allow(unsafe_code)]
 
+use super::limits::SEND_BYTES_QUIET_MAX;
 use super::receive::disarm_recv;
 use super::slots::{Flags, NONE};
 use super::tag::Op;
@@ -29,6 +30,13 @@ impl Net {
             self.dirty.push(conn);
         }
         Some(self.outputs.queued_mut(slot.output))
+    }
+
+    /// [`NetEvent::OutputDrained`] shall come for what is queued now; for one of a crowd ([`Self::allow_busy`]) it comes no other way.
+    pub fn tell_drained(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slots.get(conn).filter(|slot| slot.output != NONE) {
+            self.outputs.tell(slot.output);
+        }
     }
 
     /// Bytes queued and not known to be in the socket's buffer, those in flight included; 0 for a stale id.
@@ -116,12 +124,27 @@ impl Net {
         for conn in dirty.drain(..) {
             let Some(slot) = self.slots.get_mut(conn) else { continue };
             slot.flags.clear(Flags::DIRTY);
-            if !slot.flags.any(Flags::CLOSING) && !self.send_next(conn) {
+            if !slot.flags.any(Flags::CLOSING) && !self.send_next(conn, true) {
                 self.after_output(conn);
             }
         }
         debug_assert!(self.dirty.is_empty(), "sending makes nothing dirty");
         self.dirty = dirty;
+    }
+
+    /// Ends the sends of this turn that had no completion: their sockets took all.
+    pub(super) fn end_quiet_sends(&mut self, events: &mut Vec<NetEvent>) {
+        if self.quiet.is_empty() || !self.ring.is_settled() {
+            return;
+        }
+        let mut quiet = std::mem::take(&mut self.quiet);
+        for conn in quiet.drain(..) {
+            let slot = self.slots.get(conn).filter(|slot| slot.flags.any(Flags::SENDING));
+            if let Some(bytes) = slot.and_then(|slot| self.outputs.quiet_bytes(slot.output)) {
+                self.on_send(conn, bytes as i32, events);
+            }
+        }
+        self.quiet = quiet;
     }
 
     /// A completion of a send.
@@ -148,21 +171,40 @@ impl Net {
                 return;
             }
         }
-        if !self.send_next(conn) {
-            events.push(NetEvent::OutputDrained { conn });
+        let is_told = !slot.flags.any(Flags::CROWD) || self.outputs.is_told(slot.output);
+        if !self.send_next(conn, false) {
+            if is_told {
+                events.push(NetEvent::OutputDrained { conn });
+            }
             self.after_output(conn);
         }
     }
 
-    /// Sends the next bytes of a connection; when there are none, gives its buffer back and returns false.
-    fn send_next(&mut self, conn: ConnId) -> bool {
+    /// Sends the next bytes of a connection; when there are none, gives its buffer back and returns false. One of a crowd whose owner
+    /// waits for nothing is sent to quietly if `may_be_quiet`: then a message that is answered costs one turn, not a second one to hear
+    /// that the answer was written.
+    fn send_next(&mut self, conn: ConnId, may_be_quiet: bool) -> bool {
         let slot = self.slots.get_mut(conn).expect("checked by the caller");
         debug_assert!(!slot.flags.any(Flags::SENDING), "one send at a time");
         if let Some(bytes) = self.outputs.next(slot.output) {
             slot.flags.set(Flags::SENDING);
+            let is_quiet = may_be_quiet
+                && slot.flags.any(Flags::CROWD)
+                && !slot.flags.any(Flags::OUTPUT_ENDED)
+                && bytes.len() <= SEND_BYTES_QUIET_MAX;
+            let bytes: *const [u8] = bytes;
             // SAFETY: the pool leaves these bytes alone until `wrote` or `release`, which are called only once the completion
-            // came (`on_send`, `settle`). `Net::drop` cancels the send before the pool goes.
-            unsafe { self.ring.send(conn.slot(), bytes, Op::Send(conn)) };
+            // came (`on_send`, `settle`), or the ring said that there is none (`end_quiet_sends`). `Net::drop` cancels the send
+            // before the pool goes.
+            unsafe {
+                if is_quiet && !self.outputs.is_told(slot.output) {
+                    self.outputs.hush(slot.output);
+                    self.quiet.push(conn);
+                    self.ring.send_quietly(conn.slot(), bytes, Op::Send(conn));
+                } else {
+                    self.ring.send(conn.slot(), bytes, Op::Send(conn));
+                }
+            }
             return true;
         }
         self.outputs.release(slot.output);

@@ -44,6 +44,10 @@ pub const GENERATION_BITS: u32 = 32;
 /// a slow peer reads at all.
 pub const SEND_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of a send to one of a crowd that completes as it is submitted and says nothing when all went well: some messages, which a
+/// socket that is read takes whole.
+pub const SEND_BYTES_QUIET_MAX: usize = 4 << 10;
+
 /// Bytes that a fresh output buffer starts with: an offer and its neighbours without growing.
 pub const OUTPUT_BYTES_INITIAL: usize = 2 << 10;
 

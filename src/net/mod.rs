@@ -218,7 +218,7 @@ pub enum NetEvent {
         /// The connection, still open for output.
         conn: ConnId,
     },
-    /// All output was written to the socket.
+    /// All output was written to the socket. For one of a crowd ([`Net::allow_busy`]) it comes only if [`Net::tell_drained`] asked for it.
     OutputDrained {
         /// The connection, which owns no buffer now.
         conn: ConnId,
@@ -312,6 +312,8 @@ pub struct Net {
     unarmed: Vec<ConnId>,
     /// Connections with output that no send is in flight for.
     dirty: Vec<ConnId>,
+    /// Connections that were sent to quietly with this turn.
+    quiet: Vec<ConnId>,
     /// Connections whose receive found no buffer, in that order.
     starved: VecDeque<ConnId>,
     /// Connections that became quiet and are to be announced.
@@ -355,6 +357,7 @@ impl Net {
             multishots: Multishots::new(config.multishots_kept),
             unarmed: Vec::new(),
             dirty: Vec::new(),
+            quiet: Vec::new(),
             starved: VecDeque::new(),
             ready: Vec::new(),
             departures: Vec::new(),
@@ -393,6 +396,7 @@ impl Net {
     /// How much of `wait` the owner may sleep in another ring without a turn of this one; `None`: not at all.
     pub fn may_sleep(&mut self, wait: Option<Duration>) -> Option<Duration> {
         let has_work = !self.dirty.is_empty()
+            || !self.quiet.is_empty()
             || !self.unarmed.is_empty()
             || !self.ready.is_empty()
             || !self.departures.is_empty()

@@ -17,6 +17,10 @@ struct Output {
     owner: Option<ConnId>,
     /// Sweeps since the kernel last took a byte.
     still: u8,
+    /// The owner is to hear when all is written.
+    told: bool,
+    /// What the kernel is writing says nothing when it is written.
+    quiet: bool,
     /// Appended by the owner, not yet given to the kernel.
     queued: Vec<u8>,
     /// Given to the kernel; stable until all of it is written.
@@ -67,6 +71,27 @@ impl Outputs {
         &mut self.entries[index as usize].queued
     }
 
+    /// The owner is to hear when all is written.
+    pub(super) fn tell(&mut self, index: u32) {
+        self.entries[index as usize].told = true;
+    }
+
+    /// Whether it is.
+    pub(super) fn is_told(&self, index: u32) -> bool {
+        self.entries[index as usize].told
+    }
+
+    /// What [`Self::next`] returned last is written in silence.
+    pub(super) fn hush(&mut self, index: u32) {
+        self.entries[index as usize].quiet = true;
+    }
+
+    /// Bytes that are being written in silence.
+    pub(super) fn quiet_bytes(&self, index: u32) -> Option<usize> {
+        let entry = &self.entries[index as usize];
+        entry.quiet.then(|| entry.sending.len() - entry.sent)
+    }
+
     /// Bytes not known to be written.
     pub(super) fn len(&self, index: u32) -> usize {
         let entry = &self.entries[index as usize];
@@ -88,6 +113,7 @@ impl Outputs {
     /// of all of them. `None` when all is written. No write may be in flight.
     pub(super) fn next(&mut self, index: u32) -> Option<&[u8]> {
         let entry = &mut self.entries[index as usize];
+        entry.quiet = false;
         if entry.sent == entry.sending.len() {
             entry.sent = 0;
             entry.sending.clear();

@@ -138,6 +138,18 @@ impl Ring {
         self.push(send.flags(libc::MSG_NOSIGNAL).build(), op);
     }
 
+    /// Writes `bytes` to the socket now. It is done when [`Self::is_settled`] next says so, and has a completion only when the socket did
+    /// not take all: the bytes that it took, or `EAGAIN` for none, or what went wrong.
+    ///
+    /// # Safety
+    /// `bytes` stay where they are, unchanged, until then.
+    pub(super) unsafe fn send_quietly(&mut self, slot: u32, bytes: *const [u8], op: Op) {
+        let send = opcode::Send::new(Fixed(slot), bytes.cast(), bytes.len() as u32);
+        // `MSG_WAITALL` makes less than all a failure, which is not skipped, and `MSG_DONTWAIT` makes it one at once.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
+        self.push(send.flags(flags).build().flags(Flags::SKIP_SUCCESS), op);
+    }
+
     /// Ends the write side.
     pub(super) fn shutdown_write(&mut self, slot: u32, op: Op) {
         self.push(opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build(), op);
@@ -221,6 +233,11 @@ impl Ring {
     pub(super) fn is_reaped(&mut self) -> bool {
         let overflow = self.uring.submission().cq_overflow();
         !overflow && self.uring.completion().is_empty()
+    }
+
+    /// Whether the kernel has everything, and all completions of what it did at once were taken.
+    pub(super) fn is_settled(&mut self) -> bool {
+        self.backlog.is_empty() && self.uring.submission().is_empty() && self.is_reaped()
     }
 
     /// Whether [`Self::enter`] or [`Self::reap`] would do something.

@@ -43,6 +43,7 @@ impl Net {
             self.ring.enter(None)?;
             self.reap(events);
         }
+        self.end_quiet_sends(events);
         self.announce_ready(events);
         if std::mem::take(&mut self.woken) {
             events.push(NetEvent::Woken);

@@ -57,6 +57,10 @@ impl<P: Platform> Shard<P> {
             now_ms: self.now_ms,
         };
         ws::write_text(out, |out| say(out, message, &about));
+        if matches!(message, ToSocket::Offer { .. } | ToSocket::Confirmed { .. }) {
+            // When it left is measured, and of an offer it is recorded.
+            self.net.tell_drained(conn);
+        }
         self.metrics().messages_sent.of(kind_of(message)).inc();
         self.check_room(conn);
     }

@@ -81,6 +81,7 @@ pub trait Ring {
     fn recycle(&mut self, buffer: RecvBuffer);
     fn output(&mut self, conn: ConnId) -> Option<&mut Vec<u8>>;
     fn output_len(&self, conn: ConnId) -> usize;
+    fn tell_drained(&mut self, conn: ConnId);
     fn has_output(&self) -> bool;
     fn sweep_output(&mut self, stalled: &mut Vec<ConnId>);
     fn trim(&mut self);

@@ -293,6 +293,12 @@ impl Ring for Rings {
     }
 
     #[inline]
+    fn tell_drained(&mut self, conn: ConnId) {
+        let (net, conn) = self.net(conn);
+        net.tell_drained(conn);
+    }
+
+    #[inline]
     fn has_output(&self) -> bool {
         self.nets.iter().any(Net::has_output)
     }

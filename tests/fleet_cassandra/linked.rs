@@ -266,12 +266,16 @@ async fn a_driver_behind_a_broken_link_hears_the_end_that_was_stored() {
     let both = json!({"parallel": 2, "offer_timeout_ms": 4_000});
     fleet.a.offer(&request_id, &[&far_id, &near_id], &both).await;
     let (shown, taken) = (far.expect("OFFER").await, near.expect("OFFER").await);
-    proxies.iter().for_each(|proxy| proxy.set(Mode::Cut));
+    for proxy in &proxies {
+        proxy.set(Mode::Cut);
+    }
     until_links_up(&fleet, 0).await;
     near.answer("ACK", &taken).await;
     near.accept(&taken).await;
     far.expect_revoked(&shown, "taken").await;
-    proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+    for proxy in &proxies {
+        proxy.set(Mode::Pass);
+    }
     until_links_up(&fleet, 1).await;
     agree(&fleet, &request_id).await;
     far.fence().await;

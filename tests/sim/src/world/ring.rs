@@ -29,6 +29,10 @@ enum Leaving {
 struct Socket {
     link: u32,
     recv_wanted: bool,
+    /// One of many; see [`Ring::allow_busy`](dispatchd::shard::Ring::allow_busy).
+    crowd: bool,
+    /// Its owner waits for the end of its output.
+    told: bool,
     peer_closed: bool,
     output: Vec<u8>,
     dirty: bool,
@@ -137,6 +141,8 @@ impl SimRing {
         entry.socket = Some(Socket {
             link,
             recv_wanted: false,
+            crowd: false,
+            told: false,
             peer_closed: false,
             output: Vec::new(),
             dirty: false,
@@ -188,7 +194,9 @@ impl SimRing {
             if !socket.output.is_empty() {
                 return;
             }
-            self.pending.push_back(NetEvent::OutputDrained { conn });
+            if std::mem::take(&mut socket.told) || !socket.crowd {
+                self.pending.push_back(NetEvent::OutputDrained { conn });
+            }
         }
         self.after_output(conn);
     }

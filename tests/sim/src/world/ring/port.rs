@@ -55,7 +55,11 @@ impl Ring for SimRing {
         }
     }
 
-    fn allow_busy(&mut self, _conn: ConnId) {}
+    fn allow_busy(&mut self, conn: ConnId) {
+        if let Some(socket) = self.socket(conn) {
+            socket.crowd = true;
+        }
+    }
 
     fn pause_recv(&mut self, conn: ConnId) {
         if let Some(socket) = self.socket(conn) {
@@ -94,6 +98,12 @@ impl Ring for SimRing {
             .filter(|slot| slot.generation == conn.generation())
             .and_then(|slot| slot.socket.as_ref());
         socket.map_or(0, |socket| socket.output.len())
+    }
+
+    fn tell_drained(&mut self, conn: ConnId) {
+        if let Some(socket) = self.socket(conn) {
+            socket.told = !socket.output.is_empty();
+        }
     }
 
     fn has_output(&self) -> bool {
