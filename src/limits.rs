@@ -25,7 +25,12 @@ pub const RECONNECTS_PER_MS: u64 = 10;
 pub const RETRY_AFTER_S: u32 = 1;
 /// What SIGTERM adds to `drain_ms` at most before the process is gone, in ms.
 pub const DRAIN_GRACE_MS: u64 = 10_000;
-/// How long answers and close handshakes may take after the last driver was sent away.
+/// How long after `drain_ms` drivers are still sent away when there are more than could be in it; then the rest is cut.
+pub const DRAIN_LATE_MS: u64 = 5_000;
+/// How long the last drivers are written to after they were sent away, however late that was.
+pub const DRAIN_LAST_MS: u64 = 500;
+/// How long answers and close handshakes may take after the last driver was sent away, or after `drain_ms` when that was later. What
+/// follows is counted in the same way.
 pub const DRAIN_ANSWERS_MS: u64 = 2_000;
 /// How long other nodes may take for what a draining node still has, after its last driver was sent away; then its lease is given
 /// back, and they take it all the same.
@@ -104,10 +109,10 @@ const _: () = {
     assert!(INGRESS_BATCH_MAX * (wire::PARALLEL_MAX as usize + 1) <= net::CQ_ENTRIES_MIN as usize);
     assert!(RETRY_AFTER_MS_MIN < RETRY_AFTER_MS_MAX);
     assert!(RETRY_ELSEWHERE_MS_MIN < RETRY_ELSEWHERE_MS_MAX && RETRY_ELSEWHERE_MS_MAX < RETRY_AFTER_MS_MIN);
-    // Each of these counts from the last driver's close; the store's own end takes the rest.
+    // Each of these counts from the last driver's close, or from the end of `drain_ms`; the store's own end takes the rest.
     assert!(DRAIN_ANSWERS_MS < DRAIN_STORE_MS && DRAIN_STORE_MS < DRAIN_JOURNAL_MS);
     assert!(DRAIN_HAND_OVER_MS < DRAIN_STORE_MS);
-    assert!(DRAIN_JOURNAL_MS + 2_000 < DRAIN_GRACE_MS);
+    assert!(DRAIN_LATE_MS + DRAIN_LAST_MS < DRAIN_JOURNAL_MS && DRAIN_JOURNAL_MS + 2_000 < DRAIN_GRACE_MS);
     assert!("retry_after_ms=".len() + 10 <= wire::CLOSE_REASON_LEN_MAX);
     assert!(wire::OFFER_TIMEOUT_MS_MAX <= wire::DEADLINE_MS_MAX && wire::BUSY_WAIT_MS_MAX <= wire::DEADLINE_MS_MAX);
     assert!(wire::PARALLEL_MAX as usize <= wire::CANDIDATES_MAX);

@@ -35,10 +35,12 @@ fn what_one_of_a_crowd_was_sent_is_not_told() {
     let (mut shard, conn, client) = crowded();
     shard.net.start_recv(conn);
     let client = std::thread::spawn(|| echo(client));
+    let mut turns = 0;
     for _ in 0..ANSWERS {
         shard.send(conn, b"push");
         let mut events = Vec::new();
         while events.is_empty() {
+            turns += 1;
             shard.net.turn(Some(Duration::from_secs(60)), &mut events).unwrap();
             assert!(!shard.net.has_output(), "all was written with that turn");
             assert_eq!(shard.net.output_len(conn), 0);
@@ -49,6 +51,8 @@ fn what_one_of_a_crowd_was_sent_is_not_told() {
         }
         assert!(events.is_empty(), "{events:?}");
     }
+    // A turn may end early once in a while.
+    assert!(turns < ANSWERS * 3 / 2, "{turns} turns");
     assert_eq!(shard.net.take_counts().bytes_sent, 4 * ANSWERS as u64);
     shard.net.close_after_output(conn);
     shard.closed(conn);
@@ -99,6 +103,32 @@ fn what_a_full_socket_of_a_crowd_does_not_take_waits_for_it() {
     shard.net.close_after_output(conn);
     shard.closed(conn);
     assert!(reader.join().unwrap() == chunk.repeat(chunks), "every byte, in order");
+}
+
+/// One whose socket is full keeps nobody else's output back.
+#[test]
+fn a_full_socket_of_a_crowd_keeps_no_other_back() {
+    let (mut shard, full, _client) = crowded();
+    let mut client = TcpStream::connect(shard.addr.unwrap()).unwrap();
+    let other = shard.accept();
+    shard.net.allow_busy(other);
+    let chunk = pattern(7, SEND_BYTES_QUIET_MAX);
+    let mut sent = 0;
+    while !shard.net.has_output() {
+        shard.send(full, &chunk);
+        shard.send(other, b"push");
+        sent += 1;
+        shard.poll();
+        assert_eq!(
+            shard.net.output_len(other),
+            0,
+            "the turn in which the other is full, too"
+        );
+    }
+    assert!(shard.net.output_len(full) > 0);
+    let mut bytes = vec![0; 4 * sent];
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes, b"push".repeat(sent));
 }
 
 /// One that is gone is closed with the error of the send, which nobody had waited for.

@@ -13,7 +13,7 @@ use super::{CloseCause, ConnId, Net, NetEvent};
 
 impl Net {
     /// Where to append output (only append: bytes already there are an earlier message's). It is sent with the next turn,
-    /// or, while an earlier send is in flight, right after that one. `None` when the connection is gone, closing, shut down
+    /// or, while an earlier send is in flight, after that one. `None` when the connection is gone, closing, shut down
     /// or leaving.
     ///
     /// Takes any amount: the owner bounds it with [`Self::output_room`], since only the owner knows what may be dropped.
@@ -132,9 +132,10 @@ impl Net {
         self.dirty = dirty;
     }
 
-    /// Ends the sends of this turn that had no completion: their sockets took all.
-    pub(super) fn end_quiet_sends(&mut self, events: &mut Vec<NetEvent>) {
-        if self.quiet.is_empty() || !self.ring.is_settled() {
+    /// Ends the quiet sends that had no completion, as their sockets took all; in a later turn if the kernel has not got all of them
+    /// (`is_submitted`) or a completion may be on its way.
+    pub(super) fn end_quiet_sends(&mut self, is_submitted: bool, events: &mut Vec<NetEvent>) {
+        if self.quiet.is_empty() || !is_submitted || !self.ring.is_reaped() {
             return;
         }
         let mut quiet = std::mem::take(&mut self.quiet);

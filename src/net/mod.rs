@@ -11,7 +11,7 @@
 //! - A [`ConnId`] names one occupant of a slot. A stale one does nothing; it never reaches another connection.
 //! - Per connection: at most one receive and one send in flight; none when its slot is closed.
 //! - After [`NetEvent::Closed`] no event names that connection again.
-//! - Memory that the kernel reads or writes stays where it is until the completion came.
+//! - Memory that the kernel reads or writes stays where it is until the completion came, or is known not to come.
 //! - An idle connection owns no buffer and 16 bytes of the slot table.
 
 pub mod limits;

@@ -138,8 +138,8 @@ impl Ring {
         self.push(send.flags(libc::MSG_NOSIGNAL).build(), op);
     }
 
-    /// Writes `bytes` to the socket now. It is done when [`Self::is_settled`] next says so, and has a completion only when the socket did
-    /// not take all: the bytes that it took, or `EAGAIN` for none, or what went wrong.
+    /// Writes `bytes` to the socket now. It is done when [`Self::enter`] has submitted it ([`Self::is_submitted`]), and has a completion
+    /// by then only if the socket did not take all: the bytes that it took, or `EAGAIN` for none, or what went wrong.
     ///
     /// # Safety
     /// `bytes` stay where they are, unchanged, until then.
@@ -235,9 +235,9 @@ impl Ring {
         !overflow && self.uring.completion().is_empty()
     }
 
-    /// Whether the kernel has everything, and all completions of what it did at once were taken.
-    pub(super) fn is_settled(&mut self) -> bool {
-        self.backlog.is_empty() && self.uring.submission().is_empty() && self.is_reaped()
+    /// Whether the kernel has everything that was queued.
+    pub(super) fn is_submitted(&mut self) -> bool {
+        self.backlog.is_empty() && self.uring.submission().is_empty()
     }
 
     /// Whether [`Self::enter`] or [`Self::reap`] would do something.
@@ -331,8 +331,8 @@ impl Ring {
         }
         let mut queue = self.uring.submission();
         for entry in [Some(&batch.0), batch.1.as_ref()].into_iter().flatten() {
-            // SAFETY: what an entry points to is static, or its caller promised that it stays (`send`, `write_file`,
-            // the only operations with a pointer into memory that could go away).
+            // SAFETY: what an entry points to is static, or its caller promised that it stays (`send`,
+            // `send_quietly`, `write_file`, the only operations with a pointer into memory that could go away).
             unsafe { queue.push(entry) }.expect("room was checked");
         }
         true

@@ -22,6 +22,8 @@ impl Net {
     pub fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
         self.recv_ring.refill();
         self.flush_departures();
+        // What waits behind a quiet send that the turn before did not end goes out with the turn after this one.
+        let has_unended = !self.quiet.is_empty();
         self.flush_output();
         self.check_busy();
         self.flush_unarmed();
@@ -29,21 +31,23 @@ impl Net {
         self.flush_wakes();
         self.acceptor
             .flush(&mut self.ring, self.slots.slots_max(), self.slots.free());
-        let awake = still_starved || !self.ready.is_empty();
+        let awake = still_starved || has_unended || !self.ready.is_empty();
         let wait = match self.acceptor.retry_after() {
             _ if awake => None,
             Some(retry) => wait.map(|wait| wait.min(retry)),
             None => wait,
         };
         self.ring.enter(self.bounded(wait))?;
+        // To be asked before the reap, which queues more.
+        let is_submitted = self.ring.is_submitted();
         self.reap(events);
+        self.end_quiet_sends(is_submitted, events);
         if std::mem::take(&mut self.found) {
             // What polls have found is received in the same turn.
             self.recv_ring.refill();
             self.ring.enter(None)?;
             self.reap(events);
         }
-        self.end_quiet_sends(events);
         self.announce_ready(events);
         if std::mem::take(&mut self.woken) {
             events.push(NetEvent::Woken);

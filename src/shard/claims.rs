@@ -17,7 +17,7 @@ use crate::cold::{ClaimsHandle, EndedRequest, FarRequest};
 use crate::fsm::fold::{Fold, Outcome};
 use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent, ToDriver};
-use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, Step};
+use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, RevokeReason, Step};
 use crate::journal::Lsn;
 use crate::wire::respond::Problem;
 use std::collections::{HashMap, VecDeque};
@@ -483,10 +483,11 @@ impl<P: Platform> Shard<P> {
             .fold()
             .attempt_of(driver_id)
             .filter(|(number, _)| number == held);
-        let Some(outcome @ (Outcome::Declined | Outcome::TimedOut | Outcome::Revoked(_))) =
-            made.map(|(_, made)| made.outcome)
-        else {
-            return false;
+        let outcome = match made.map(|(_, made)| made.outcome) {
+            Some(outcome @ (Outcome::Declined | Outcome::TimedOut | Outcome::Revoked(_))) => outcome,
+            // As its request says to a driver who was shown it all the same.
+            Some(Outcome::Refused(_)) => Outcome::Revoked(RevokeReason::Superseded),
+            Some(Outcome::Open | Outcome::Accepted) | None => return false,
         };
         if peer.is_some_and(|peer| self.is_linked(peer)) {
             return false;

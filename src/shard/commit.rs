@@ -303,6 +303,8 @@ impl<P: Platform> Shard<P> {
             let is_there = |entry: &super::drivers::Entry| entry.conn == Some(conn);
             if self.drivers.slab.get(key as usize).is_some_and(is_there) {
                 self.send(conn, key, &message);
+                // An offer before it may have left when that was not looked at.
+                self.net.tell_drained(conn);
             }
         }
         self.drivers.changing.retain(|_, lsn| *lsn > through);

@@ -2,15 +2,16 @@
 //! one wave, what is under way answered, everything stored.
 #![forbid(unsafe_code)]
 
-use super::Platform;
-use super::Shard;
 use super::handover::HandOver;
+use super::{Platform, Ring, Shard};
 use crate::limits;
 use crate::wire::ws::close_code;
 use std::sync::atomic::Ordering;
 
 /// How often a draining shard closes a few drivers.
 const STEP_MS: u64 = 20;
+/// Most of them at once: what else the shard has to do comes in between.
+const STEP_DRIVERS_MAX: usize = 512;
 
 /// A drain under way.
 pub(super) struct Drain {
@@ -68,21 +69,30 @@ impl<P: Platform> Shard<P> {
         if self.now_ms < drain.next_ms {
             return;
         }
-        drain.next_ms = self.now_ms + STEP_MS;
         let elapsed_ms = self.now_ms - drain.started_ms;
+        if elapsed_ms >= drain_ms + limits::DRAIN_LATE_MS && !drain.left.is_empty() {
+            let left = std::mem::take(&mut drain.left).len();
+            tracing::warn!(
+                shard = self.index,
+                drivers = left,
+                "more drivers than could be sent away in drain_ms: these are cut, and reconnect without a time of their own"
+            );
+        }
         let due = if elapsed_ms >= drain_ms {
             drain.total
         } else {
             (drain.total as u64 * elapsed_ms / drain_ms) as usize
         };
-        let keep = drain.total - due;
-        let closing = drain.left.split_off(keep.min(drain.left.len()));
-        let total = drain.total;
+        let (total, left) = (drain.total, drain.left.len());
+        let keep = (total - due).min(left);
+        let closing = drain.left.split_off(keep.max(left.saturating_sub(STEP_DRIVERS_MAX)));
+        let pause_ms = if drain.left.len() > keep { 0 } else { STEP_MS };
+        drain.next_ms = self.now_ms + pause_ms;
         self.hand_over_requests();
         for key in closing {
             self.send_away(key, total);
         }
-        self.wake_at(self.now_ms + STEP_MS);
+        self.wake_at(self.now_ms + pause_ms);
     }
 
     /// Seconds until this node has sent everybody away, at least 1: when it is worth to ask again.
@@ -118,10 +128,15 @@ impl<P: Platform> Shard<P> {
         if self.shared.away.load(Ordering::Acquire) < shards {
             return false;
         }
-        let after_ms = now_ms - *drain.all_away_ms.get_or_insert(now_ms);
-        let answered = after_ms >= limits::DRAIN_ANSWERS_MS || !self.connections.is_talking();
+        // Whoever is late with sending them away has that much less time for the rest.
+        let planned_ms = drain.started_ms + self.config.drain_ms;
+        let all_away_ms = *drain.all_away_ms.get_or_insert(now_ms);
+        let after_ms = now_ms.saturating_sub(planned_ms.min(all_away_ms));
+        let away_ms = now_ms - all_away_ms;
+        let told = away_ms >= limits::DRAIN_LAST_MS || !self.net.has_output();
+        let answered = told && (after_ms >= limits::DRAIN_ANSWERS_MS || !self.connections.is_talking());
         let is_settled = self.durable.is_settled() && self.claims_are_settled();
-        let is_handed_over = after_ms >= limits::DRAIN_HAND_OVER_MS || self.has_handed_over(after_ms);
+        let is_handed_over = after_ms >= limits::DRAIN_HAND_OVER_MS || self.has_handed_over(away_ms);
         let Some(drain) = &mut self.draining else { return false };
         let stored = is_settled
             || (after_ms >= limits::DRAIN_STORE_MS && self.durable.writer.is_idle())

@@ -56,7 +56,7 @@ const SEEKING_MAX: usize = 16_384;
 const SWEEP_EVERY_MS: u64 = 250;
 /// How long after its time an offer of another node is asked about.
 const OVERDUE_ASK_MS: u64 = 2_000;
-/// How long after its time an offer is over whose node cannot be asked, unless its driver has taken it.
+/// How long after its time an offer is over whose node cannot be asked, unless its driver has taken it; for nodes without a store of all.
 const OVERDUE_END_MS: u64 = 5_000;
 /// How long a driver who is asked may be silent: a node that is away says nothing.
 const ASK_MAX_MS: u64 = 2_000;

@@ -264,6 +264,10 @@ impl<P: Platform> Shard<P> {
         if self.drivers.changing.contains_key(&key) {
             return; // What it is to hear next is held; this was something else.
         }
+        if self.net.output_len(conn) > 0 {
+            // A letter of this turn has added to it, an offer perhaps, which has not left.
+            return self.net.tell_drained(conn);
+        }
         self.stop_watch(key);
         if self
             .drivers

@@ -43,6 +43,20 @@ async fn drains_and_exits_0(setup: Setup) {
     assert_eq!(status.code(), Some(0), "{status}");
 }
 
+/// W1.19: also of more drivers than a node closes at once, each is told when to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_drivers_at_once_are_told_when_to_come_back() {
+    let mut node = Setup::shards(1).set("drain_ms", 0).start().await;
+    let ids: Vec<String> = (0..1_300).map(|number| format!("d{number}")).collect();
+    let mut drivers = join_all(ids.iter().map(|id| node.driver(id))).await;
+    node.terminate();
+    for (code, reason) in join_all(drivers.iter_mut().map(Driver::closed)).await {
+        assert_eq!(code, 1012, "{reason}");
+        retry_after_ms(&reason);
+    }
+    assert!(node.exit().await.success());
+}
+
 /// H9.3, H10.5: who waits for events when the drain begins is answered at once with what there is, and told that the connection ends.
 async fn waiting_readers_are_answered(setup: Setup) {
     let mut node = setup.set("drain_ms", 500).start().await;
