@@ -195,12 +195,18 @@ impl Cli {
                 harness::worker::run()?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Scenario::Compare(options) => return compare::run(options),
+            Scenario::Compare(options) => {
+                self.common.refuse_files("compare")?;
+                return compare::run(options);
+            }
             Scenario::Html(options) => {
                 html::run(options)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Scenario::Plan(options) => return plan::run(options),
+            Scenario::Plan(options) => {
+                self.common.refuse_files("plan")?;
+                return plan::run(options);
+            }
             _ => {}
         }
         if let Some(played) = self.play() {
@@ -323,6 +329,16 @@ impl Common {
         Files {
             json: self.json.as_deref(),
             html: self.html.as_deref(),
+        }
+    }
+
+    /// Says that a command measures nothing, when its results are to be written to files.
+    fn refuse_files(&self, command: &str) -> io::Result<()> {
+        match (&self.json, &self.html) {
+            (None, None) => Ok(()),
+            _ => Err(misuse(format!(
+                "{command} prints a table: --json and --html mean nothing"
+            ))),
         }
     }
 

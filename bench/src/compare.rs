@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::chance::Chance;
 use crate::files;
+use crate::misuse::misuse;
 use crate::report::{align_numbers, median, number, table};
 
 /// Rounds on each side below which there is no verdict.
@@ -23,6 +24,9 @@ const ROUNDS_MIN: usize = 4;
 const RESAMPLES: usize = 10_000;
 /// Units in which more is better.
 const UNITS_MORE_IS_BETTER: [&str; 1] = ["1/s"];
+/// Figures, or ends of their names, of which neither more nor less is better: what was asked of the server, and commits, which hold more
+/// when there are fewer.
+const FIGURES_WITHOUT_SIDE: [&str; 4] = ["heartbeats_per_s", "locations_per_s", "offers_per_s", "commits_per_s"];
 /// Units in which less is better.
 const UNITS_LESS_IS_BETTER: [&str; 8] = ["µs", "ms", "s", "B", "% core", "x raw", "cores", "B/s"];
 
@@ -138,7 +142,12 @@ fn read(path: &Path) -> io::Result<Value> {
     if document["scenarios"].is_array() {
         Ok(document)
     } else {
-        Err(io::Error::other(format!("{}: holds no results", path.display())))
+        let what = if document["levels"].is_array() {
+            "is of `million`, whose levels are compared in its own page"
+        } else {
+            "holds no results"
+        };
+        Err(misuse(format!("{}: {what}", path.display())))
     }
 }
 
@@ -150,7 +159,8 @@ fn compare(before: &Value, after: &Value, confidence: f64) -> Vec<Compared> {
         let Some(new) = scenarios(after).iter().find(same).cloned() else {
             continue;
         };
-        for (figure, unit) in old["units"].as_object().into_iter().flatten() {
+        let units = old["units"].as_object().into_iter().flatten();
+        for (figure, unit) in units.filter(|(figure, _)| has_side(figure)) {
             let unit = unit.as_str().unwrap_or("");
             let (old_values, new_values) = (values(&old, figure), values(&new, figure));
             if let Some(one) = compare_figure(unit, &old_values, &new_values, confidence) {
@@ -163,6 +173,12 @@ fn compare(before: &Value, after: &Value, confidence: f64) -> Vec<Compared> {
         }
     }
     compared
+}
+
+/// Whether a figure is one that can become better. `heartbeats_per_s` alone is a speed; behind the name of a phase it is what was asked for.
+fn has_side(figure: &str) -> bool {
+    let of_phase = figure.split_once('.').map(|(_, figure)| figure);
+    !of_phase.is_some_and(|figure| FIGURES_WITHOUT_SIDE.contains(&figure))
 }
 
 fn values(scenario: &Value, figure: &str) -> Vec<f64> {

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::html;
+use crate::misuse::misuse;
 
 /// Where results go, if anywhere.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,7 +69,7 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
 /// The file's, or it is no JSON; with its name.
 pub fn read_json(path: &Path) -> io::Result<Value> {
     let read = fs::read_to_string(path).and_then(|text| Ok(serde_json::from_str(&text)?));
-    read.map_err(|error| named(&format!("cannot read {}", path.display()), &error))
+    read.map_err(|error| misuse(format!("cannot read {}: {error}", path.display())))
 }
 
 /// An error that says what it is about.

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::misuse::misuse;
 use crate::report::ScenarioReport;
 use crate::scenarios::Context;
 use scenario::Scenario;
@@ -45,7 +46,7 @@ pub fn run(context: &mut Context, options: &Options, runs: u32) -> io::Result<Ve
         .iter()
         .map(|path| Scenario::load(path, &options.changes))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(io::Error::other)?;
+        .map_err(misuse)?;
     let mut reports = Vec::new();
     for scenario in scenarios {
         // A report names its scenario for as long as the program runs.

@@ -12,6 +12,12 @@ pub const DRIVERS_PER_PROCESS_MAX: u32 = 19_000;
 pub const PROCESSES_MAX: u32 = 64;
 /// Phases shorter than this have too few samples to say anything, s.
 const PHASE_SECS_MIN: f64 = 1.0;
+/// The longest phase, s: a day.
+const PHASE_SECS_MAX: f64 = 86_400.0;
+/// The longest interval of positions, s, and the longest times of offers and searches, ms, that a node takes.
+const LOCATION_S_MAX: f64 = 86_400.0;
+const OFFER_TIMEOUT_MS_MAX: u32 = 600_000;
+const DEADLINE_MS_MAX: u32 = 86_400_000;
 
 /// A scenario file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,8 +30,8 @@ pub struct Scenario {
     pub about: String,
     /// Drivers in all.
     pub drivers: u32,
-    /// Load processes that share the drivers, at most 64; each has a core's worth of work at most, and its own address on
-    /// the loopback network, so that ports suffice.
+    /// Load processes that share the drivers and the cores that the node does not have, at most 64; each has its own addresses on the
+    /// loopback network, so that ports suffice.
     #[serde(default = "one")]
     pub processes: u32,
     /// Shards of the node.
@@ -118,7 +124,7 @@ impl Default for Behaviour {
 
 /// Offers per second: a number, or two that it goes from and to in a straight line.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "rate must be a number, or two such as [0, 500]")]
 pub enum Rate {
     /// Always the same.
     Flat(f64),
@@ -187,7 +193,8 @@ fn all() -> f64 {
 }
 
 impl Scenario {
-    /// Reads and checks a file; `changes` are `key=value` pairs of its top level that win.
+    /// Reads and checks a file; `changes` are `key=value` pairs that win, as if they stood in it: `behaviour.location_s=2` leaves the
+    /// other keys of its table as they are.
     ///
     /// # Errors
     /// What is not as it must be, in words.
@@ -202,7 +209,7 @@ impl Scenario {
             let changed: toml::Table = change
                 .parse()
                 .map_err(|_| format!("{change:?} is not KEY=VALUE in TOML"))?;
-            table.extend(changed);
+            merge(&mut table, changed);
         }
         let scenario: Self = table.try_into().map_err(|error: toml::de::Error| error.to_string())?;
         scenario.check()?;
@@ -226,11 +233,15 @@ impl Scenario {
             "drivers must be at most 19000 for each process: raise processes",
         )?;
         must(!self.phase.is_empty(), "there is no [[phase]]")?;
-        for phase in &self.phase {
+        for (index, phase) in self.phase.iter().enumerate() {
             let name = &phase.name;
             must(
-                phase.secs >= PHASE_SECS_MIN,
-                &format!("phase {name}: secs must be at least 1"),
+                self.phase[..index].iter().all(|other| other.name != *name),
+                &format!("two phases have the name {name}"),
+            )?;
+            must(
+                (PHASE_SECS_MIN..=PHASE_SECS_MAX).contains(&phase.secs),
+                &format!("phase {name}: secs must be from 1 to 86400"),
             )?;
             let rates = [phase.rate.at(0.0), phase.rate.at(1.0)];
             must(
@@ -294,11 +305,25 @@ impl Scenario {
     }
 }
 
+/// Puts `changed` into `table`; tables that both have are merged, too.
+fn merge(table: &mut toml::Table, changed: toml::Table) {
+    for (key, value) in changed {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(changed)) => merge(inner, changed),
+            (_, value) => drop(table.insert(key, value)),
+        }
+    }
+}
+
 impl Behaviour {
     fn check(&self) -> Result<(), String> {
         let weights = [self.accept, self.decline, self.ignore, self.vanish];
-        if weights.iter().any(|weight| *weight < 0.0) || weights.iter().sum::<f64>() <= 0.0 {
-            return Err("behaviour: weights must not be negative, nor all zero".into());
+        let is_weight = |weight: &f64| weight.is_finite() && *weight >= 0.0;
+        if !weights.iter().all(is_weight) || weights.iter().sum::<f64>() <= 0.0 {
+            return Err("behaviour: weights must be numbers, not negative, nor all zero".into());
+        }
+        if !(0.0..=LOCATION_S_MAX).contains(&self.location_s) {
+            return Err("behaviour: location_s must be from 0 to 86400".into());
         }
         for (name, [from, to]) in [
             ("think_ms", self.think_ms),
@@ -309,8 +334,11 @@ impl Behaviour {
                 return Err(format!("behaviour: {name} goes from more to less"));
             }
         }
-        if self.offer_timeout_ms == 0 || self.deadline_ms < self.offer_timeout_ms {
-            return Err("behaviour: deadline_ms must not be less than offer_timeout_ms".into());
+        if !(1..=OFFER_TIMEOUT_MS_MAX).contains(&self.offer_timeout_ms) {
+            return Err("behaviour: offer_timeout_ms must be from 1 to 600000".into());
+        }
+        if !(self.offer_timeout_ms..=DEADLINE_MS_MAX).contains(&self.deadline_ms) {
+            return Err("behaviour: deadline_ms must be from offer_timeout_ms to 86400000".into());
         }
         Ok(())
     }
@@ -322,6 +350,38 @@ mod tests {
 
     const SMALL: &str = "name = 'a'\ndrivers = 105\nprocesses = 2\n[[phase]]\nname = 'up'\nsecs = 10\nrate = [0, 100]\n\
                          [[phase]]\nname = 'flat'\nsecs = 5.0\nrate = 50\n";
+
+    #[test]
+    fn a_change_leaves_the_rest_of_its_table_alone() {
+        let text = format!("{SMALL}[behaviour]\noffer_timeout_ms = 100\ndeadline_ms = 200\n");
+        let changes = ["behaviour.deadline_ms=1000".to_owned(), "drivers = 40".to_owned()];
+        let scenario = Scenario::parse(&text, &changes).unwrap();
+        let behaviour = &scenario.behaviour;
+        assert_eq!((behaviour.offer_timeout_ms, behaviour.deadline_ms), (100, 1_000));
+        assert_eq!(scenario.drivers, 40);
+    }
+
+    #[test]
+    fn what_cannot_be_played_is_refused_in_words() {
+        for (change, why) in [
+            ("behaviour.accept=nan", "weights must be numbers"),
+            ("behaviour.location_s=-1.0", "location_s must be from 0"),
+            (
+                "behaviour.offer_timeout_ms=4000000000",
+                "offer_timeout_ms must be from 1",
+            ),
+            ("behaviour.deadline_ms=5", "deadline_ms must be from offer_timeout_ms"),
+            ("phase=[{name='a',secs=inf,rate=1}]", "secs must be from 1"),
+            ("phase=[{name='a',secs=1,rate='fast'}]", "rate must be a number"),
+            (
+                "phase=[{name='a',secs=1,rate=1},{name='a',secs=2,rate=1}]",
+                "two phases have the name a",
+            ),
+        ] {
+            let error = Scenario::parse(SMALL, &[change.to_owned()]).unwrap_err();
+            assert!(error.contains(why), "{change}: {error}");
+        }
+    }
 
     #[test]
     fn rates_ramp_and_drivers_are_shared_out() {

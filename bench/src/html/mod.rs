@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::chart::{Chart, Shape};
 use crate::files;
+use crate::misuse::misuse;
 use crate::report::number;
 
 /// Units in which less is better and a comparison by bars says something.
@@ -39,6 +40,12 @@ pub struct Options {
 /// A file's, or the results are not JSON.
 pub fn run(options: &Options) -> io::Result<()> {
     let document = files::read_json(&options.results)?;
+    if !document["scenarios"].is_array() {
+        let name = options.results.display();
+        return Err(misuse(format!(
+            "{name}: holds no results (`million` writes its page itself: --html)"
+        )));
+    }
     files::write(&options.output, &page(&document))
 }
 

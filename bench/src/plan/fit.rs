@@ -23,6 +23,14 @@ pub struct Load {
     pub offers: f64,
 }
 
+impl Load {
+    /// What a commit and a wake-up that several offers share grow with: the root of the offers of a shard, for each shard. The more offers
+    /// wait, the more of them one commit holds, so that twice as many offers take fewer than twice as many commits.
+    fn wakes(&self) -> f64 {
+        (self.offers * self.shards).sqrt()
+    }
+}
+
 /// What can be predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantity {
@@ -78,12 +86,18 @@ impl Quantity {
     /// What it may depend on.
     fn terms(self, load: &Load) -> Vec<f64> {
         match self {
-            Self::Cpu | Self::Network => vec![load.shards, load.heartbeats, load.locations, load.offers],
+            Self::Cpu => vec![load.shards, load.heartbeats, load.locations, load.offers, load.wakes()],
+            Self::Network => vec![load.shards, load.heartbeats, load.locations, load.offers],
             Self::Memory => vec![1.0, load.shards, load.drivers, load.offers],
             Self::Kernel => vec![load.drivers],
-            Self::Disk => vec![load.shards, load.offers],
-            Self::Commits => vec![load.offers],
+            Self::Disk => vec![load.shards, load.offers, load.wakes()],
+            Self::Commits => vec![load.offers, load.wakes()],
         }
+    }
+
+    /// Where among the terms heartbeats and positions stand, if it depends on them.
+    fn messages(self) -> Option<[usize; 2]> {
+        matches!(self, Self::Cpu | Self::Network).then_some([1, 2])
     }
 }
 
@@ -134,6 +148,8 @@ pub fn points(document: &Value, skip: &[&str]) -> Vec<Point> {
 pub struct Fit {
     quantity: Quantity,
     costs: Vec<f64>,
+    /// No phase had positions: one costs what a heartbeat does, which is answered besides.
+    pub locations_assumed: bool,
     /// Root of the mean square of the relative errors at the measured points.
     pub error: f64,
     /// Points that it rests on.
@@ -153,12 +169,18 @@ impl Fit {
         if rows.is_empty() {
             return None;
         }
-        let costs = non_negative_least_squares(&rows);
+        let mut costs = non_negative_least_squares(&rows);
+        let unseen = |term: &usize| rows.iter().all(|(terms, _)| terms[*term] == 0.0);
+        let messages = quantity.messages().filter(|[_, locations]| unseen(locations));
+        if let Some([heartbeats, locations]) = messages {
+            costs[locations] = costs[heartbeats];
+        }
         let square = |(terms, took): &(Vec<f64>, f64)| (dot(terms, &costs) / took - 1.0).powi(2);
         let error = (rows.iter().map(square).sum::<f64>() / rows.len() as f64).sqrt();
         Some(Self {
             quantity,
             costs,
+            locations_assumed: messages.is_some(),
             error,
             points: rows.len(),
         })
@@ -245,6 +267,48 @@ mod tests {
         let memory = Fit::new(Quantity::Memory, &points).unwrap();
         assert!((memory.predict(&large) / (5e6 + 1e6 * 300.0) - 1.0).abs() < 0.02);
         assert!(Fit::new(Quantity::Disk, &points).is_none());
+    }
+
+    #[test]
+    fn a_position_that_was_never_measured_costs_what_a_heartbeat_does() {
+        let mut points = vec![point(1e4, 1e3, 0.0, 0.01, 1.0), point(1e4, 2e3, 0.0, 0.02, 1.0)];
+        let with = |locations: f64| Load {
+            locations,
+            ..point(1e4, 1e3, 0.0, 0.0, 0.0).load
+        };
+        let fit = Fit::new(Quantity::Cpu, &points).unwrap();
+        assert!(fit.locations_assumed);
+        assert!((fit.predict(&with(1e3)) / fit.predict(&with(0.0)) - 2.0).abs() < 1e-3);
+        points.push(Point {
+            load: with(1e3),
+            took: [0.011, 1.0, f64::NAN, f64::NAN, f64::NAN, f64::NAN],
+            ..points[0].clone()
+        });
+        let fit = Fit::new(Quantity::Cpu, &points).unwrap();
+        assert!(!fit.locations_assumed);
+        assert!((fit.predict(&with(1e3)) / fit.predict(&with(0.0)) - 1.1).abs() < 1e-3);
+    }
+
+    #[test]
+    fn offers_of_several_shards_share_less() {
+        let commits = |offers: f64, shards: f64| Load {
+            shards,
+            offers,
+            ..point(0.0, 0.0, 0.0, 0.0, 0.0).load
+        };
+        let points: Vec<Point> = [100.0, 400.0, 900.0]
+            .into_iter()
+            .map(|offers: f64| Point {
+                name: String::new(),
+                load: commits(offers, 1.0),
+                took: [f64::NAN, f64::NAN, f64::NAN, f64::NAN, f64::NAN, offers.sqrt() * 10.0],
+            })
+            .collect();
+        let fit = Fit::new(Quantity::Commits, &points).unwrap();
+        assert!(
+            (fit.predict(&commits(400.0, 4.0)) - 400.0).abs() < 1.0,
+            "four shards of 100 each"
+        );
     }
 
     #[test]

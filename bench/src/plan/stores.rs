@@ -2,7 +2,7 @@
 //! bear is not measured by this program: an assumption with a name.
 #![forbid(unsafe_code)]
 
-use super::size::{City, Confidence, Line, Plan};
+use super::size::{City, Confidence, Line, Plan, STORED_BYTES_PER_OFFER};
 
 /// The assumptions.
 mod assumed {
@@ -18,12 +18,10 @@ mod assumed {
     pub(super) const CHANGES_PER_OFFER: f64 = 3.0;
     /// Scylla: conditional writes of a ride, as `dispatchd-bench fleet` counts them: three until the driver is bound, three to its end.
     pub(super) const LWT_PER_OFFER: f64 = 6.0;
-    /// Scylla: conditional writes per second of one core, replicated three times.
+    /// Scylla: conditional writes per second in which a core takes part, as the replica of a third of them.
     pub(super) const LWT_PER_CORE: f64 = 1_500.0;
     /// Scylla: copies of everything.
     pub(super) const REPLICAS: f64 = 3.0;
-    /// Scylla: bytes on disk of an offer: its request with trip and audit, and a record of each attempt, compressed.
-    pub(super) const STORED_BYTES_PER_OFFER: f64 = 2_000.0;
 }
 
 /// Adds Redis and Scylla to a plan.
@@ -79,7 +77,7 @@ pub(super) fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f6
             assumed::REPLICAS
         ),
     );
-    let stored = offers * assumed::STORED_BYTES_PER_OFFER * 86_400.0 * city.retention_days * assumed::REPLICAS;
+    let stored = offers * STORED_BYTES_PER_OFFER * 86_400.0 * city.retention_days * assumed::REPLICAS;
     line(
         "Scylla disk",
         format!("{:.1} TB in all", stored / 1e12),
@@ -87,7 +85,7 @@ pub(super) fn store_lines(plan: &mut Plan, city: &City, drivers: f64, offers: f6
             "{:.0} days, {:.0} replicas, {:.0} B for an offer",
             city.retention_days,
             assumed::REPLICAS,
-            assumed::STORED_BYTES_PER_OFFER
+            STORED_BYTES_PER_OFFER
         ),
     );
 }
