@@ -165,6 +165,8 @@ impl Fit {
             .iter()
             .filter(|point| point.took[index].is_finite() && point.took[index] > 0.0)
             .map(|point| (quantity.terms(&point.load), point.took[index]))
+            // What does not come from anything that was asked of the node, such as the commits of an idle one.
+            .filter(|(terms, _)| terms.iter().any(|term| *term > 0.0))
             .collect();
         if rows.is_empty() {
             return None;
