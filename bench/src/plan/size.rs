@@ -15,7 +15,7 @@ const NIC_MAX: f64 = 0.5;
 /// Ethernet, IP and TCP headers of a message that fits one segment, and of its acknowledgement; loopback has no Ethernet.
 const WIRE_OVERHEAD: f64 = 1.25;
 /// Bytes of an open request with its trip, of the node's own memory: 20,000 trips left open (`bench/EXPERIMENTS.md`, "The capacity plan").
-const OPEN_RIDE_BYTES: f64 = 1_500.0;
+const OPEN_RIDE_BYTES: f64 = 2_400.0;
 /// Ended requests whose ids a node tells from new ones in memory, at most, and bytes of each (README, "Limits").
 const ENDED_IDS_MAX: f64 = 130e6;
 const ENDED_ID_BYTES: f64 = 2.0;
