@@ -86,6 +86,12 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     let (Some(drivers), Some(offers)) = (options.city.drivers, options.city.offers_per_second) else {
         return Err(misuse("say --drivers and --offers-per-second, or --check"));
     };
+    let rides = offers * options.city.ride_minutes * 60.0;
+    if rides > drivers {
+        return Err(misuse(format!(
+            "{rides:.0} rides at once are more than {drivers:.0} drivers: fewer --offers-per-second, or shorter --ride-minutes"
+        )));
+    }
     let handshake_us = options.handshake_us.or_else(|| documents.iter().find_map(handshake_us));
     let costs = Costs::new(&points, handshake_us).map_err(io::Error::other)?;
     let plan = size::Plan::of(&options.city, drivers, offers, &costs);
