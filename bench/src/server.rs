@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
@@ -15,6 +16,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::ends::Owned;
 use crate::http;
+
+/// Where servers listen; Linux gives connections the ports from 32768 on, unless told otherwise.
+const PORTS: std::ops::Range<u16> = 21_000..29_000;
 
 /// Connections that a shard may have beyond its share of the drivers, percent of it and a number: what hashing spreads
 /// unevenly, what rings keep from accept, connections that are being closed, and the matching engine's.
@@ -286,12 +290,27 @@ fn log_path(data: &Path) -> PathBuf {
     data.join("server.log")
 }
 
-/// A loopback address that was free a moment ago.
+/// A free port of the loopback interface, below those that the kernel gives to connections: while a server that listens there is down, no
+/// connection of anybody takes it, and the server can have it again.
 ///
 /// # Errors
-/// The kernel's.
+/// None is free.
 pub fn free_port() -> io::Result<SocketAddrV4> {
-    ipv4(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Programs side by side begin at different places.
+    let start = std::process::id().wrapping_mul(7_919);
+    for _ in PORTS {
+        let step = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + (step % PORTS.len() as u32) as u16;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return ipv4(listener.local_addr()?);
+        }
+    }
+    Err(io::Error::other(format!(
+        "no port from {} to {} is free",
+        PORTS.start,
+        PORTS.end - 1
+    )))
 }
 
 /// The IPv4 address that a loopback socket of ours has.

@@ -3,16 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::server::free_port;
+
 /// Where the scripts are: in the tree that this program was built from.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/services");
-/// Where a port for Redis is looked for; Linux gives connections those from 32768 on, unless told otherwise.
-const PORTS: std::ops::Range<u16> = 21_000..29_000;
 /// CQL's port, on addresses of our own.
 const CQL_PORT: u16 = 9042;
 /// The port between Cassandra's nodes.
@@ -78,7 +78,7 @@ impl Services {
     /// Says what a script said.
     pub async fn start(home: &Path, cassandra_nodes: u8, purpose: Purpose) -> io::Result<Self> {
         let pid = std::process::id();
-        let redis_port = port_kept_free(pid)?;
+        let redis_port = free_port()?.port();
         let services = Self {
             data: home.join("services"),
             cassandra_nodes,
@@ -213,17 +213,6 @@ impl Drop for Services {
 }
 
 /// Sends a signal to the process of a service's directory.
-/// A port below those that the kernel gives to connections: while a server that listens there is down, no connection of anybody takes it, and
-/// the server can have it again.
-fn port_kept_free(pid: u32) -> io::Result<u16> {
-    let ports = (0..PORTS.len() as u32).map(|step| PORTS.start + ((pid + step) % PORTS.len() as u32) as u16);
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let mut free_ports = ports.filter(free);
-    free_ports
-        .next()
-        .ok_or_else(|| io::Error::other(format!("no port from {} to {} is free", PORTS.start, PORTS.end - 1)))
-}
-
 fn kill_process_of(directory: &Path, signal: Signal) -> io::Result<()> {
     let file = directory.join("pid");
     let text = std::fs::read_to_string(&file)?;
