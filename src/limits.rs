@@ -29,8 +29,8 @@ pub const DRAIN_GRACE_MS: u64 = 10_000;
 pub const DRAIN_LATE_MS: u64 = 5_000;
 /// How long the last drivers are written to after they were sent away, however late that was.
 pub const DRAIN_LAST_MS: u64 = 500;
-/// How long answers and close handshakes may take after the last driver was sent away, or after `drain_ms` when that was later. What
-/// follows is counted in the same way.
+/// How long answers and close handshakes may take after the last driver was sent away; who was late with that counts from the end of
+/// `drain_ms`. What follows is counted in the same way.
 pub const DRAIN_ANSWERS_MS: u64 = 2_000;
 /// How long other nodes may take for what a draining node still has, after its last driver was sent away; then its lease is given
 /// back, and they take it all the same.

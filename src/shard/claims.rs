@@ -14,10 +14,10 @@ use super::handover::Hand;
 use super::{Letter, Platform, Shard};
 use crate::cold::claims::{Adopted, CLAIMS_WAITING_MAX, Decision, FromClaims, Head};
 use crate::cold::{ClaimsHandle, EndedRequest, FarRequest};
-use crate::fsm::fold::{Fold, Outcome};
+use crate::fsm::fold::Fold;
 use crate::fsm::ids::{DriverId, TripId};
 use crate::fsm::request::{Durability, Request, RequestEffect, RequestEvent, ToDriver};
-use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, RevokeReason, Step};
+use crate::fsm::types::{LogEntry, OfferRequest, Record, RequestLog, Step};
 use crate::journal::Lsn;
 use crate::wire::respond::Problem;
 use std::collections::{HashMap, VecDeque};
@@ -461,44 +461,6 @@ impl<P: Platform> Shard<P> {
         for (reply, answer) in replies {
             self.answer_call(request.id(), reply, answer);
         }
-        true
-    }
-
-    /// Tells a driver how its attempt ended when the node that has the request, number `peer`, cannot: an end that was stored is
-    /// everybody's. Says whether it did; an attempt that is open, or won, is for that node to speak of.
-    fn answer_as_it_ended(&mut self, request: &Request, letter: &Letter, peer: Option<u16>) -> bool {
-        let Letter::Request {
-            event:
-                RequestEvent::DriverHere {
-                    driver_id,
-                    held: Some(held),
-                    ..
-                },
-            ..
-        } = letter
-        else {
-            return false;
-        };
-        let made = request
-            .fold()
-            .attempt_of(driver_id)
-            .filter(|(number, _)| number == held);
-        let outcome = match made.map(|(_, made)| made.outcome) {
-            Some(outcome @ (Outcome::Declined | Outcome::TimedOut | Outcome::Revoked(_))) => outcome,
-            // As its request says to a driver who was shown it all the same.
-            Some(Outcome::Refused(_)) => Outcome::Revoked(RevokeReason::Superseded),
-            Some(Outcome::Open | Outcome::Accepted) | None => return false,
-        };
-        if peer.is_some_and(|peer| self.is_linked(peer)) {
-            return false;
-        }
-        let message = ToDriver::Outcome {
-            attempt: *held,
-            outcome,
-            trip_id: None,
-            again: false,
-        };
-        self.post_to_driver(driver_id.clone(), request.id().clone(), message, None);
         true
     }
 

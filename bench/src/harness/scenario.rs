@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use dispatchd::wire::limits::{DEADLINE_MS_MAX, OFFER_TIMEOUT_MS_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Drivers of one load process: what its ring's table may hold where open files are limited to 20,000.
@@ -14,10 +15,8 @@ pub const PROCESSES_MAX: u32 = 64;
 const PHASE_SECS_MIN: f64 = 1.0;
 /// The longest phase, s: a day.
 const PHASE_SECS_MAX: f64 = 86_400.0;
-/// The longest interval of positions, s, and the longest times of offers and searches, ms, that a node takes.
+/// The longest interval of positions, s.
 const LOCATION_S_MAX: f64 = 86_400.0;
-const OFFER_TIMEOUT_MS_MAX: u32 = 600_000;
-const DEADLINE_MS_MAX: u32 = 86_400_000;
 
 /// A scenario file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,12 @@
-//! Requests of which all nodes' store knows more than this node: views of an id that is being claimed, and what callers ask of one
-//! that has gone to another node.
+//! Requests of which all nodes' store knows more than this node: views of an id that is being claimed, and what callers or a driver
+//! ask of one that has gone to another node.
 
 use crate::cold::FarRequest;
 use crate::cold::port::{Answer, Query};
+use crate::fsm::fold::Outcome;
 use crate::fsm::ids::RequestId;
+use crate::fsm::request::{Request, RequestEvent, ToDriver};
+use crate::fsm::types::RevokeReason;
 use crate::shard::answers::view;
 use crate::shard::calls::problem_of;
 use crate::shard::{Ask, Letter, Platform, Shard};
@@ -87,5 +90,43 @@ impl<P: Platform> Shard<P> {
                 self.refuse_letter(&letter, &Problem::not_durable());
             }
         }
+    }
+
+    /// Tells a driver how its attempt ended when the node that has the request, number `peer`, cannot: an end that was stored is
+    /// everybody's. Says whether it did; an attempt that is open, or won, is for that node to speak of.
+    pub(super) fn answer_as_it_ended(&mut self, request: &Request, letter: &Letter, peer: Option<u16>) -> bool {
+        let Letter::Request {
+            event:
+                RequestEvent::DriverHere {
+                    driver_id,
+                    held: Some(held),
+                    ..
+                },
+            ..
+        } = letter
+        else {
+            return false;
+        };
+        let made = request
+            .fold()
+            .attempt_of(driver_id)
+            .filter(|(number, _)| number == held);
+        let outcome = match made.map(|(_, made)| made.outcome) {
+            Some(outcome @ (Outcome::Declined | Outcome::TimedOut | Outcome::Revoked(_))) => outcome,
+            // As its request says to a driver who was shown it all the same.
+            Some(Outcome::Refused(_)) => Outcome::Revoked(RevokeReason::Superseded),
+            Some(Outcome::Open | Outcome::Accepted) | None => return false,
+        };
+        if peer.is_some_and(|peer| self.is_linked(peer)) {
+            return false;
+        }
+        let message = ToDriver::Outcome {
+            attempt: *held,
+            outcome,
+            trip_id: None,
+            again: false,
+        };
+        self.post_to_driver(driver_id.clone(), request.id().clone(), message, None);
+        true
     }
 }
