@@ -3,7 +3,12 @@
 //! The ratio of the medians gets a confidence interval by resampling rounds (a percentile bootstrap). A difference counts when the
 //! interval does not hold 1. With fewer than four rounds on a side even results that do not overlap come about by chance too
 //! often (more than one time in twenty), so then nothing is called faster or slower.
+//!
+//! Of a hundred figures that did not change, five differ so by chance. What differs is therefore called faster or slower only when it would
+//! among all figures that were compared (`rank_sum.rs`, corrected by Holm's method), and "perhaps" otherwise; `--fail-slower` goes by that.
 #![forbid(unsafe_code)]
+
+mod rank_sum;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -45,7 +50,10 @@ pub struct Options {
     /// Show noise, too
     #[arg(long)]
     all: bool,
-    /// Exit with status 1 when anything is slower
+    /// Only figures whose names hold one of these, comma-separated. The fewer, the fewer rounds a verdict needs
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    figures: Vec<String>,
+    /// Exit with status 1 when anything is slower, and 2 when there are too few rounds to say so of the figures that are compared
     #[arg(long)]
     fail_slower: bool,
 }
@@ -55,6 +63,8 @@ pub struct Options {
 enum Verdict {
     Faster,
     Slower,
+    PerhapsFaster,
+    PerhapsSlower,
     Noise,
     TooFewRounds,
 }
@@ -64,6 +74,8 @@ impl Verdict {
         match self {
             Self::Faster => "faster",
             Self::Slower => "SLOWER",
+            Self::PerhapsFaster => "perhaps faster",
+            Self::PerhapsSlower => "perhaps slower",
             Self::Noise => "noise",
             Self::TooFewRounds => "too few rounds",
         }
@@ -80,6 +92,10 @@ struct Compared {
     after: f64,
     /// Interval of after by before.
     interval: [f64; 2],
+    /// How likely such ranks are when nothing has changed.
+    chance: f64,
+    /// The same of ranks that could not differ more.
+    chance_min: f64,
     verdict: Verdict,
 }
 
@@ -89,9 +105,10 @@ struct Compared {
 /// A file cannot be read, or holds no results, or they have nothing in common.
 pub fn run(options: &Options) -> io::Result<ExitCode> {
     let (before, after) = (read(&options.before)?, read(&options.after)?);
-    let compared = compare(&before, &after, options.confidence / 100.0);
+    let confidence = options.confidence / 100.0;
+    let compared = compare(&before, &after, confidence, &options.figures);
     if compared.is_empty() {
-        return Err(io::Error::other("the two files have no figure in common"));
+        return Err(misuse("the two files have no such figure in common"));
     }
     let mut text = String::new();
     for side in [&before, &after] {
@@ -119,21 +136,35 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     let slower = count(Verdict::Slower);
     let _ = writeln!(
         text,
-        "{} faster, {slower} slower, {} noise, {} with too few rounds ({} rounds or more on both sides are needed)",
+        "{} faster, {slower} slower, {} perhaps ({:.0} of {} figures would be by chance), {} noise, {} with too few rounds ({} rounds or more on \
+         both sides are needed)",
         count(Verdict::Faster),
+        count(Verdict::PerhapsFaster) + count(Verdict::PerhapsSlower),
+        (1.0 - confidence) * compared.len() as f64,
+        compared.len(),
         count(Verdict::Noise),
         count(Verdict::TooFewRounds),
         ROUNDS_MIN,
     );
+    let alpha = (1.0 - confidence) / compared.len() as f64;
+    let can_tell = compared.iter().any(|one| one.chance_min <= alpha);
+    if !can_tell {
+        let rounds = rank_sum::rounds_needed(alpha);
+        let _ = writeln!(
+            text,
+            "among {} figures nothing can be called faster or slower with so few rounds: {rounds} on both sides can, or fewer --figures",
+            compared.len()
+        );
+    }
     match io::stdout().write_all(text.as_bytes()) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
         _ => {}
     }
-    Ok(if options.fail_slower && slower > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+    Ok(match (options.fail_slower, slower) {
+        (true, 1..) => ExitCode::FAILURE,
+        (true, 0) if !can_tell => ExitCode::from(2),
+        _ => ExitCode::SUCCESS,
     })
 }
 
@@ -151,7 +182,8 @@ fn read(path: &Path) -> io::Result<Value> {
     }
 }
 
-fn compare(before: &Value, after: &Value, confidence: f64) -> Vec<Compared> {
+fn compare(before: &Value, after: &Value, confidence: f64, wanted: &[String]) -> Vec<Compared> {
+    let is_wanted = |figure: &str| wanted.is_empty() || wanted.iter().any(|part| figure.contains(part.as_str()));
     let scenarios = |document: &Value| document["scenarios"].as_array().cloned().unwrap_or_default();
     let mut compared = Vec::new();
     for old in scenarios(before) {
@@ -160,7 +192,7 @@ fn compare(before: &Value, after: &Value, confidence: f64) -> Vec<Compared> {
             continue;
         };
         let units = old["units"].as_object().into_iter().flatten();
-        for (figure, unit) in units.filter(|(figure, _)| has_side(figure)) {
+        for (figure, unit) in units.filter(|(figure, _)| has_side(figure) && is_wanted(figure)) {
             let unit = unit.as_str().unwrap_or("");
             let (old_values, new_values) = (values(&old, figure), values(&new, figure));
             if let Some(one) = compare_figure(unit, &old_values, &new_values, confidence) {
@@ -171,6 +203,14 @@ fn compare(before: &Value, after: &Value, confidence: f64) -> Vec<Compared> {
                 });
             }
         }
+    }
+    let chances: Vec<f64> = compared.iter().map(|one| one.chance).collect();
+    for (one, holds) in compared.iter_mut().zip(rank_sum::holm(&chances, 1.0 - confidence)) {
+        one.verdict = match one.verdict {
+            Verdict::PerhapsFaster if holds => Verdict::Faster,
+            Verdict::PerhapsSlower if holds => Verdict::Slower,
+            verdict => verdict,
+        };
     }
     compared
 }
@@ -186,7 +226,7 @@ fn values(scenario: &Value, figure: &str) -> Vec<f64> {
     runs.filter_map(|run| run["figures"][figure].as_f64()).collect()
 }
 
-/// Nothing when the unit has no better side, or a side has no values above zero.
+/// A figure by itself. Nothing when the unit has no better side, or a side has no values above zero.
 fn compare_figure(unit: &str, before: &[f64], after: &[f64], confidence: f64) -> Option<Compared> {
     let more_is_better = UNITS_MORE_IS_BETTER.contains(&unit);
     if !more_is_better && !UNITS_LESS_IS_BETTER.contains(&unit) {
@@ -200,20 +240,12 @@ fn compare_figure(unit: &str, before: &[f64], after: &[f64], confidence: f64) ->
     let interval = ratio_interval(before, after, confidence);
     let verdict = if before.len().min(after.len()) < ROUNDS_MIN {
         Verdict::TooFewRounds
-    } else if interval[0] > 1.0 {
-        if more_is_better {
-            Verdict::Faster
-        } else {
-            Verdict::Slower
-        }
-    } else if interval[1] < 1.0 {
-        if more_is_better {
-            Verdict::Slower
-        } else {
-            Verdict::Faster
-        }
-    } else {
+    } else if (interval[0] > 1.0) == (interval[1] < 1.0) {
         Verdict::Noise
+    } else if (interval[0] > 1.0) == more_is_better {
+        Verdict::PerhapsFaster
+    } else {
+        Verdict::PerhapsSlower
     };
     Some(Compared {
         scenario: String::new(),
@@ -222,6 +254,8 @@ fn compare_figure(unit: &str, before: &[f64], after: &[f64], confidence: f64) ->
         before: old,
         after: new,
         interval,
+        chance: rank_sum::chance(before, after),
+        chance_min: rank_sum::chance_min(before.len(), after.len()),
         verdict,
     })
 }
@@ -257,10 +291,10 @@ mod tests {
     #[test]
     fn differences_count_in_the_direction_of_their_unit() {
         let (low, high) = ([10.0, 11.0, 10.5, 10.2, 10.8], [15.0, 16.0, 15.5, 15.2, 15.8]);
-        check("µs", &low, &high, Some(Verdict::Slower));
-        check("µs", &high, &low, Some(Verdict::Faster));
-        check("1/s", &low, &high, Some(Verdict::Faster));
-        check("1/s", &high, &low, Some(Verdict::Slower));
+        check("µs", &low, &high, Some(Verdict::PerhapsSlower));
+        check("µs", &high, &low, Some(Verdict::PerhapsFaster));
+        check("1/s", &low, &high, Some(Verdict::PerhapsFaster));
+        check("1/s", &high, &low, Some(Verdict::PerhapsSlower));
         check("", &low, &high, None);
     }
 
@@ -290,13 +324,43 @@ mod tests {
                 "runs": vec![serde_json::json!({ "figures": { "x": value, "y": 1.0 } }); 4],
             }] })
         };
-        let compared = compare(&document(2.0), &document(1.0), 0.95);
+        let compared = compare(&document(2.0), &document(1.0), 0.95, &[]);
         assert_eq!(compared.len(), 1);
         assert_eq!(
             (compared[0].figure.as_str(), compared[0].verdict),
             ("x", Verdict::Faster)
         );
         assert!((compared[0].interval[0] - 0.5).abs() < 1e-9);
-        assert!(compare(&document(1.0), &serde_json::json!({ "scenarios": [] }), 0.95).is_empty());
+        assert!(compare(&document(1.0), &serde_json::json!({ "scenarios": [] }), 0.95, &[]).is_empty());
+        assert!(compare(&document(2.0), &document(1.0), 0.95, &["y".to_owned()]).is_empty());
+    }
+
+    #[test]
+    fn one_of_many_figures_that_differs_needs_more_rounds() {
+        let document = |slow: f64, figures: usize, rounds: usize| {
+            let names: Vec<String> = (0..figures).map(|index| format!("f{index}")).collect();
+            let units: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), "ms".into())).collect();
+            let runs = (0..rounds).map(|round| {
+                // The same noise on both sides, and one figure that is slower.
+                let value = |name: &String| 10.0 + round as f64 + if name == "f0" { slow } else { 0.0 };
+                let values: serde_json::Map<_, _> =
+                    names.iter().map(|name| (name.clone(), value(name).into())).collect();
+                serde_json::json!({ "figures": values })
+            });
+            serde_json::json!({ "scenarios": [{ "scenario": "s", "units": units, "runs": runs.collect::<Vec<_>>() }] })
+        };
+        let verdict = |figures: usize, rounds: usize| {
+            let compared = compare(
+                &document(0.0, figures, rounds),
+                &document(100.0, figures, rounds),
+                0.95,
+                &[],
+            );
+            assert!(compared[1..].iter().all(|one| one.verdict == Verdict::Noise));
+            compared[0].verdict
+        };
+        assert_eq!(verdict(1, 4), Verdict::Slower);
+        assert_eq!(verdict(100, 4), Verdict::PerhapsSlower);
+        assert_eq!(verdict(100, 8), Verdict::Slower);
     }
 }

@@ -73,6 +73,7 @@ pub struct Session {
     heartbeat_ns: u64,
     heartbeats: VecDeque<(u64, u32)>,
     heartbeats_on: bool,
+    heartbeats_sent: u64,
     scratch: Vec<u8>,
 }
 
@@ -129,6 +130,7 @@ impl Session {
             heartbeat_ns: u64::MAX,
             heartbeats: VecDeque::new(),
             heartbeats_on: true,
+            heartbeats_sent: 0,
             scratch: Vec::new(),
         };
         session.open_https()?;
@@ -158,6 +160,11 @@ impl Session {
     /// Length of the server's last answer to an upgrade, bytes.
     pub fn upgrade_bytes(&self) -> u32 {
         self.upgrade_bytes
+    }
+
+    /// Heartbeats that were sent, from the beginning.
+    pub fn heartbeats_sent(&self) -> u64 {
+        self.heartbeats_sent
     }
 
     /// Stops (or resumes) the heartbeats that keep idle drivers connected.
@@ -466,6 +473,7 @@ impl Session {
             }
             self.heartbeats.push_back((due_ns + self.heartbeat_ns, driver));
             if self.heartbeats_on {
+                self.heartbeats_sent += 1;
                 self.say(driver, |payload| payload.extend_from_slice(message::PING))?;
             }
         }

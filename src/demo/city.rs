@@ -8,7 +8,8 @@ use jiff::civil::DateTime;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-const TRIPS_CSV: &str = include_str!("../../data/nyc-taxi-trips-2019-03.csv");
+/// The record, as `data/README.md` describes it.
+pub const TRIPS_CSV: &str = include_str!("../../data/nyc-taxi-trips-2019-03.csv");
 const HEADER: &str = "pickup,dropoff,passengers,distance,fare,tip,tolls,total,color,payment,pickup_zone,dropoff_zone,pickup_borough,dropoff_borough";
 
 /// A place on the map.

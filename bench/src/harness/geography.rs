@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use dispatchd::demo::city::TRIPS_CSV;
+
 /// Columns of the record that are used.
 const COLUMNS: usize = 14;
 const PASSENGERS: usize = 2;
@@ -35,11 +37,14 @@ pub struct City {
 }
 
 impl City {
-    /// Reads a record.
+    /// Reads a record, or the one that comes with this program.
     ///
     /// # Errors
     /// The file's, or the line that is not as expected.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    pub fn load(path: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = path else {
+            return Self::parse(TRIPS_CSV);
+        };
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!(
                 "{}: {error} (paths are relative to the working directory)",
@@ -135,8 +140,7 @@ mod tests {
 
     #[test]
     fn the_record_of_the_repository_is_read_whole() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/nyc-taxi-trips-2019-03.csv");
-        let city = City::load(&path).unwrap();
+        let city = City::load(None).unwrap();
         assert_eq!(city.rides.len(), 6433);
         for (zone, order) in city.near.iter().enumerate() {
             assert_eq!(usize::from(order[0]), zone, "a zone is the nearest to itself");

@@ -9,8 +9,6 @@ use crate::chart::{Chart, Shape, percentiles};
 use crate::measure::Latencies;
 use crate::report::Run;
 
-/// Interval of heartbeats when the scenario's settings say nothing, s (the node's default).
-const HEARTBEAT_S: f64 = 30.0;
 const MB: f64 = 1e6;
 
 /// The run as it is reported.
@@ -25,7 +23,7 @@ pub fn run(scenario: &Scenario, story: Story) -> Run {
             scenario,
             &phase.name,
             window(&samples, start_s, end_s).as_ref(),
-            &story.empty,
+            &story,
         );
         phase_latencies(&mut run, &phase.name, &story.moments, start_s, end_s);
         start_s = end_s;
@@ -97,22 +95,34 @@ fn window(samples: &[Sample], start_s: f64, end_s: f64) -> Option<(Sample, Sampl
     Some((*first, *inside.next_back()?))
 }
 
-fn phase_costs(run: &mut Run, scenario: &Scenario, phase: &str, window: Option<&(Sample, Sample)>, empty: &Sample) {
+/// How many there were at a time between two moments, as if they had come evenly.
+fn counted(moments: &[Moment], at_s: f64, count: fn(&Counts) -> u64) -> f64 {
+    let next = moments.partition_point(|moment| moment.at_s < at_s);
+    let (before_s, before) = match next.checked_sub(1).map(|index| &moments[index]) {
+        Some(moment) => (moment.at_s, count(&moment.counts) as f64),
+        None => (0.0, 0.0),
+    };
+    let Some(after) = moments.get(next) else { return before };
+    let share = (at_s - before_s) / (after.at_s - before_s);
+    before + share * (count(&after.counts) as f64 - before)
+}
+
+fn phase_costs(run: &mut Run, scenario: &Scenario, phase: &str, window: Option<&(Sample, Sample)>, story: &Story) {
     let Some((first, last)) = window else { return };
+    let empty = &story.empty;
     let secs = last.at_s - first.at_s;
     let per_s = |field: fn(&Sample) -> f64| (field(last) - field(first)) / secs;
     let grown = |field: fn(&Sample) -> f64| field(last) - field(empty);
-    let heartbeat_s = scenario
-        .settings
-        .get("heartbeat_ms")
-        .and_then(toml::Value::as_integer)
-        .map_or(HEARTBEAT_S, |ms| ms as f64 / 1e3);
+    let rate = |count: fn(&Counts) -> u64| {
+        let at = |sample: &Sample| counted(&story.moments, sample.at_s, count);
+        (at(last) - at(first)) / secs
+    };
     let mut add = |name: &str, unit, value| run.add(format!("{phase}.{name}"), unit, value);
     add("drivers", "", last.connected);
     add("shards", "", f64::from(scenario.shards));
-    add("heartbeats_per_s", "1/s", last.connected / heartbeat_s);
-    add("locations_per_s", "1/s", per_s(|sample| sample.locations));
-    add("offers_per_s", "1/s", per_s(|sample| sample.posted));
+    add("heartbeats_per_s", "1/s", rate(|counts| counts.heartbeats));
+    add("locations_per_s", "1/s", rate(|counts| counts.locations));
+    add("offers_per_s", "1/s", rate(|counts| counts.posted));
     add("cpu_user", "cores", per_s(|sample| sample.user_s));
     add("cpu_system", "cores", per_s(|sample| sample.system_s));
     add("cpu", "cores", per_s(|sample| sample.cpu_s));
@@ -296,6 +306,25 @@ mod tests {
         assert_eq!(user, [1.0, 2.0, 2.5, 3.5]);
         let commits: Vec<f64> = all.iter().map(|sample| sample.commits).collect();
         assert_eq!(commits, [10.0, 20.0, 20.0, 25.0]);
+    }
+
+    #[test]
+    fn counts_between_two_moments_grow_evenly() {
+        let moment = |at_s: f64, posted: u64| Moment {
+            at_s,
+            counts: Counts {
+                posted,
+                ..Counts::default()
+            },
+            latencies: Vec::new(),
+        };
+        let moments = [moment(0.5, 50), moment(1.0, 100), moment(1.5, 400)];
+        for (at_s, expected) in [(0.0, 0.0), (0.25, 25.0), (1.0, 100.0), (1.25, 250.0), (9.0, 400.0)] {
+            assert!(
+                (counted(&moments, at_s, |counts| counts.posted) - expected).abs() < 1e-9,
+                "{at_s}"
+            );
+        }
     }
 
     #[test]

@@ -46,8 +46,6 @@ pub struct Sample {
     pub connected: f64,
     /// Offers posted.
     pub posted: f64,
-    /// Positions sent.
-    pub locations: f64,
 }
 
 impl Sample {

@@ -63,8 +63,8 @@ fn one() -> u32 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Geography {
-    /// Trip records with zones, relative to the working directory.
-    pub trips: PathBuf,
+    /// Trip records with zones, relative to the working directory; without it those that came with this program.
+    pub trips: Option<PathBuf>,
     /// Candidates of a request: the nearest free drivers, by zone.
     pub candidates: u32,
 }
@@ -72,7 +72,7 @@ pub struct Geography {
 impl Default for Geography {
     fn default() -> Self {
         Self {
-            trips: "data/nyc-taxi-trips-2019-03.csv".into(),
+            trips: None,
             candidates: 3,
         }
     }

@@ -249,7 +249,6 @@ impl Stage<'_> {
         for (counts, connected) in &self.last {
             sample.connected += f64::from(*connected);
             sample.posted += counts.posted as f64;
-            sample.locations += counts.locations as f64;
         }
         if let Some(before) = self.story.samples.last() {
             let share = |now: f64, then: f64| (now - then) / (sample.at_s - before.at_s);

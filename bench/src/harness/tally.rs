@@ -55,6 +55,8 @@ pub struct Counts {
     pub declined: u64,
     /// `REVOKED`s that came.
     pub revoked: u64,
+    /// Heartbeats sent.
+    pub heartbeats: u64,
     /// Positions sent.
     pub locations: u64,
     /// Connections lost, on purpose and not.
@@ -80,6 +82,7 @@ impl Counts {
             confirmed: self.confirmed + other.confirmed,
             declined: self.declined + other.declined,
             revoked: self.revoked + other.revoked,
+            heartbeats: self.heartbeats + other.heartbeats,
             locations: self.locations + other.locations,
             lost: self.lost + other.lost,
             heartbeat_lost: self.heartbeat_lost + other.heartbeat_lost,

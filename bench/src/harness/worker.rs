@@ -7,7 +7,7 @@ use std::net::SocketAddrV4;
 
 use super::geography::City;
 use super::scenario::{FaultKind, Scenario};
-use super::tally::{Orders, Report};
+use super::tally::{Counts, Orders, Report};
 use super::world::World;
 use crate::http;
 use crate::message;
@@ -37,7 +37,7 @@ pub fn run() -> io::Result<()> {
         process,
         round,
     } = &orders;
-    let city = City::load(&scenario.geography.trips).map_err(io::Error::other)?;
+    let city = City::load(scenario.geography.trips.as_deref()).map_err(io::Error::other)?;
     let mut world = World::new(&city, scenario, *process, *round);
     let (first, drivers) = scenario.part(*process);
     let mut session = Session::open_range(*address, first, drivers, HTTP_CONNECTIONS)?;
@@ -140,7 +140,10 @@ fn tick(world: &mut World<'_>, session: &Session, at_s: f64) -> io::Result<()> {
     say(&Report::Tick {
         at_s,
         connected: session.connected(),
-        counts: world.tally.counts,
+        counts: Counts {
+            heartbeats: session.heartbeats_sent(),
+            ..world.tally.counts
+        },
         latencies: world.tally.take_sparse(),
     })
 }

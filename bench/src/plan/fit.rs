@@ -27,11 +27,16 @@ pub struct Load {
 }
 
 impl Load {
-    /// What a commit and a wake-up that several offers share grow with, for each shard: its offers as long as they are few, the root of them
-    /// when they are many. The more offers wait, the more of them one commit holds.
+    /// What commits and wake-ups that several offers share would grow with if the shards had nothing else to do: for each shard its offers as
+    /// long as they are few, the root of them when they are many. The more offers wait, the more of them one commit holds.
     fn wakes(&self) -> f64 {
         let of_shard = self.offers / self.shards.max(1.0);
         self.offers / (of_shard + OFFERS_ALONE).sqrt()
+    }
+
+    /// The share of their time that the shards sleep when the node has `cpu` cores of work.
+    fn idle(&self, cpu: f64) -> f64 {
+        (1.0 - cpu / self.shards.max(1.0)).max(0.0)
     }
 }
 
@@ -87,15 +92,17 @@ impl Quantity {
         }
     }
 
-    /// What it may depend on.
-    fn terms(self, load: &Load) -> Vec<f64> {
+    /// What it may depend on, with shards that sleep for this share of their time. Whatever comes while a shard works costs no wake-up, and
+    /// waits for the same commit as what is worked on; where the wake-ups are among the terms they are the last.
+    fn terms(self, load: &Load, idle: f64) -> Vec<f64> {
+        let wakes = idle * load.wakes();
         match self {
-            Self::Cpu => vec![load.shards, load.heartbeats, load.locations, load.offers, load.wakes()],
+            Self::Cpu => vec![load.shards, load.heartbeats, load.locations, load.offers, wakes],
             Self::Network => vec![load.shards, load.heartbeats, load.locations, load.offers],
             Self::Memory => vec![1.0, load.shards, load.drivers, load.offers],
             Self::Kernel => vec![load.drivers],
-            Self::Disk => vec![load.shards, load.offers, load.wakes()],
-            Self::Commits => vec![load.offers, load.wakes()],
+            Self::Disk => vec![load.shards, load.offers, wakes],
+            Self::Commits => vec![load.offers, wakes],
         }
     }
 
@@ -114,6 +121,14 @@ pub struct Point {
     pub load: Load,
     /// What it took, in the order of [`Quantity::ALL`]; not a number where it was not measured.
     pub took: [f64; Quantity::ALL.len()],
+}
+
+impl Point {
+    /// The share of their time that the shards slept; all of it when their CPU was not measured.
+    fn idle(&self) -> f64 {
+        let cpu = self.took[0];
+        self.load.idle(if cpu.is_finite() { cpu } else { 0.0 })
+    }
 }
 
 /// The phases of a file of results whose names `skip` does not hold.
@@ -147,6 +162,34 @@ pub fn points(document: &Value, skip: &[&str]) -> Vec<Point> {
     points
 }
 
+/// Everything that was measured, fitted.
+#[derive(Debug, Clone)]
+pub struct Fits(Vec<Fit>);
+
+impl Fits {
+    /// Fits what the points hold.
+    pub fn new(points: &[Point]) -> Self {
+        let fits = Quantity::ALL
+            .into_iter()
+            .filter_map(|quantity| Fit::new(quantity, points));
+        Self(fits.collect())
+    }
+
+    /// The fit of a quantity; nothing when it was never measured.
+    pub fn of(&self, quantity: Quantity) -> Option<&Fit> {
+        self.0.iter().find(|fit| fit.quantity == quantity)
+    }
+
+    /// What a load takes of a quantity; nothing when it was never measured.
+    pub fn predict(&self, quantity: Quantity, load: &Load) -> Option<f64> {
+        let cpu = self.of(Quantity::Cpu).map_or(0.0, |cpu| cpu.cores(load));
+        self.of(quantity).map(|fit| match quantity {
+            Quantity::Cpu => cpu,
+            _ => fit.at(load, load.idle(cpu)),
+        })
+    }
+}
+
 /// A fitted quantity.
 #[derive(Debug, Clone)]
 pub struct Fit {
@@ -163,12 +206,12 @@ pub struct Fit {
 impl Fit {
     /// Fits a quantity; nothing when it was never measured. Errors count in relation to what was measured, so that small
     /// runs say as much as large ones.
-    pub fn new(quantity: Quantity, points: &[Point]) -> Option<Self> {
+    fn new(quantity: Quantity, points: &[Point]) -> Option<Self> {
         let index = Quantity::ALL.iter().position(|other| *other == quantity)?;
         let rows: Vec<(Vec<f64>, f64)> = points
             .iter()
             .filter(|point| point.took[index].is_finite() && point.took[index] > 0.0)
-            .map(|point| (quantity.terms(&point.load), point.took[index]))
+            .map(|point| (quantity.terms(&point.load, point.idle()), point.took[index]))
             // What does not come from anything that was asked of the node, such as the commits of an idle one.
             .filter(|(terms, _)| terms.iter().any(|term| *term > 0.0))
             .collect();
@@ -192,9 +235,20 @@ impl Fit {
         })
     }
 
-    /// What a load takes.
-    pub fn predict(&self, load: &Load) -> f64 {
-        dot(&self.quantity.terms(load), &self.costs)
+    /// What a load takes of shards that sleep for this share of their time.
+    fn at(&self, load: &Load, idle: f64) -> f64 {
+        dot(&self.quantity.terms(load, idle), &self.costs)
+    }
+
+    /// The CPU of a load, cores. It decides how long the shards sleep, and so how often they wake up, which is a part of it: with `work` for
+    /// everything but wake-ups, `wakes` for these if the shards had nothing else to do, and `idle = 1 - cpu / shards`, cpu is
+    /// `work + wakes * idle`.
+    fn cores(&self, load: &Load) -> f64 {
+        let work = self.at(load, 0.0);
+        let wakes = self.at(load, 1.0) - work;
+        let shards = load.shards.max(1.0);
+        let idle = ((shards - work) / (shards + wakes)).max(0.0);
+        work + wakes * idle
     }
 }
 
@@ -262,17 +316,17 @@ mod tests {
                 )
             })
             .collect();
-        let fit = Fit::new(Quantity::Cpu, &points).unwrap();
-        assert!(fit.error < 0.01, "{fit:?}");
-        let large = point(1e6, 1e5, 1e4, 0.0, 0.0).load;
-        assert!(
-            (fit.predict(&large) / cpu(1e5, 1e4) - 1.0).abs() < 0.02,
-            "{}",
-            fit.predict(&large)
-        );
-        let memory = Fit::new(Quantity::Memory, &points).unwrap();
-        assert!((memory.predict(&large) / (5e6 + 1e6 * 300.0) - 1.0).abs() < 0.02);
-        assert!(Fit::new(Quantity::Disk, &points).is_none());
+        let fits = Fits::new(&points);
+        assert!(fits.of(Quantity::Cpu).unwrap().error < 0.01, "{fits:?}");
+        let large = Load {
+            shards: 8.0,
+            ..point(1e6, 1e5, 1e4, 0.0, 0.0).load
+        };
+        let predicted = fits.predict(Quantity::Cpu, &large).unwrap();
+        assert!((predicted / (cpu(1e5, 1e4) + 0.07) - 1.0).abs() < 0.02, "{predicted}");
+        let memory = fits.predict(Quantity::Memory, &large).unwrap();
+        assert!((memory / (5e6 + 1e6 * 300.0) - 1.0).abs() < 0.02);
+        assert!(fits.of(Quantity::Disk).is_none() && fits.predict(Quantity::Disk, &large).is_none());
     }
 
     #[test]
@@ -282,17 +336,20 @@ mod tests {
             locations,
             ..point(1e4, 1e3, 0.0, 0.0, 0.0).load
         };
-        let fit = Fit::new(Quantity::Cpu, &points).unwrap();
-        assert!(fit.locations_assumed);
-        assert!((fit.predict(&with(1e3)) / fit.predict(&with(0.0)) - 2.0).abs() < 1e-3);
+        let twice = |points: &[Point]| {
+            let fits = Fits::new(points);
+            let [with, without] = [1e3, 0.0].map(|locations| fits.predict(Quantity::Cpu, &with(locations)).unwrap());
+            (fits.of(Quantity::Cpu).unwrap().locations_assumed, with / without)
+        };
+        let (assumed, ratio) = twice(&points);
+        assert!(assumed && (ratio - 2.0).abs() < 1e-3, "{ratio}");
         points.push(Point {
             load: with(1e3),
             took: [0.011, 1.0, f64::NAN, f64::NAN, f64::NAN, f64::NAN],
             ..points[0].clone()
         });
-        let fit = Fit::new(Quantity::Cpu, &points).unwrap();
-        assert!(!fit.locations_assumed);
-        assert!((fit.predict(&with(1e3)) / fit.predict(&with(0.0)) - 1.1).abs() < 1e-3);
+        let (assumed, ratio) = twice(&points);
+        assert!(!assumed && (ratio - 1.1).abs() < 1e-3, "{ratio}");
     }
 
     #[test]
@@ -317,11 +374,53 @@ mod tests {
                 ],
             })
             .collect();
-        let fit = Fit::new(Quantity::Commits, &points).unwrap();
+        let fits = Fits::new(&points);
+        let [four, one] = [(400.0, 4.0), (100.0, 1.0)]
+            .map(|(offers, shards)| fits.predict(Quantity::Commits, &commits(offers, shards)));
         assert!(
-            (fit.predict(&commits(400.0, 4.0)) / fit.predict(&commits(100.0, 1.0)) - 4.0).abs() < 0.01,
+            (four.unwrap() / one.unwrap() - 4.0).abs() < 0.01,
             "four shards of 100 each"
         );
+    }
+
+    #[test]
+    fn a_shard_that_works_wakes_up_less_and_commits_more_at_once() {
+        // Work of 10 µs for a heartbeat; an offer's wake-ups are 10 ms of a root and two commits of it, both for the time that is slept.
+        let measured = |heartbeats: f64, offers: f64| {
+            let mut point = point(1e4, heartbeats, offers, 0.0, 1.0);
+            let (work, wakes) = (heartbeats * 10e-6, 0.01 * point.load.wakes());
+            let cpu = (work + wakes) / (1.0 + wakes);
+            point.took = [
+                cpu,
+                1.0,
+                f64::NAN,
+                f64::NAN,
+                f64::NAN,
+                2.0 * point.load.wakes() * (1.0 - cpu),
+            ];
+            point
+        };
+        let points: Vec<Point> = [(1e3, 250.0), (1e3, 1e3), (1e4, 250.0), (1e4, 1e3), (1e4, 0.0)]
+            .map(|(heartbeats, offers)| measured(heartbeats, offers))
+            .to_vec();
+        let fits = Fits::new(&points);
+        let busy = measured(3e4, 1e3);
+        for (quantity, index) in [(Quantity::Cpu, 0), (Quantity::Commits, 5)] {
+            let predicted = fits.predict(quantity, &busy.load).unwrap();
+            assert!(
+                (predicted / busy.took[index] - 1.0).abs() < 0.02,
+                "{quantity:?} {predicted}"
+            );
+        }
+        let full = Load {
+            heartbeats: 3e5,
+            ..busy.load
+        };
+        assert!(
+            fits.predict(Quantity::Cpu, &full).unwrap() > 2.9,
+            "more than a shard has is said"
+        );
+        assert!(fits.predict(Quantity::Commits, &full).unwrap() >= 0.0);
     }
 
     #[test]

@@ -5,13 +5,16 @@
 #![forbid(unsafe_code)]
 
 mod fit;
+mod lines;
 mod size;
 mod stores;
+mod storm;
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use comfy_table::ContentArrangement;
 use dispatchd::ops::args::real;
 use dispatchd::say;
 use serde_json::{Value, json};
@@ -19,11 +22,11 @@ use serde_json::{Value, json};
 use crate::files;
 use crate::misuse::misuse;
 use crate::report::{align_numbers, number, table};
-use fit::{Fit, Point, Quantity};
+use fit::{Fits, Point, Quantity};
 use size::{City, Costs};
 
 /// Phases that only warm up.
-const PHASES_SKIPPED: [&str; 1] = ["warm"];
+const PHASES_SKIPPED: [&str; 2] = ["warm", "settle"];
 /// Error of a prediction beyond which a check fails.
 const ERROR_MAX: f64 = 0.15;
 /// What `--check` judges; the others are shown.
@@ -37,6 +40,8 @@ const JUDGED: [Quantity; 5] = [
 /// Bytes a second to the disk, and commits a second, below which nothing hangs on them: a phase without offers.
 const DISK_JUDGED_MIN: f64 = 1e6;
 const COMMITS_JUDGED_MIN: f64 = 100.0;
+/// Columns of a plan's table, in which longer texts take several lines.
+const PLAN_WIDTH: u16 = 140;
 /// Results of this repository's own runs, used when none are given.
 const MEASURED: &str = include_str!("../../plan/measured.json");
 
@@ -102,6 +107,8 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
         plan.bound_by
     );
     let mut table = table();
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(PLAN_WIDTH);
     table.set_header(["", "needs", "confidence", "because"]);
     for line in &plan.lines {
         table.add_row([&line.what, &line.figure, line.confidence.word(), &line.because]);
@@ -159,13 +166,14 @@ fn check(points: &[Point], larger: &[Point]) -> io::Result<ExitCode> {
     let mut table = table();
     table.set_header(["phase", "", "unit", "predicted", "measured", "error %", ""]);
     let (mut good, mut passed) = (true, 0);
+    let fits = Fits::new(points);
     for (index, quantity) in Quantity::ALL.into_iter().enumerate() {
-        let Some(fit) = Fit::new(quantity, points) else {
-            continue;
-        };
         let (name, unit) = quantity.words();
         for point in larger.iter().filter(|point| point.took[index] > 0.0) {
-            let (predicted, measured) = (fit.predict(&point.load), point.took[index]);
+            let Some(predicted) = fits.predict(quantity, &point.load) else {
+                break;
+            };
+            let measured = point.took[index];
             let error = predicted / measured - 1.0;
             let judged = is_judged(quantity, measured);
             let fails = judged && error.abs() > ERROR_MAX;

@@ -1,19 +1,20 @@
 //! From a city and the fitted costs to nodes, cores, memory, network, and the stores beside them.
 #![forbid(unsafe_code)]
 
-use super::fit::{Fit, Load, Point, Quantity};
+use super::fit::{Fit, Fits, Load, Point, Quantity};
+use super::lines::{self, Line};
+use super::storm::Storm;
 use dispatchd::ops::args::real;
 
 /// Share of a node's cores that may be busy in the ordinary course; the rest is for bursts.
-const BUSY_MAX: f64 = 0.6;
-/// The same while a node is missing.
-const BUSY_MAX_DEGRADED: f64 = 0.8;
+pub(super) const BUSY_MAX: f64 = 0.6;
 /// Share of a node's memory that may be in use.
 const MEMORY_MAX: f64 = 0.7;
 /// Share of a NIC's rate that may be in use.
 const NIC_MAX: f64 = 0.5;
-/// Ethernet, IP and TCP headers of a message that fits one segment, and of its acknowledgement; loopback has no Ethernet.
-const WIRE_OVERHEAD: f64 = 1.25;
+/// Preamble, checksum and gap of an Ethernet frame are 24 bytes that loopback does not count; its own count holds all other headers. A heartbeat's
+/// packets have some 70 to 90 bytes there, acknowledgements among them.
+pub(super) const WIRE_OVERHEAD: f64 = 1.35;
 /// Bytes of an open request with its trip, of the node's own memory: 20,000 trips left open (`bench/EXPERIMENTS.md`, "The capacity plan").
 const OPEN_RIDE_BYTES: f64 = 2_400.0;
 /// Ended requests whose ids a node tells from new ones in memory, at most, and bytes of each (README, "Limits").
@@ -23,8 +24,6 @@ const ENDED_ID_BYTES: f64 = 2.0;
 pub(super) const STORED_BYTES_PER_OFFER: f64 = 2_000.0;
 /// Nodes for the storm alone are tried in steps of this much more.
 const STORM_STEP: f64 = 1.02;
-/// CPU of a handshake with `WELCOME`, µs, when no measurement is given.
-const HANDSHAKE_US_ASSUMED: f64 = 60.0;
 
 /// The city and the machines that are for sale.
 #[derive(Debug, Clone, clap::Args)]
@@ -98,19 +97,6 @@ impl Confidence {
     }
 }
 
-/// A line of the plan.
-#[derive(Debug)]
-pub struct Line {
-    /// What.
-    pub what: String,
-    /// How much, with its unit.
-    pub figure: String,
-    /// How sure.
-    pub confidence: Confidence,
-    /// What it rests on, or what bounds it.
-    pub because: String,
-}
-
 /// A sized fleet.
 pub struct Plan {
     /// Nodes, the spare one included.
@@ -122,20 +108,21 @@ pub struct Plan {
 }
 
 /// What a load takes in all, with how sure that is.
-struct Need {
-    value: f64,
-    confidence: Confidence,
-    because: String,
+pub(super) struct Need {
+    pub(super) value: f64,
+    pub(super) confidence: Confidence,
+    pub(super) because: String,
 }
 
 /// The costs that were fitted.
 pub struct Costs {
-    fits: Vec<(Quantity, Fit)>,
+    fits: Fits,
     /// The most that a shard had.
     largest: Load,
     /// The most shards that were measured together.
     shards: f64,
-    handshake_us: Option<f64>,
+    /// CPU of a handshake, µs, where it was measured.
+    pub(super) handshake_us: Option<f64>,
 }
 
 impl Costs {
@@ -144,12 +131,9 @@ impl Costs {
     /// # Errors
     /// There are no points, or CPU or memory was not measured.
     pub fn new(points: &[Point], handshake_us: Option<f64>) -> Result<Self, String> {
-        let fits: Vec<_> = Quantity::ALL
-            .into_iter()
-            .filter_map(|quantity| Fit::new(quantity, points).map(|fit| (quantity, fit)))
-            .collect();
+        let fits = Fits::new(points);
         for needed in [Quantity::Cpu, Quantity::Memory] {
-            if !fits.iter().any(|(quantity, _)| *quantity == needed) {
+            if fits.of(needed).is_none() {
                 return Err(format!(
                     "the results hold no {}: run bench/scenarios/scale.toml",
                     needed.words().0
@@ -172,16 +156,9 @@ impl Costs {
         })
     }
 
-    /// The fit of a quantity.
-    pub fn fit(&self, quantity: Quantity) -> Option<&Fit> {
-        self.fits
-            .iter()
-            .find(|(other, _)| *other == quantity)
-            .map(|(_, fit)| fit)
-    }
-
-    fn need(&self, quantity: Quantity, load: &Load) -> Need {
-        let Some(fit) = self.fit(quantity) else {
+    /// What a load takes of a quantity.
+    pub(super) fn need(&self, quantity: Quantity, load: &Load) -> Need {
+        let (Some(fit), Some(value)) = (self.fits.of(quantity), self.fits.predict(quantity, load)) else {
             return Need {
                 value: 0.0,
                 confidence: Confidence::Assumed,
@@ -206,7 +183,7 @@ impl Costs {
             because.push_str("; a position taken as a heartbeat, as none was measured");
         }
         Need {
-            value: fit.predict(load),
+            value,
             confidence,
             because,
         }
@@ -214,17 +191,17 @@ impl Costs {
 }
 
 /// What the whole city takes.
-struct Needs {
-    cpu: Need,
-    memory: Need,
-    kernel: Need,
-    network: Need,
+pub(super) struct Needs {
+    pub(super) cpu: Need,
+    pub(super) memory: Need,
+    pub(super) kernel: Need,
+    pub(super) network: Need,
     /// Of all nodes and their kernels, bytes.
-    memory_bytes: f64,
+    pub(super) memory_bytes: f64,
     /// One way, headers included, bits per second.
-    network_bits: f64,
+    pub(super) network_bits: f64,
     /// Trips that are open at once.
-    rides: f64,
+    pub(super) rides: f64,
 }
 
 impl Needs {
@@ -297,156 +274,12 @@ impl Plan {
             bound_by,
             lines: Vec::new(),
         };
-        node_lines(&mut plan, city, drivers, &needs);
+        lines::node_lines(&mut plan, city, drivers, &needs);
         plan.lines.push(storm.line(city));
-        disk_lines(&mut plan, city, &load, carrying, costs);
+        lines::disk_lines(&mut plan, city, &load, carrying, costs);
         super::stores::store_lines(&mut plan, city, drivers, offers, carrying + 1.0);
         plan
     }
-}
-
-fn node_lines(plan: &mut Plan, city: &City, drivers: f64, needs: &Needs) {
-    let (nodes, bound_by, carrying) = (plan.nodes, plan.bound_by, plan.nodes - 1.0);
-    let cpu = &needs.cpu;
-    let mut line = |what: &str, figure: String, confidence: Confidence, because: String| {
-        plan.lines.push(Line {
-            what: what.to_owned(),
-            figure,
-            confidence,
-            because,
-        });
-    };
-    line(
-        "nodes",
-        format!(
-            "{nodes:.0} of {:.0} cores, {:.0} GB",
-            city.node_cores, city.node_memory_gb
-        ),
-        cpu.confidence.min(needs.memory.confidence),
-        format!("{carrying:.0} for the load, bound by {bound_by}, and one that may be missing"),
-    );
-    line(
-        "CPU in all",
-        format!("{:.1} cores", cpu.value),
-        cpu.confidence,
-        cpu.because.clone(),
-    );
-    line(
-        "CPU of a node",
-        format!(
-            "{:.0} % of its cores, {:.0} % with one missing",
-            100.0 * cpu.value / nodes / city.node_cores,
-            100.0 * cpu.value / carrying / city.node_cores
-        ),
-        cpu.confidence,
-        format!("at most {:.0} % in the ordinary course", 100.0 * BUSY_MAX),
-    );
-    line(
-        "memory of a node",
-        format!("{:.2} GB with one missing", needs.memory_bytes / carrying / 1e9),
-        needs.memory.confidence.min(needs.kernel.confidence),
-        format!(
-            "{:.0} B of the node and {:.0} B of its kernel for a driver, {:.0} rides at once, ids of ended ones; {}",
-            needs.memory.value / drivers,
-            needs.kernel.value / 2.0 / drivers,
-            needs.rides,
-            needs.memory.because
-        ),
-    );
-    line(
-        "network of a node",
-        format!(
-            "{:.3} Gbit/s each way, with one missing",
-            needs.network_bits / carrying / 1e9
-        ),
-        needs.network.confidence,
-        format!(
-            "{:.0} Gbit/s NIC, half of it at most; headers taken as {:.0} % more",
-            city.node_gbit,
-            100.0 * (WIRE_OVERHEAD - 1.0)
-        ),
-    );
-}
-
-/// All drivers of a lost node connect to the others.
-struct Storm {
-    lost: f64,
-    handshake_us: f64,
-    measured: bool,
-    /// Cores that the others have for it.
-    spare: f64,
-    secs: f64,
-}
-
-impl Storm {
-    fn new(city: &City, drivers: f64, cpu: f64, carrying: f64, costs: &Costs) -> Self {
-        let lost = drivers / (carrying + 1.0);
-        let handshake_us = costs.handshake_us.unwrap_or(HANDSHAKE_US_ASSUMED);
-        let spare = (carrying * city.node_cores * BUSY_MAX_DEGRADED - cpu).max(0.01);
-        Self {
-            lost,
-            handshake_us,
-            measured: costs.handshake_us.is_some(),
-            spare,
-            secs: lost * handshake_us / 1e6 / spare,
-        }
-    }
-
-    fn line(&self, city: &City) -> Line {
-        Line {
-            what: "storm after a node's loss".into(),
-            figure: format!("{:.0} drivers back in {:.1} s", self.lost, self.secs),
-            confidence: if self.measured {
-                Confidence::Medium
-            } else {
-                Confidence::Assumed
-            },
-            because: format!(
-                "{:.0} µs a handshake on {:.1} spare cores up to {:.0} %; {:.0} s at most",
-                self.handshake_us,
-                self.spare,
-                100.0 * BUSY_MAX_DEGRADED,
-                city.storm_s
-            ),
-        }
-    }
-}
-
-fn disk_lines(plan: &mut Plan, city: &City, load: &Load, carrying: f64, costs: &Costs) {
-    let disk = costs.need(Quantity::Disk, load);
-    let commits = costs.need(Quantity::Commits, load);
-    plan.lines.push(Line {
-        what: "disk of a node".into(),
-        figure: format!(
-            "{:.1} MB/s, {:.0} GB a day",
-            disk.value / carrying / 1e6,
-            disk.value / carrying * 86_400.0 / 1e9
-        ),
-        confidence: disk.confidence,
-        because: disk.because,
-    });
-    plan.lines.push(Line {
-        what: "syncs of a node".into(),
-        figure: format!(
-            "{:.0} /s over {:.0} shards, with one missing",
-            commits.value / carrying,
-            city.node_cores
-        ),
-        confidence: commits.confidence,
-        because: format!("the busier a shard, the more a commit holds; {}", commits.because),
-    });
-    plan.lines.push(Line {
-        what: "disk space of a node".into(),
-        figure: format!(
-            "{:.2} TB",
-            load.offers * STORED_BYTES_PER_OFFER * 86_400.0 * city.retention_days / carrying / 1e12
-        ),
-        confidence: Confidence::Assumed,
-        because: format!(
-            "{:.0} days, {STORED_BYTES_PER_OFFER:.0} B for an offer",
-            city.retention_days
-        ),
-    });
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! bear is not measured by this program: an assumption with a name.
 #![forbid(unsafe_code)]
 
-use super::size::{City, Confidence, Line, Plan, STORED_BYTES_PER_OFFER};
+use super::lines::Line;
+use super::size::{City, Confidence, Plan, STORED_BYTES_PER_OFFER};
 
 /// The assumptions.
 mod assumed {

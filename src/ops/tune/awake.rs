@@ -15,6 +15,9 @@ use super::host::Host;
 /// The kernel's device for it.
 pub(super) const DEVICE: &str = "/dev/cpu_dma_latency";
 
+/// What the kernel answers when nobody has asked for anything, in microseconds (`PM_QOS_CPU_LATENCY_DEFAULT_VALUE`).
+pub(super) const NOBODY_ASKED: i32 = 2_000_000_000;
+
 /// Asks the kernel that no core takes longer than `latency_us_max` microseconds to wake up (0: idle cores spin), until the file
 /// that this returns is closed.
 ///

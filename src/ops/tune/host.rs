@@ -143,6 +143,7 @@ impl Host {
     /// The bound that the kernel was asked for; nothing where no core has a choice of sleep states.
     fn wake_up(&self) -> Result<Option<String>, String> {
         match awake::latency_us_max(self) {
+            Ok(awake::NOBODY_ASKED) => Ok(Some("nobody asked".into())),
             Ok(latency) => Ok(Some(latency.to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{}: {error}", awake::DEVICE)),
