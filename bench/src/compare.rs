@@ -21,6 +21,7 @@ use serde_json::Value;
 use crate::chance::Chance;
 use crate::files;
 use crate::misuse::misuse;
+use crate::plan::PHASES_PREPARING;
 use crate::report::{align_numbers, median, number, table};
 
 /// Rounds on each side below which there is no verdict.
@@ -29,9 +30,15 @@ const ROUNDS_MIN: usize = 4;
 const RESAMPLES: usize = 10_000;
 /// Units in which more is better.
 const UNITS_MORE_IS_BETTER: [&str; 1] = ["1/s"];
-/// Figures, or ends of their names, of which neither more nor less is better: what was asked of the server, and commits, which hold more
-/// when there are fewer.
-const FIGURES_WITHOUT_SIDE: [&str; 4] = ["heartbeats_per_s", "locations_per_s", "offers_per_s", "commits_per_s"];
+/// Figures of a phase of which neither more nor less is better: what was asked of the server, commits, which hold more when there are fewer, and
+/// the load generator's own.
+const FIGURES_WITHOUT_SIDE: [&str; 5] = [
+    "heartbeats_per_s",
+    "locations_per_s",
+    "offers_per_s",
+    "commits_per_s",
+    "load_cpu",
+];
 /// Units in which less is better.
 const UNITS_LESS_IS_BETTER: [&str; 8] = ["µs", "ms", "s", "B", "% core", "x raw", "cores", "B/s"];
 
@@ -50,7 +57,7 @@ pub struct Options {
     /// Show noise, too
     #[arg(long)]
     all: bool,
-    /// Only figures whose names hold one of these, comma-separated. The fewer, the fewer rounds a verdict needs
+    /// Only figures of these names, comma-separated, with the phase (`high.cpu`) or of all phases (`cpu`). The fewer, the fewer rounds a verdict needs
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     figures: Vec<String>,
     /// Exit with status 1 when anything is slower, and 2 when there are too few rounds to say so of the figures that are compared
@@ -107,6 +114,12 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     let (before, after) = (read(&options.before)?, read(&options.after)?);
     let confidence = options.confidence / 100.0;
     let compared = compare(&before, &after, confidence, &options.figures);
+    let nobodys = |name: &&String| !compared.iter().any(|one| is_called(&one.figure, name));
+    if let Some(name) = options.figures.iter().find(nobodys) {
+        return Err(misuse(format!(
+            "--figures: the two files have no {name:?} in common that could be faster or slower"
+        )));
+    }
     if compared.is_empty() {
         return Err(misuse("the two files have no such figure in common"));
     }
@@ -147,9 +160,11 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
         ROUNDS_MIN,
     );
     let alpha = (1.0 - confidence) / compared.len() as f64;
-    let can_tell = compared.iter().any(|one| one.chance_min <= alpha);
+    let can_tell = compared
+        .iter()
+        .any(|one| one.verdict != Verdict::TooFewRounds && one.chance_min <= alpha);
     if !can_tell {
-        let rounds = rank_sum::rounds_needed(alpha);
+        let rounds = rank_sum::rounds_needed(alpha).max(ROUNDS_MIN);
         let _ = writeln!(
             text,
             "among {} figures nothing can be called faster or slower with so few rounds: {rounds} on both sides can, or fewer --figures",
@@ -183,7 +198,7 @@ fn read(path: &Path) -> io::Result<Value> {
 }
 
 fn compare(before: &Value, after: &Value, confidence: f64, wanted: &[String]) -> Vec<Compared> {
-    let is_wanted = |figure: &str| wanted.is_empty() || wanted.iter().any(|part| figure.contains(part.as_str()));
+    let is_wanted = |figure: &str| wanted.is_empty() || wanted.iter().any(|name| is_called(figure, name));
     let scenarios = |document: &Value| document["scenarios"].as_array().cloned().unwrap_or_default();
     let mut compared = Vec::new();
     for old in scenarios(before) {
@@ -216,9 +231,17 @@ fn compare(before: &Value, after: &Value, confidence: f64, wanted: &[String]) ->
 }
 
 /// Whether a figure is one that can become better. `heartbeats_per_s` alone is a speed; behind the name of a phase it is what was asked for.
+/// What is the load generator's own, or of a phase that only prepares, is no figure of the server.
 fn has_side(figure: &str) -> bool {
-    let of_phase = figure.split_once('.').map(|(_, figure)| figure);
-    !of_phase.is_some_and(|figure| FIGURES_WITHOUT_SIDE.contains(&figure))
+    let Some((phase, figure)) = figure.split_once('.') else {
+        return true;
+    };
+    !PHASES_PREPARING.contains(&phase) && !FIGURES_WITHOUT_SIDE.contains(&figure)
+}
+
+/// Whether this is a figure's name, with its phase or without.
+fn is_called(figure: &str, name: &str) -> bool {
+    figure == name || figure.split_once('.').is_some_and(|(_, figure)| figure == name)
 }
 
 fn values(scenario: &Value, figure: &str) -> Vec<f64> {

@@ -58,7 +58,7 @@ fn two_sided(ranks: &[usize], count: usize, sum: usize) -> f64 {
     far / ways[count].iter().sum::<f64>()
 }
 
-/// Which of these hold together, so that none of them is by chance with a probability of more than `alpha`.
+/// Which of these hold together: the probability that any of them is there by chance is `alpha` at most.
 pub(super) fn holm(chances: &[f64], alpha: f64) -> Vec<bool> {
     let mut order: Vec<usize> = (0..chances.len()).collect();
     order.sort_by(|one, other| chances[*one].total_cmp(&chances[*other]));

@@ -131,6 +131,7 @@ fn phase_costs(run: &mut Run, scenario: &Scenario, phase: &str, window: Option<&
     add("anonymous", "B", last.anonymous);
     add("anonymous_empty", "B", empty.anonymous);
     add("slab_grown_both_ends", "B", grown(|sample| sample.slab));
+    add("socket_objects_both_ends", "B", grown(|sample| sample.socket_objects));
     add("tcp_grown_both_ends", "B", grown(|sample| sample.tcp));
     add("network_per_s", "B/s", per_s(|sample| sample.network));
     add("disk_per_s", "B/s", per_s(|sample| sample.disk));

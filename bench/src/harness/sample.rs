@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddrV4;
 
 use crate::http;
-use crate::measure::{kernel_slab_bytes, metric, process_cpu_ns};
+use crate::measure::{kernel_slab_bytes, metric, process_cpu_ns, socket_objects_bytes};
 
 /// Clock ticks of `/proc/PID/stat` in a second (`USER_HZ`, the same on all architectures that the kernel runs on here).
 const TICKS_PER_S: f64 = 100.0;
@@ -32,8 +32,10 @@ pub struct Sample {
     pub anonymous: f64,
     /// Resident memory of the node that files are behind, bytes.
     pub file: f64,
-    /// Unreclaimable slab of the whole machine, bytes.
+    /// Slab of the whole machine, bytes.
     pub slab: f64,
+    /// What sockets are made of, on the whole machine, bytes; not a number where the kernel does not say it to this process.
+    pub socket_objects: f64,
     /// Socket buffers of the whole machine, bytes.
     pub tcp: f64,
     /// Received by the loopback device, which is both directions of all connections, bytes.
@@ -74,6 +76,9 @@ impl Sample {
             anonymous: field(&status, "RssAnon:").unwrap_or(0.0) * 1024.0,
             file: field(&status, "RssFile:").unwrap_or(0.0) * 1024.0,
             slab: kernel_slab_bytes()? as f64,
+            socket_objects: Some(socket_objects_bytes())
+                .filter(|bytes| *bytes > 0)
+                .map_or(f64::NAN, |bytes| bytes as f64),
             tcp: tcp_bytes(&fs::read_to_string("/proc/net/sockstat")?),
             network: loopback_bytes(&fs::read_to_string("/proc/net/dev")?),
             disk: field(&io, "write_bytes:").unwrap_or(f64::NAN),

@@ -40,10 +40,10 @@ pub struct Memory {
     pub server: UserMemory,
     /// User memory of this process.
     pub client: UserMemory,
-    /// The machine's unreclaimable slab, bytes.
+    /// The machine's slab, bytes.
     pub slab: u64,
-    /// Memory that the machine could still give, bytes.
-    pub available: u64,
+    /// Memory that is neither free nor holds files, bytes.
+    pub in_use: u64,
     /// Page tables of all processes, bytes.
     pub page_tables: u64,
     /// TCP sockets in use.
@@ -76,7 +76,11 @@ impl Memory {
             server: UserMemory::of(target.pid)?,
             client: UserMemory::of(std::process::id())?,
             slab: kernel_slab_bytes()?,
-            available: kilobytes(&meminfo, "MemAvailable:")?,
+            in_use: kilobytes(&meminfo, "MemTotal:")?
+                - ["MemFree:", "Cached:", "Buffers:"]
+                    .iter()
+                    .map(|name| kilobytes(&meminfo, name))
+                    .sum::<io::Result<u64>>()?,
             page_tables: kilobytes(&meminfo, "PageTables:")?,
             sockets,
             socket_buffers: socket_pages * rustix::param::page_size() as u64,
@@ -143,27 +147,6 @@ fn tcp_of(sockstat: &str) -> Option<(u64, u64)> {
     Some((after("inuse")?, after("mem")?))
 }
 
-/// Bytes of the objects in use in the caches of sockets, of the ring's requests and of unnamed allocations (`kmalloc`), the
-/// machine's sum; 0 when the file may not be read.
-pub fn socket_objects_bytes() -> u64 {
-    let slabinfo = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
-    let bytes = |line: &str| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let name = words.first()?;
-        let counted = ["TCP", "sock_inode_cache", "io_kiocb"].contains(name) || is_plain_kmalloc(name);
-        let number = |at: usize| words.get(at)?.parse::<u64>().ok();
-        counted.then(|| Some(number(1)? * number(3)?))?
-    };
-    slabinfo.lines().skip(2).filter_map(bytes).sum()
-}
-
-/// `kmalloc-96` and `kmalloc-cg-512`, up to 1 KiB: larger ones are no socket's, and those of others are noise.
-fn is_plain_kmalloc(name: &str) -> bool {
-    let size = name.strip_prefix("kmalloc-cg-").or(name.strip_prefix("kmalloc-"));
-    size.and_then(|size| size.parse::<u32>().ok())
-        .is_some_and(|size| size <= 512)
-}
-
 /// Bytes of each cache: its pages, those of its empty places too.
 fn caches_of(slabinfo: &str) -> BTreeMap<String, u64> {
     let page = rustix::param::page_size() as u64;
@@ -190,13 +173,6 @@ mod tests {
         assert_eq!(caches_of(slabinfo).get("TCP"), Some(&(10 * 8 * page)));
         assert_eq!(kilobytes("MemAvailable:    5 kB\n", "MemAvailable:").unwrap(), 5 * 1024);
         assert!(kilobytes("", "MemAvailable:").is_err());
-    }
-
-    #[test]
-    fn caches_of_other_sizes_and_kinds_are_not_counted() {
-        let counted = ["kmalloc-96", "kmalloc-cg-512"].map(is_plain_kmalloc);
-        let not_counted = ["kmalloc-1k", "kmalloc-rcl-96", "dentry"].map(is_plain_kmalloc);
-        assert_eq!((counted, not_counted), ([true; 2], [false; 3]));
     }
 
     #[test]

@@ -178,7 +178,7 @@ const PLOTS: [Plot; 6] = [
         title: "Memory of the machine",
         unit: "B per driver",
         lines: &[
-            ("machine_in_all_less_caches", "in all, less caches given up"),
+            ("machine_in_all", "in all"),
             ("kernel_slab_both_ends", "kernel slab, both ends"),
             ("load_generator_anonymous", "load generator"),
             ("user_anonymous", "server"),
@@ -450,6 +450,18 @@ mod tests {
         assert!(missed(&[level(10, 900.0), level(100, 200.0), level(1_000, 240.0)]).is_empty());
         let grown = missed(&[level(10, 200.0), level(100, 200.0), level(1_000, 260.0)]);
         assert_eq!(grown, ["user_allocated from 100 to 1000: x 1.30 <= 1.25"]);
+    }
+
+    #[test]
+    fn a_latency_that_grows_with_the_number_of_drivers_is_a_miss() {
+        let with = |drivers: u32, p50: f64| {
+            let mut level = level(drivers, 200.0);
+            level.run.add("offer_p50", "ms", p50);
+            level
+        };
+        assert!(missed(&[with(10, 9.0), with(100, 0.4), with(1_000, 0.8)]).is_empty());
+        let grown = missed(&[with(10, 0.4), with(100, 0.4), with(1_000, 0.9)]);
+        assert_eq!(grown, ["offer_p50 from 100 to 1000: x 2.25 <= 2"]);
     }
 
     #[test]

@@ -85,10 +85,19 @@ impl Quantity {
         match self {
             Self::Cpu => &["cpu"],
             Self::Memory => &["anonymous"],
-            Self::Kernel => &["slab_grown_both_ends", "tcp_grown_both_ends"],
+            Self::Kernel => &["socket_objects_both_ends", "tcp_grown_both_ends"],
             Self::Network => &["network_per_s"],
             Self::Disk => &["disk_per_s"],
             Self::Commits => &["commits_per_s"],
+        }
+    }
+
+    /// What of it nothing hangs on.
+    pub fn counts_from(self) -> f64 {
+        match self {
+            Self::Disk => 1e6,
+            Self::Commits => 100.0,
+            _ => 0.0,
         }
     }
 
@@ -98,11 +107,11 @@ impl Quantity {
         let wakes = idle * load.wakes();
         match self {
             Self::Cpu => vec![load.shards, load.heartbeats, load.locations, load.offers, wakes],
-            Self::Network => vec![load.shards, load.heartbeats, load.locations, load.offers],
+            // Once for a run: the load generator reads the metrics.
+            Self::Network => vec![1.0, load.heartbeats, load.locations, load.offers],
             Self::Memory => vec![1.0, load.shards, load.drivers, load.offers],
             Self::Kernel => vec![load.drivers],
-            Self::Disk => vec![load.shards, load.offers, wakes],
-            Self::Commits => vec![load.offers, wakes],
+            Self::Disk | Self::Commits => vec![idle * load.offers, wakes],
         }
     }
 
@@ -201,6 +210,8 @@ pub struct Fit {
     pub error: f64,
     /// Points that it rests on.
     pub points: usize,
+    /// Costs that the points leave room for: as many as these, and they say what they like.
+    pub unknowns: usize,
 }
 
 impl Fit {
@@ -210,15 +221,17 @@ impl Fit {
         let index = Quantity::ALL.iter().position(|other| *other == quantity)?;
         let rows: Vec<(Vec<f64>, f64)> = points
             .iter()
-            .filter(|point| point.took[index].is_finite() && point.took[index] > 0.0)
+            // Below what counts is what comes not from anything that was asked of the node, such as the commits of an idle one.
+            .filter(|point| point.took[index].is_finite() && point.took[index] > quantity.counts_from())
             .map(|point| (quantity.terms(&point.load, point.idle()), point.took[index]))
-            // What does not come from anything that was asked of the node, such as the commits of an idle one.
-            .filter(|(terms, _)| terms.iter().any(|term| *term > 0.0))
             .collect();
         if rows.is_empty() {
             return None;
         }
         let mut costs = non_negative_least_squares(&rows);
+        let unknowns = (0..costs.len())
+            .filter(|term| rows.iter().any(|(terms, _)| terms[*term] != 0.0))
+            .count();
         let unseen = |term: &usize| rows.iter().all(|(terms, _)| terms[*term] == 0.0);
         let messages = quantity.messages().filter(|[_, locations]| unseen(locations));
         if let Some([heartbeats, locations]) = messages {
@@ -232,6 +245,7 @@ impl Fit {
             locations_assumed: messages.is_some(),
             error,
             points: rows.len(),
+            unknowns,
         })
     }
 
@@ -385,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_works_wakes_up_less_and_commits_more_at_once() {
-        // Work of 10 µs for a heartbeat; an offer's wake-ups are 10 ms of a root and two commits of it, both for the time that is slept.
+        // Work of 10 µs for a heartbeat; an offer's wake-ups are 10 ms of a root and fifty commits of it, both for the time that is slept.
         let measured = |heartbeats: f64, offers: f64| {
             let mut point = point(1e4, heartbeats, offers, 0.0, 1.0);
             let (work, wakes) = (heartbeats * 10e-6, 0.01 * point.load.wakes());
@@ -396,7 +410,7 @@ mod tests {
                 f64::NAN,
                 f64::NAN,
                 f64::NAN,
-                2.0 * point.load.wakes() * (1.0 - cpu),
+                50.0 * point.load.wakes() * (1.0 - cpu),
             ];
             point
         };

@@ -25,8 +25,8 @@ use crate::report::{align_numbers, number, table};
 use fit::{Fits, Point, Quantity};
 use size::{City, Costs};
 
-/// Phases that only warm up.
-const PHASES_SKIPPED: [&str; 2] = ["warm", "settle"];
+/// Phases of scenarios that only prepare what is measured.
+pub const PHASES_PREPARING: [&str; 2] = ["warm", "settle"];
 /// Error of a prediction beyond which a check fails.
 const ERROR_MAX: f64 = 0.15;
 /// What `--check` judges; the others are shown.
@@ -37,9 +37,6 @@ const JUDGED: [Quantity; 5] = [
     Quantity::Disk,
     Quantity::Commits,
 ];
-/// Bytes a second to the disk, and commits a second, below which nothing hangs on them: a phase without offers.
-const DISK_JUDGED_MIN: f64 = 1e6;
-const COMMITS_JUDGED_MIN: f64 = 100.0;
 /// Columns of a plan's table, in which longer texts take several lines.
 const PLAN_WIDTH: u16 = 140;
 /// Results of this repository's own runs, used when none are given.
@@ -78,14 +75,14 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     }
     let points: Vec<Point> = documents
         .iter()
-        .flat_map(|document| fit::points(document, &PHASES_SKIPPED))
+        .flat_map(|document| fit::points(document, &PHASES_PREPARING))
         .collect();
     if let Some(path) = &options.save {
         files::write(path, &format!("{:#}\n", condensed(&documents)))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &options.check {
-        let larger = fit::points(&files::read_json(path)?, &PHASES_SKIPPED);
+        let larger = fit::points(&files::read_json(path)?, &PHASES_PREPARING);
         return check(&points, &larger);
     }
     let (Some(drivers), Some(offers)) = (options.city.drivers, options.city.offers_per_second) else {
@@ -99,10 +96,11 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     }
     let handshake_us = options.handshake_us.or_else(|| documents.iter().find_map(handshake_us));
     let costs = Costs::new(&points, handshake_us).map_err(io::Error::other)?;
-    let plan = size::Plan::of(&options.city, drivers, offers, &costs);
+    let plan = size::Plan::of(&options.city, drivers, offers, &costs).map_err(misuse)?;
     say!(
-        "{drivers:.0} drivers, {offers:.0} offers/s, a heartbeat every {:.0} s: {:.0} nodes, bound by {}\n",
-        options.city.heartbeat_s,
+        "{drivers:.0} drivers, {} offers/s, a heartbeat every {} s: {:.0} nodes, bound by {}\n",
+        number(offers),
+        number(options.city.heartbeat_s),
         plan.nodes,
         plan.bound_by
     );
@@ -150,12 +148,7 @@ fn handshake_us(document: &Value) -> Option<f64> {
 
 /// Whether an error of this prediction counts, of what was measured.
 fn is_judged(quantity: Quantity, measured: f64) -> bool {
-    let min = match quantity {
-        Quantity::Disk => DISK_JUDGED_MIN,
-        Quantity::Commits => COMMITS_JUDGED_MIN,
-        _ => 0.0,
-    };
-    JUDGED.contains(&quantity) && measured >= min
+    JUDGED.contains(&quantity) && measured > quantity.counts_from()
 }
 
 /// Predicts each phase of a larger run.
@@ -214,7 +207,7 @@ mod tests {
     #[test]
     fn the_costs_that_come_along_suffice_for_a_plan() {
         let document: Value = serde_json::from_str(MEASURED).unwrap();
-        let points = fit::points(&document, &PHASES_SKIPPED);
+        let points = fit::points(&document, &PHASES_PREPARING);
         assert!(points.len() >= 6, "{} phases", points.len());
         assert!(Costs::new(&points, None).is_ok());
     }
@@ -222,7 +215,7 @@ mod tests {
     #[test]
     fn a_check_fails_when_the_larger_run_is_something_else() {
         let document: Value = serde_json::from_str(MEASURED).unwrap();
-        let points = fit::points(&document, &PHASES_SKIPPED);
+        let points = fit::points(&document, &PHASES_PREPARING);
         let verdict = |points: &[Point], larger: &[Point]| format!("{:?}", check(points, larger).unwrap());
         let mut dearer = points.clone();
         for point in &mut dearer {

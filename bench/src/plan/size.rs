@@ -12,9 +12,9 @@ pub(super) const BUSY_MAX: f64 = 0.6;
 const MEMORY_MAX: f64 = 0.7;
 /// Share of a NIC's rate that may be in use.
 const NIC_MAX: f64 = 0.5;
-/// Preamble, checksum and gap of an Ethernet frame are 24 bytes that loopback does not count; its own count holds all other headers. A heartbeat's
-/// packets have some 70 to 90 bytes there, acknowledgements among them.
-pub(super) const WIRE_OVERHEAD: f64 = 1.35;
+/// Header, checksum, preamble and gap of an Ethernet frame are 38 bytes for each packet, which loopback does not count. A heartbeat's packets
+/// have some 70 to 90 bytes there, acknowledgements among them.
+pub(super) const WIRE_OVERHEAD: f64 = 1.5;
 /// Bytes of an open request with its trip, of the node's own memory: 20,000 trips left open (`bench/EXPERIMENTS.md`, "The capacity plan").
 const OPEN_RIDE_BYTES: f64 = 2_400.0;
 /// Ended requests whose ids a node tells from new ones in memory, at most, and bytes of each (README, "Limits").
@@ -22,6 +22,8 @@ const ENDED_IDS_MAX: f64 = 130e6;
 const ENDED_ID_BYTES: f64 = 2.0;
 /// Bytes on disk of an offer: its request with trip and audit, and a record of each attempt, compressed; nobody has measured them in a year.
 pub(super) const STORED_BYTES_PER_OFFER: f64 = 2_000.0;
+/// More nodes than anybody plans for.
+const NODES_MAX: f64 = 1e6;
 /// Nodes for the storm alone are tried in steps of this much more.
 const STORM_STEP: f64 = 1.02;
 
@@ -90,6 +92,8 @@ impl Confidence {
     /// Of a fit that is asked for `reach` times the most that was measured.
     fn of(fit: &Fit, reach: f64) -> Self {
         match (fit.error, reach) {
+            // Any costs would do.
+            _ if fit.points <= fit.unknowns => Self::Low,
             (error, reach) if error <= 0.1 && reach <= 4.0 && fit.points >= 4 => Self::High,
             (error, reach) if error <= 0.25 && reach <= 30.0 => Self::Medium,
             _ => Self::Low,
@@ -242,7 +246,10 @@ impl Needs {
 
 impl Plan {
     /// Sizes a fleet for a city: the fewest nodes that carry it with one of them missing, and take that one's drivers back in time.
-    pub fn of(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Self {
+    ///
+    /// # Errors
+    /// No number of nodes carries it: by the costs each shard that is added takes more than it may.
+    pub fn of(city: &City, drivers: f64, offers: f64, costs: &Costs) -> Result<Self, String> {
         let per_s = |interval_s: f64| if interval_s > 0.0 { drivers / interval_s } else { 0.0 };
         let mut carrying = 1.0_f64;
         let mut bound_by = "CPU";
@@ -257,6 +264,12 @@ impl Plan {
             let needs = Needs::new(city, &load, carrying, costs);
             let (most_of, most) = needs.bound(city, drivers);
             let storm = Storm::new(city, drivers, needs.cpu.value, carrying, costs);
+            if !most.is_finite() || most > NODES_MAX || carrying > NODES_MAX {
+                return Err(format!(
+                    "more than {NODES_MAX:.0} nodes would be needed, bound by {most_of}: either the city is wrong, or the measured phases do not tell \
+                     what a driver costs and what an offer does"
+                ));
+            }
             if most > carrying {
                 (bound_by, carrying) = (most_of, most.ceil());
             } else if storm.secs > city.storm_s {
@@ -278,7 +291,7 @@ impl Plan {
         plan.lines.push(storm.line(city));
         lines::disk_lines(&mut plan, city, &load, carrying, costs);
         super::stores::store_lines(&mut plan, city, drivers, offers, carrying + 1.0);
-        plan
+        Ok(plan)
     }
 }
 
@@ -295,7 +308,7 @@ mod tests {
     }
 
     fn costs() -> Costs {
-        let points: Vec<Point> = [(1e4, 0.0), (1e4, 1e3), (5e4, 0.0), (5e4, 1e3)]
+        let points: Vec<Point> = [(1e4, 0.0), (1e4, 1e3), (5e4, 0.0), (5e4, 500.0), (5e4, 1e3)]
             .into_iter()
             .map(|(drivers, offers)| {
                 let heartbeats = drivers / 30.0;
@@ -325,7 +338,7 @@ mod tests {
     /// A later option wins.
     fn plan(arguments: &[&str], drivers: f64, offers: f64) -> Plan {
         let city = Only::parse_from(["plan"].iter().chain(arguments)).city;
-        Plan::of(&city, drivers, offers, &costs())
+        Plan::of(&city, drivers, offers, &costs()).unwrap()
     }
 
     #[test]
@@ -368,6 +381,28 @@ mod tests {
         let idle = ["--heartbeat-s", "3000", "--storm-s", "10000"];
         assert_eq!(sure(3e5, &idle), Confidence::Medium);
         assert_eq!(sure(3e6, &idle), Confidence::Low);
+    }
+
+    #[test]
+    fn costs_that_nobody_can_pay_are_an_error_and_few_phases_are_little_trusted() {
+        let point = |heartbeats: f64, cpu: f64| Point {
+            name: String::new(),
+            load: Load {
+                drivers: 1e5,
+                shards: 1.0,
+                heartbeats,
+                locations: 0.0,
+                offers: 0.0,
+            },
+            took: [cpu, 1e8, f64::NAN, f64::NAN, f64::NAN, f64::NAN],
+        };
+        let city = Only::parse_from(["plan"]).city;
+        let dear = Costs::new(&[point(0.0, 0.9)], None).unwrap();
+        assert!(Plan::of(&city, 1e5, 0.0, &dear).is_err());
+        let two = Costs::new(&[point(1e4, 0.1), point(2e4, 0.2)], None).unwrap();
+        let plan = Plan::of(&city, 1e5, 0.0, &two).unwrap();
+        let line = plan.lines.iter().find(|line| line.what == "CPU in all");
+        assert_eq!(line.unwrap().confidence, Confidence::Low);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::lines::Line;
 use super::size::{City, Confidence, Costs};
+use crate::report::number;
 
 /// Share of a node's cores that may be busy while another is missing.
 const BUSY_MAX_DEGRADED: f64 = 0.8;
@@ -46,11 +47,11 @@ impl Storm {
                 Confidence::Assumed
             },
             because: format!(
-                "{:.0} µs a handshake on {:.1} spare cores up to {:.0} %; {:.0} s at most",
+                "{:.0} µs a handshake on {:.1} spare cores up to {:.0} %; {} s at most",
                 self.handshake_us,
                 self.spare,
                 100.0 * BUSY_MAX_DEGRADED,
-                city.storm_s
+                number(city.storm_s)
             ),
         }
     }

@@ -6,8 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{Pair, Progress};
-use crate::measure::{Clock, Latencies, Usage, UsageMeter, UserMemory, kernel_slab_bytes};
-use crate::million::kernel::socket_objects_bytes;
+use crate::measure::{Clock, Latencies, Usage, UsageMeter, UserMemory, kernel_slab_bytes, socket_objects_bytes};
 use crate::ring::{Event, Ring, SockAddr};
 use crate::server::Target;
 
@@ -50,7 +49,7 @@ pub struct Outcome {
 pub struct MemoryGrowth {
     /// Server's anonymous memory, bytes.
     pub anonymous: i64,
-    /// Machine's unreclaimable slab, bytes, both ends of the connections together.
+    /// Machine's slab, bytes, both ends of the connections together.
     pub slab: i64,
     /// The objects in use among it that sockets and rings are made of, bytes; 0 for others than root.
     pub objects: i64,
