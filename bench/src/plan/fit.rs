@@ -14,6 +14,8 @@ const OFFERS_ALONE: f64 = 250.0;
 /// One measured phase: what was asked of the node, and what it took.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Load {
+    /// Nodes, each with a store of its own.
+    pub nodes: f64,
     /// Connected drivers.
     pub drivers: f64,
     /// Shards.
@@ -109,9 +111,15 @@ impl Quantity {
             Self::Cpu => vec![load.shards, load.heartbeats, load.locations, load.offers, wakes],
             // Once for a run: the load generator reads the metrics.
             Self::Network => vec![1.0, load.heartbeats, load.locations, load.offers],
-            Self::Memory => vec![1.0, load.shards, load.drivers, load.offers],
+            Self::Memory => vec![load.nodes, load.shards, load.drivers, load.offers],
             Self::Kernel => vec![load.drivers],
-            Self::Disk | Self::Commits => vec![idle * load.offers, wakes],
+            // The store writes in rounds, whose number hardly grows with what there is to store.
+            Self::Disk => vec![
+                if load.offers > 0.0 { load.nodes } else { 0.0 },
+                idle * load.offers,
+                wakes,
+            ],
+            Self::Commits => vec![idle * load.offers, wakes],
         }
     }
 
@@ -155,6 +163,7 @@ pub fn points(document: &Value, skip: &[&str]) -> Vec<Point> {
             points.push(Point {
                 name,
                 load: Load {
+                    nodes: 1.0,
                     drivers,
                     shards: figure("shards").unwrap_or(1.0),
                     heartbeats: or_zero("heartbeats_per_s"),
@@ -302,6 +311,7 @@ mod tests {
 
     fn point(drivers: f64, heartbeats: f64, offers: f64, cpu: f64, memory: f64) -> Point {
         let load = Load {
+            nodes: 1.0,
             drivers,
             shards: 1.0,
             heartbeats,

@@ -146,6 +146,7 @@ impl Costs {
         }
         let most = |field: fn(&Load) -> f64| points.iter().map(|point| field(&point.load)).fold(0.0, f64::max);
         let largest = Load {
+            nodes: 1.0,
             shards: 1.0,
             drivers: most(|load| load.drivers / load.shards),
             heartbeats: most(|load| load.heartbeats / load.shards),
@@ -209,8 +210,8 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// What a city takes of so many nodes.
-    fn new(city: &City, load: &Load, nodes: f64, costs: &Costs) -> Self {
+    /// What a city takes.
+    fn new(city: &City, load: &Load, costs: &Costs) -> Self {
         let (memory, kernel) = (costs.need(Quantity::Memory, load), costs.need(Quantity::Kernel, load));
         let network = costs.need(Quantity::Network, load);
         let rides = load.offers * city.ride_minutes * 60.0;
@@ -221,7 +222,7 @@ impl Needs {
             memory_bytes: memory.value
                 + kernel.value / 2.0
                 + rides * OPEN_RIDE_BYTES
-                + ended.min(nodes * ENDED_IDS_MAX) * ENDED_ID_BYTES,
+                + ended.min(load.nodes * ENDED_IDS_MAX) * ENDED_ID_BYTES,
             // Every byte on loopback is one direction of one message; NICs are full duplex, so half of it counts.
             network_bits: network.value / 2.0 * 8.0 * WIRE_OVERHEAD,
             memory,
@@ -255,13 +256,14 @@ impl Plan {
         let mut bound_by = "CPU";
         let (needs, load, storm) = loop {
             let load = Load {
+                nodes: carrying,
                 drivers,
                 shards: carrying * city.node_cores,
                 heartbeats: per_s(city.heartbeat_s),
                 locations: per_s(city.location_s),
                 offers,
             };
-            let needs = Needs::new(city, &load, carrying, costs);
+            let needs = Needs::new(city, &load, costs);
             let (most_of, most) = needs.bound(city, drivers);
             let storm = Storm::new(city, drivers, needs.cpu.value, carrying, costs);
             if !most.is_finite() || most > NODES_MAX || carrying > NODES_MAX {
@@ -315,6 +317,7 @@ mod tests {
                 Point {
                     name: String::new(),
                     load: Load {
+                        nodes: 1.0,
                         drivers,
                         shards: 1.0,
                         heartbeats,
@@ -388,6 +391,7 @@ mod tests {
         let point = |heartbeats: f64, cpu: f64| Point {
             name: String::new(),
             load: Load {
+                nodes: 1.0,
                 drivers: 1e5,
                 shards: 1.0,
                 heartbeats,

@@ -152,23 +152,24 @@ impl State {
             Some(message) => self.take(message),
             None => return,
         }
-        // What is stalled stays here, bounded by the handles; what is not ends up in the next round.
+        self.take_all();
+        let Some(started) = self.round_started.filter(|_| !self.stalled && !self.queue.is_empty()) else {
+            return;
+        };
+        if self.queue.len() < ROUND_COMMITS_MAX && !self.shut_down {
+            // Asleep, and not at the channel: there every commit would wake this thread, on the core of a shard, and cost that shard a system
+            // call. What comes meanwhile waits for the round anyway; a shutdown does, too.
+            std::thread::sleep((started + self.spacing).saturating_duration_since(Instant::now()));
+            self.take_all();
+        }
+    }
+
+    /// Takes what is there. What is stalled stays here, bounded by the handles; what is not ends up in the next round.
+    fn take_all(&mut self) {
         while self.stalled || self.queue.len() < ROUND_COMMITS_MAX {
             match self.writer.received.try_recv() {
                 Ok(message) => self.take(message),
                 Err(_) => break,
-            }
-        }
-        let Some(started) = self.round_started.filter(|_| !self.stalled && !self.queue.is_empty()) else {
-            return;
-        };
-        // A message that is there is given out however late it is, so the time is looked at here: on a machine where this thread
-        // gets little of the processor there is always one.
-        let begin_at = started + self.spacing;
-        while self.queue.len() < ROUND_COMMITS_MAX && !self.shut_down && Instant::now() < begin_at {
-            match self.receive_until(Some(begin_at)) {
-                Some(message) => self.take(message),
-                None => return,
             }
         }
     }
