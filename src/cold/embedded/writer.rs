@@ -1,7 +1,7 @@
 //! The writer thread: gathers what the shards committed, stores it in one atomic batch with one `fdatasync`, and only
 //! then tells anybody.
 //!
-//! A turn: **gather** messages → **rounds** (disk check, batch, `fdatasync`, `Stored`) until the queue is empty →
+//! A turn: **gather** (wait for a message, sleep until a round is due, take what is there) → **rounds** (disk check, batch, `fdatasync`, `Stored`) until the queue is empty →
 //! **settle** the queries that came with them → hand long polls their events → at most one piece of **retention**.
 //! Under load rounds start apart ([`ROUND_SPACING_MIN`] at least, and [`SYNC_SHARE`] times what the last one took on the
 //! disk), so that one `fdatasync` serves many commits and the disk is free for the shards' journals most of the time; a
@@ -158,7 +158,8 @@ impl State {
         };
         if self.queue.len() < ROUND_COMMITS_MAX && !self.shut_down {
             // Asleep, and not at the channel: there every commit would wake this thread, on the core of a shard, and cost that shard a system
-            // call. What comes meanwhile waits for the round anyway; a shutdown does, too.
+            // call. What comes meanwhile waits for the round anyway, but for the end of a wait, a shutdown, and the commit that makes a round
+            // full: those are heard of up to [`ROUND_SPACING_MAX`] later.
             std::thread::sleep((started + self.spacing).saturating_duration_since(Instant::now()));
             self.take_all();
         }
