@@ -69,7 +69,10 @@ fn commits_that_wait_for_a_round_do_not_wake_the_writer() {
         hear(&mut stored);
     }
     let most = u64::try_from(began.elapsed().as_micros() / SPACING.as_micros()).expect("a test that ends") + 1;
-    assert!(rounds <= most, "{rounds} rounds, {most} of them are due in that time at most");
+    assert!(
+        rounds <= most,
+        "{rounds} rounds, {most} of them are due in that time at most"
+    );
     let sleeps = sleeps_of_writer();
     assert!(
         sleeps <= SLEEPS_MIN.max(SLEEPS_PER_ROUND * (rounds + 1)),

@@ -1,8 +1,9 @@
 //! The writer thread: gathers what the shards committed, stores it in one atomic batch with one `fdatasync`, and only
 //! then tells anybody.
 //!
-//! A turn: **gather** (wait for a message, sleep until a round is due, take what is there) → **rounds** (disk check, batch, `fdatasync`, `Stored`) until the queue is empty →
-//! **settle** the queries that came with them → hand long polls their events → at most one piece of **retention**.
+//! A turn: **gather** (wait for a message, sleep until a round is due, take what is there) → **rounds** (disk check, batch,
+//! `fdatasync`, `Stored`) until the queue is empty → **settle** the queries that came with them → hand long polls their
+//! events → at most one piece of **retention**.
 //! Under load rounds start apart ([`ROUND_SPACING_MIN`] at least, and [`SYNC_SHARE`] times what the last one took on the
 //! disk), so that one `fdatasync` serves many commits and the disk is free for the shards' journals most of the time; a
 //! commit that comes alone is stored at once.
