@@ -237,7 +237,7 @@ pub fn socket_objects_bytes() -> u64 {
     slabinfo.lines().skip(2).filter_map(bytes).sum()
 }
 
-/// `kmalloc-96` and `kmalloc-cg-512`, up to 1 KiB: larger ones are no socket's, and those of others are noise.
+/// `kmalloc-96` and `kmalloc-cg-512`, up to 512 bytes: larger ones are no socket's, and those of others are noise.
 fn is_plain_kmalloc(name: &str) -> bool {
     let size = name.strip_prefix("kmalloc-cg-").or(name.strip_prefix("kmalloc-"));
     size.and_then(|size| size.parse::<u32>().ok())
