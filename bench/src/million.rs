@@ -5,12 +5,13 @@
 //! local addresses of its own for every 16,000 drivers. At each level (`--series`): everybody connects; quiet, with heartbeats only; offers at a fixed rate,
 //! taken, declined and left to end; SIGTERM with everybody connected; and on the same data a storm of reconnects.
 //! What is held per driver and what a driver and an offer cost must not depend on how many there are.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod audits;
 pub mod beats;
 pub mod kernel;
 pub mod level;
+pub mod network;
 pub mod people;
 pub mod show;
 pub mod timing;
@@ -82,6 +83,10 @@ pub struct Options {
     /// Time from CONFIRMED to pickup, and from there to complete, ms
     #[arg(long, default_value_t = 500, value_parser = whole::<u32>(0..=600_000, 500))]
     pub trip_leg_ms: u32,
+    /// Stay in the host's network, with its table of connections. Otherwise a run has a network of its own where this process may
+    /// make one, with a bucket for each socket, as `dispatchd tune check` asks for on a host
+    #[arg(long)]
+    pub host_network: bool,
 }
 
 impl Options {
@@ -126,10 +131,27 @@ impl Options {
         connections_for(drivers, self.shards)
     }
 
+    /// Moves this thread into the network of the run and says which one that is.
+    fn enter_network(&self) -> io::Result<String> {
+        if self.host_network {
+            return Ok(network::host());
+        }
+        network::enter(2 * u64::from(self.drivers))
+    }
+
     /// `drain_ms` of a level.
     pub fn drain_ms(&self, drivers: u32) -> u64 {
         u64::from(drivers / DRAIN_PER_MS).max(DRAIN_MS_MIN)
     }
+}
+
+/// What a run had around it.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Cores of both ends together.
+    pub cores: usize,
+    /// The network, in words.
+    pub network: String,
 }
 
 /// Runs all levels and reports: in the terminal, and as JSON and as a page with plots in the files that are named. A level
@@ -138,6 +160,11 @@ impl Options {
 /// # Errors
 /// A level's, or a file of the report cannot be written.
 pub fn run(context: &Context, options: &Options, files: Files<'_>) -> io::Result<ExitCode> {
+    let surroundings = Surroundings {
+        cores: context.cores().allowed,
+        network: options.enter_network()?,
+    };
+    eprintln!("million: in {}", surroundings.network);
     let mut levels: Vec<Level> = Vec::new();
     let mut result = Ok(());
     for drivers in options.levels()? {
@@ -151,10 +178,9 @@ pub fn run(context: &Context, options: &Options, files: Files<'_>) -> io::Result
     }
     context.progress.finish();
     let verdicts = show::verdicts(&levels);
-    let cores = context.cores().allowed;
     show::print(&levels, &verdicts);
-    files.write_with(&show::to_json(options, cores, &levels, &verdicts), || {
-        show::to_html(options, cores, &levels, &verdicts)
+    files.write_with(&show::to_json(options, &surroundings, &levels, &verdicts), || {
+        show::to_html(options, &surroundings, &levels, &verdicts)
     })?;
     result?;
     let good = verdicts.iter().all(|verdict| verdict.pass);

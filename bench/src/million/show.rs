@@ -8,8 +8,8 @@ use dispatchd::say;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::Options;
 use super::level::Level;
+use super::{Options, Surroundings};
 use crate::report::number;
 
 /// Offers must come within this time, p99, ms.
@@ -117,7 +117,7 @@ pub fn print(levels: &[Level], verdicts: &[Verdict]) {
 }
 
 /// Everything.
-pub fn to_json(options: &Options, cores: usize, levels: &[Level], verdicts: &[Verdict]) -> Value {
+pub fn to_json(options: &Options, surroundings: &Surroundings, levels: &[Level], verdicts: &[Verdict]) -> Value {
     let levels = levels.iter().map(|level| {
         let figures: Map<String, Value> = level
             .run
@@ -148,7 +148,8 @@ pub fn to_json(options: &Options, cores: usize, levels: &[Level], verdicts: &[Ve
     json!({
         "scenario": "million",
         "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-        "cores": cores,
+        "cores": surroundings.cores,
+        "network": surroundings.network,
         "options": options,
         "levels": levels.collect::<Vec<_>>(),
         "verdicts": verdicts,
@@ -224,7 +225,7 @@ const TOP: f64 = 14.0;
 const RIGHT: f64 = 18.0;
 
 /// One page, self-contained.
-pub fn to_html(options: &Options, cores: usize, levels: &[Level], verdicts: &[Verdict]) -> String {
+pub fn to_html(options: &Options, surroundings: &Surroundings, levels: &[Level], verdicts: &[Verdict]) -> String {
     let mut page = String::from(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>dispatchd: drivers on one node</title><style>\
          body{font:14px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1020px;padding:0 1em;color:#1b1f24;background:#fff}\
@@ -235,9 +236,10 @@ pub fn to_html(options: &Options, cores: usize, levels: &[Level], verdicts: &[Ve
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let _ = write!(
         page,
-        "<p>Linux {}, {} cores for both ends; {} offers/s for {} min at each level{}; heartbeats every {} s.</p><ul>",
+        "<p>Linux {}, {} cores for both ends, in {}; {} offers/s for {} min at each level{}; heartbeats every {} s.</p><ul>",
         escape(kernel.trim()),
-        cores,
+        surroundings.cores,
+        surroundings.network,
         options.offers_per_second,
         options.offer_seconds(levels.first().map_or(options.drivers, |level| level.drivers)) / 60.0,
         options
@@ -475,7 +477,16 @@ mod tests {
     #[test]
     fn the_page_holds_every_plot_and_every_level() {
         let options = crate::million::tests::parse("");
-        let page = to_html(&options, 2, &[level(1_000, 1.0), level(1_000_000, 2.0)], &[]);
+        let surroundings = Surroundings {
+            cores: 2,
+            network: "the host's network".to_owned(),
+        };
+        let page = to_html(
+            &options,
+            &surroundings,
+            &[level(1_000, 1.0), level(1_000_000, 2.0)],
+            &[],
+        );
         assert_eq!(page.matches("<svg").count(), PLOTS.len());
         assert!(page.contains(">1M<") && page.contains(">1k<") && !page.contains("NaN"));
         assert_eq!((nice(0.0), nice(3.1), nice(0.07), nice(10.0)), (1.0, 4.0, 0.08, 10.0));
