@@ -70,8 +70,6 @@ pub const DRIVER_DEBT_MS_MAX: u32 = 10_000;
 pub const NET_SQ_ENTRIES: u32 = 1024;
 /// Completion queue of a shard's net ring.
 pub const NET_CQ_ENTRIES: u32 = 16_384;
-/// Drivers of a shard whose sockets keep a multishot receive although they seldom speak: 20 MB of kernel memory.
-pub const NET_MULTISHOTS_KEPT: u32 = 1 << 15;
 /// Ingress requests admitted from the class queues in one turn.
 pub const INGRESS_BATCH_MAX: usize = 256;
 /// Most that the setting `http_pipeline_max` may be, in requests.

@@ -276,24 +276,21 @@ fn a_paused_connection_delivers_nothing_until_started_again() {
 /// Pausing and going on at every moment of a receive loses and repeats nothing.
 #[test]
 fn pauses_at_any_moment_neither_lose_nor_repeat_bytes() {
-    for multishots_kept in [0, 1] {
-        pause_at_any_moment(&NetConfig {
-            multishots_kept,
-            ..small()
-        });
-    }
+    [false, true].into_iter().for_each(pause_at_any_moment);
 }
 
-fn pause_at_any_moment(config: &NetConfig) {
+fn pause_at_any_moment(in_crowd: bool) {
     const ROUNDS: usize = 500;
-    let (mut shard, addr) = Shard::listening(config);
+    let (mut shard, addr) = Shard::listening(&small());
     let mut client = TcpStream::connect(addr).unwrap();
     let conn = shard.accept();
     let sent = pattern(7, ROUNDS * 3);
     let mut got = Vec::new();
     for (round, bytes) in sent.chunks(3).enumerate() {
         client.write_all(bytes).unwrap();
-        shard.net.allow_busy(conn);
+        if in_crowd {
+            shard.net.join_crowd(conn);
+        }
         shard.net.start_recv(conn);
         // Paused before the ring was entered, after it, after bytes were found, or not at all; on again at once or later.
         (0..round % 3).for_each(|_| shard.poll());
@@ -303,8 +300,6 @@ fn pause_at_any_moment(config: &NetConfig) {
         if round % 2 == 0 {
             shard.net.start_recv(conn);
         }
-        // Busy for a hundred rounds, then idle for a few.
-        (0..3).filter(|_| round % 100 > 96).for_each(|_| shard.net.trim());
         shard.poll();
         while let Some(event) = shard.events.pop_front() {
             let NetEvent::Received { buffer, .. } = event else {

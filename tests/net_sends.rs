@@ -17,7 +17,7 @@ fn crowded() -> (Shard, ConnId, TcpStream) {
     let (mut shard, addr) = Shard::listening(&small());
     let client = TcpStream::connect(addr).unwrap();
     let conn = shard.accept();
-    shard.net.allow_busy(conn);
+    shard.net.join_crowd(conn);
     (shard, conn, client)
 }
 
@@ -111,7 +111,7 @@ fn a_full_socket_of_a_crowd_keeps_no_other_back() {
     let (mut shard, full, _client) = crowded();
     let mut client = TcpStream::connect(shard.addr.unwrap()).unwrap();
     let other = shard.accept();
-    shard.net.allow_busy(other);
+    shard.net.join_crowd(other);
     let chunk = pattern(7, SEND_BYTES_QUIET_MAX);
     let mut sent = 0;
     while !shard.net.has_output() {

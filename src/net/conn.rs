@@ -32,7 +32,7 @@ impl Net {
         Some(self.outputs.queued_mut(slot.output))
     }
 
-    /// [`NetEvent::OutputDrained`] shall come for what is queued now; for one of a crowd ([`Self::allow_busy`]) it comes no other way.
+    /// [`NetEvent::OutputDrained`] shall come for what is queued now; for one of a crowd ([`Self::join_crowd`]) it comes no other way.
     pub fn tell_drained(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get(conn).filter(|slot| slot.output != NONE) {
             self.outputs.tell(slot.output);

@@ -1,8 +1,6 @@
 //! Every bound of the net ring, named, with the relations between them asserted at compile time.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
-
 /// Fixed-file slots that the kernel allows in one ring (`IORING_MAX_FIXED_FILES`, 2^20).
 pub const FIXED_FILES_MAX: u32 = 1 << 20;
 
@@ -59,18 +57,6 @@ pub const OUTPUT_POOL_BYTES_MAX: usize = 4 << 20;
 
 /// Sweeps of [`Net::sweep_output`](super::Net::sweep_output) without a byte taken after which a socket is stalled.
 pub const OUTPUT_SWEEPS: u8 = 4;
-
-/// Receives in close succession (each in the sweep of [`Net::trim`](super::Net::trim) of the one before, or the next) after
-/// which a connection is busy. A driver with a heartbeat now and then stays below, one that tells its position every second
-/// does not. All ones in binary: it is the mask of its counter, too.
-pub const RECEIVES_OF_BUSY: u32 = 0b11;
-
-/// Busy connections that one turn looks at after a [`Net::trim`](super::Net::trim). Each that became idle costs some two
-/// microseconds, so a turn has less than a tenth of a millisecond of it.
-pub const BUSY_CHECKED_PER_TURN: usize = 32;
-
-/// Longest sleep while some of them have not been looked at.
-pub const BUSY_CHECK_WAIT: Duration = Duration::from_millis(1);
 
 /// Receive buffers that the kernel has at the beginning of a turn, at least. Those that came back last are offered first: the fewer
 /// take turns, the warmer they are.

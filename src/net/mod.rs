@@ -43,10 +43,9 @@ use files::FileWrites;
 use hand_over::HandOvers;
 use listen::Acceptor;
 use output::Outputs;
-use receive::Multishots;
 use recv_ring::RecvRing;
 use ring::Ring;
-use slots::{Slots, Sweep};
+use slots::Slots;
 use tag::Op;
 
 pub use listen::bind_reuseport;
@@ -65,9 +64,6 @@ pub struct NetConfig {
     pub recv_buffers: u16,
     /// Bytes of a receive buffer: the most that one [`NetEvent::Received`] carries.
     pub recv_buffer_bytes: u32,
-    /// Connections of a crowd ([`Net::allow_busy`]) that keep a multishot receive although they are not busy; each takes 0.6 KB of kernel
-    /// memory more than one that does not.
-    pub multishots_kept: u32,
     /// Bytes queued on one connection above which [`Net::output_room`] is 0. The ring does not enforce it.
     pub output_bytes_max: usize,
 }
@@ -88,7 +84,6 @@ impl Default for NetConfig {
             fixed_files: 1 << 16,
             recv_buffers: 1024,
             recv_buffer_bytes: 4096,
-            multishots_kept: 0,
             output_bytes_max: 1 << 20,
         }
     }
@@ -218,7 +213,7 @@ pub enum NetEvent {
         /// The connection, still open for output.
         conn: ConnId,
     },
-    /// All output was written to the socket. For one of a crowd ([`Net::allow_busy`]) it comes only if [`Net::tell_drained`] asked for it.
+    /// All output was written to the socket. For one of a crowd ([`Net::join_crowd`]) it comes only if [`Net::tell_drained`] asked for it.
     OutputDrained {
         /// The connection, which owns no buffer now.
         conn: ConnId,
@@ -299,15 +294,6 @@ pub struct Net {
     signals: Option<Waker>,
     /// A wake-up came that the owner was not told of.
     woken: bool,
-    /// Polls have found something to receive since the last turn.
-    found: bool,
-    /// The period between two calls of [`Self::trim`] that it is now.
-    sweep: Sweep,
-    /// Connections that keep a multishot receive because they are busy, in the order in which they are looked at next.
-    busy: VecDeque<ConnId>,
-    /// How many of them have not been looked at since the last [`Self::trim`].
-    busy_unchecked: usize,
-    multishots: Multishots,
     /// Connections whose receive is over and whose next one is not armed yet.
     unarmed: Vec<ConnId>,
     /// Connections with output that no send is in flight for.
@@ -350,11 +336,6 @@ impl Net {
             waker,
             signals: None,
             woken: false,
-            found: false,
-            sweep: Sweep::default(),
-            busy: VecDeque::new(),
-            busy_unchecked: 0,
-            multishots: Multishots::new(config.multishots_kept),
             unarmed: Vec::new(),
             dirty: Vec::new(),
             quiet: Vec::new(),
@@ -404,7 +385,7 @@ impl Net {
             || (!self.starved.is_empty() && self.recv_ring.available() > 0)
             || self.acceptor.is_due()
             || self.ring.has_work();
-        let wait = self.bounded(wait.filter(|_| !has_work))?;
+        let wait = wait.filter(|_| !has_work)?;
         Some(self.acceptor.retry_after().map_or(wait, |retry| retry.min(wait)))
     }
 
@@ -421,16 +402,6 @@ impl Net {
     /// Connections, those being closed included.
     pub fn connections(&self) -> u32 {
         self.slots.occupied()
-    }
-
-    /// Connections that keep a multishot receive because they receive often, beyond those that may keep one anyway.
-    pub fn busy_connections(&self) -> usize {
-        self.busy.len()
-    }
-
-    /// Multishot receives in flight.
-    pub fn multishots(&self) -> u32 {
-        self.multishots.armed()
     }
 
     /// What was counted since the call before.

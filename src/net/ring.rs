@@ -100,27 +100,10 @@ impl Ring {
         );
     }
 
-    /// Reports when there is something to receive: bytes, the end of the stream, an error.
-    pub(super) fn poll_readable(&mut self, slot: u32, op: Op) {
-        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-        self.push(opcode::PollAdd::new(Fixed(slot), events).build(), op);
-    }
-
     /// Receives what comes next into a provided buffer.
     pub(super) fn recv(&mut self, slot: u32, op: Op) {
-        self.recv_with(slot, 0, op);
-    }
-
-    /// Receives what is there into a provided buffer, `EAGAIN` when nothing is.
-    pub(super) fn recv_now(&mut self, slot: u32, op: Op) {
-        self.recv_with(slot, libc::MSG_DONTWAIT, op);
-    }
-
-    fn recv_with(&mut self, slot: u32, flags: i32, op: Op) {
         // Length 0 is that of the buffer.
-        let recv = opcode::Recv::new(Fixed(slot), ptr::null_mut(), 0)
-            .buf_group(RECV_GROUP)
-            .flags(flags);
+        let recv = opcode::Recv::new(Fixed(slot), ptr::null_mut(), 0).buf_group(RECV_GROUP);
         self.push(recv.build().flags(Flags::BUFFER_SELECT), op);
     }
 

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use super::ConnId;
-use super::limits::RECEIVES_OF_BUSY;
 
 /// The value of an index that points nowhere.
 pub(super) const NONE: u32 = u32::MAX;
@@ -19,7 +18,7 @@ impl Flags {
     pub(super) const OCCUPIED: Flags = Flags(1);
     /// The owner wants to receive.
     pub(super) const RECV_WANTED: Flags = Flags(1 << 1);
-    /// A receive is in flight, or the poll that waits for something to receive.
+    /// A receive is in flight.
     pub(super) const RECV_ARMED: Flags = Flags(1 << 2);
     /// That receive is being cancelled.
     pub(super) const RECV_CANCELLED: Flags = Flags(1 << 3);
@@ -53,22 +52,10 @@ impl Flags {
     pub(super) const DEPARTED: Flags = Flags(1 << 17);
     /// The owner was told that it is ready.
     pub(super) const ANNOUNCED: Flags = Flags(1 << 18);
-    /// What is in flight of a receive is still the poll.
-    pub(super) const POLLING: Flags = Flags(1 << 19);
-    /// Receives often although it waited in a poll, and stands in the list of those that do.
-    pub(super) const BUSY: Flags = Flags(1 << 20);
-
-    /// May keep a multishot receive.
-    pub(super) const MAY_BE_BUSY: Flags = Flags(1 << 21);
-    /// What is in flight of a receive is a multishot one.
-    pub(super) const MULTISHOT: Flags = Flags(1 << 22);
-    /// One of many that are mostly silent: waits in a poll when it may not keep more.
-    pub(super) const CROWD: Flags = Flags(1 << 23);
-
-    /// Where the number of receives in close succession stands, 2 bits.
-    const RECEIVES_SHIFT: u32 = 24;
-    /// Where the sweep stands in which it was heard last, 6 bits.
-    const HEARD_SHIFT: u32 = 26;
+    /// One of many; see [`Net::join_crowd`](super::Net::join_crowd).
+    pub(super) const CROWD: Flags = Flags(1 << 19);
+    /// Its receives are multishot ones.
+    pub(super) const MAY_MULTISHOT: Flags = Flags(1 << 20);
 
     /// Operations of the kernel that hold the socket.
     pub(super) const IN_FLIGHT: Flags =
@@ -92,54 +79,9 @@ impl Flags {
         self.0 |= other.0;
     }
 
-    /// Whether something was received in this sweep or the one before.
-    pub(super) fn heard_lately(self, sweep: Sweep) -> bool {
-        let heard = (self.0 >> Self::HEARD_SHIFT) as u8;
-        heard == sweep.0 || heard == sweep.before().0
-    }
-
-    /// Whether the last [`RECEIVES_OF_BUSY`] receives came in close succession, the last of them lately.
-    pub(super) fn heard_often(self, sweep: Sweep) -> bool {
-        (self.0 >> Self::RECEIVES_SHIFT) & RECEIVES_OF_BUSY == RECEIVES_OF_BUSY && self.heard_lately(sweep)
-    }
-
-    /// Something was received.
-    pub(super) fn hear(&mut self, sweep: Sweep) {
-        let receives = (self.0 >> Self::RECEIVES_SHIFT) & RECEIVES_OF_BUSY;
-        let receives = if self.heard_lately(sweep) {
-            (receives + 1).min(RECEIVES_OF_BUSY)
-        } else {
-            1
-        };
-        let others = self.0 & ((1 << Self::RECEIVES_SHIFT) - 1);
-        self.0 = others | receives << Self::RECEIVES_SHIFT | u32::from(sweep.0) << Self::HEARD_SHIFT;
-    }
-
     /// Clears all of `other`.
     pub(super) fn clear(&mut self, other: Flags) {
         self.0 &= !other.0;
-    }
-}
-
-/// The number of a period between two calls of [`Net::trim`](super::Net::trim), 1 to [`Sweep::LAST`] and round again; 0 is none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Sweep(u8);
-
-impl Default for Sweep {
-    fn default() -> Self {
-        Self(1)
-    }
-}
-
-impl Sweep {
-    const LAST: u8 = 63;
-
-    pub(super) fn next(self) -> Self {
-        Self(if self.0 == Self::LAST { 1 } else { self.0 + 1 })
-    }
-
-    fn before(self) -> Self {
-        Self(if self.0 == 1 { Self::LAST } else { self.0 - 1 })
     }
 }
 

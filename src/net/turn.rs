@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use io_uring::cqueue;
 
-use super::limits::{BUSY_CHECK_WAIT, CQE_BATCH};
+use super::limits::CQE_BATCH;
 use super::tag::Op;
 use super::{Net, NetEvent};
 
@@ -25,7 +25,6 @@ impl Net {
         // What waits behind a quiet send that the turn before did not end goes out with the turn after this one.
         let has_unended = !self.quiet.is_empty();
         self.flush_output();
-        self.check_busy();
         self.flush_unarmed();
         let still_starved = self.flush_starved();
         self.flush_wakes();
@@ -37,33 +36,16 @@ impl Net {
             Some(retry) => wait.map(|wait| wait.min(retry)),
             None => wait,
         };
-        self.ring.enter(self.bounded(wait))?;
+        self.ring.enter(wait)?;
         // To be asked before the reap, which queues more.
         let is_submitted = self.ring.is_submitted();
         self.reap(events);
         self.end_quiet_sends(is_submitted, events);
-        if std::mem::take(&mut self.found) {
-            // What polls have found is received in the same turn.
-            self.recv_ring.refill();
-            self.ring.enter(None)?;
-            self.reap(events);
-        }
         self.announce_ready(events);
         if std::mem::take(&mut self.woken) {
             events.push(NetEvent::Woken);
         }
         Ok(())
-    }
-
-    /// As much of `wait` as may pass without a turn.
-    pub(super) fn bounded(&self, wait: Option<Duration>) -> Option<Duration> {
-        wait.map(|wait| {
-            if self.busy_unchecked > 0 {
-                wait.min(BUSY_CHECK_WAIT)
-            } else {
-                wait
-            }
-        })
     }
 
     /// Takes every completion there is.

@@ -75,7 +75,7 @@ pub trait Ring {
     fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()>;
     fn listen(&mut self, listener: Self::Listener);
     fn start_recv(&mut self, conn: ConnId);
-    fn allow_busy(&mut self, conn: ConnId);
+    fn join_crowd(&mut self, conn: ConnId);
     fn pause_recv(&mut self, conn: ConnId);
     fn bytes_mut(&mut self, buffer: &RecvBuffer) -> &mut [u8];
     fn recycle(&mut self, buffer: RecvBuffer);

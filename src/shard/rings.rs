@@ -54,17 +54,13 @@ impl Rings {
     pub fn new(config: &NetConfig, connections: u32) -> io::Result<Self> {
         let slots_each = config.slots();
         let count = connections.max(1).div_ceil(slots_each);
-        let first = NetConfig {
-            multishots_kept: config.multishots_kept / count,
-            ..config.clone()
-        };
-        let mut nets = vec![Net::new(&first)?];
+        let mut nets = vec![Net::new(config)?];
         let member = NetConfig {
             sq_entries: MEMBER_SQ_ENTRIES,
             cq_entries: CQ_ENTRIES_MIN,
             fixed_files: slots_each,
             recv_buffers: (u32::from(config.recv_buffers) / count).max(u32::from(MEMBER_RECV_BUFFERS_MIN)) as u16,
-            ..first
+            ..config.clone()
         };
         for _ in 1..count {
             let net = Net::new(&member)?;
@@ -259,9 +255,9 @@ impl Ring for Rings {
     }
 
     #[inline]
-    fn allow_busy(&mut self, conn: ConnId) {
+    fn join_crowd(&mut self, conn: ConnId) {
         let (net, conn) = self.net(conn);
-        net.allow_busy(conn);
+        net.join_crowd(conn);
     }
 
     #[inline]

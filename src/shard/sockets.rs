@@ -175,7 +175,7 @@ impl<P: Platform> Shard<P> {
             socket.driver = driver;
         }
         // What a driver says is understood as it comes; what an HTTP caller sends may have to be kept, so it has no such right.
-        self.net.allow_busy(conn);
+        self.net.join_crowd(conn);
         self.net.start_recv(conn);
         if !bytes.is_empty() {
             self.socket_received(conn, &mut bytes);

@@ -148,7 +148,6 @@ fn shard_main(begin: Begin) {
         fixed_files: begin.room.per_ring,
         recv_buffers: config.recv_buffers,
         recv_buffer_bytes: config.recv_buffer_bytes,
-        multishots_kept: limits::NET_MULTISHOTS_KEPT,
         output_bytes_max: config.output_queue_bytes_max as usize,
     };
     let ring = match Rings::new(&net_config, begin.room.per_shard) {

@@ -29,7 +29,7 @@ enum Leaving {
 struct Socket {
     link: u32,
     recv_wanted: bool,
-    /// One of many; see [`Ring::allow_busy`](dispatchd::shard::Ring::allow_busy).
+    /// One of many; see [`Ring::join_crowd`](dispatchd::shard::Ring::join_crowd).
     crowd: bool,
     /// Its owner waits for the end of its output.
     told: bool,

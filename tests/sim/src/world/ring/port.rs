@@ -55,7 +55,7 @@ impl Ring for SimRing {
         }
     }
 
-    fn allow_busy(&mut self, conn: ConnId) {
+    fn join_crowd(&mut self, conn: ConnId) {
         if let Some(socket) = self.socket(conn) {
             socket.crowd = true;
         }
