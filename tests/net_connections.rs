@@ -12,10 +12,20 @@ use net_support::{Shard, pattern, small};
 
 /// Echoes until `ends` connections have ended.
 fn echo(shard: &mut Shard, ends: usize) {
+    echo_to(shard, ends, false);
+}
+
+/// [`echo`], whose connections are those of a crowd.
+fn echo_to(shard: &mut Shard, ends: usize, in_crowd: bool) {
     let mut ended = 0;
     while ended < ends {
         match shard.next() {
-            NetEvent::Accepted { conn } => shard.net.start_recv(conn),
+            NetEvent::Accepted { conn } => {
+                if in_crowd {
+                    shard.net.join_crowd(conn);
+                }
+                shard.net.start_recv(conn);
+            }
             NetEvent::Received { conn, buffer } => {
                 let bytes = shard.net.bytes_mut(&buffer).to_vec();
                 shard.send(conn, &bytes);
@@ -81,6 +91,10 @@ fn a_thousand_connections_at_once_get_their_own_echo() {
 
 #[test]
 fn large_echoes_pass_through_few_small_buffers() {
+    [false, true].into_iter().for_each(large_echoes);
+}
+
+fn large_echoes(in_crowd: bool) {
     // Eight buffers of 256 bytes for 16 connections: nearly every receive ends with ENOBUFS and is armed again.
     let config = NetConfig {
         recv_buffers: 8,
@@ -91,7 +105,7 @@ fn large_echoes_pass_through_few_small_buffers() {
     let clients: Vec<_> = (0..16)
         .map(|seed| thread::spawn(move || echo_client(addr, seed, 200_000)))
         .collect();
-    echo(&mut shard, 16);
+    echo_to(&mut shard, 16, in_crowd);
     for client in clients {
         client.join().unwrap();
     }
@@ -99,6 +113,10 @@ fn large_echoes_pass_through_few_small_buffers() {
 
 #[test]
 fn connections_starve_while_the_owner_holds_all_buffers_and_go_on_after() {
+    [false, true].into_iter().for_each(starve);
+}
+
+fn starve(in_crowd: bool) {
     let config = NetConfig {
         recv_buffers: 8,
         recv_buffer_bytes: 256,
@@ -109,6 +127,9 @@ fn connections_starve_while_the_owner_holds_all_buffers_and_go_on_after() {
     let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(addr).unwrap()).collect();
     let conns: Vec<_> = clients.iter().map(|_| shard.accept()).collect();
     for &conn in &conns {
+        if in_crowd {
+            shard.net.join_crowd(conn);
+        }
         shard.net.start_recv(conn);
     }
     for (seed, mut client) in clients.iter().enumerate() {

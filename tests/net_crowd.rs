@@ -2,10 +2,10 @@
 
 mod net_support;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 
-use dispatchd::net::{NetConfig, NetEvent};
+use dispatchd::net::{CloseCause, NetConfig, NetEvent};
 use net_support::{Shard, small};
 
 /// A multishot receive takes all that is there, a buffer after the other. After a pause a connection has one buffer in a turn, so that
@@ -37,6 +37,81 @@ fn one_of_a_crowd_is_received_whole_until_it_is_paused() {
     shard.receive(conn, message.len() - config.recv_buffer_bytes as usize);
 }
 
+/// One whose socket is always full has not all buffers for itself.
+#[test]
+fn a_flooder_starves_nobody() {
+    const TURNS: usize = 20;
+    let config = NetConfig {
+        recv_buffers: 16,
+        ..small()
+    };
+    let (mut shard, addr) = Shard::listening(&config);
+    let [(mut flooder, flooding), (mut first, one), (mut second, other)] = [(); 3].map(|()| {
+        let client = TcpStream::connect(addr).unwrap();
+        let conn = shard.accept();
+        shard.net.join_crowd(conn);
+        (client, conn)
+    });
+    flooder.set_nonblocking(true).unwrap();
+    let mut flood = || {
+        let chunk = vec![0; 64 << 10];
+        loop {
+            match flooder.write(&chunk) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    flood();
+    first.write_all(b"!").unwrap();
+    second.write_all(b"!").unwrap();
+    for conn in [flooding, one, other] {
+        shard.net.start_recv(conn);
+    }
+    let mut heard = Vec::new();
+    for _ in 0..TURNS {
+        flood();
+        shard.poll();
+        while let Some(event) = shard.events.pop_front() {
+            let NetEvent::Received { conn, buffer } = event else {
+                panic!("expected bytes: {event:?}")
+            };
+            if conn != flooding {
+                heard.push(conn);
+            }
+            shard.net.recycle(buffer);
+        }
+    }
+    assert_eq!(heard.len(), 2, "{heard:?}");
+}
+
+/// Both ends of a connection may end while its multishot receive waits.
+#[test]
+fn one_of_a_crowd_is_closed_while_it_receives() {
+    let (mut shard, addr) = Shard::listening(&small());
+    for round in 0..3 {
+        let mut client = TcpStream::connect(addr).unwrap();
+        let conn = shard.accept();
+        shard.net.join_crowd(conn);
+        shard.net.start_recv(conn);
+        shard.poll();
+        client.write_all(b"beat").unwrap();
+        assert_eq!(shard.receive(conn, 4), b"beat");
+        if round > 0 {
+            // Or ends with what it was sent last still there.
+            client.write_all(b"beat").unwrap();
+        }
+        if round == 2 {
+            shard.net.close_after_output(conn);
+        } else {
+            shard.net.abort(conn);
+        }
+        assert_eq!(shard.closed(conn), CloseCause::Local);
+        assert_eq!(shard.net.connections(), 0);
+    }
+}
+
 /// A ring that has received more at once than it does now gives the memory back, but none in which something lies that nobody has
 /// taken yet.
 #[test]
@@ -54,6 +129,9 @@ fn memory_that_is_given_back_has_nothing_in_it() {
     let mut crowd: Vec<_> = (0..CROWD)
         .map(|_| (TcpStream::connect(addr).unwrap(), shard.accept()))
         .collect();
+    for (_, conn) in &crowd {
+        shard.net.join_crowd(*conn);
+    }
     for round in 0..4_u8 {
         for (client, _) in &mut crowd {
             client.write_all(&[round + 1; 100]).unwrap();

@@ -27,6 +27,7 @@ use crate::files::Files;
 use crate::scenarios::Context;
 use crate::server::connections_for;
 use level::Level;
+use network::Network;
 
 /// Drivers of a part of the load, whose ring may have 20,000 sockets under the usual hard limit of open files.
 const DRIVERS_PER_PART: u32 = 16_000;
@@ -84,7 +85,7 @@ pub struct Options {
     #[arg(long, default_value_t = 500, value_parser = whole::<u32>(0..=600_000, 500))]
     pub trip_leg_ms: u32,
     /// Stay in the host's network, with its table of connections. Otherwise a run has a network of its own where this process may
-    /// make one, with a bucket for each socket, as `dispatchd tune check` asks for on a host
+    /// make one (root may), with a bucket for each socket; `nsenter -n -t PID` looks into it
     #[arg(long)]
     pub host_network: bool,
 }
@@ -132,11 +133,11 @@ impl Options {
     }
 
     /// Moves this thread into the network of the run and says which one that is.
-    fn enter_network(&self) -> io::Result<String> {
+    fn enter_network(&self) -> io::Result<Network> {
         if self.host_network {
-            return Ok(network::host());
+            return Ok(Network::host());
         }
-        network::enter(2 * u64::from(self.drivers))
+        Network::enter(2 * u64::from(self.drivers))
     }
 
     /// `drain_ms` of a level.
@@ -150,8 +151,8 @@ impl Options {
 pub struct Surroundings {
     /// Cores of both ends together.
     pub cores: usize,
-    /// The network, in words.
-    pub network: String,
+    /// The network that both ends are in.
+    pub network: Network,
 }
 
 /// Runs all levels and reports: in the terminal, and as JSON and as a page with plots in the files that are named. A level

@@ -27,8 +27,8 @@ impl Net {
     }
 
     /// Makes the connection one of many that say little and are told little: its output goes out quietly ([`Self::tell_drained`]), and it keeps
-    /// a multishot receive until it is paused. The kernel may then have taken up to 32 buffers from the socket before a pause is seen: for
-    /// what is understood as it comes, and not kept.
+    /// a multishot receive until it is paused, and single ones from then on. The kernel may have taken dozens of buffers from the socket
+    /// before a pause is seen: for what is understood as it comes, and not kept.
     pub fn join_crowd(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get_mut(conn) {
             slot.flags.set(Flags::CROWD.and(Flags::MAY_MULTISHOT));
@@ -136,46 +136,48 @@ impl Net {
         }
     }
 
-    /// Arms the receives of starved connections, as many as there are buffers. Returns whether some could not be served
+    /// Receives for starved connections, as many as there are buffers. Returns whether some could not be served
     /// although buffers are there: then the next turn must not sleep.
+    ///
+    /// A receive takes one buffer, whoever it is for: a multishot one of a socket that is always full would take those that the
+    /// others wait for, again and again.
     pub(super) fn flush_starved(&mut self) -> bool {
         let available = self.recv_ring.available();
         for _ in 0..available {
             let Some(conn) = self.starved.pop_front() else { break };
-            if let Some(slot) = self.slots.get_mut(conn) {
-                slot.flags.clear(Flags::STARVED);
-                arm_recv(&mut self.ring, slot, conn);
+            let Some(slot) = self.slots.get_mut(conn) else { continue };
+            slot.flags.clear(Flags::STARVED);
+            if may_arm(slot) {
+                slot.flags.set(Flags::RECV_ARMED);
+                self.ring.recv(conn.slot(), Op::Recv(conn));
             }
         }
         available > 0 && !self.starved.is_empty()
     }
 }
 
-/// Submits a receive when one is wanted and none is in flight or waiting for buffers.
+/// Whether a receive is wanted, and none is in flight or waiting for buffers.
+fn may_arm(slot: &Slot) -> bool {
+    let hindered = Flags::RECV_ARMED.and(Flags::STARVED).and(Flags::CLOSING);
+    slot.flags.any(Flags::RECV_WANTED) && !slot.flags.any(hindered)
+}
+
+/// Submits a receive if [`may_arm`].
 fn arm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
-    let wanted = slot.flags.any(Flags::RECV_WANTED);
-    if wanted
-        && !slot
-            .flags
-            .any(Flags::RECV_ARMED.and(Flags::STARVED).and(Flags::CLOSING))
-    {
-        slot.flags.set(Flags::RECV_ARMED);
-        if slot.flags.any(Flags::MAY_MULTISHOT) {
-            ring.recv_multishot(conn.slot(), Op::Recv(conn));
-        } else {
-            ring.recv(conn.slot(), Op::Recv(conn));
-        }
+    if !may_arm(slot) {
+        return;
+    }
+    slot.flags.set(Flags::RECV_ARMED);
+    if slot.flags.any(Flags::MAY_MULTISHOT) {
+        ring.recv_multishot(conn.slot(), Op::Recv(conn));
+    } else {
+        ring.recv(conn.slot(), Op::Recv(conn));
     }
 }
 
 /// Wants no more receives and cancels the one in flight.
 pub(super) fn disarm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
     slot.flags.clear(Flags::RECV_WANTED);
-    cancel_recv(ring, slot, conn);
-}
-
-/// Cancels the receive in flight, if there is one.
-fn cancel_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
     if slot.flags.any(Flags::RECV_ARMED) && !slot.flags.any(Flags::RECV_CANCELLED) {
         slot.flags.set(Flags::RECV_CANCELLED);
         ring.cancel(Op::Recv(conn));

@@ -14,7 +14,7 @@ pub(super) enum Op {
     Ignored,
     /// The multishot accept.
     Accept,
-    /// The receive of a connection, and the poll before it.
+    /// The receive of a connection.
     Recv(ConnId),
     /// The one send of a connection.
     Send(ConnId),

@@ -25,8 +25,9 @@ impl Net {
         // What waits behind a quiet send that the turn before did not end goes out with the turn after this one.
         let has_unended = !self.quiet.is_empty();
         self.flush_output();
-        self.flush_unarmed();
+        // Who starves is served before multishot receives take buffers.
         let still_starved = self.flush_starved();
+        self.flush_unarmed();
         self.flush_wakes();
         self.acceptor
             .flush(&mut self.ring, self.slots.slots_max(), self.slots.free());
