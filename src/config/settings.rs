@@ -116,7 +116,7 @@ settings! {
     handshakes_pending_max: u32, "connections", within(1, 1 << 20), Preset::Text("4096"),
         "Connections of a shard that have not finished their first head; beyond it the oldest is cut.";
     connections_max: u32, "connections", within(0, net::FIXED_FILES_MAX as u64), Preset::Text("0"),
-        "Connections of a shard; 0 is what the open-files limit allows in one ring. More of them take more rings.";
+        "Connections of a shard; 0 is what the open-files limit allows in one ring, 131072 at most. More of them take more rings.";
 
     ingress_queue_max: u32, "requests", within(1, 1 << 20), Preset::Text("8192"),
         "Dispatch requests that wait in a shard; beyond it the lowest class gets 429.";
@@ -291,8 +291,8 @@ impl Config {
 }
 
 /// What `open_files` (the soft `RLIMIT_NOFILE`) leaves for a ring's table of direct descriptors. The kernel bounds that
-/// table per ring, not per process.
+/// table per ring, not per process. [`limits::RING_CONNECTIONS_MAX`] at most.
 fn slots_of_a_ring(open_files: u64) -> u32 {
     let allowed = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED);
-    allowed.clamp(1, u64::from(net::FIXED_FILES_MAX)) as u32
+    allowed.clamp(1, u64::from(limits::RING_CONNECTIONS_MAX)) as u32
 }

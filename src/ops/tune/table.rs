@@ -124,7 +124,7 @@ pub const LINES: &[Line] = &[
         want: Want::AtLeast(1_048_576),
         remedy: Remedy::Unit("LimitNOFILE=1048576"),
         optional: false,
-        why: "A ring holds as many connections, less 512; a shard of more takes more rings.",
+        why: "A ring holds as many connections, less 512, and 131,072 at most; a shard of more takes more rings.",
         effect: "with 20,000 a ring takes 19,488 connections",
     },
     Line {
