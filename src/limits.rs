@@ -70,8 +70,8 @@ pub const DRIVER_DEBT_MS_MAX: u32 = 10_000;
 pub const NET_SQ_ENTRIES: u32 = 1024;
 /// Completion queue of a shard's net ring.
 pub const NET_CQ_ENTRIES: u32 = 16_384;
-/// Most connections in one ring. The kernel looks what it shall cancel up in at most 256 chains a ring (`io_uring_create`), so each close
-/// of a driver whose receive waits walks a 256th of the ring's connections.
+/// Most connections in one ring. The kernel looks for what it shall cancel in one of at most 256 chains of a ring, so each close
+/// of a driver whose receive waits walks a 256th of the ring's connections: computed, not measured.
 pub const RING_CONNECTIONS_MAX: u32 = 1 << 17;
 /// Ingress requests admitted from the class queues in one turn.
 pub const INGRESS_BATCH_MAX: usize = 256;

@@ -363,7 +363,8 @@ fn connections_follow_the_limit_of_open_files() {
     check(0, 1 << 20, 131_072, 131_072);
     check(1_000_000, 1 << 20, 1_000_000, 131_072);
     check(0, 100, 1, 1);
-    check(0, u64::MAX, 1 << 20, 1 << 20);
+    check(0, u64::MAX, 131_072, 131_072);
+    check(1 << 20, u64::MAX, 1 << 20, 131_072);
 }
 
 /// The README's table is the generated one: `dispatchd config show --format markdown`.

@@ -3,9 +3,9 @@
 mod net_support;
 
 use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
-use dispatchd::net::{CloseCause, NetConfig, NetEvent};
+use dispatchd::net::{CloseCause, ConnId, NetConfig, NetEvent};
 use net_support::{Shard, small};
 
 /// A multishot receive takes all that is there, a buffer after the other. For its first message, and after a pause, a connection has one buffer in a turn, so that
@@ -42,76 +42,77 @@ fn one_of_a_crowd_is_received_whole_until_it_is_paused() {
 /// One whose socket is always full has not all buffers for itself.
 #[test]
 fn a_flooder_starves_nobody() {
-    const TURNS: usize = 20;
+    const ROUNDS: usize = 20;
+    const TURNS: usize = 4;
     let config = NetConfig {
         recv_buffers: 16,
         ..small()
     };
     let (mut shard, addr) = Shard::listening(&config);
-    let [(mut flooder, flooding), (mut first, one), (mut second, other)] = [(); 3].map(|()| {
-        let client = TcpStream::connect(addr).unwrap();
-        let conn = shard.accept();
-        shard.net.join_crowd(conn);
-        (client, conn)
-    });
+    let [(mut flooder, flooding), (mut first, one), (mut second, other)] = [(); 3].map(|()| waiting(&mut shard, addr));
     flooder.set_nonblocking(true).unwrap();
-    let mut flood = || {
-        let chunk = vec![0; 64 << 10];
-        loop {
+    let chunk = vec![0; 64 << 10];
+    for round in 0..ROUNDS {
+        let flooded = loop {
             match flooder.write(&chunk) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => panic!("{error}"),
+                Ok(written) => assert!(written > 0),
+                Err(error) => break error.kind(),
+            }
+        };
+        assert_eq!(flooded, ErrorKind::WouldBlock);
+        first.write_all(b"!").unwrap();
+        second.write_all(b"!").unwrap();
+        let mut heard = Vec::new();
+        for _ in 0..TURNS {
+            shard.poll();
+            while let Some(event) = shard.events.pop_front() {
+                let NetEvent::Received { conn, buffer } = event else {
+                    panic!("expected bytes: {event:?}")
+                };
+                heard.extend((conn != flooding).then_some(conn));
+                shard.net.recycle(buffer);
             }
         }
-    };
-    flood();
-    first.write_all(b"!").unwrap();
-    second.write_all(b"!").unwrap();
-    for conn in [flooding, one, other] {
-        shard.net.start_recv(conn);
+        heard.sort();
+        assert_eq!(heard, [one, other], "round {round}");
     }
-    let mut heard = Vec::new();
-    for _ in 0..TURNS {
-        flood();
-        shard.poll();
-        while let Some(event) = shard.events.pop_front() {
-            let NetEvent::Received { conn, buffer } = event else {
-                panic!("expected bytes: {event:?}")
-            };
-            if conn != flooding {
-                heard.push(conn);
-            }
-            shard.net.recycle(buffer);
-        }
-    }
-    assert_eq!(heard.len(), 2, "{heard:?}");
 }
 
-/// Both ends of a connection may end while its multishot receive waits.
+/// One of a crowd, and its client, whose multishot receive waits.
+fn waiting(shard: &mut Shard, addr: SocketAddr) -> (TcpStream, ConnId) {
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = shard.accept();
+    shard.net.join_crowd(conn);
+    shard.net.start_recv(conn);
+    client.write_all(b"beat").unwrap();
+    assert_eq!(shard.receive(conn, 4), b"beat");
+    shard.poll();
+    (client, conn)
+}
+
 #[test]
 fn one_of_a_crowd_is_closed_while_it_receives() {
     let (mut shard, addr) = Shard::listening(&small());
-    for round in 0..3 {
-        let mut client = TcpStream::connect(addr).unwrap();
-        let conn = shard.accept();
-        shard.net.join_crowd(conn);
-        shard.net.start_recv(conn);
-        shard.poll();
-        client.write_all(b"beat").unwrap();
-        assert_eq!(shard.receive(conn, 4), b"beat");
-        if round > 0 {
-            // Or ends with what it was sent last still there.
-            client.write_all(b"beat").unwrap();
+    for is_unread in [false, true] {
+        for is_aborted in [false, true] {
+            let (mut client, conn) = waiting(&mut shard, addr);
+            if is_unread {
+                client.write_all(b"unread").unwrap();
+            }
+            if is_aborted {
+                shard.net.abort(conn);
+            } else {
+                shard.net.close_after_output(conn);
+            }
+            assert_eq!(shard.closed(conn), CloseCause::Local);
+            assert_eq!(shard.net.connections(), 0);
         }
-        if round == 2 {
-            shard.net.close_after_output(conn);
-        } else {
-            shard.net.abort(conn);
-        }
-        assert_eq!(shard.closed(conn), CloseCause::Local);
-        assert_eq!(shard.net.connections(), 0);
     }
+    let (client, conn) = waiting(&mut shard, addr);
+    drop(client);
+    assert!(matches!(shard.next(), NetEvent::PeerClosed { .. }));
+    shard.net.close_after_output(conn);
+    assert_eq!(shard.closed(conn), CloseCause::Local);
 }
 
 /// A ring that has received more at once than it does now gives the memory back, but none in which something lies that nobody has

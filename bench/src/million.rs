@@ -85,7 +85,7 @@ pub struct Options {
     #[arg(long, default_value_t = 500, value_parser = whole::<u32>(0..=600_000, 500))]
     pub trip_leg_ms: u32,
     /// Stay in the host's network, with its table of connections. Otherwise a run has a network of its own where this process may
-    /// make one (root may), with a bucket for each socket; `nsenter -n -t PID` looks into it
+    /// make one (root may), with a bucket for each socket and no firewall; `nsenter -n -t PID` looks into it
     #[arg(long)]
     pub host_network: bool,
 }

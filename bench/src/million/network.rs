@@ -65,16 +65,16 @@ impl Network {
         }
         let asked = set(CHILD_ENTRIES, &wanted.to_string()).and_then(|()| unshare());
         loopback_up()?;
-        for (name, value) in as_the_host {
-            // What the host's kernel does not know is not to be had here either.
-            if let Ok(value) = value {
-                set(name, &value)?;
-            }
-        }
+        // What the host's kernel does not know is not to be had here either.
+        let same = as_the_host
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.ok()?)))
+            .filter(|(name, value)| get(name).is_ok_and(|own| own != *value))
+            .try_for_each(|(name, value)| set(name, &value));
         let (buckets, shared) = entries()?;
-        let note = match asked {
-            Err(error) => format!("which it shares with the host: {error}"),
-            Ok(()) if shared => "which it shares with the host: the kernel had no memory for another table".to_owned(),
+        let note = match asked.and(same) {
+            Err(error) => format!("not as it should be: {error}"),
+            Ok(()) if shared => "the host's: the kernel had no memory for another table".to_owned(),
             Ok(()) => String::new(),
         };
         Ok(Self {
