@@ -422,16 +422,12 @@ fn more_clients_than_slots_are_all_served_in_the_end() {
         .map(|seed| {
             thread::spawn(move || {
                 let sent = pattern(seed, 300);
-                // A burst into a full table may cost a connection; the client's retry is served.
-                let attempt = || -> std::io::Result<Vec<u8>> {
-                    let mut stream = TcpStream::connect(addr)?;
-                    stream.write_all(&sent)?;
-                    let mut received = vec![0; sent.len()];
-                    stream.read_exact(&mut received)?;
-                    Ok(received)
-                };
-                let received = std::iter::repeat_with(attempt).find_map(Result::ok);
-                assert!(received == Some(sent));
+                // None is lost to a burst into a full table: it waits to be accepted.
+                let mut stream = TcpStream::connect(addr).unwrap();
+                stream.write_all(&sent).unwrap();
+                let mut received = vec![0; sent.len()];
+                stream.read_exact(&mut received).unwrap();
+                assert!(received == sent);
             })
         })
         .collect();
@@ -462,6 +458,8 @@ fn more_clients_than_slots_are_all_served_in_the_end() {
 
 #[test]
 fn accepting_pauses_resumes_and_stops() {
+    // The kernel ends some of the accepts that are cancelled in each.
+    const STOP_TURNS: usize = 20;
     let (mut shard, addr) = Shard::listening(&small());
     let waker = shard.net.waker();
     let _first = TcpStream::connect(addr).unwrap();
@@ -474,8 +472,7 @@ fn accepting_pauses_resumes_and_stops() {
     shard.net.resume_accepting();
     shard.accept();
     shard.net.stop_accepting();
-    shard.poll();
-    shard.poll();
+    (0..STOP_TURNS).for_each(|_| shard.poll());
     assert_eq!(
         TcpStream::connect(addr).unwrap_err().kind(),
         ErrorKind::ConnectionRefused

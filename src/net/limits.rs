@@ -65,6 +65,16 @@ pub const RECV_BUFFERS_OFFERED_MIN: u16 = 128;
 /// Completions copied out of the ring at a time.
 pub const CQE_BATCH: usize = 256;
 
+/// Most connections that a multishot accept may take before it is seen to have taken many: a listener's backlog, and as many again that come while
+/// it is emptied.
+pub const ACCEPT_BURST_MAX: u32 = 2 * LISTEN_BACKLOG as u32;
+
+/// Connections that wait in a listener to be accepted, at most; `net.core.somaxconn` bounds it, too.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// Most single accepts in flight.
+pub const SINGLE_ACCEPTS_MAX: u32 = 64;
+
 /// One in this many slots is kept from accept, for sockets handed over and for the burst between "stop" and its
 /// effect.
 pub const ACCEPT_RESERVE_DIVISOR: u32 = 32;

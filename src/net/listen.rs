@@ -1,4 +1,4 @@
-//! Accepting: the listener, when its multishot accept runs, and what stops it.
+//! Accepting: the listener, when accepts are in flight and which, and what stops them.
 //!
 //! Accept stops a little before the table is full, because a connection that the kernel accepts without a free slot is lost
 //! (`ENFILE`); it goes on when slots were freed. It never spins: after a lack of resources it waits for a freed slot, or
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::limits::{ACCEPT_RESERVE_DIVISOR, ACCEPT_RESERVE_MAX, ACCEPT_RETRY_MS};
+use super::limits::{
+    ACCEPT_BURST_MAX, ACCEPT_RESERVE_DIVISOR, ACCEPT_RESERVE_MAX, ACCEPT_RETRY_MS, SINGLE_ACCEPTS_MAX,
+};
 use super::ring::Ring;
 use super::tag::Op;
 use super::{Net, NetEvent};
@@ -32,16 +34,21 @@ pub fn bind_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener>
     Ok(socket.into())
 }
 
-/// Where the multishot accept is.
+/// What is in flight of accepts.
+///
+/// The kernel takes a connection before it looks for a slot, and resets one that finds none. A multishot accept takes all that came, so it runs
+/// only while there are slots for more than can have come; with fewer, single accepts are in flight, no more of them than slots.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Accept {
-    /// Not in flight.
+    /// Nothing.
     #[default]
     Idle,
-    /// In flight.
-    Armed,
-    /// In flight, to end soon.
-    Cancelled,
+    /// A multishot accept.
+    Multishot,
+    /// So many single ones.
+    Single(u32),
+    /// So many of either kind, to end soon.
+    Cancelled(u32),
 }
 
 /// The listener of a ring and the state of its accept.
@@ -77,18 +84,36 @@ impl Acceptor {
         }
         let wanted = self.is_wanted();
         let Some(listener) = &self.listener else { return };
+        let spare = slots_free.saturating_sub(reserve(slots_max));
+        let is_roomy = spare > ACCEPT_BURST_MAX;
         match self.accept {
-            Accept::Idle if wanted => {
-                ring.accept(listener.as_raw_fd());
-                self.accept = Accept::Armed;
-            }
             Accept::Idle if self.stopped => self.listener = None,
-            Accept::Armed if !wanted => {
-                ring.cancel(Op::Accept);
-                self.accept = Accept::Cancelled;
+            Accept::Idle if wanted && is_roomy => {
+                ring.accept_multishot(listener.as_raw_fd());
+                self.accept = Accept::Multishot;
             }
-            Accept::Idle | Accept::Armed | Accept::Cancelled => {}
+            Accept::Idle if wanted => self.fill(ring, 0, spare),
+            Accept::Single(armed) if wanted && !is_roomy => self.fill(ring, armed, spare),
+            Accept::Multishot if !wanted || !is_roomy => self.cancel(ring, 1),
+            // With room again they go on until each has taken a connection.
+            Accept::Single(armed) if !wanted => self.cancel(ring, armed),
+            Accept::Idle | Accept::Multishot | Accept::Single(_) | Accept::Cancelled(_) => {}
         }
+    }
+
+    /// Has single accepts in flight, as many as there are spare slots but not too many at once; `armed` of them are.
+    fn fill(&mut self, ring: &mut Ring, armed: u32, spare: u32) {
+        let Some(listener) = &self.listener else { return };
+        let most = spare.min(SINGLE_ACCEPTS_MAX);
+        for _ in armed..most {
+            ring.accept(listener.as_raw_fd());
+        }
+        self.accept = Accept::Single(armed.max(most));
+    }
+
+    fn cancel(&mut self, ring: &mut Ring, armed: u32) {
+        ring.cancel_every(Op::Accept);
+        self.accept = Accept::Cancelled(armed);
     }
 
     fn is_wanted(&self) -> bool {
@@ -101,10 +126,14 @@ impl Acceptor {
         self.accept == Accept::Idle && self.is_wanted()
     }
 
-    /// Takes the last completion of the accept, which ended with `result`.
+    /// Takes the last completion of an accept, which ended with `result`.
     fn ended(&mut self, result: i32) {
-        debug_assert!(self.accept != Accept::Idle);
-        self.accept = Accept::Idle;
+        self.accept = match self.accept {
+            Accept::Single(armed @ 2..) => Accept::Single(armed - 1),
+            Accept::Cancelled(armed @ 2..) => Accept::Cancelled(armed - 1),
+            Accept::Multishot | Accept::Single(_) | Accept::Cancelled(_) => Accept::Idle,
+            Accept::Idle => unreachable!("one is in flight"),
+        };
         let passing = [
             libc::ECANCELED,
             libc::ECONNABORTED,
@@ -121,8 +150,13 @@ impl Acceptor {
 /// Whether accept may run with so many free slots. A quarter of the reserve is hysteresis: one freed slot does not restart
 /// what the next accept stops again.
 fn has_room(slots_max: u32, slots_free: u32, was_full: bool) -> bool {
-    let reserve = (slots_max / ACCEPT_RESERVE_DIVISOR).min(ACCEPT_RESERVE_MAX);
+    let reserve = reserve(slots_max);
     slots_free > if was_full { reserve + reserve / 4 } else { reserve }
+}
+
+/// Slots that are kept from accept.
+fn reserve(slots_max: u32) -> u32 {
+    (slots_max / ACCEPT_RESERVE_DIVISOR).min(ACCEPT_RESERVE_MAX)
 }
 
 impl Net {
@@ -151,7 +185,7 @@ impl Net {
         self.acceptor.listener = Some(listener);
     }
 
-    /// Ends accepting for good and closes the listener within two turns; what waits in its backlog is reset. Connections
+    /// Ends accepting for good and closes the listener within a few turns; what waits in its backlog is reset. Connections
     /// accepted before that may still be reported.
     pub fn stop_accepting(&mut self) {
         self.acceptor.stopped = true;

@@ -93,11 +93,18 @@ impl Ring {
     }
 
     /// Accepts connections into free slots until cancelled.
-    pub(super) fn accept(&mut self, listener: RawFd) {
+    pub(super) fn accept_multishot(&mut self, listener: RawFd) {
         self.push(
             opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build(),
             Op::Accept,
         );
+    }
+
+    /// Accepts one connection into a free slot.
+    pub(super) fn accept(&mut self, listener: RawFd) {
+        let accept = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut());
+        let auto = DestinationSlot::auto_target();
+        self.push(accept.file_index(Some(auto)).build(), Op::Accept);
     }
 
     /// Receives what comes next into a provided buffer.
@@ -165,6 +172,12 @@ impl Ring {
     /// Cancels the operation submitted as `op`.
     pub(super) fn cancel(&mut self, op: Op) {
         let cancel = opcode::AsyncCancel2::new(CancelBuilder::user_data(op.encode())).build();
+        self.push(cancel.flags(Flags::SKIP_SUCCESS), Op::Ignored);
+    }
+
+    /// Cancels every operation submitted as `op`.
+    pub(super) fn cancel_every(&mut self, op: Op) {
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::user_data(op.encode()).all()).build();
         self.push(cancel.flags(Flags::SKIP_SUCCESS), Op::Ignored);
     }
 

@@ -12,7 +12,7 @@ use super::limits::{GENERATION_BITS, HAND_OVER_TOKEN_BITS, HAND_OVER_TOKEN_MAX};
 pub(super) enum Op {
     /// Nothing waits for it: a cancel, a wake-up of another ring, a socket option.
     Ignored,
-    /// The multishot accept.
+    /// An accept.
     Accept,
     /// The receive of a connection.
     Recv(ConnId),

@@ -3,7 +3,7 @@
 use super::fleet::{self, Membership};
 use super::reception::Reception;
 use super::start::{self, Room, Starts};
-use super::{LISTEN_BACKLOG, STORE_PROBE, ServeError};
+use super::{STORE_PROBE, ServeError};
 use crate::cold::cassandra::ClaimsEnd;
 use crate::cold::links::Links;
 use crate::cold::registry::DriverRegistry;
@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
 use crate::journal::{Incarnation, RecoveredShard, recover_dir};
+use crate::net::limits::LISTEN_BACKLOG;
 use crate::net::{Waker, bind_reuseport};
 use crate::node::Host;
 use crate::ops::health::{Health, Phase};

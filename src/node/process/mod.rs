@@ -15,6 +15,7 @@ use crate::cold::Store;
 use crate::config::Config;
 use crate::journal::DataDirLock;
 use crate::limits;
+use crate::net::limits::LISTEN_BACKLOG;
 use crate::net::{Net, NetConfig, Waker, bind_reuseport};
 use crate::ops::health::{Health, Phase};
 use crate::ops::notify;
@@ -30,8 +31,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Connections that wait in a listener's backlog.
-const LISTEN_BACKLOG: i32 = 4_096;
 /// Locked memory without which glommio aborts, in bytes.
 const LOCKED_MEMORY_MIN: u64 = 512 << 10;
 /// How often, and after what pauses, a port in use is looked at again.
