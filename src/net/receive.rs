@@ -27,9 +27,9 @@ impl Net {
         arm_recv(&mut self.ring, slot, conn);
     }
 
-    /// Makes the connection one of many that say little and are told little: its output goes out quietly ([`Self::tell_drained`]), and it keeps
-    /// a multishot receive from its first message until it is paused, and single ones from then on. The kernel may have taken dozens of buffers from the socket
-    /// before a pause is seen: for what is understood as it comes, and not kept.
+    /// Makes the connection one of many that say little and are told little: its output goes out quietly ([`Self::tell_drained`]), and
+    /// it keeps a multishot receive from its first message until it is paused, and single ones from then on. The kernel may have taken
+    /// dozens of buffers from the socket before a pause is seen: for what is understood as it comes, and not kept.
     pub fn join_crowd(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get_mut(conn) {
             slot.flags.set(Flags::CROWD.and(Flags::MAY_MULTISHOT));
