@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
+use dispatchd::net::limits::{ACCEPT_BURST_MAX, ACCEPT_RESERVE_MAX};
 use dispatchd::net::{CloseCause, ConnId, NetConfig, NetEvent, bind_reuseport};
 use net_support::{Shard, pattern, small};
 
@@ -456,11 +457,49 @@ fn more_clients_than_slots_are_all_served_in_the_end() {
     }
 }
 
+/// A ring whose accept is a multishot one until a few hundred connections are there.
+fn roomy() -> NetConfig {
+    dispatchd::ops::process::raise_open_files();
+    NetConfig {
+        fixed_files: ACCEPT_BURST_MAX + ACCEPT_RESERVE_MAX,
+        ..small()
+    }
+}
+
+#[test]
+fn nobody_is_lost_where_accepts_change_their_kind() {
+    const BURSTS: [usize; 5] = [40, 300, 1, 1, 200];
+    let (mut shard, addr) = Shard::listening(&roomy());
+    for _ in 0..3 {
+        let clients = thread::spawn(move || {
+            let mut all = Vec::new();
+            for burst in BURSTS {
+                let mut fresh: Vec<_> = (0..burst).map(|_| TcpStream::connect(addr).unwrap()).collect();
+                for stream in &mut fresh {
+                    stream.write_all(b"!").unwrap();
+                }
+                for stream in &mut fresh {
+                    stream.read_exact(&mut [0]).unwrap();
+                }
+                all.extend(fresh);
+            }
+        });
+        echo(&mut shard, BURSTS.iter().sum());
+        clients.join().unwrap();
+        assert_eq!(shard.net.connections(), 0);
+    }
+}
+
 #[test]
 fn accepting_pauses_resumes_and_stops() {
+    pauses_resumes_and_stops(&small());
+    pauses_resumes_and_stops(&roomy());
+}
+
+fn pauses_resumes_and_stops(config: &NetConfig) {
     // The kernel ends some of the accepts that are cancelled in each.
     const STOP_TURNS: usize = 20;
-    let (mut shard, addr) = Shard::listening(&small());
+    let (mut shard, addr) = Shard::listening(config);
     let waker = shard.net.waker();
     let _first = TcpStream::connect(addr).unwrap();
     shard.accept();

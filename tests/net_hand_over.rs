@@ -3,7 +3,7 @@
 mod net_support;
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::RawFd;
 use std::sync::mpsc;
@@ -256,4 +256,37 @@ fn a_target_that_is_no_ring_is_a_failure() {
     source.net.start_recv(conn);
     client.write_all(b"ok").unwrap();
     assert_eq!(source.receive(conn, 2), b"ok");
+}
+
+/// Connections handed over take slots that the target's accepts in flight were meant for.
+#[test]
+fn no_connection_is_lost_for_slots_that_hand_overs_took() {
+    const MOVED: u64 = 50;
+    let (mut target, addr) = Shard::listening(&small());
+    let (mut source, source_addr) = Shard::listening(&small());
+    target.poll();
+    let mut moved = Vec::new();
+    for token in 0..MOVED {
+        moved.push(TcpStream::connect(source_addr).unwrap());
+        let conn = source.accept();
+        assert!(source.net.hand_over(conn, target.net.ring_fd(), token));
+        assert!(matches!(source.next(), NetEvent::HandOverReady { .. }));
+        source.poll();
+        assert!(matches!(target.next(), NetEvent::HandedOver { .. }));
+    }
+    // The kernel ends some of the accepts that are cancelled in each turn.
+    (0..20).for_each(|_| target.poll());
+    let crowd: Vec<_> = (0..40).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    (0..200).for_each(|_| target.poll());
+    let is_lost = |mut stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.read(&mut [0]);
+        read.map_or_else(|error| error.kind() != ErrorKind::WouldBlock, |_| true)
+    };
+    assert_eq!(crowd.iter().filter(|stream| is_lost(stream)).count(), 0);
+    let accepted = target
+        .events
+        .iter()
+        .filter(|event| matches!(event, NetEvent::Accepted { .. }));
+    assert!(accepted.count() > 0);
 }

@@ -4,7 +4,9 @@
 //! not for the process: so a shard of the server has as many rings as its connections need, and the load a part with a ring and
 //! local addresses of its own for every 16,000 drivers. At each level (`--series`): everybody connects; quiet, with heartbeats only; offers at a fixed rate,
 //! taken, declined and left to end; SIGTERM with everybody connected; and on the same data a storm of reconnects.
-//! What is held per driver and what a driver and an offer cost must not depend on how many there are.
+//! What is held per driver and what a driver and an offer cost must not depend on how many there are. More drivers send more
+//! heartbeats, though, and a busier core answers later: so a control level sends as many heartbeats from few drivers, and
+//! what still differs is what the number of drivers does.
 #![deny(unsafe_code)]
 
 pub mod audits;
@@ -15,8 +17,10 @@ pub mod network;
 pub mod people;
 pub mod show;
 pub mod timing;
+pub mod verdict;
 pub mod worker;
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
@@ -36,13 +40,34 @@ const DRAIN_PER_MS: u32 = 20;
 /// Shortest drain, ms.
 const DRAIN_MS_MIN: u64 = 5_000;
 
+/// How many drivers a level has, and how often they say that they are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    /// Connected drivers.
+    pub drivers: u32,
+    /// Time between two heartbeats of a driver, ns.
+    pub heartbeat_ns: u64,
+    /// The control level: the drivers whose heartbeats per second these send.
+    pub heartbeats_of: Option<u32>,
+}
+
+impl fmt::Display for Scale {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.heartbeats_of {
+            None => write!(out, "{}", self.drivers),
+            Some(more) => write!(out, "{} with the heartbeats of {more}", self.drivers),
+        }
+    }
+}
+
 /// The load.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct Options {
     /// Connected drivers of the largest level
     #[arg(long, default_value_t = 1_000_000, value_parser = whole::<u32>(100..=4_000_000, 1_000_000))]
     pub drivers: u32,
-    /// Levels below it to run first, each with a fresh server (those that are not smaller are left out)
+    /// Levels below it to run first, each with a fresh server (those that are not smaller are left out). With two and more, the
+    /// second-smallest is run once more with as many heartbeats per second as the largest has, to compare the largest with
     #[arg(long, value_delimiter = ',', num_args = 0.., default_value = "")]
     pub series: Vec<String>,
     /// Minutes of offers at the largest level
@@ -91,11 +116,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The levels, smallest first, the largest last.
+    /// The levels, smallest first, the largest last; just before it, where there are three, the control level.
     ///
     /// # Errors
     /// One of the series is not a number of drivers.
-    pub fn levels(&self) -> io::Result<Vec<u32>> {
+    pub fn levels(&self) -> io::Result<Vec<Scale>> {
         let mut levels = Vec::new();
         for text in self.series.iter().filter(|text| !text.is_empty()) {
             let drivers: u32 = text
@@ -110,7 +135,22 @@ impl Options {
         levels.push(self.drivers);
         levels.sort_unstable();
         levels.dedup();
-        Ok(levels)
+        let heartbeat_ns = self.heartbeat_seconds * 1_000_000_000;
+        let natural = |&drivers: &u32| Scale {
+            drivers,
+            heartbeat_ns,
+            heartbeats_of: None,
+        };
+        let mut scales: Vec<Scale> = levels.iter().map(natural).collect();
+        if let [_, base, .., last] = levels[..] {
+            let control = Scale {
+                drivers: base,
+                heartbeat_ns: heartbeat_ns * u64::from(base) / u64::from(last),
+                heartbeats_of: Some(last),
+            };
+            scales.insert(scales.len() - 1, control);
+        }
+        Ok(scales)
     }
 
     /// How long offers are made at a level, s.
@@ -168,17 +208,17 @@ pub fn run(context: &Context, options: &Options, files: Files<'_>) -> io::Result
     eprintln!("million: in {}", surroundings.network);
     let mut levels: Vec<Level> = Vec::new();
     let mut result = Ok(());
-    for drivers in options.levels()? {
-        match level::run(context, options, drivers) {
+    for scale in options.levels()? {
+        match level::run(context, options, scale) {
             Ok(level) => levels.push(level),
             Err(error) => {
-                result = Err(io::Error::other(format!("{drivers} drivers: {error}")));
+                result = Err(io::Error::other(format!("{scale}: {error}")));
                 break;
             }
         }
     }
     context.progress.finish();
-    let verdicts = show::verdicts(&levels);
+    let verdicts = verdict::verdicts(&levels);
     show::print(&levels, &verdicts);
     files.write_with(&show::to_json(options, &surroundings, &levels, &verdicts), || {
         show::to_html(options, &surroundings, &levels, &verdicts)
@@ -205,11 +245,30 @@ pub(crate) mod tests {
 
     #[test]
     fn levels_are_in_order_and_end_with_the_largest() {
-        assert_eq!(parse("").levels().unwrap(), [1_000_000]);
-        let options = parse("--drivers 300000 --series 30000,10000,300000,1000000");
-        assert_eq!(options.levels().unwrap(), [10_000, 30_000, 300_000]);
+        let names = |line: &str| -> Vec<String> {
+            let levels = parse(line).levels().unwrap();
+            levels.iter().map(Scale::to_string).collect()
+        };
+        assert_eq!(names(""), ["1000000"]);
+        assert_eq!(names("--series 10000"), ["10000", "1000000"]);
+        assert_eq!(
+            names("--drivers 300000 --series 30000,10000,300000,1000000"),
+            ["10000", "30000", "30000 with the heartbeats of 300000", "300000"]
+        );
         assert!(parse("--series many").levels().is_err());
         assert!(parse("--series 0").levels().is_err());
+    }
+
+    #[test]
+    fn the_control_level_sends_as_many_heartbeats_as_the_largest() {
+        let levels = parse("--series 10000,30000,100000").levels().unwrap();
+        let per_second = |level: &Scale| u64::from(level.drivers) * 1_000_000_000 / level.heartbeat_ns;
+        let [.., control, largest] = &levels[..] else {
+            panic!("{levels:?}");
+        };
+        assert_eq!((control.drivers, control.heartbeats_of), (30_000, Some(1_000_000)));
+        assert_eq!(per_second(control), per_second(largest));
+        assert!(levels.iter().filter(|level| level.heartbeats_of.is_some()).count() == 1);
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub const ACCEPT_RESERVE_DIVISOR: u32 = 32;
 /// Most slots kept from accept.
 pub const ACCEPT_RESERVE_MAX: u32 = 512;
 
+const _: () = assert!(SINGLE_ACCEPTS_MAX < ACCEPT_RESERVE_MAX && ACCEPT_RESERVE_MAX < ACCEPT_BURST_MAX);
+
 /// Milliseconds until accept is tried again after the kernel lacked a resource and no slot was freed meanwhile.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 

@@ -84,7 +84,10 @@ impl Acceptor {
         }
         let wanted = self.is_wanted();
         let Some(listener) = &self.listener else { return };
-        let spare = slots_free.saturating_sub(reserve(slots_max));
+        let reserve = reserve(slots_max);
+        let spare = slots_free.saturating_sub(reserve);
+        // Sockets handed over took slots that accepts in flight were meant for, and half of what is kept for such.
+        let is_short = |armed| armed > spare + reserve / 2;
         let is_roomy = spare > ACCEPT_BURST_MAX;
         match self.accept {
             Accept::Idle if self.stopped => self.listener = None,
@@ -93,10 +96,10 @@ impl Acceptor {
                 self.accept = Accept::Multishot;
             }
             Accept::Idle if wanted => self.fill(ring, 0, spare),
-            Accept::Single(armed) if wanted && !is_roomy => self.fill(ring, armed, spare),
             Accept::Multishot if !wanted || !is_roomy => self.cancel(ring, 1),
+            Accept::Single(armed) if !wanted || is_short(armed) => self.cancel(ring, armed),
+            Accept::Single(armed) if wanted && !is_roomy => self.fill(ring, armed, spare),
             // With room again they go on until each has taken a connection.
-            Accept::Single(armed) if !wanted => self.cancel(ring, armed),
             Accept::Idle | Accept::Multishot | Accept::Single(_) | Accept::Cancelled(_) => {}
         }
     }

@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::Options;
 use super::audits;
 use super::kernel::{Memory, STRUCTURES, must_fit};
 use super::people::{Manners, Story};
 use super::timing::{Counts, Timings};
 use super::worker::{Seen, Shared, Stage, Task, local_address, run as work};
+use super::{Options, Scale};
 use crate::measure::{Usage, UsageMeter};
 use crate::report::{Faults, Progress, Run};
 use crate::scenarios::Context;
@@ -32,8 +32,8 @@ const END_GRACE: Duration = Duration::from_secs(20);
 
 /// What a level has shown.
 pub struct Level {
-    /// Its drivers.
-    pub drivers: u32,
+    /// Its drivers and their heartbeats.
+    pub scale: Scale,
     /// Its shards.
     pub shards: u32,
     /// Figures, and what makes the level invalid.
@@ -48,7 +48,8 @@ pub struct Level {
 ///
 /// # Errors
 /// It does not fit, the server fails, or nothing moves; what goes wrong within the load is a fault of the level.
-pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Level> {
+pub fn run(context: &Context, options: &Options, scale: Scale) -> io::Result<Level> {
+    let drivers = scale.drivers;
     let (shards, parts) = (options.shards, options.parts_for(drivers));
     must_fit(drivers, parts)?;
     let drain_ms = options.drain_ms(drivers);
@@ -66,10 +67,11 @@ pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Lev
         ..context.setup.clone()
     };
     let server = Server::start(&setup)?;
-    let crew = Crew::start(&server, options, drivers, parts)?;
+    let crew = Crew::start(&server, options, scale, parts)?;
     let mut conductor = Conductor {
         options,
         progress: &context.progress,
+        scale,
         drivers: u64::from(drivers),
         crew,
         run: Run::default(),
@@ -103,7 +105,7 @@ pub fn run(context: &Context, options: &Options, drivers: u32) -> io::Result<Lev
     add_counts(&mut run, counts);
     add_latencies(&mut run, &timings);
     Ok(Level {
-        drivers,
+        scale,
         shards,
         run,
         timings,
@@ -127,7 +129,8 @@ struct Sum {
 }
 
 impl Crew {
-    fn start(server: &Server, options: &Options, drivers: u32, parts: u32) -> io::Result<Self> {
+    fn start(server: &Server, options: &Options, scale: Scale, parts: u32) -> io::Result<Self> {
+        let drivers = scale.drivers;
         let shared = Arc::new(Shared::new(parts));
         let mut crew = Self {
             shared: Arc::clone(&shared),
@@ -152,7 +155,7 @@ impl Crew {
                     offer_ns * u64::from(parts)
                 },
                 offer_offset_ns: offer_ns * u64::from(index),
-                heartbeat_ns: options.heartbeat_seconds * second_ns,
+                heartbeat_ns: scale.heartbeat_ns,
                 manners: options.manners(),
             });
         }
@@ -209,6 +212,7 @@ impl Crew {
 struct Conductor<'a> {
     options: &'a Options,
     progress: &'a Progress,
+    scale: Scale,
     drivers: u64,
     crew: Crew,
     run: Run,
@@ -277,7 +281,7 @@ impl Conductor<'_> {
     }
 
     fn offers(&mut self, meter: &mut UsageMeter, quiet: Usage) -> io::Result<()> {
-        let seconds = self.options.offer_seconds(self.drivers as u32);
+        let seconds = self.options.offer_seconds(self.scale.drivers);
         let (pongs, posted) = (self.pongs(), self.posted());
         self.crew.shared.set(Stage::Offers);
         self.pause("offers", Duration::from_secs_f64(seconds))?;
@@ -438,7 +442,7 @@ impl Conductor<'_> {
     }
 
     fn say(&self, what: &str) {
-        eprintln!("million {}: {what}", self.drivers);
+        eprintln!("million {}: {what}", self.scale);
     }
 
     fn pongs(&self) -> u64 {

@@ -5,77 +5,12 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use dispatchd::say;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::level::Level;
+use super::verdict::{Verdict, latency_growth, natural};
 use super::{Options, Surroundings};
 use crate::report::number;
-
-/// Offers must come within this time, p99, ms.
-const OFFER_P99_MS_MAX: f64 = 50.0;
-/// By how much what a driver or an offer costs may grow from the second-smallest level to the largest. Not from the smallest:
-/// there, what is paid once weighs.
-const GROWTH_MAX: f64 = 1.25;
-/// Figures whose cost per driver or per operation must stay flat.
-const FLAT: [&str; 4] = [
-    "user_allocated",
-    "kernel_slab_both_ends",
-    "heartbeat_server_cpu_us",
-    "offer_server_cpu_us",
-];
-/// By how much the median latency of an offer may grow. It grows with how busy the core is, too; what looked at every driver would multiply it.
-const LATENCY_GROWTH_MAX: f64 = 2.0;
-
-/// Whether something that must hold does.
-#[derive(Debug, Serialize)]
-pub struct Verdict {
-    /// In words.
-    pub what: String,
-    /// It holds.
-    pub pass: bool,
-}
-
-/// Everything that must hold.
-pub fn verdicts(levels: &[Level]) -> Vec<Verdict> {
-    let mut all = Vec::new();
-    let mut add = |what: String, pass: bool| all.push(Verdict { what, pass });
-    for level in levels {
-        let drivers = level.drivers;
-        let value = |name: &str| level.run.value(name).unwrap_or(f64::NAN);
-        add(
-            format!("{drivers}: nothing against the contract"),
-            level.run.faults.is_empty(),
-        );
-        add(
-            format!("{drivers}: no heartbeat missed"),
-            value("heartbeats_missed") == 0.0 && value("sockets_closed_for_heartbeat") == 0.0,
-        );
-        if value("requests_posted") > 0.0 {
-            let p99 = value("offer_p99");
-            add(
-                format!("{drivers}: offer p99 {} ms <= {OFFER_P99_MS_MAX} ms", number(p99)),
-                p99 <= OFFER_P99_MS_MAX,
-            );
-        }
-    }
-    if let [_, base, .., last] = levels {
-        let costs = FLAT.map(|name| (name, GROWTH_MAX));
-        for (name, growth_max) in costs.into_iter().chain([("offer_p50", LATENCY_GROWTH_MAX)]) {
-            let value = |level: &Level| level.run.value(name).unwrap_or(f64::NAN);
-            let growth = value(last) / value(base);
-            let (from, to) = (base.drivers, last.drivers);
-            // Nothing was measured (no offers): nothing to say.
-            if !growth.is_nan() {
-                add(
-                    format!("{name} from {from} to {to}: x {} <= {growth_max}", number(growth)),
-                    growth <= growth_max,
-                );
-            }
-        }
-    }
-    all
-}
 
 /// Prints a column per level.
 pub fn print(levels: &[Level], verdicts: &[Verdict]) {
@@ -84,7 +19,7 @@ pub fn print(levels: &[Level], verdicts: &[Verdict]) {
     table.load_preset(presets::ASCII_BORDERS_ONLY_CONDENSED);
     let heads = levels
         .iter()
-        .map(|level| format!("{} on {}", level.drivers, shards(level.shards)));
+        .map(|level| format!("{} on {}", level.scale, shards(level.shards)));
     table.set_header(["figure".to_owned(), "unit".to_owned()].into_iter().chain(heads));
     for figure in &first.run.figures {
         let values = levels
@@ -104,12 +39,15 @@ pub fn print(levels: &[Level], verdicts: &[Verdict]) {
         let caches: Vec<String> = level
             .caches
             .iter()
-            .map(|(name, bytes)| format!("{name} {}", number(*bytes as f64 / f64::from(level.drivers))))
+            .map(|(name, bytes)| format!("{name} {}", number(*bytes as f64 / f64::from(level.scale.drivers))))
             .collect();
-        say!("slab per driver at {}, B: {}", level.drivers, caches.join(", "));
+        say!("slab per driver at {}, B: {}", level.scale, caches.join(", "));
         for line in level.run.faults.lines() {
-            say!("INVALID {}: {line}", level.drivers);
+            say!("INVALID {}: {line}", level.scale);
         }
+    }
+    if let Some(growth) = latency_growth(levels) {
+        say!("{growth}");
     }
     for verdict in verdicts {
         say!("{} {}", if verdict.pass { "pass" } else { "MISS" }, verdict.what);
@@ -118,7 +56,7 @@ pub fn print(levels: &[Level], verdicts: &[Verdict]) {
 
 /// Everything.
 pub fn to_json(options: &Options, surroundings: &Surroundings, levels: &[Level], verdicts: &[Verdict]) -> Value {
-    let levels = levels.iter().map(|level| {
+    let each = levels.iter().map(|level| {
         let figures: Map<String, Value> = level
             .run
             .figures
@@ -137,7 +75,8 @@ pub fn to_json(options: &Options, surroundings: &Surroundings, levels: &[Level],
             .map(|(name, latency)| (name.to_owned(), latency.to_json()))
             .collect();
         json!({
-            "drivers": level.drivers,
+            "drivers": level.scale.drivers,
+            "heartbeats_of": level.scale.heartbeats_of,
             "shards": level.shards,
             "figures": figures,
             "latencies": latencies,
@@ -151,7 +90,8 @@ pub fn to_json(options: &Options, surroundings: &Surroundings, levels: &[Level],
         "cores": surroundings.cores,
         "network": surroundings.network,
         "options": options,
-        "levels": levels.collect::<Vec<_>>(),
+        "levels": each.collect::<Vec<_>>(),
+        "latency_growth": latency_growth(levels),
         "verdicts": verdicts,
     })
 }
@@ -241,7 +181,7 @@ pub fn to_html(options: &Options, surroundings: &Surroundings, levels: &[Level],
         surroundings.cores,
         escape(&surroundings.network.to_string()),
         options.offers_per_second,
-        options.offer_seconds(levels.first().map_or(options.drivers, |level| level.drivers)) / 60.0,
+        options.offer_seconds(levels.first().map_or(options.drivers, |level| level.scale.drivers)) / 60.0,
         options
             .series_minutes
             .filter(|_| levels.len() > 1)
@@ -260,15 +200,20 @@ pub fn to_html(options: &Options, surroundings: &Surroundings, levels: &[Level],
             escape(&verdict.what)
         );
     }
-    page.push_str("</ul><div class=\"plots\">");
+    page.push_str("</ul>");
+    if let Some(growth) = latency_growth(levels) {
+        let _ = write!(page, "<p>{}</p>", escape(&growth));
+    }
+    page.push_str("<div class=\"plots\">");
+    let plotted: Vec<&Level> = natural(levels).collect();
     for plot in &PLOTS {
         let _ = write!(page, "<figure><figcaption>{} ({})</figcaption>", plot.title, plot.unit);
-        draw(&mut page, plot, levels);
+        draw(&mut page, plot, &plotted);
         page.push_str("</figure>");
     }
     page.push_str("</div><h2>All figures</h2><table><tr><th>figure</th><th>unit</th>");
     for level in levels {
-        let _ = write!(page, "<th>{} on {}</th>", level.drivers, shards(level.shards));
+        let _ = write!(page, "<th>{} on {}</th>", level.scale, shards(level.shards));
     }
     page.push_str("</tr>");
     for figure in levels.first().into_iter().flat_map(|level| &level.run.figures) {
@@ -284,7 +229,7 @@ pub fn to_html(options: &Options, surroundings: &Surroundings, levels: &[Level],
 }
 
 /// Lines over the logarithm of the number of drivers; values from zero.
-fn draw(page: &mut String, plot: &Plot, levels: &[Level]) {
+fn draw(page: &mut String, plot: &Plot, levels: &[&Level]) {
     let frame = Frame::around(plot, levels);
     frame.draw(page, levels);
     for ((name, label), colour) in plot.lines.iter().zip(COLOURS) {
@@ -320,8 +265,8 @@ fn draw(page: &mut String, plot: &Plot, levels: &[Level]) {
 }
 
 /// What a figure was at each level that has it: the logarithm of its drivers, and the value.
-fn points(levels: &[Level], name: &str) -> Vec<(f64, f64)> {
-    let point = |level: &Level| Some((f64::from(level.drivers).log10(), level.run.value(name)?));
+fn points(levels: &[&Level], name: &str) -> Vec<(f64, f64)> {
+    let point = |level: &&Level| Some((f64::from(level.scale.drivers).log10(), level.run.value(name)?));
     levels
         .iter()
         .filter_map(point)
@@ -337,10 +282,10 @@ struct Frame {
 }
 
 impl Frame {
-    fn around(plot: &Plot, levels: &[Level]) -> Self {
+    fn around(plot: &Plot, levels: &[&Level]) -> Self {
         let values = plot.lines.iter().flat_map(|(name, _)| points(levels, name));
         let top = values.map(|(_, value)| value).fold(0.0, f64::max);
-        let decades = levels.iter().map(|level| f64::from(level.drivers).log10());
+        let decades = levels.iter().map(|level| f64::from(level.scale.drivers).log10());
         let (low, high) = decades.fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(at), high.max(at)));
         Self {
             low,
@@ -358,7 +303,7 @@ impl Frame {
     }
 
     /// Opens the picture with lines across for values and the levels below.
-    fn draw(&self, page: &mut String, levels: &[Level]) {
+    fn draw(&self, page: &mut String, levels: &[&Level]) {
         let _ = write!(
             page,
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\">"
@@ -380,9 +325,9 @@ impl Frame {
             let _ = write!(
                 page,
                 "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-                self.x(f64::from(level.drivers).log10()),
+                self.x(f64::from(level.scale.drivers).log10()),
                 HEIGHT - 14.0,
-                thousands(level.drivers)
+                thousands(level.scale.drivers)
             );
         }
     }
@@ -423,56 +368,29 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use super::super::Scale;
     use super::super::network::Network;
     use super::*;
     use crate::million::timing::Timings;
     use crate::report::Run;
 
-    fn level(drivers: u32, cost: f64) -> Level {
+    pub(crate) fn level(drivers: u32, cost: f64) -> Level {
         let mut run = Run::default();
         run.add("heartbeats_missed", "", 0.0);
         run.add("sockets_closed_for_heartbeat", "", 0.0);
         run.add("user_allocated", "B/driver", cost);
         Level {
-            drivers,
+            scale: Scale {
+                drivers,
+                heartbeat_ns: 30_000_000_000,
+                heartbeats_of: None,
+            },
             shards: 2,
             run,
             timings: Timings::default(),
             caches: Vec::new(),
         }
-    }
-
-    fn missed(levels: &[Level]) -> Vec<String> {
-        let missed = verdicts(levels).into_iter().filter(|verdict| !verdict.pass);
-        missed.map(|verdict| verdict.what).collect()
-    }
-
-    #[test]
-    fn what_grows_with_the_number_of_drivers_is_a_miss() {
-        assert!(missed(&[level(10, 900.0), level(100, 200.0), level(1_000, 240.0)]).is_empty());
-        let grown = missed(&[level(10, 200.0), level(100, 200.0), level(1_000, 260.0)]);
-        assert_eq!(grown, ["user_allocated from 100 to 1000: x 1.30 <= 1.25"]);
-    }
-
-    #[test]
-    fn a_latency_that_grows_with_the_number_of_drivers_is_a_miss() {
-        let with = |drivers: u32, p50: f64| {
-            let mut level = level(drivers, 200.0);
-            level.run.add("offer_p50", "ms", p50);
-            level
-        };
-        assert!(missed(&[with(10, 9.0), with(100, 0.4), with(1_000, 0.8)]).is_empty());
-        let grown = missed(&[with(10, 0.4), with(100, 0.4), with(1_000, 0.9)]);
-        assert_eq!(grown, ["offer_p50 from 100 to 1000: x 2.25 <= 2"]);
-    }
-
-    #[test]
-    fn a_missed_heartbeat_and_a_fault_are_misses_also_when_nothing_was_counted() {
-        let mut bad = level(10, 1.0);
-        bad.run.faults.add("drivers lost", || "one".into());
-        bad.run.figures.retain(|figure| figure.name != "heartbeats_missed");
-        assert_eq!(missed(&[bad]).len(), 2);
     }
 
     #[test]
