@@ -488,6 +488,7 @@ fn add_latencies(run: &mut Run, timings: &Timings) {
         ("confirm_p99", 0.99, &timings.confirmed),
         ("redispatch_p99", 0.99, &timings.reoffered),
         ("heartbeat_p99", 0.99, &timings.heartbeat),
+        ("heartbeat_rush_p99", 0.99, &timings.heartbeat_rush),
         ("load_generator_late_p99", 0.99, &timings.late),
     ] {
         run.add(name, "ms", latency.quantile_ms(quantile));

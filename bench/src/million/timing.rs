@@ -69,15 +69,17 @@ pub struct Timings {
     pub confirmed: Latency,
     /// POST → both sides have heard everything, the drivers' own time included.
     pub whole: Latency,
-    /// `PING` → `PONG`.
+    /// `PING` → `PONG` while offers are made.
     pub heartbeat: Latency,
+    /// `PING` → `PONG` at other times: while everybody connects, in quiet, and while everybody comes back.
+    pub heartbeat_rush: Latency,
     /// By how much the load generator itself was late with heartbeats.
     pub late: Latency,
 }
 
 impl Timings {
     /// Every kind by its name.
-    pub fn all(&self) -> [(&'static str, &Latency); 7] {
+    pub fn all(&self) -> [(&'static str, &Latency); 8] {
         [
             ("post_to_202", &self.accepted),
             ("post_to_offer", &self.offered),
@@ -85,6 +87,7 @@ impl Timings {
             ("accept_to_confirmed", &self.confirmed),
             ("post_to_end", &self.whole),
             ("ping_to_pong", &self.heartbeat),
+            ("ping_to_pong_rush", &self.heartbeat_rush),
             ("load_generator_late", &self.late),
         ]
     }
@@ -97,6 +100,7 @@ impl Timings {
         self.confirmed.add(&other.confirmed);
         self.whole.add(&other.whole);
         self.heartbeat.add(&other.heartbeat);
+        self.heartbeat_rush.add(&other.heartbeat_rush);
         self.late.add(&other.late);
     }
 }

@@ -334,7 +334,12 @@ impl Worker<'_> {
                 message: Message::Pong,
             } => match self.beats.answered(*driver) {
                 Some(sent_ns) => {
-                    self.timings.heartbeat.record(at_ns.saturating_sub(sent_ns));
+                    let kind = if self.stage == Stage::Offers {
+                        &mut self.timings.heartbeat
+                    } else {
+                        &mut self.timings.heartbeat_rush
+                    };
+                    kind.record(at_ns.saturating_sub(sent_ns));
                     self.says.pongs.fetch_add(1, Ordering::Relaxed);
                 }
                 None => self.people.fault("PONG without PING", || format!("driver {driver}")),
