@@ -37,6 +37,9 @@ use network::Network;
 const DRIVERS_PER_PART: u32 = 16_000;
 /// Drivers that a drain closes in a second: what one core closes without falling behind.
 const DRAIN_PER_MS: u32 = 20;
+/// Shortest time between two heartbeats of a driver in the control level, ns: far above the grid on which the load sends them and
+/// above what an answer takes, or one would be due before the last was answered.
+const CONTROL_HEARTBEAT_NS_MIN: u64 = 200_000_000;
 /// Shortest drain, ms.
 const DRAIN_MS_MIN: u64 = 5_000;
 
@@ -66,8 +69,9 @@ pub struct Options {
     /// Connected drivers of the largest level
     #[arg(long, default_value_t = 1_000_000, value_parser = whole::<u32>(100..=4_000_000, 1_000_000))]
     pub drivers: u32,
-    /// Levels below it to run first, each with a fresh server (those that are not smaller are left out). With two and more, the
-    /// second-smallest is run once more with as many heartbeats per second as the largest has, to compare the largest with
+    /// Levels below it to run first, each with a fresh server (those that are not smaller are left out). Of three levels and more,
+    /// the largest among them, the second-smallest is run once more with as many heartbeats per second as the largest has, to
+    /// compare the largest with; not where a driver would send more than five in a second
     #[arg(long, value_delimiter = ',', num_args = 0.., default_value = "")]
     pub series: Vec<String>,
     /// Minutes of offers at the largest level
@@ -148,7 +152,9 @@ impl Options {
                 heartbeat_ns: heartbeat_ns * u64::from(base) / u64::from(last),
                 heartbeats_of: Some(last),
             };
-            scales.insert(scales.len() - 1, control);
+            if control.heartbeat_ns >= CONTROL_HEARTBEAT_NS_MIN {
+                scales.insert(scales.len() - 1, control);
+            }
         }
         Ok(scales)
     }
@@ -251,6 +257,8 @@ pub(crate) mod tests {
         };
         assert_eq!(names(""), ["1000000"]);
         assert_eq!(names("--series 10000"), ["10000", "1000000"]);
+        // A heartbeat each 3 ms would be due before the last was answered.
+        assert_eq!(names("--series 50,100"), ["50", "100", "1000000"]);
         assert_eq!(
             names("--drivers 300000 --series 30000,10000,300000,1000000"),
             ["10000", "30000", "30000 with the heartbeats of 300000", "300000"]

@@ -154,7 +154,11 @@ impl Crew {
                 } else {
                     offer_ns * u64::from(parts)
                 },
-                offer_offset_ns: offer_ns * u64::from(index),
+                offer_offset_ns: if options.offers_per_second == 0 {
+                    u64::MAX / 4
+                } else {
+                    offer_ns * u64::from(index)
+                },
                 heartbeat_ns: scale.heartbeat_ns,
                 manners: options.manners(),
             });

@@ -147,7 +147,10 @@ const PLOTS: [Plot; 6] = [
             ("confirm_p99", "ACCEPT to CONFIRMED"),
             ("redispatch_p99", "DECLINE to next OFFER"),
             ("heartbeat_p99", "PING to PONG"),
-            ("heartbeat_rush_p99", "the same as everybody connects or comes back"),
+            (
+                "heartbeat_rush_p99",
+                "the same in all other stages, connects and the storm among them",
+            ),
         ],
     },
     Plot {

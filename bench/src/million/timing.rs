@@ -71,7 +71,7 @@ pub struct Timings {
     pub whole: Latency,
     /// `PING` → `PONG` while offers are made.
     pub heartbeat: Latency,
-    /// `PING` → `PONG` at other times: while everybody connects, in quiet, and while everybody comes back.
+    /// `PING` → `PONG` in all other stages: connects, quiet, the drain, the storm and after it.
     pub heartbeat_rush: Latency,
     /// By how much the load generator itself was late with heartbeats.
     pub late: Latency,
