@@ -117,6 +117,35 @@ pub fn small() -> NetConfig {
     }
 }
 
+/// Echoes until `ends` connections have ended.
+pub fn echo(shard: &mut Shard, ends: usize) {
+    echo_to(shard, ends, false);
+}
+
+/// [`echo`], whose connections are those of a crowd.
+pub fn echo_to(shard: &mut Shard, ends: usize, in_crowd: bool) {
+    let mut ended = 0;
+    while ended < ends {
+        match shard.next() {
+            NetEvent::Accepted { conn } => {
+                if in_crowd {
+                    shard.net.join_crowd(conn);
+                }
+                shard.net.start_recv(conn);
+            }
+            NetEvent::Received { conn, buffer } => {
+                let bytes = shard.net.bytes_mut(&buffer).to_vec();
+                shard.send(conn, &bytes);
+                shard.net.recycle(buffer);
+            }
+            NetEvent::PeerClosed { conn } => shard.net.close_after_output(conn),
+            NetEvent::Closed { .. } => ended += 1,
+            NetEvent::OutputDrained { .. } => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
 /// `len` bytes that differ by position and by `seed`.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -137,7 +137,9 @@ impl Crew {
             threads: Vec::new(),
         };
         let second_ns = 1_000_000_000_u64;
-        let offer_ns = second_ns / u64::from(options.offers_per_second.max(1));
+        // Later than any run lasts.
+        let never_ns = u64::MAX / 4;
+        let offer_ns = second_ns.checked_div(u64::from(options.offers_per_second));
         let first_of = |part: u32| (u64::from(drivers) * u64::from(part) / u64::from(parts)) as u32;
         let threads = options.load_threads.min(parts);
         let mut tasks: Vec<Vec<Task>> = (0..threads).map(|_| Vec::new()).collect();
@@ -149,16 +151,8 @@ impl Crew {
                 local: local_address(index),
                 address: server.target().address,
                 connecting_max: (options.connecting / parts).max(4),
-                offer_interval_ns: if options.offers_per_second == 0 {
-                    u64::MAX / 4
-                } else {
-                    offer_ns * u64::from(parts)
-                },
-                offer_offset_ns: if options.offers_per_second == 0 {
-                    u64::MAX / 4
-                } else {
-                    offer_ns * u64::from(index)
-                },
+                offer_interval_ns: offer_ns.map_or(never_ns, |ns| ns * u64::from(parts)),
+                offer_offset_ns: offer_ns.map_or(never_ns, |ns| ns * u64::from(index)),
                 heartbeat_ns: scale.heartbeat_ns,
                 manners: options.manners(),
             });
