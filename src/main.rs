@@ -389,7 +389,7 @@ fn with_cassandra(settings: SettingsArgs, work: impl FnOnce(CassandraConfig) -> 
         }
         Ok(None) => fail(
             EXIT_USAGE,
-            &"fleet_cassandra_contact_points says not where Cassandra is: --set fleet_cassandra_contact_points=HOST:PORT[,HOST:PORT…], \
+            &"fleet_cassandra_contact_points is empty; give Cassandra's addresses: --set fleet_cassandra_contact_points=HOST:PORT[,HOST:PORT…], \
               such as 127.0.0.1:9042",
         ),
         Err(error) => fail(EXIT_USAGE, &error),

@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 pub use address::SockAddr;
 pub use buffers::Chunk;
@@ -30,6 +30,9 @@ const RECV_BUFFERS: u16 = 2048;
 const RECV_BUFFER_BYTES: u32 = 1024;
 /// Entries that [`Ring::connect`] submits as one chain.
 const CONNECT_CHAIN_ENTRIES: usize = 7;
+
+/// Pauses of the core after a look that found nothing, so that the other thread of the same core, which may be the server's, has it.
+const SPINS: usize = 16;
 
 const _: () = assert!(RECV_BUFFERS.is_power_of_two() && RECV_BUFFERS <= 32_768);
 const _: () = assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES);
@@ -263,7 +266,7 @@ impl Ring {
     }
 
     /// Submits everything, sleeps until a completion or for `timeout` at most, and reaps all completions. With a `timeout` of
-    /// zero and nothing to do there is no system call.
+    /// zero it does not sleep, and without anything to do there is no system call.
     ///
     /// # Errors
     /// An error of `io_uring_enter` other than a timeout, an interruption or a full completion queue.
@@ -273,12 +276,13 @@ impl Ring {
             let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
             drop(queue);
             if idle && self.uring.completion().is_empty() {
+                for _ in 0..SPINS {
+                    std::hint::spin_loop();
+                }
                 return Ok(());
             }
         }
-        let timespec = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
-        let arguments = SubmitArgs::new().timespec(&timespec);
-        match self.uring.submitter().submit_with_args(1, &arguments) {
+        match self.enter(timeout) {
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {}
             Err(error) => return Err(error),
@@ -287,6 +291,19 @@ impl Ring {
         self.reaped
             .extend(completions.map(|entry| (entry.user_data(), entry.result(), entry.flags())));
         Ok(())
+    }
+
+    fn enter(&mut self, timeout: Duration) -> io::Result<usize> {
+        if timeout.is_zero() {
+            // A timeout of zero would be a timer all the same.
+            let queued = self.uring.submission().len() as u32;
+            let flags = EnterFlags::GETEVENTS.bits();
+            // SAFETY: no argument is passed.
+            return unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) };
+        }
+        let timespec = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let arguments = SubmitArgs::new().timespec(&timespec);
+        self.uring.submitter().submit_with_args(1, &arguments)
     }
 
     /// The next reaped completion that means something to a connection's owner.

@@ -11,7 +11,10 @@ pub const TICK_MS: u64 = 4;
 /// Ticks per turn: 65.5 s, a little more than a heartbeat timer's 60 s, so that those go round once at most.
 pub const SLOTS: usize = 16_384;
 
-const _: () = assert!(SLOTS.is_power_of_two() && SLOTS.is_multiple_of(64));
+/// Words of the bitmap.
+const WORDS: usize = SLOTS / 64;
+
+const _: () = assert!(SLOTS.is_power_of_two() && SLOTS.is_multiple_of(64 * 64));
 const NONE: u32 = u32::MAX;
 /// Nodes of a page.
 const PAGE_LEN: usize = 1_024;
@@ -53,7 +56,10 @@ pub struct Wheel {
     used: u32,
     free: u32,
     heads: Box<[u32]>,
-    occupied: Box<[u64]>,
+    /// A bit for each slot that is not empty.
+    occupied: Box<[u64; WORDS]>,
+    /// A bit for each word of them that is not zero: a wheel with few timers is asked for the next one as often as a full one.
+    summary: [u64; WORDS / 64],
     epoch_ms: u64,
     /// The last tick that was fired.
     now_tick: u64,
@@ -68,7 +74,8 @@ impl Wheel {
             used: 0,
             free: NONE,
             heads: vec![NONE; SLOTS].into_boxed_slice(),
-            occupied: vec![0; SLOTS / 64].into_boxed_slice(),
+            occupied: Box::new([0; WORDS]),
+            summary: [0; WORDS / 64],
             epoch_ms: now_ms,
             now_tick: 0,
             armed: 0,
@@ -163,17 +170,31 @@ impl Wheel {
 
     /// The first tick in `(after, through]` whose slot is not empty.
     fn next_occupied(&self, after: u64, through: u64) -> Option<u64> {
-        let mut tick = after + 1;
-        while tick <= through {
-            let slot = tick as usize & (SLOTS - 1);
-            let word = self.occupied[slot / 64] >> (slot % 64);
-            if word != 0 {
-                let found = tick + u64::from(word.trailing_zeros());
-                return (found <= through).then_some(found);
-            }
-            tick += 64 - (slot % 64) as u64;
+        let first = (after + 1) as usize & (SLOTS - 1);
+        let rest = self.occupied[first / 64] >> (first % 64);
+        let distance = if rest != 0 {
+            rest.trailing_zeros() as usize
+        } else {
+            let word = self.next_word(first / 64 + 1)?;
+            let slot = word * 64 + self.occupied[word].trailing_zeros() as usize;
+            slot.wrapping_sub(first) & (SLOTS - 1)
+        };
+        let found = after + 1 + distance as u64;
+        (found <= through).then_some(found)
+    }
+
+    /// The first word of the bitmap at or after this one, the turn round, that is not zero.
+    fn next_word(&self, from: usize) -> Option<usize> {
+        let (index, bit) = (from / 64 % self.summary.len(), from % 64);
+        let rest = self.summary[index] & (u64::MAX << bit);
+        if rest != 0 {
+            return Some(index * 64 + rest.trailing_zeros() as usize);
         }
-        None
+        // The last one is the first again: what of it stands before `from`.
+        (1..=self.summary.len())
+            .map(|step| (index + step) % self.summary.len())
+            .find(|&index| self.summary[index] != 0)
+            .map(|index| index * 64 + self.summary[index].trailing_zeros() as usize)
     }
 
     fn fire_slot(&mut self, slot: usize, through: u64, fired: &mut Vec<(u64, u64)>) {
@@ -198,7 +219,9 @@ impl Wheel {
         }
         self.node_mut(index).next = head;
         self.heads[slot] = index;
-        self.occupied[slot / 64] |= 1 << (slot % 64);
+        let word = slot / 64;
+        self.occupied[word] |= 1 << (slot % 64);
+        self.summary[word / 64] |= 1 << (word % 64);
     }
 
     fn unlink(&mut self, index: u32) {
@@ -211,7 +234,11 @@ impl Wheel {
             assert_eq!(self.heads[slot], index, "a cancelled timer is an armed one");
             self.heads[slot] = next;
             if next == NONE {
-                self.occupied[slot / 64] &= !(1 << (slot % 64));
+                let word = slot / 64;
+                self.occupied[word] &= !(1 << (slot % 64));
+                if self.occupied[word] == 0 {
+                    self.summary[word / 64] &= !(1 << (word % 64));
+                }
             }
         } else {
             self.node_mut(prev).next = next;
@@ -309,7 +336,8 @@ mod tests {
             for (kind, amount) in steps {
                 match kind {
                     0 | 1 => {
-                        let at = now + amount;
+                        // Half of them within a turn, where the next one is known exactly.
+                        let at = now + if kind == 0 { amount / 8 } else { amount };
                         let due = at.div_ceil(TICK_MS).max(now / TICK_MS + 1);
                         model.push((due, owner, wheel.arm(at, owner)));
                         owner += 1;
@@ -332,6 +360,9 @@ mod tests {
                 let next = model.iter().map(|m| m.0 * TICK_MS).min();
                 prop_assert_eq!(wheel.next_ms().is_some(), next.is_some());
                 prop_assert!(wheel.next_ms() <= next);
+                if model.iter().all(|m| m.0 <= now / TICK_MS + SLOTS as u64) {
+                    prop_assert_eq!(wheel.next_ms(), next);
+                }
             }
         }
     }

@@ -1,8 +1,7 @@
 //! Receiving.
 //!
-//! One of a crowd ([`Net::join_crowd`]) that has said something keeps a multishot receive, which costs least for each message
-//! (`bench/EXPERIMENTS.md`), until it is paused. Any other connection waits in a receive of its own, and so does one of a crowd for its first
-//! message: if that is its last, nothing is in flight that a close would have to cancel.
+//! One of a crowd ([`Net::join_crowd`]) keeps a multishot receive, which costs least for each message (`bench/EXPERIMENTS.md`), until it is
+//! paused. Any other connection waits in a receive of its own.
 //!
 //! The next receive is armed with the next turn, not as the last one ends: by then the owner has often handed the connection over,
 //! closed it, or said what it is.
@@ -28,12 +27,11 @@ impl Net {
     }
 
     /// Makes the connection one of many that say little and are told little: its output goes out quietly ([`Self::tell_drained`]), and
-    /// it keeps a multishot receive from its first message until it is paused, and single ones from then on. The kernel may have taken
-    /// dozens of buffers from the socket before a pause is seen: for what is understood as it comes, and not kept.
+    /// it keeps a multishot receive until it is paused, and single ones from then on. The kernel may have taken dozens of buffers from the
+    /// socket before a pause is seen: for what is understood as it comes, and not kept.
     pub fn join_crowd(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get_mut(conn) {
             slot.flags.set(Flags::CROWD.and(Flags::MAY_MULTISHOT));
-            slot.flags.clear(Flags::HEARD);
         }
     }
 
@@ -86,9 +84,6 @@ impl Net {
             .expect("a slot is not left while a receive is in flight");
         if !more {
             slot.flags.clear(Flags::RECV_ARMED.and(Flags::RECV_CANCELLED));
-        }
-        if result > 0 {
-            slot.flags.set(Flags::HEARD);
         }
         let closing = slot.flags.any(Flags::CLOSING);
         match (result, buffer) {
@@ -173,7 +168,7 @@ fn arm_recv(ring: &mut Ring, slot: &mut Slot, conn: ConnId) {
         return;
     }
     slot.flags.set(Flags::RECV_ARMED);
-    if slot.flags.any(Flags::MAY_MULTISHOT) && slot.flags.any(Flags::HEARD) {
+    if slot.flags.any(Flags::MAY_MULTISHOT) {
         ring.recv_multishot(conn.slot(), Op::Recv(conn));
     } else {
         ring.recv(conn.slot(), Op::Recv(conn));

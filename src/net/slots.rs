@@ -54,10 +54,8 @@ impl Flags {
     pub(super) const ANNOUNCED: Flags = Flags(1 << 18);
     /// One of many; see [`Net::join_crowd`](super::Net::join_crowd).
     pub(super) const CROWD: Flags = Flags(1 << 19);
-    /// Its receives are multishot ones, once it was heard.
+    /// Its receives are multishot ones.
     pub(super) const MAY_MULTISHOT: Flags = Flags(1 << 20);
-    /// Something was received; of one of a crowd, since it became one.
-    pub(super) const HEARD: Flags = Flags(1 << 21);
 
     /// Operations of the kernel that hold the socket.
     pub(super) const IN_FLIGHT: Flags =

@@ -23,6 +23,9 @@ use crate::{http, message};
 
 /// How long the node may take to answer offers.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of dispatchd, ms: it closes who says nothing for twice as long, and a connection may wait longer for its next push than one minute.
+/// uWebSockets has the same 120 s.
+const HEARTBEAT_MS: u32 = 60_000;
 
 /// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -230,7 +233,9 @@ impl Peer {
         match (self.kind, &self.installed) {
             (Kind::Raw, _) => raw_server(context, options, purpose).map(Started::Peer),
             (Kind::Dispatchd | Kind::DispatchdAnswer | Kind::DispatchdCycle, _) => {
-                Server::start(&context.setup).map(Started::Node)
+                let mut setup = context.setup.clone();
+                setup.settings.insert(0, format!("heartbeat_ms={HEARTBEAT_MS}"));
+                Server::start(&setup).map(Started::Node)
             }
             (Kind::Nats, Some(installed)) => self.start_nats(context, installed).map(Started::Peer),
             (_, Some(installed)) => {

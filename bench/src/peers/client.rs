@@ -45,6 +45,7 @@ pub enum News {
 }
 
 /// What a stretch of load took.
+#[derive(Default)]
 pub struct Outcome {
     /// CPU and wall time.
     pub usage: Usage,
@@ -52,6 +53,15 @@ pub struct Outcome {
     pub operations: u64,
     /// From when an operation was meant to begin to its end.
     pub latencies: Latencies,
+}
+
+impl Outcome {
+    /// Adds another stretch.
+    pub fn add(&mut self, other: &Self) {
+        self.usage.add(other.usage);
+        self.operations += other.operations;
+        self.latencies.add_sparse(&other.latencies.sparse());
+    }
 }
 
 /// How pushes are ordered.
@@ -91,6 +101,8 @@ pub struct Client<'a> {
     news: Vec<News>,
     latencies: Latencies,
     faults: Faults,
+    /// The connection that the next stretch of pushes begins with.
+    next: u32,
 }
 
 impl<'a> Client<'a> {
@@ -116,6 +128,7 @@ impl<'a> Client<'a> {
             news: Vec::new(),
             latencies: Latencies::new(),
             faults: Faults::default(),
+            next: 0,
         })
     }
 
@@ -176,6 +189,8 @@ impl<'a> Client<'a> {
     /// The ring's, or the server misbehaves.
     pub fn push(&mut self, pace: Pace, times: Times) -> io::Result<Outcome> {
         let mut idle: VecDeque<u32> = (0..self.connections.len() as u32).collect();
+        // Whose turn it was when the last stretch ended: stretches that are short come round, too.
+        idle.rotate_left(self.next as usize);
         let mut due_ns = self.clock.now_ns();
         let outcome = self.measured(times, |client, outcome, news, end_ns| {
             for news in news {
@@ -189,6 +204,7 @@ impl<'a> Client<'a> {
             }
             client.order_due(pace, &mut idle, &mut due_ns, end_ns)
         })?;
+        self.next = idle.front().copied().unwrap_or(0);
         let deadline_ns = self.clock.now_ns() + STALL_NS_MAX;
         let mut missing = self.connections.len() - idle.len();
         while missing > 0 && self.clock.now_ns() < deadline_ns {
@@ -244,7 +260,9 @@ impl<'a> Client<'a> {
                     self.order(slot, *due_ns)?;
                     *due_ns += 1_000_000_000 / u64::from(rate);
                 }
-                Ok(end_ns.min((*due_ns).max(now_ns)))
+                // No sleep: a core that programs its timer, or that has to be woken, costs the one that sends to it as much as a push (with
+                // both on this machine), and how often the two meet depends on how soon that one answers.
+                Ok(now_ns)
             }
         }
     }
@@ -256,14 +274,9 @@ impl<'a> Client<'a> {
         mut step: impl FnMut(&mut Self, &mut Outcome, &[News], u64) -> io::Result<u64>,
     ) -> io::Result<Outcome> {
         let mut meter = UsageMeter::start(self.target.pid)?;
-        let empty = || Outcome {
-            usage: Usage::default(),
-            operations: 0,
-            latencies: Latencies::new(),
-        };
-        let mut outcome = empty();
+        let mut outcome = Outcome::default();
         for seconds in [times.warmup_s, times.measured_s] {
-            outcome = empty();
+            outcome = Outcome::default();
             self.latencies = Latencies::new();
             meter.lap()?;
             let end_ns = self.clock.now_ns() + (seconds * 1e9) as u64;

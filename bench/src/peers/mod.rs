@@ -2,7 +2,8 @@
 //!
 //! A client's small message makes the server push 300 bytes to the connection that the message names: one message in, a look-up
 //! by name, one message out. `bench/peers/README.md` says what each server does and what is counted. All servers run in turn on
-//! the first core, with the same client on the second, round by round, so that what the machine does meanwhile meets all alike.
+//! the first core, with the same client on the second, round by round, so that what the machine does meanwhile meets all alike; at the fixed
+//! rate slice by slice (`rates.rs`).
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -11,6 +12,7 @@ pub mod install;
 pub mod tungstenite;
 
 mod catalogue;
+mod rates;
 mod table;
 mod verdicts;
 
@@ -98,6 +100,8 @@ pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<
     }
     let mut reports: Vec<ScenarioReport> = peers.iter().map(|peer| peer.report(options)).collect();
     for round in 0..rounds as usize {
+        // A round is a row for all of them, so that rounds are compared with each other.
+        let mut runs: Vec<Run> = peers.iter().map(|_| Run::default()).collect();
         // Each round begins with another server, so that none is always measured on a warmer or cooler machine.
         for index in (0..peers.len()).map(|index| (index + round) % peers.len()) {
             let peer = &peers[index];
@@ -105,15 +109,22 @@ pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<
                 .progress
                 .context(format!("{} {}/{rounds}", peer.kind.name(), round + 1));
             match measure(context, peer, options) {
-                Ok(run) => reports[index].runs.push(run),
+                Ok(run) => runs[index] = run,
                 Err(error) => {
                     eprintln!("{}, round {}: {error}", peer.kind.name(), round + 1);
-                    // A round is a row for all of them, so that rounds are compared with each other.
-                    let mut run = Run::default();
-                    run.faults.add("round failed", || error.to_string());
-                    reports[index].runs.push(run);
+                    runs[index].faults.add("round failed", || error.to_string());
                 }
             }
+        }
+        context.progress.context(format!("all {}/{rounds}", round + 1));
+        if let Err(error) = rates::measure(context, &peers, options, &mut runs) {
+            eprintln!("fixed rate, round {}: {error}", round + 1);
+            for run in &mut runs {
+                run.faults.add("fixed rate failed", || error.to_string());
+            }
+        }
+        for (report, run) in reports.iter_mut().zip(runs) {
+            report.runs.push(run);
         }
     }
     context.progress.finish();
@@ -151,7 +162,7 @@ fn measure(context: &Context, peer: &Peer, options: &Options) -> io::Result<Run>
     Ok(run)
 }
 
-/// Memory, the fixed rate, saturation, and the fixed rate again, over the same connections.
+/// Memory, saturation, and the fixed rate with what a server that was busy still has to put away, over the same connections.
 fn pushes(
     context: &Context,
     peer: &Peer,
@@ -180,24 +191,8 @@ fn pushes(
         context.progress.phase("offers", 1);
         accept_all(&mut client, target, options.connections).map_err(explain)?;
     }
-    // First, as a server is that has not been busy; and again after saturation, with what a busy one still has to put away.
-    context.progress.phase("open loop", 1);
-    let rate = options.rate;
-    let open = client.push(Pace::Open { rate }, options.times()).map_err(explain)?;
-    add(
-        run,
-        &open,
-        [
-            "rate_cpu_us",
-            "rate_per_s",
-            "rate_p50",
-            "rate_p99",
-            "rate_server_core",
-            "rate_client_core",
-        ],
-    );
     context.progress.phase("saturation", 1);
-    let in_flight = options.in_flight;
+    let (in_flight, rate) = (options.in_flight, options.rate);
     let full = client
         .push(Pace::Closed { in_flight }, options.times())
         .map_err(explain)?;

@@ -28,7 +28,7 @@ const BUFFER_BYTES: u64 = 16 << 20;
 /// Bytes of a write buffer of the small ones, as the engine counts; the heap pays about half as much again, and twice that,
 /// since the engine keeps the buffer that it flushed last until the next flush. A known driver is 110 of these bytes, and is to
 /// stay in memory no longer than its record takes to fill one of these with others.
-const BUFFER_SMALL_BYTES: u64 = 256 << 10;
+const BUFFER_SMALL_BYTES: u64 = 128 << 10;
 /// Values of this many bytes and more are kept apart from their keys in `ended-*`.
 const SEPARATION_BYTES: u32 = 256;
 /// Threads of the engine for flushes and compactions. One: with more, the first hands compactions back to the queue and
