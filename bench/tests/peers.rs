@@ -44,7 +44,15 @@ fn pushes(target: Target, dialect: &dyn Dialect) {
     client.connect_all(0..20).unwrap();
     let busy = client.push(Pace::Closed { in_flight: 8 }, TIMES).unwrap();
     assert!(busy.operations > 0 && busy.latencies.count() > 0);
-    let open = client.push(Pace::Open { rate: 200 }, TIMES).unwrap();
+    let open = client
+        .push(
+            Pace::Open {
+                rate: 200,
+                sleeps: true,
+            },
+            TIMES,
+        )
+        .unwrap();
     assert!(open.operations > 0 && open.usage.server_us_per(open.operations) > 0.0);
     let faults = client.take_faults();
     assert!(faults.is_empty(), "{faults:?}");

@@ -258,11 +258,12 @@ impl<P: Platform> Shard<P> {
         if self.bindings.is_some() || self.inbox.readable == 0 {
             return;
         }
-        let mut inbox = std::mem::take(&mut self.inbox);
-        for posted in inbox.letters.drain(..std::mem::take(&mut inbox.readable)) {
+        let readable = std::mem::take(&mut self.inbox.readable);
+        let mut letters = std::mem::take(&mut self.inbox.letters);
+        for posted in letters.drain(..readable) {
             self.open_letter(*posted.letter);
         }
-        self.inbox = inbox;
+        self.inbox.letters = letters;
     }
 
     pub(super) fn read_own_letters(&mut self) {

@@ -76,6 +76,8 @@ pub enum Pace {
     Open {
         /// Orders per second.
         rate: u32,
+        /// Whether the client sleeps until the next is due or something comes.
+        sleeps: bool,
     },
 }
 
@@ -188,11 +190,18 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The ring's, or the server misbehaves.
     pub fn push(&mut self, pace: Pace, times: Times) -> io::Result<Outcome> {
-        let mut idle: VecDeque<u32> = (0..self.connections.len() as u32).collect();
-        // Whose turn it was when the last stretch ended: stretches that are short come round, too.
-        idle.rotate_left(self.next as usize);
+        // From whose turn it was when the last stretch ended: stretches that are short come round, too. Nobody whose push was lost.
+        let count = self.connections.len() as u32;
+        let mut idle: VecDeque<u32> = (self.next..count)
+            .chain(0..self.next)
+            .filter(|&slot| {
+                let connection = &self.connections[slot as usize];
+                connection.phase == Phase::Open && connection.ordered_ns == 0
+            })
+            .collect();
+        let total = idle.len();
         let mut due_ns = self.clock.now_ns();
-        let outcome = self.measured(times, |client, outcome, news, end_ns| {
+        let mut outcome = self.measured(times, |client, outcome, news, end_ns| {
             for news in news {
                 match news {
                     News::Pushed(slot) => {
@@ -206,11 +215,15 @@ impl<'a> Client<'a> {
         })?;
         self.next = idle.front().copied().unwrap_or(0);
         let deadline_ns = self.clock.now_ns() + STALL_NS_MAX;
-        let mut missing = self.connections.len() - idle.len();
+        let mut missing = total - idle.len();
         while missing > 0 && self.clock.now_ns() < deadline_ns {
             self.turn(u64::MAX)?;
-            missing -= self.news.drain(..).count();
+            let pushed = self.news.drain(..).filter(|news| matches!(news, News::Pushed(_)));
+            missing -= pushed.count();
         }
+        // They were due in the measured time.
+        let late = std::mem::take(&mut self.latencies);
+        outcome.latencies.add_sparse(&late.sparse());
         if missing > 0 {
             self.faults.add("pushes lost", || missing.to_string());
         }
@@ -253,16 +266,20 @@ impl<'a> Client<'a> {
                 }
                 Ok(end_ns)
             }
-            Pace::Open { rate } => {
+            Pace::Open { rate, sleeps } => {
                 while *due_ns <= now_ns
                     && let Some(slot) = idle.pop_front()
                 {
                     self.order(slot, *due_ns)?;
                     *due_ns += 1_000_000_000 / u64::from(rate);
                 }
-                // No sleep: a core that programs its timer, or that has to be woken, costs the one that sends to it as much as a push (with
-                // both on this machine), and how often the two meet depends on how soon that one answers.
-                Ok(now_ns)
+                // A core that programs its timer, or that has to be woken, costs the one that sends to it as much as a push (with both on
+                // this machine), and how often the two meet depends on how soon that one answers.
+                Ok(if sleeps {
+                    end_ns.min((*due_ns).max(now_ns))
+                } else {
+                    now_ns
+                })
             }
         }
     }

@@ -49,10 +49,10 @@ pub struct Options {
     /// Pushes per second of the open loop
     #[arg(long, default_value_t = 5_000, value_parser = whole::<u32>(1..=1_000_000, 5_000))]
     pub rate: u32,
-    /// Measured time of each of the three loads, s
+    /// Measured time of each load, s
     #[arg(long, default_value_t = 2.0, value_parser = real(0.1..=86_400.0, 2.0))]
     pub secs: f64,
-    /// Unmeasured time before each, s
+    /// Unmeasured time before each, s; at the fixed rate, by turns, once for each server, and a tenth of a second before a slice
     #[arg(long, default_value_t = 0.5, value_parser = real(0.0..=3_600.0, 0.5))]
     pub warmup_secs: f64,
     /// Only these, comma-separated
@@ -117,12 +117,7 @@ pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<
             }
         }
         context.progress.context(format!("all {}/{rounds}", round + 1));
-        if let Err(error) = rates::measure(context, &peers, options, &mut runs) {
-            eprintln!("fixed rate, round {}: {error}", round + 1);
-            for run in &mut runs {
-                run.faults.add("fixed rate failed", || error.to_string());
-            }
-        }
+        rates::measure(context, &peers, options, &mut runs);
         for (report, run) in reports.iter_mut().zip(runs) {
             report.runs.push(run);
         }
@@ -209,11 +204,18 @@ fn pushes(
         ],
     );
     context.progress.phase("after it", 1);
-    let after = client.push(Pace::Open { rate }, options.times()).map_err(explain)?;
+    let pace = fixed(context, rate);
+    let after = client.push(pace, options.times()).map_err(explain)?;
     run.add("after_busy_cpu_us", "µs", after.usage.server_us_per(after.operations));
     run.add("after_busy_p99", "ms", after.latencies.quantile_ms(0.99));
     run.faults = client.take_faults();
     Ok(())
+}
+
+/// The fixed rate, for which the client needs a core of its own to stay awake on.
+fn fixed(context: &Context, rate: u32) -> Pace {
+    let sleeps = context.cores().client == context.cores().server;
+    Pace::Open { rate, sleeps }
 }
 
 fn add(run: &mut Run, outcome: &Outcome, names: [&'static str; 6]) {

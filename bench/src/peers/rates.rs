@@ -1,15 +1,16 @@
 //! The fixed rate: all servers of a round are up at once, and a short slice of load goes to one after the other, again and again.
 //!
 //! At this rate a server sleeps between two messages, and what a wake-up costs changes within seconds on a machine that is shared, by more
-//! than the servers differ. Slices of a quarter of a second meet that alike; one stretch after the other does not.
+//! than the servers differ. Short slices meet that alike; one stretch after the other does not.
 #![forbid(unsafe_code)]
 
 use std::io;
 
 use super::catalogue::{Kind, Peer, Purpose, Started};
-use super::client::{Client, Outcome, Pace, Times};
+use super::client::{Client, Outcome, Times};
 use super::dialect::Dialect;
-use super::{Options, accept_all, add};
+use super::{Options, SETTLE, accept_all, add, fixed};
+use crate::chance::Chance;
 use crate::report::Run;
 use crate::scenarios::Context;
 
@@ -17,69 +18,65 @@ use crate::scenarios::Context;
 const SLICES: usize = 8;
 /// Most unmeasured time before each, s: the caches are the last server's.
 const WARMUP_S_MAX: f64 = 0.1;
+/// A fault of a run.
+const FAILED: &str = "fixed rate failed";
 
-/// A server with its connections; one whose load failed has no client any more.
+/// A server that takes part.
 struct Seat<'a> {
-    server: &'a Started,
-    client: Option<Client<'a>>,
+    run: &'a mut Run,
+    server: Started,
+    client: Client<'a>,
     outcome: Outcome,
 }
 
-/// Adds the figures of the fixed rate to each server's run of this round. Servers that have failed already are left out.
-///
-/// # Errors
-/// A server does not start or takes no connections; what goes wrong later is a fault of that server's run.
-pub(super) fn measure(context: &Context, peers: &[Peer], options: &Options, runs: &mut [Run]) -> io::Result<()> {
-    let taking_part = |(peer, run): &(&Peer, &mut Run)| peer.kind != Kind::DispatchdCycle && !run.figures.is_empty();
-    let mut runs: Vec<(&Peer, &mut Run)> = peers.iter().zip(runs).filter(taking_part).collect();
-    let dialects: Vec<Box<dyn Dialect>> = runs.iter().map(|(peer, _)| peer.dialect(Purpose::Push)).collect();
-    let servers = runs
-        .iter()
-        .map(|(peer, _)| peer.start(context, options, Purpose::Push))
-        .collect::<io::Result<Vec<Started>>>()?;
-    let mut seats = Vec::new();
-    for ((peer, _), (server, dialect)) in runs.iter().zip(servers.iter().zip(&dialects)) {
-        context.progress.phase(&format!("connect to {}", peer.kind.name()), 1);
-        let (target, connections) = (server.target(), options.connections);
-        let explain = |error: io::Error| server.explain(&error);
-        let mut client = Client::open(target, dialect.as_ref(), connections)?;
-        client.connect_all(0..connections).map_err(explain)?;
-        if peer.kind == Kind::DispatchdAnswer {
-            accept_all(&mut client, target, connections).map_err(explain)?;
-        }
-        seats.push(Seat {
-            server,
-            client: Some(client),
-            outcome: Outcome::default(),
+impl<'a> Seat<'a> {
+    /// Starts a server and opens its connections.
+    fn take(
+        context: &Context,
+        peer: &Peer,
+        options: &Options,
+        dialect: &'a dyn Dialect,
+        run: &'a mut Run,
+    ) -> Option<Self> {
+        let connections = options.connections;
+        let open = |server: &Started| -> io::Result<Client<'a>> {
+            let target = server.target();
+            let mut client = Client::open(target, dialect, connections)?;
+            client.connect_all(0..connections)?;
+            if peer.kind == Kind::DispatchdAnswer {
+                accept_all(&mut client, target, connections)?;
+            }
+            Ok(client)
+        };
+        let taken = peer.start(context, options, Purpose::Push).and_then(|server| {
+            let client = open(&server).map_err(|error| server.explain(&error))?;
+            Ok((server, client))
         });
-    }
-    context.progress.phase("fixed rate, by turns", SLICES as u64);
-    let times = Times {
-        warmup_s: options.warmup_secs.min(WARMUP_S_MAX),
-        measured_s: options.secs / SLICES as f64,
-    };
-    for slice in 0..SLICES {
-        // Each slice begins with another server, so that none always follows the same one.
-        let count = seats.len();
-        for index in (0..count).map(|index| (index + slice) % count) {
-            let seat = &mut seats[index];
-            let Some(client) = &mut seat.client else { continue };
-            match client.push(Pace::Open { rate: options.rate }, times) {
-                Ok(outcome) => seat.outcome.add(&outcome),
-                Err(error) => {
-                    let error = seat.server.explain(&error);
-                    runs[index].1.faults.add("fixed rate failed", || error.to_string());
-                    seat.client = None;
-                }
+        match taken {
+            Ok((server, client)) => Some(Self {
+                run,
+                server,
+                client,
+                outcome: Outcome::default(),
+            }),
+            Err(error) => {
+                run.faults.add(FAILED, || error.to_string());
+                None
             }
         }
     }
-    for (seat, (_, run)) in seats.into_iter().zip(&mut runs) {
-        let Some(mut client) = seat.client else { continue };
-        run.faults.add_all(client.take_faults());
+
+    fn load(&mut self, context: &Context, options: &Options, times: Times) -> io::Result<Outcome> {
+        let pushed = self.client.push(fixed(context, options.rate), times);
+        pushed.map_err(|error| self.server.explain(&error))
+    }
+
+    /// Its figures, and its end.
+    fn leave(mut self) {
+        self.run.faults.add_all(self.client.take_faults());
         add(
-            run,
-            &seat.outcome,
+            self.run,
+            &self.outcome,
             [
                 "rate_cpu_us",
                 "rate_per_s",
@@ -89,6 +86,66 @@ pub(super) fn measure(context: &Context, peers: &[Peer], options: &Options, runs
                 "rate_client_core",
             ],
         );
+        drop(self.client);
+        if let Err(error) = self.server.stop() {
+            self.run.faults.add(FAILED, || error.to_string());
+        }
     }
-    servers.into_iter().try_for_each(Started::stop)
+}
+
+/// Adds the figures of the fixed rate to each server's run of this round. Servers that have failed already are left out; what goes wrong
+/// here is a fault of that server's run.
+pub(super) fn measure(context: &Context, peers: &[Peer], options: &Options, runs: &mut [Run]) {
+    let dialects: Vec<Box<dyn Dialect>> = peers.iter().map(|peer| peer.dialect(Purpose::Push)).collect();
+    let mut seats = Vec::new();
+    for ((peer, dialect), run) in peers.iter().zip(&dialects).zip(runs) {
+        if peer.kind != Kind::DispatchdCycle && !run.figures.is_empty() {
+            context.progress.phase(&format!("connect to {}", peer.kind.name()), 1);
+            seats.extend(Seat::take(context, peer, options, dialect.as_ref(), run));
+        }
+    }
+    // What so many connections left to be done is done before anything is measured.
+    std::thread::sleep(SETTLE);
+    context.progress.phase("fixed rate, by turns", SLICES as u64);
+    let first = Times {
+        warmup_s: 0.0,
+        measured_s: options.warmup_secs,
+    };
+    let slice = Times {
+        warmup_s: options.warmup_secs.min(WARMUP_S_MAX),
+        measured_s: options.secs / SLICES as f64,
+    };
+    // In another order each time, so that none always follows the same one.
+    let mut chance = Chance::new(1);
+    for round in 0..=SLICES {
+        shuffle(&mut seats, &mut chance);
+        let mut index = 0;
+        while index < seats.len() {
+            // The first is for code that becomes fast, and memory that becomes large enough, as it is used.
+            let times = if round == 0 { first } else { slice };
+            match seats[index].load(context, options, times) {
+                Ok(outcome) => {
+                    if round > 0 {
+                        seats[index].outcome.add(&outcome);
+                    }
+                    index += 1;
+                }
+                Err(error) => {
+                    let mut seat = seats.remove(index);
+                    seat.run.faults.add_all(seat.client.take_faults());
+                    seat.run.faults.add(FAILED, || error.to_string());
+                    drop(seat);
+                    std::thread::sleep(SETTLE);
+                }
+            }
+        }
+    }
+    seats.into_iter().for_each(Seat::leave);
+}
+
+/// Fisher and Yates.
+fn shuffle(seats: &mut [Seat<'_>], chance: &mut Chance) {
+    for last in (1..seats.len()).rev() {
+        seats.swap(last, chance.below(last + 1));
+    }
 }

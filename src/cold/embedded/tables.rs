@@ -13,6 +13,7 @@ use super::config::StoreConfig;
 use super::keys;
 use crate::cold::ended_ids::EndedIds;
 use crate::cold::port::StoreError;
+use fjall::compaction::Leveled;
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use std::path::Path;
@@ -29,6 +30,9 @@ const BUFFER_BYTES: u64 = 16 << 20;
 /// since the engine keeps the buffer that it flushed last until the next flush. A known driver is 110 of these bytes, and is to
 /// stay in memory no longer than its record takes to fill one of these with others.
 const BUFFER_SMALL_BYTES: u64 = 128 << 10;
+/// Flushed buffers of the small ones that are merged with all that is there at once: as many bytes as the engine's own 4 of 256 KiB, so that
+/// a million drivers who were never seen before have not more written again and again.
+const BUFFERS_MERGED: u8 = 8;
 /// Values of this many bytes and more are kept apart from their keys in `ended-*`.
 const SEPARATION_BYTES: u32 = 256;
 /// Threads of the engine for flushes and compactions. One: with more, the first hands compactions back to the queue and
@@ -248,7 +252,11 @@ impl Tables {
             .open()
             .map_err(cannot_open)?;
         let is_new = db.keyspace_count() == 0;
-        let small = || KeyspaceCreateOptions::default().max_memtable_size(BUFFER_SMALL_BYTES);
+        let small = || {
+            let merges = Arc::new(Leveled::default().with_l0_threshold(BUFFERS_MERGED));
+            let options = KeyspaceCreateOptions::default().max_memtable_size(BUFFER_SMALL_BYTES);
+            options.compaction_strategy(merges)
+        };
         let meta = db.keyspace("meta", small).map_err(broken)?;
         check_format(&db, &meta, is_new)?;
         Ok(Self {
