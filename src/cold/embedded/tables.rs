@@ -30,8 +30,8 @@ const BUFFER_BYTES: u64 = 16 << 20;
 /// since the engine keeps the buffer that it flushed last until the next flush. A known driver is 110 of these bytes, and is to
 /// stay in memory no longer than its record takes to fill one of these with others.
 const BUFFER_SMALL_BYTES: u64 = 128 << 10;
-/// Flushed buffers of the small ones that are merged with all that is there at once: as many bytes as the engine's own 4 of 256 KiB, so that
-/// a million drivers who were never seen before have not more written again and again.
+/// Flushed buffers of the small ones that are merged with all that is there at once: as many bytes as the engine's own 4 are with buffers
+/// twice as large, so that a million drivers who were never seen before have no more written again and again. A store that exists keeps what it was made with.
 const BUFFERS_MERGED: u8 = 8;
 /// Values of this many bytes and more are kept apart from their keys in `ended-*`.
 const SEPARATION_BYTES: u32 = 256;
