@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use dispatchd::net::{CloseCause, ConnId, NetConfig, NetEvent};
-use net_support::{Shard, pattern, small};
+use net_support::{Shard, echo_one, pattern, small};
 
 const ROUNDS: u64 = 1000;
 const CLIENTS: u64 = 8;
@@ -62,11 +62,7 @@ fn target(shard: &mut Shard, mailbox: &mpsc::Receiver<(u64, Vec<u8>)>) {
                 shard.send(conn, &bytes);
                 shard.net.start_recv(conn);
             }
-            NetEvent::Received { conn, buffer } => {
-                let bytes = shard.net.bytes_mut(&buffer).to_vec();
-                shard.send(conn, &bytes);
-                shard.net.recycle(buffer);
-            }
+            NetEvent::Received { conn, buffer } => echo_one(shard, conn, buffer),
             NetEvent::PeerClosed { conn } => shard.net.close_after_output(conn),
             NetEvent::Closed { cause, .. } => {
                 assert_eq!(cause, CloseCause::Local);

@@ -7,6 +7,7 @@
 
 mod address;
 pub(crate) mod buffers;
+mod operation;
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,6 +20,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 pub use address::SockAddr;
 pub use buffers::Chunk;
 use buffers::{RecvBuffers, SendBlocks};
+use operation::{Operation, user_data};
 
 /// Entries of the submission queue. Filling it costs one more system call, nothing else.
 const SUBMISSION_ENTRIES: u32 = 4096;
@@ -31,9 +33,6 @@ const RECV_BUFFER_BYTES: u32 = 1024;
 /// Entries that [`Ring::connect`] submits as one chain.
 const CONNECT_CHAIN_ENTRIES: usize = 7;
 
-/// Pauses of the core after a look that found nothing, so that the other thread of the same core, which may be the server's, has it.
-const SPINS: usize = 16;
-
 const _: () = assert!(RECV_BUFFERS.is_power_of_two() && RECV_BUFFERS <= 32_768);
 const _: () = assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES);
 const _: () = assert!(CONNECT_CHAIN_ENTRIES < SUBMISSION_ENTRIES as usize);
@@ -43,40 +42,6 @@ static ENABLED: libc::c_int = 1;
 
 /// Group of the provided receive buffers.
 const BUFFER_GROUP: u16 = 0;
-
-/// What a completion belongs to, kept in the top byte of its user data.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Operation {
-    Accept = 1,
-    Connect = 2,
-    Receive = 3,
-    Send = 4,
-    SendStatic = 5,
-    Cancel = 6,
-    Close = 7,
-}
-
-impl Operation {
-    fn from_user_data(user_data: u64) -> Self {
-        match (user_data >> 56) as u8 {
-            1 => Self::Accept,
-            2 => Self::Connect,
-            3 => Self::Receive,
-            4 => Self::Send,
-            5 => Self::SendStatic,
-            6 => Self::Cancel,
-            7 => Self::Close,
-            other => unreachable!("user data of operation {other} was never submitted"),
-        }
-    }
-}
-
-/// Packs an operation, a send block's key (24 bits) and a slot into one completion's user data.
-fn user_data(operation: Operation, key: u32, slot: u32) -> u64 {
-    assert!(key < 1 << 24, "send block key {key} does not fit in 24 bits");
-    u64::from(operation as u8) << 56 | u64::from(key) << 32 | u64::from(slot)
-}
 
 /// What happened to a connection, named by its slot in the direct descriptor table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,9 +241,6 @@ impl Ring {
             let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
             drop(queue);
             if idle && self.uring.completion().is_empty() {
-                for _ in 0..SPINS {
-                    std::hint::spin_loop();
-                }
                 return Ok(());
             }
         }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::fsm::ids::DriverId;
 use crate::fsm::types::UnixMs;
 use crate::journal::{Incarnation, RecoveredShard};
-use crate::shard::Inheritance;
+use crate::shard::{Inheritance, forgotten_before_ms};
 use std::sync::mpsc::Receiver;
 
 /// What a start stands on, in the order in which [`bring_up`] asks for it. The real one is a machine with its disk and
@@ -62,8 +62,8 @@ pub fn bring_up(host: &mut impl Host, config: &Config) -> Result<(), ServeError>
     // (2)
     host.enters("feeding the store");
     recovery::feed_store(host, recovered.feed, sources)?;
-    let since_ms = host.now_ms().saturating_sub(config.off_shift_memory_ms);
-    let off_shift = host.off_shift_since(since_ms)?;
+    let forgotten_ms = forgotten_before_ms(host.now_ms(), config.off_shift_memory_ms);
+    let off_shift = host.off_shift_since(forgotten_ms)?;
     host.enters("resuming requests");
     let (number, shards) = (incarnation.get(), config.shard_count());
     tracing::info!(

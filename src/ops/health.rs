@@ -113,7 +113,7 @@ impl Bits {
             usize::from(shard) / WORD_BITS,
             1_u64 << (usize::from(shard) % WORD_BITS),
         );
-        // All shards ask in every turn, and it changes seldom.
+        // All shards ask many times in a second, and it changes seldom.
         match (self.0[word].load(Ordering::Relaxed) & bit != 0, value) {
             (false, true) => drop(self.0[word].fetch_or(bit, Ordering::AcqRel)),
             (true, false) => drop(self.0[word].fetch_and(!bit, Ordering::AcqRel)),

@@ -163,6 +163,10 @@ impl<P: Platform> Shard<P> {
         self.give_up_held();
         if let Some(claims) = &mut self.claims {
             claims.heard = heard;
+            if !claims.early.is_empty() {
+                // Nobody says it again.
+                self.wake_at(self.now_ms);
+            }
         }
     }
 

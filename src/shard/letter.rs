@@ -104,16 +104,28 @@ pub(super) struct Posted {
     letter: Box<Letter>,
 }
 
-/// What has come from other shards.
+/// What has come from other shards, and whether other threads may have something.
 #[derive(Default)]
 pub(super) struct Inbox {
     /// In the order in which it was posted.
     letters: VecDeque<Posted>,
     /// So many of them may be read.
     readable: usize,
+    /// Another thread has something for this shard, or the journal's write is over, or both may be.
+    pub(super) news: bool,
+    /// The millisecond of the last look at that and at the timers.
+    looked_ms: u64,
 }
 
 impl Inbox {
+    /// Whether this turn looks what other threads have and what is due. They wake the ring when they have said something, and what is
+    /// due is so from some millisecond on: a turn that began with neither finds nothing, and on a shard that wakes for each message of
+    /// its drivers that is most turns.
+    pub(super) fn is_due(&mut self, now_ms: u64) -> bool {
+        let is_later = std::mem::replace(&mut self.looked_ms, now_ms) != now_ms;
+        std::mem::take(&mut self.news) || is_later
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.letters.is_empty()
     }
@@ -230,8 +242,11 @@ impl<P: Platform> Shard<P> {
     /// Rings are emptied one after another, so of two letters in two rings the later one may be seen first, or alone; nobody who was answered
     /// because of the earlier one is to be served before it is read.
     pub(super) fn collect_letters(&mut self) {
+        let Inbox { letters, readable, .. } = &mut self.inbox;
+        if letters.is_empty() && !self.mail.has_letters() {
+            return;
+        }
         let now = self.clock.order();
-        let Inbox { letters, readable } = &mut self.inbox;
         self.mail.collect(letters);
         letters.make_contiguous().sort_by_key(|posted| posted.order);
         *readable = letters.partition_point(|posted| posted.order < now);
@@ -240,14 +255,15 @@ impl<P: Platform> Shard<P> {
     /// Reads them. Not before this shard is an heir: a request that decided now could tell a driver's home that an offer is over before
     /// that home has bound its driver to it, which would then hold it for ever.
     pub(super) fn read_letters(&mut self) {
-        if self.bindings.is_some() {
+        if self.bindings.is_some() || self.inbox.readable == 0 {
             return;
         }
-        let mut inbox = std::mem::take(&mut self.inbox);
-        for posted in inbox.letters.drain(..std::mem::take(&mut inbox.readable)) {
+        let readable = std::mem::take(&mut self.inbox.readable);
+        let mut letters = std::mem::take(&mut self.inbox.letters);
+        for posted in letters.drain(..readable) {
             self.open_letter(*posted.letter);
         }
-        self.inbox = inbox;
+        self.inbox.letters = letters;
     }
 
     pub(super) fn read_own_letters(&mut self) {

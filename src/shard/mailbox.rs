@@ -148,6 +148,12 @@ impl<T: Send> Mailbox<T> {
         waiting
     }
 
+    /// Whether something has arrived that [`Self::collect`] has not taken.
+    pub fn has_letters(&self) -> bool {
+        let bell = &self.doorbells[usize::from(self.index)];
+        bell.mail.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
     /// Takes everything that has arrived.
     pub fn collect(&mut self, letters: &mut VecDeque<T>) {
         let bell = &self.doorbells[usize::from(self.index)];

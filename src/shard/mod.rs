@@ -44,6 +44,7 @@ use letter::Letter;
 pub use letter::{Mail, mail};
 use mailbox::Mailbox;
 pub use mailbox::ring_len as mail_ring_len;
+pub use off_shift::forgotten_before_ms;
 pub use parts::{Inheritance, Parts, Shared};
 pub use platform::{Done, Files, Job, Machine, Platform, Ring, Time};
 pub use rings::Rings;
@@ -298,6 +299,8 @@ impl<P: Platform> Shard<P> {
         }
         self.hear_claims();
         self.net.listen(listener);
+        // Links were not heard while there were bindings.
+        self.inbox.news = true;
         // What was resumed is submitted, and its receivers are woken, before the first sleep.
         self.step();
     }
@@ -388,16 +391,45 @@ impl<P: Platform> Shard<P> {
             NetEvent::PeerClosed { conn } => self.peer_closed(conn),
             NetEvent::OutputDrained { conn } => self.drained(conn),
             NetEvent::Closed { conn, cause } => self.closed(conn, cause),
-            NetEvent::Woken => {}
-            NetEvent::FileWritten { buffer, result, .. } => self.written(buffer, result),
+            NetEvent::Woken => self.inbox.news = true,
+            NetEvent::FileWritten { buffer, result, .. } => {
+                self.inbox.news = true;
+                self.written(buffer, result);
+            }
         }
     }
 
     /// Everything between reaping and submitting.
     fn step(&mut self) {
-        while let Some(done) = self.housekeeper.take() {
-            self.housekept(done);
+        let looks = self.inbox.is_due(self.now_ms);
+        if looks {
+            self.fire_timers();
+            self.hear();
         }
+        self.ask_again();
+        self.read_own_letters();
+        self.look_up_again();
+        self.take_in();
+        self.read_own_letters();
+        self.http_go_on();
+        self.read_own_letters();
+        self.drain();
+        self.keep_routing();
+        self.read_own_letters();
+        self.keep_registry();
+        if looks || self.draining.is_some() || !self.durable.is_settled() {
+            self.keep_durable();
+            self.keep_journal();
+        }
+        self.mail.flush();
+        for fd in self.mail.take_wakes() {
+            self.net.wake_ring(fd);
+        }
+        self.metrics().timers_armed.set(self.wheel.len() as u64);
+        self.account_memory();
+    }
+
+    fn fire_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(self.now_ms, &mut fired);
         self.metrics().timers_fired.add(fired.len() as u64);
@@ -417,30 +449,19 @@ impl<P: Platform> Shard<P> {
             self.sweep_output();
         }
         self.resume_drivers();
+    }
+
+    /// Takes what other threads have for this shard.
+    fn hear(&mut self) {
+        while let Some(done) = self.housekeeper.take() {
+            self.housekept(done);
+        }
         self.hear_store();
         self.hear_registry();
         self.hear_links();
         if self.bindings.is_none() {
             self.hear_claims();
         }
-        self.read_own_letters();
-        self.look_up_again();
-        self.take_in();
-        self.read_own_letters();
-        self.http_go_on();
-        self.read_own_letters();
-        self.drain();
-        self.keep_routing();
-        self.read_own_letters();
-        self.keep_registry();
-        self.keep_durable();
-        self.keep_journal();
-        self.mail.flush();
-        for fd in self.mail.take_wakes() {
-            self.net.wake_ring(fd);
-        }
-        self.metrics().timers_armed.set(self.wheel.len() as u64);
-        self.account_memory();
     }
 
     fn hear_store(&mut self) {
@@ -457,7 +478,6 @@ impl<P: Platform> Shard<P> {
             }
         }
         self.from_store = heard;
-        self.ask_again();
     }
 
     /// Makes the shard turn at this time at the latest.

@@ -8,6 +8,16 @@ use std::collections::HashMap;
 /// Fewest for whom a sweep pays.
 const SWEEP_MIN: usize = 1_024;
 
+/// The most by which a start may find the wall clock set back, milliseconds: for so long the end of a shift is kept after it stopped to
+/// count. Who comes back in that time is available and the store is told so; without that, the old end would count again
+/// for a clock that fell.
+const CLOCK_FALL_MS_MAX: u64 = 3_600_000;
+
+/// Ends of shifts before this do not matter any more, whatever the clock of a later start says.
+pub fn forgotten_before_ms(now_ms: UnixMs, memory_ms: u64) -> UnixMs {
+    now_ms.saturating_sub(memory_ms.saturating_add(CLOCK_FALL_MS_MAX))
+}
+
 /// The table. What is too old in it goes now and then, when many have come.
 #[derive(Default)]
 pub(super) struct OffShift {
@@ -32,13 +42,13 @@ impl OffShift {
         self.since_ms.remove(id).unwrap_or(0)
     }
 
-    /// A driver leaves memory off shift. Forgets shifts that ended `memory_ms` ago or longer: such a driver connects as
+    /// A driver leaves memory off shift. Forgets shifts that ended before [`forgotten_before_ms`]: such a driver connects as
     /// available all the same.
     pub(super) fn insert(&mut self, id: DriverId, since_ms: UnixMs, now_ms: UnixMs, memory_ms: u64) {
         self.since_ms.insert(id, since_ms);
         if self.since_ms.len() >= self.sweep_at.max(SWEEP_MIN) {
-            self.since_ms
-                .retain(|_, since_ms| now_ms.saturating_sub(*since_ms) < memory_ms);
+            let forgotten_ms = forgotten_before_ms(now_ms, memory_ms);
+            self.since_ms.retain(|_, since_ms| *since_ms > forgotten_ms);
             self.sweep_at = self.since_ms.len() * 2;
         }
     }
@@ -49,6 +59,7 @@ mod tests {
     use super::*;
 
     const MEMORY_MS: u64 = 1_000;
+    const FALLEN_MS: u64 = CLOCK_FALL_MS_MAX;
 
     fn id(number: usize) -> DriverId {
         DriverId::parse(&format!("d{number}")).unwrap()
@@ -58,13 +69,28 @@ mod tests {
     fn what_is_too_old_goes_when_many_have_come() {
         let mut off_shift = OffShift::default();
         off_shift.extend((0..SWEEP_MIN - 2).map(|number| (id(number), 1)).collect());
-        off_shift.insert(id(SWEEP_MIN), 3, 1_002, MEMORY_MS);
+        off_shift.insert(id(SWEEP_MIN), 3, FALLEN_MS + 1_002, MEMORY_MS);
         assert_eq!(off_shift.since_ms.len(), SWEEP_MIN - 1, "so few are not looked through");
-        off_shift.insert(id(SWEEP_MIN + 1), 2, 1_002, MEMORY_MS);
+        off_shift.insert(id(SWEEP_MIN + 1), 2, FALLEN_MS + 1_002, MEMORY_MS);
         assert_eq!(off_shift.since_ms.len(), 1);
         assert_eq!(off_shift.take(&id(0)), 0);
         assert_eq!(off_shift.take(&id(SWEEP_MIN + 1)), 0, "exactly that long ago");
         assert_eq!((off_shift.take(&id(SWEEP_MIN)), off_shift.take(&id(SWEEP_MIN))), (3, 0));
+    }
+
+    #[test]
+    fn what_counts_again_for_a_clock_that_fell_is_kept() {
+        let mut off_shift = OffShift::default();
+        let now_ms = 1 + MEMORY_MS + FALLEN_MS;
+        off_shift.extend((0..SWEEP_MIN).map(|number| (id(number), 1)).collect());
+        off_shift.insert(id(SWEEP_MIN), 2, now_ms, MEMORY_MS);
+        assert_eq!(
+            off_shift.take(&id(SWEEP_MIN)),
+            2,
+            "who comes now is struck from the store"
+        );
+        assert_eq!(forgotten_before_ms(now_ms, MEMORY_MS), 1);
+        assert_eq!(forgotten_before_ms(5, u64::MAX), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dispatchd::net::{ConnId, Net, NetConfig, NetEvent, bind_reuseport};
+use dispatchd::net::{ConnId, Net, NetConfig, NetEvent, RecvBuffer, bind_reuseport};
 
 /// A turn that sleeps so long without an event has lost one: the tests never wait for time to pass.
 const LOST: Duration = Duration::from_secs(60);
@@ -117,6 +117,13 @@ pub fn small() -> NetConfig {
     }
 }
 
+/// Sends back what has come.
+pub fn echo_one(shard: &mut Shard, conn: ConnId, buffer: RecvBuffer) {
+    let bytes = shard.net.bytes_mut(&buffer).to_vec();
+    shard.send(conn, &bytes);
+    shard.net.recycle(buffer);
+}
+
 /// Echoes until `ends` connections have ended.
 pub fn echo(shard: &mut Shard, ends: usize) {
     echo_to(shard, ends, false);
@@ -133,11 +140,7 @@ pub fn echo_to(shard: &mut Shard, ends: usize, in_crowd: bool) {
                 }
                 shard.net.start_recv(conn);
             }
-            NetEvent::Received { conn, buffer } => {
-                let bytes = shard.net.bytes_mut(&buffer).to_vec();
-                shard.send(conn, &bytes);
-                shard.net.recycle(buffer);
-            }
+            NetEvent::Received { conn, buffer } => echo_one(shard, conn, buffer),
             NetEvent::PeerClosed { conn } => shard.net.close_after_output(conn),
             NetEvent::Closed { .. } => ended += 1,
             NetEvent::OutputDrained { .. } => {}

@@ -17,6 +17,8 @@ const CONNECTING_MAX: usize = 128;
 const STALL_NS_MAX: u64 = 10_000_000_000;
 /// Longest sleep of one turn, ns.
 const SLEEP_NS_MAX: u64 = 50_000_000;
+/// Pauses of the core after a look that found nothing, so that the other thread of the same core, which may be the server's, has it.
+const SPINS: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -359,7 +361,9 @@ impl<'a> Client<'a> {
         let now_ns = self.clock.now_ns();
         let sleep_ns = until_ns.saturating_sub(now_ns).min(SLEEP_NS_MAX);
         self.ring.wait(Duration::from_nanos(sleep_ns))?;
+        let mut found = false;
         while let Some(event) = self.ring.next_event()? {
+            found = true;
             match event {
                 Event::Data { slot, chunk } => self.data(slot, chunk)?,
                 Event::Ended { slot, errno } => {
@@ -376,6 +380,11 @@ impl<'a> Client<'a> {
                 // The receive's end follows.
                 Event::Failed { .. } | Event::Sent { .. } => {}
                 Event::Accepted { .. } => unreachable!("a client listens nowhere"),
+            }
+        }
+        if sleep_ns == 0 && !found {
+            for _ in 0..SPINS {
+                std::hint::spin_loop();
             }
         }
         Ok(())
