@@ -6,12 +6,13 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use dispatchd::aligned::AlignedBuffer;
 use dispatchd::net::NetEvent;
-use net_support::{Shard, pattern, small};
+use net_support::{LOST, Shard, pattern, small};
 
 const ROUNDS: u32 = 10_000;
 
@@ -31,6 +32,43 @@ fn a_sleeping_ring_sees_every_wake_up_of_a_thread() {
         acknowledge.send(()).unwrap();
     }
     thread.join().unwrap();
+}
+
+#[test]
+fn a_sleep_ends_at_its_own_time_after_a_longer_one() {
+    let mut shard = Shard::new(&small());
+    let waker = shard.net.waker();
+    for _ in 0..20 {
+        // Longer than the test runs: only a wake-up ends it.
+        waker.wake();
+        let mut events = Vec::new();
+        while events.is_empty() {
+            shard.net.turn(Some(Duration::from_secs(3600)), &mut events).unwrap();
+        }
+        for millis in [2, 1, 3] {
+            let (ended, waits) = mpsc::channel::<()>();
+            let waker = shard.net.waker();
+            let rescue = thread::spawn(move || {
+                if waits.recv_timeout(LOST) == Err(RecvTimeoutError::Timeout) {
+                    waker.wake();
+                }
+            });
+            let begun = Instant::now();
+            let mut turns = 0;
+            while begun.elapsed() < Duration::from_millis(millis) {
+                let mut events = Vec::new();
+                shard
+                    .net
+                    .turn(Some(Duration::from_millis(millis)), &mut events)
+                    .unwrap();
+                assert!(events.is_empty(), "the sleep did not end by itself: {events:?}");
+                turns += 1;
+            }
+            assert!(turns < 1_000, "it did not sleep");
+            drop(ended);
+            rescue.join().unwrap();
+        }
+    }
 }
 
 #[test]

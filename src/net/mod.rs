@@ -16,6 +16,7 @@
 
 pub mod limits;
 
+mod alarms;
 mod conn;
 mod files;
 mod hand_over;

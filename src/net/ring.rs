@@ -1,7 +1,7 @@
 //! The submission side of the ring, one safe method per operation, and the copy-out of completions.
 //!
-//! Only operations whose memory the kernel uses after the call are `unsafe` here; everything else passes numbers. A full
-//! submission queue is submitted early; what the kernel refuses to take waits in a backlog, in order.
+//! Only operations whose memory the kernel uses after the call are `unsafe` here; everything else passes numbers, or what the
+//! ring itself owns. A full submission queue is submitted early; what the kernel refuses to take waits in a backlog, in order.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -12,9 +12,11 @@ use std::ptr;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+use rustix::time::{ClockId, clock_gettime};
 
+use super::alarms::Alarms;
 use super::limits::{CQ_ENTRIES_MAX, CQ_ENTRIES_MIN, CQE_BATCH, SQ_ENTRIES_MAX, SQ_ENTRIES_MIN, WAIT_SECONDS_MAX};
 use super::tag::Op;
 
@@ -35,6 +37,9 @@ pub(super) struct Ring {
     uring: IoUring,
     backlog: VecDeque<Batch>,
     enter_flags: EnterFlags,
+    alarms: Alarms,
+    /// When the alarm armed last rings, where the kernel reads it.
+    alarm_at: Box<Timespec>,
 }
 
 impl Ring {
@@ -66,6 +71,8 @@ impl Ring {
             uring,
             backlog: VecDeque::new(),
             enter_flags,
+            alarms: Alarms::default(),
+            alarm_at: Box::new(Timespec::new()),
         })
     }
 
@@ -248,33 +255,49 @@ impl Ring {
     /// and no system call when there is nothing to do.
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.drain_backlog();
-        let entered = match wait {
-            Some(wait) if self.backlog.is_empty() => {
-                let timespec = Timespec::from(wait.min(Duration::from_secs(WAIT_SECONDS_MAX)));
-                let args = SubmitArgs::new().timespec(&timespec);
-                self.uring
-                    .submitter()
-                    .submit_with_args_and_flags(1, &args, self.enter_flags)
-            }
-            _ => {
-                let queue = self.uring.submission();
-                let queued = queue.len() as u32;
-                let idle = queued == 0 && !queue.taskrun() && !queue.cq_overflow();
-                drop(queue);
-                // The flag makes the kernel post what it deferred even though nothing is waited for.
-                let flags = EnterFlags::GETEVENTS.bits();
-                // SAFETY: no argument is passed.
-                let enter = || unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) };
-                if idle { Ok(0) } else { enter() }
-            }
+        if let Some(wait) = wait.filter(|_| self.backlog.is_empty()) {
+            self.arm(wait.min(Duration::from_secs(WAIT_SECONDS_MAX)));
+        }
+        let queue = self.uring.submission();
+        let queued = queue.len() as u32;
+        let idle = queued == 0 && !queue.taskrun() && !queue.cq_overflow();
+        drop(queue);
+        // The flag makes the kernel post what it deferred even when nothing is waited for.
+        let (wanted, flags) = match wait {
+            Some(_) if self.backlog.is_empty() => (1, EnterFlags::GETEVENTS | self.enter_flags),
+            _ if idle => return Ok(()),
+            _ => (0, EnterFlags::GETEVENTS),
+        };
+        // SAFETY: no argument is passed.
+        let entered = unsafe {
+            let submitter = self.uring.submitter();
+            submitter.enter::<libc::sigset_t>(queued, wanted, flags.bits(), None)
         };
         match entered {
             Ok(_) => Ok(()),
-            // The sleep is over, a signal came, or the kernel wants its completions reaped or its memory back first.
+            // A signal came, or the kernel wants its completions reaped or its memory back first.
             Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 _ => Err(error),
             },
+        }
+    }
+
+    /// Sees to it that a sleep ends within `wait` and [`Alarms`]' tolerance.
+    fn arm(&mut self, wait: Duration) {
+        if let Some(at) = self.alarms.arm(monotonic() + wait) {
+            *self.alarm_at = Timespec::from(at);
+            let timeout = opcode::Timeout::new(&raw const *self.alarm_at).flags(TimeoutFlags::ABS);
+            self.push(timeout.build(), Op::Alarm);
+        }
+    }
+
+    /// An alarm rang, or could not be armed.
+    pub(super) fn rang(&mut self, result: i32) {
+        if result == -libc::ETIME {
+            self.alarms.rang(monotonic());
+        } else {
+            self.alarms = Alarms::default();
         }
     }
 
@@ -327,10 +350,15 @@ impl Ring {
         }
         let mut queue = self.uring.submission();
         for entry in [Some(&batch.0), batch.1.as_ref()].into_iter().flatten() {
-            // SAFETY: what an entry points to is static, or its caller promised that it stays (`send`,
+            // SAFETY: what an entry points to is static, this ring's own (`arm`), or its caller promised that it stays (`send`,
             // `send_quietly`, `write_file`, the only operations with a pointer into memory that could go away).
             unsafe { queue.push(entry) }.expect("room was checked");
         }
         true
     }
+}
+
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }

@@ -34,6 +34,8 @@ pub(super) enum Op {
     Signalled,
     /// A file write, by its index.
     FileWrite(u32),
+    /// The timeout that bounds sleeps.
+    Alarm,
 }
 
 impl Op {
@@ -52,6 +54,7 @@ impl Op {
             Op::WokenByThread => (9, 0),
             Op::FileWrite(index) => (10, u64::from(index)),
             Op::Signalled => (11, 0),
+            Op::Alarm => (12, 0),
         };
         assert!(
             argument <= HAND_OVER_TOKEN_MAX,
@@ -76,6 +79,7 @@ impl Op {
             9 => Op::WokenByThread,
             10 => Op::FileWrite(argument as u32),
             11 => Op::Signalled,
+            12 => Op::Alarm,
             _ => return None,
         })
     }
@@ -110,6 +114,8 @@ mod tests {
             Op::WokenByRing,
             Op::WokenByThread,
             Op::FileWrite(u32::MAX),
+            Op::Signalled,
+            Op::Alarm,
         ];
         for op in all {
             assert_eq!(Op::decode(op.encode()), Some(op));

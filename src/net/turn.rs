@@ -72,6 +72,7 @@ impl Net {
         };
         match op {
             Op::Ignored => {}
+            Op::Alarm => self.ring.rang(result),
             Op::Accept => self.on_accept(result, more, events),
             Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), more, events),
             Op::Send(conn) => self.on_send(conn, result, events),

@@ -114,13 +114,19 @@ impl<P: Platform> Shard<P> {
         self.drivers.off_shift.extend(drivers);
     }
 
-    /// Another node says since when a driver is off shift who comes from there, 0 for not.
+    /// Another node says since when a driver is off shift who comes from there, 0 for not. It is stored, since the next start here
+    /// has this node's store alone to ask.
     pub(super) fn learn_off_shift(&mut self, id: &DriverId, since_ms: u64) {
-        self.drivers.off_shift.take(id);
+        let known_ms = self.drivers.off_shift.take(id);
         if since_ms != 0 {
             let memory_ms = self.driver_limits.off_shift_memory_ms;
             let id = id.clone();
             self.drivers.off_shift.insert(id, since_ms, self.now_ms, memory_ms);
+        }
+        if since_ms != known_ms {
+            let at_ms = if since_ms == 0 { self.now_ms } else { since_ms };
+            let lsn = self.store_shift(id.clone(), since_ms != 0, at_ms);
+            self.drivers.left_changing.insert(id.clone(), lsn);
         }
     }
 
@@ -320,11 +326,15 @@ impl<P: Platform> Shard<P> {
     /// Stores that a driver went off shift or came back; what it hears from now on waits for that.
     fn change_shift(&mut self, key: u32, off: bool, at_ms: u64) {
         let driver_id = self.drivers.slab[key as usize].driver.id().clone();
+        let lsn = self.store_shift(driver_id, off, at_ms);
+        self.drivers.changing.insert(key, lsn);
+    }
+
+    fn store_shift(&mut self, driver_id: DriverId, off: bool, at_ms: u64) -> Lsn {
         let mut commit = Commit::empty(self.source(), 0);
         commit.off_shift = Some((driver_id.clone(), at_ms, off));
         let record = Record::OffShift { driver_id, at_ms, off };
-        let lsn = self.append(&record, After::Feed(Box::new(commit)));
-        self.drivers.changing.insert(key, lsn);
+        self.append(&record, After::Feed(Box::new(commit)))
     }
 
     fn remember_driver(&mut self, driver_id: DriverId, at_ms: u64) {

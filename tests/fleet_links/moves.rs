@@ -204,3 +204,25 @@ async fn what_the_registry_does_not_know_the_last_node_says() {
         new.welcome
     );
 }
+
+/// What another node said of a driver's shift outlives a restart of the node that was told.
+#[tokio::test]
+async fn a_restarted_node_knows_the_shifts_it_was_told_of() {
+    let mut fleet = Fleet::start(2).await;
+    let mut back = fleet.driver(0, "d-1").await;
+    back.go("offline").await;
+    let mut back = fleet.driver(1, "d-1").await;
+    assert_eq!(back.welcome["state"], "offline");
+    back.go("available").await;
+    let mut away = fleet.driver(1, "d-2").await;
+    away.go("offline").await;
+    for (name, state) in [("d-1", "available"), ("d-2", "offline")] {
+        let here = fleet.driver(0, name).await;
+        assert_eq!(here.welcome["state"], state, "{name}");
+    }
+    fleet.nodes[0].crash_and_restart().await;
+    for (name, state) in [("d-1", "available"), ("d-2", "offline")] {
+        let here = fleet.nodes[0].driver(name).await;
+        assert_eq!(here.welcome["state"], state, "{name}");
+    }
+}

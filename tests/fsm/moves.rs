@@ -472,3 +472,29 @@ fn what_was_taken_at_another_node_binds_here() {
     assert!(tell(&mut driver, "r1", accepted).is_empty());
     assert_eq!(driver.state(), DriverState::OnTrip);
 }
+
+/// An end of a shift that is too old to count is kept for a while, but does not speak for a driver who was taken as available.
+#[test]
+fn an_offer_of_before_is_not_refused_for_a_shift_that_ended_long_ago() {
+    let struck = DriverEffect::OffShift {
+        off: false,
+        at_ms: NOW_MS,
+    };
+    let too_old_ms = NOW_MS - LIMITS.off_shift_memory_ms;
+    for resumed in [Resumed::Sent, Resumed::Delivered] {
+        let mut driver = Driver::new(driver_id(), too_old_ms);
+        let effects = tell(&mut driver, "r1", offer(resumed));
+        assert_eq!(
+            (to_requests(&effects), driver.at_hand()),
+            (vec![], Some(&request_id("r1")))
+        );
+        assert!(effects.contains(&struck), "{effects:?}");
+        let mut driver = Driver::new(driver_id(), too_old_ms + 1);
+        let effects = tell(&mut driver, "r1", offer(resumed));
+        assert_eq!(to_requests(&effects).len(), 1, "refused or declined");
+        assert!(!effects.contains(&struck), "{effects:?}");
+    }
+    // Whoever is asked now is as far away as before.
+    let mut driver = Driver::new(driver_id(), too_old_ms);
+    assert_eq!(to_requests(&tell(&mut driver, "r1", offer(Resumed::No))).len(), 1);
+}

@@ -22,13 +22,7 @@ impl Driver {
         self.session = session;
         self.present = true;
         self.last_heard_ms = now_ms;
-        if self.off_shift_since_ms != 0 && now_ms - self.off_shift_since_ms.min(now_ms) >= limits.off_shift_memory_ms {
-            self.off_shift_since_ms = 0;
-            effects.push(DriverEffect::OffShift {
-                off: false,
-                at_ms: now_ms,
-            });
-        }
+        self.forget_old_shift(now_ms, limits, effects);
         let state = self.state();
         effects.push(DriverEffect::Send(ToSocket::Welcome {
             session,
@@ -40,6 +34,19 @@ impl Driver {
         effects.push(DriverEffect::Arm {
             at_ms: Some(now_ms + limits.silence_ms_max()),
         });
+    }
+
+    /// Of a driver that was away: an end of a shift that is too old does not count, and never will again, whatever the clock of
+    /// a later start says.
+    pub(super) fn forget_old_shift(&mut self, now_ms: UnixMs, limits: &DriverLimits, effects: &mut Vec<DriverEffect>) {
+        if self.off_shift_since_ms != 0 && now_ms.saturating_sub(self.off_shift_since_ms) >= limits.off_shift_memory_ms
+        {
+            self.off_shift_since_ms = 0;
+            effects.push(DriverEffect::OffShift {
+                off: false,
+                at_ms: now_ms,
+            });
+        }
     }
 
     pub(super) fn disconnected(

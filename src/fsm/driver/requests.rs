@@ -45,6 +45,9 @@ impl Driver {
                     acked: false,
                     answer: None,
                 };
+                if resumed != Resumed::No && self.session == 0 {
+                    self.forget_old_shift(now_ms, limits, effects);
+                }
                 self.offered(held, resumed, effects);
             }
             // Whatever this driver refused, the request has heard before this answer.

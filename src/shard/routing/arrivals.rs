@@ -254,8 +254,9 @@ impl<P: Platform> Shard<P> {
         }
         let (mut stale, mut asked) = (None, None);
         if is_news {
-            self.learn_off_shift(driver_id, off_shift_since_ms);
             stale = self.was_elsewhere(driver_id, had_session);
+            // After what is here of it has gone, which remembers its own shift.
+            self.learn_off_shift(driver_id, off_shift_since_ms);
             asked = unasked.filter(|(request_id, owner)| self.ask_owner(driver_id, session, request_id, owner));
         }
         let arriving = (self.routing.as_mut()).and_then(|routing| routing.arriving.get_mut(driver_id));
