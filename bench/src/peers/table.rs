@@ -7,7 +7,7 @@ use crate::report::{ScenarioReport, align_numbers, number, table};
 use dispatchd::say;
 
 /// Columns: heading and figure.
-const COLUMNS: [(&str, &str); 10] = [
+const COLUMNS: [(&str, &str); 11] = [
     ("user B/idle", "user_per_idle"),
     ("CPU µs busy", "busy_cpu_us"),
     ("push/s", "push_per_s"),
@@ -15,6 +15,7 @@ const COLUMNS: [(&str, &str); 10] = [
     ("CPU µs at rate", "rate_cpu_us"),
     ("p50 ms at rate", "rate_p50"),
     ("p99 ms at rate", "rate_p99"),
+    ("p99 pooled", "rate_p99_pooled"),
     ("p99 ms after busy", "after_busy_p99"),
     ("CPU µs/handshake", "handshake_cpu_us"),
     ("client core %", "busy_client_core"),
