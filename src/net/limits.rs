@@ -1,6 +1,8 @@
 //! Every bound of the net ring, named, with the relations between them asserted at compile time.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 /// Fixed-file slots that the kernel allows in one ring (`IORING_MAX_FIXED_FILES`, 2^20).
 pub const FIXED_FILES_MAX: u32 = 1 << 20;
 
@@ -89,6 +91,9 @@ pub const ACCEPT_RETRY_MS: u64 = 100;
 
 /// Seconds that one turn sleeps at most; longer waits return early, which the caller cannot tell from a wake-up.
 pub const WAIT_SECONDS_MAX: u64 = 3600;
+
+/// How much longer than asked for a sleep may be: a timeout for about the same time that is armed already serves.
+pub const SLEEP_TOLERANCE: Duration = Duration::from_micros(100);
 
 const _: () = assert!(FIXED_FILES_MAX <= 1 << SLOT_BITS, "a slot number fits its bits");
 const _: () = assert!(

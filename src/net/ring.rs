@@ -12,7 +12,7 @@ use std::ptr;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -38,8 +38,8 @@ pub(super) struct Ring {
     backlog: VecDeque<Batch>,
     enter_flags: EnterFlags,
     alarms: Alarms,
-    /// When the alarm armed last rings, where the kernel reads it.
-    alarm_at: Box<Timespec>,
+    /// In how long the alarm armed last rings, where the kernel reads it.
+    alarm_wait: Box<Timespec>,
 }
 
 impl Ring {
@@ -72,7 +72,7 @@ impl Ring {
             backlog: VecDeque::new(),
             enter_flags,
             alarms: Alarms::default(),
-            alarm_at: Box::new(Timespec::new()),
+            alarm_wait: Box::new(Timespec::new()),
         })
     }
 
@@ -251,8 +251,8 @@ impl Ring {
         enters || !self.backlog.is_empty() || !self.uring.completion().is_empty()
     }
 
-    /// Submits everything, lets the kernel post its completions and waits for one, at most `wait`; `None`: no wait,
-    /// and no system call when there is nothing to do.
+    /// Submits everything, lets the kernel post its completions and waits for one, at most `wait` and
+    /// `SLEEP_TOLERANCE`; `None`: no wait, and no system call when there is nothing to do.
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.drain_backlog();
         if let Some(wait) = wait.filter(|_| self.backlog.is_empty()) {
@@ -283,22 +283,19 @@ impl Ring {
         }
     }
 
-    /// Sees to it that a sleep ends within `wait` and [`Alarms`]' tolerance.
+    /// Sees to it that a sleep ends within `wait` and `SLEEP_TOLERANCE`.
     fn arm(&mut self, wait: Duration) {
-        if let Some(at) = self.alarms.arm(monotonic() + wait) {
-            *self.alarm_at = Timespec::from(at);
-            let timeout = opcode::Timeout::new(&raw const *self.alarm_at).flags(TimeoutFlags::ABS);
-            self.push(timeout.build(), Op::Alarm);
+        if let Some(number) = self.alarms.arm(monotonic(), wait) {
+            // One that the kernel has not read yet gets the new time with it: it is shorter, or the old one has passed.
+            *self.alarm_wait = Timespec::from(wait);
+            let timeout = opcode::Timeout::new(&raw const *self.alarm_wait);
+            self.push(timeout.build(), Op::Alarm(number));
         }
     }
 
-    /// An alarm rang, or could not be armed.
-    pub(super) fn rang(&mut self, result: i32) {
-        if result == -libc::ETIME {
-            self.alarms.rang(monotonic());
-        } else {
-            self.alarms = Alarms::default();
-        }
+    /// This alarm rang, or could not be armed.
+    pub(super) fn rang(&mut self, number: u32) {
+        self.alarms.rang(number);
     }
 
     /// Copies completions out of the ring; an empty slice when there are none.

@@ -34,8 +34,8 @@ pub(super) enum Op {
     Signalled,
     /// A file write, by its index.
     FileWrite(u32),
-    /// The timeout that bounds sleeps.
-    Alarm,
+    /// A timeout that bounds sleeps, by its number.
+    Alarm(u32),
 }
 
 impl Op {
@@ -54,7 +54,7 @@ impl Op {
             Op::WokenByThread => (9, 0),
             Op::FileWrite(index) => (10, u64::from(index)),
             Op::Signalled => (11, 0),
-            Op::Alarm => (12, 0),
+            Op::Alarm(number) => (12, u64::from(number)),
         };
         assert!(
             argument <= HAND_OVER_TOKEN_MAX,
@@ -79,7 +79,7 @@ impl Op {
             9 => Op::WokenByThread,
             10 => Op::FileWrite(argument as u32),
             11 => Op::Signalled,
-            12 => Op::Alarm,
+            12 => Op::Alarm(argument as u32),
             _ => return None,
         })
     }
@@ -115,7 +115,7 @@ mod tests {
             Op::WokenByThread,
             Op::FileWrite(u32::MAX),
             Op::Signalled,
-            Op::Alarm,
+            Op::Alarm(u32::MAX),
         ];
         for op in all {
             assert_eq!(Op::decode(op.encode()), Some(op));

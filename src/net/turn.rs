@@ -13,7 +13,7 @@ use super::{Net, NetEvent};
 
 impl Net {
     /// Submits what is queued, sleeps and reaps everything. `None`: does not sleep (and makes no system call when there is
-    /// nothing to do); `Some`: sleeps at most so long, less when anything happens. It may return early and without an
+    /// nothing to do); `Some`: sleeps at most so long (and [`SLEEP_TOLERANCE`](super::limits::SLEEP_TOLERANCE)), less when anything happens. It may return early and without an
     /// event. Events are appended to `events`, which the owner empties.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Net {
         };
         match op {
             Op::Ignored => {}
-            Op::Alarm => self.ring.rang(result),
+            Op::Alarm(number) => self.ring.rang(number),
             Op::Accept => self.on_accept(result, more, events),
             Op::Recv(conn) => self.on_recv(conn, result, cqueue::buffer_select(flags), more, events),
             Op::Send(conn) => self.on_send(conn, result, events),

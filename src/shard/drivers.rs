@@ -117,6 +117,8 @@ impl<P: Platform> Shard<P> {
     /// Another node says since when a driver is off shift who comes from there, 0 for not. It is stored, since the next start here
     /// has this node's store alone to ask.
     pub(super) fn learn_off_shift(&mut self, id: &DriverId, since_ms: u64) {
+        // By the other node's clock, which may be ahead: a start continues from the newest time in its records.
+        let since_ms = since_ms.min(self.now_ms);
         let known_ms = self.drivers.off_shift.take(id);
         if since_ms != 0 {
             let memory_ms = self.driver_limits.off_shift_memory_ms;

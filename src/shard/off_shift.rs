@@ -13,7 +13,8 @@ const SWEEP_MIN: usize = 1_024;
 /// for a clock that fell.
 const CLOCK_FALL_MS_MAX: u64 = 3_600_000;
 
-/// Ends of shifts before this do not matter any more, whatever the clock of a later start says.
+/// Ends of shifts before this do not matter any more, unless the clock of a later start is set back by more than
+/// [`CLOCK_FALL_MS_MAX`].
 pub fn forgotten_before_ms(now_ms: UnixMs, memory_ms: u64) -> UnixMs {
     now_ms.saturating_sub(memory_ms.saturating_add(CLOCK_FALL_MS_MAX))
 }

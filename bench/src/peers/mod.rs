@@ -2,8 +2,8 @@
 //!
 //! A client's small message makes the server push 300 bytes to the connection that the message names: one message in, a look-up
 //! by name, one message out. `bench/peers/README.md` says what each server does and what is counted. All servers run in turn on
-//! the first core, with the same client on the second, round by round, so that what the machine does meanwhile meets all alike; at the fixed
-//! rate slice by slice (`rates.rs`).
+//! the first core, with the same client on the second, round by round, so that what the machine does meanwhile meets all alike; the two
+//! loads slice by slice (`by_turns.rs`).
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -11,8 +11,8 @@ pub mod dialect;
 pub mod install;
 pub mod tungstenite;
 
+mod by_turns;
 mod catalogue;
-mod rates;
 mod table;
 mod verdicts;
 
@@ -27,7 +27,7 @@ use crate::report::{self, Run, ScenarioReport, Verdict};
 use crate::scenarios::{Context, offers};
 use crate::server::Target;
 use catalogue::{Kind, Peer, Purpose, Started};
-use client::{Client, Outcome, Pace, Times};
+use client::{Client, Pace, Times};
 use dialect::Dialect;
 
 /// Time for memory to settle before it is read: what a burst of handshakes took for a moment is no idle connection's.
@@ -52,7 +52,7 @@ pub struct Options {
     /// Measured time of each load, s
     #[arg(long, default_value_t = 2.0, value_parser = real(0.1..=86_400.0, 2.0))]
     pub secs: f64,
-    /// Unmeasured time before each, s; at the fixed rate, by turns, once for each server, and a tenth of a second before a slice
+    /// Unmeasured time before each, s; by turns once for each server, and a tenth of a second before a slice
     #[arg(long, default_value_t = 0.5, value_parser = real(0.0..=3_600.0, 0.5))]
     pub warmup_secs: f64,
     /// Only these, comma-separated
@@ -117,7 +117,7 @@ pub fn run(context: &mut Context, options: &Options, rounds: u32) -> io::Result<
             }
         }
         context.progress.context(format!("all {}/{rounds}", round + 1));
-        rates::measure(context, &peers, options, &mut runs);
+        by_turns::measure(context, &peers, options, &mut runs);
         for (report, run) in reports.iter_mut().zip(runs) {
             report.runs.push(run);
         }
@@ -157,7 +157,7 @@ fn measure(context: &Context, peer: &Peer, options: &Options) -> io::Result<Run>
     Ok(run)
 }
 
-/// Memory, saturation, and the fixed rate with what a server that was busy still has to put away, over the same connections.
+/// Memory, and the fixed rate with what a server that was just busy still has to put away, over the same connections.
 fn pushes(
     context: &Context,
     peer: &Peer,
@@ -188,21 +188,9 @@ fn pushes(
     }
     context.progress.phase("saturation", 1);
     let (in_flight, rate) = (options.in_flight, options.rate);
-    let full = client
+    client
         .push(Pace::Closed { in_flight }, options.times())
         .map_err(explain)?;
-    add(
-        run,
-        &full,
-        [
-            "busy_cpu_us",
-            "push_per_s",
-            "busy_p50",
-            "busy_p99",
-            "busy_server_core",
-            "busy_client_core",
-        ],
-    );
     context.progress.phase("after it", 1);
     let pace = fixed(context, rate);
     let after = client.push(pace, options.times()).map_err(explain)?;
@@ -216,20 +204,6 @@ fn pushes(
 fn fixed(context: &Context, rate: u32) -> Pace {
     let sleeps = context.cores().client == context.cores().server;
     Pace::Open { rate, sleeps }
-}
-
-fn add(run: &mut Run, outcome: &Outcome, names: [&'static str; 6]) {
-    let Outcome {
-        usage,
-        operations,
-        latencies,
-    } = outcome;
-    run.add(names[0], "µs", usage.server_us_per(*operations));
-    run.add(names[1], "1/s", usage.per_second(*operations));
-    run.add(names[2], "ms", latencies.quantile_ms(0.5));
-    run.add(names[3], "ms", latencies.quantile_ms(0.99));
-    run.add(names[4], "% core", usage.server_percent());
-    run.add(names[5], "% core", usage.client_percent());
 }
 
 /// Offers every driver a trip, which it accepts: what it confirms again later is then settled and stored.
