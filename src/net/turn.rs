@@ -13,8 +13,8 @@ use super::{Net, NetEvent};
 
 impl Net {
     /// Submits what is queued, sleeps and reaps everything. `None`: does not sleep (and makes no system call when there is
-    /// nothing to do); `Some`: sleeps at most so long (and [`SLEEP_TOLERANCE`](super::limits::SLEEP_TOLERANCE)), less when anything happens. It may return early and without an
-    /// event. Events are appended to `events`, which the owner empties.
+    /// nothing to do); `Some`: sleeps at most so long and [`SLEEP_TOLERANCE`](super::limits::SLEEP_TOLERANCE), less when
+    /// anything happens. It may return early and without an event. Events are appended to `events`, which the owner empties.
     ///
     /// # Errors
     /// Only what the kernel should never answer (`EBADR`: completions were lost for want of memory): the ring is unusable

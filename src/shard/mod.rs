@@ -76,7 +76,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use timer::Timer;
 
-/// Longest sleep while letters wait for room in a mailbox, or the store's queue is full; each may be longer by the net ring's `SLEEP_TOLERANCE`.
+/// Longest sleep while letters wait for room in a mailbox, or the store's queue is full. Each of these two may be longer by the net ring's
+/// `SLEEP_TOLERANCE`.
 const RETRY_SLEEP: Duration = Duration::from_micros(200);
 /// Longest sleep of all: a lost wake-up would be our bug, and is to cost a second at most.
 const SLEEP_MAX: Duration = Duration::from_secs(1);

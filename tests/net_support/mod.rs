@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dispatchd::net::{ConnId, Net, NetConfig, NetEvent, RecvBuffer, bind_reuseport};
 
-/// A turn that sleeps so long without an event has lost one: the tests never wait for time to pass.
+/// A turn that sleeps so long without an event has lost one: only the test of sleeps themselves waits for time to pass.
 pub const LOST: Duration = Duration::from_secs(60);
 
 pub struct Shard {
