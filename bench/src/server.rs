@@ -205,6 +205,11 @@ impl Server {
         }
     }
 
+    /// Its process.
+    pub fn child(&self) -> &OwnedChild {
+        &self.child
+    }
+
     /// SIGTERM, and the wait for its end.
     ///
     /// # Errors
@@ -390,6 +395,11 @@ impl RawServer {
             pid: self.child.0.id(),
         }
     }
+
+    /// Its process.
+    pub fn child(&self) -> &OwnedChild {
+        &self.child
+    }
 }
 
 /// A child that is killed and reaped when dropped.
@@ -421,6 +431,22 @@ impl OwnedChild {
         let child = command.spawn()?;
         let owned = Owned::child(child.id());
         Ok(Self(child, owned))
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn go_on(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

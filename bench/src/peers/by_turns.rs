@@ -2,7 +2,9 @@
 //! again and again.
 //!
 //! What a message costs changes within minutes on a machine that is shared, by more than the servers differ, and what a wake-up costs
-//! within seconds. Short slices meet that alike; one stretch after the other does not.
+//! within seconds. Short slices meet that alike; one stretch after the other does not. Who has not the turn is stopped, so that what its
+//! runtime does from time to time is not somebody else's tail, and a slice in which other processes of the machine ran for longer than a
+//! 99th percentile leaves out is measured again.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -10,6 +12,7 @@ use std::io;
 use super::catalogue::{Kind, Peer, Purpose, Started};
 use super::client::{Client, Outcome, Pace, Times};
 use super::dialect::Dialect;
+use super::others::{self, Quiet};
 use super::{Options, SETTLE, accept_all};
 use crate::chance::Chance;
 use crate::report::{Run, median};
@@ -27,8 +30,8 @@ struct Course {
     what: &'static str,
     pace: Pace,
     /// The figures: CPU of the server, pushes per second, latencies (the 99th percentile as the median of the slices', then of all
-    /// pushes), busy cores.
-    names: [&'static str; 7],
+    /// pushes), busy cores, and what other processes ran in the median slice.
+    names: [&'static str; 8],
 }
 
 impl Course {
@@ -46,6 +49,7 @@ impl Course {
                     "rate_p99_pooled",
                     "rate_server_core",
                     "rate_client_core",
+                    "rate_others_core",
                 ],
             },
             Self {
@@ -61,6 +65,7 @@ impl Course {
                     "busy_p99_pooled",
                     "busy_server_core",
                     "busy_client_core",
+                    "busy_others_core",
                 ],
             },
         ]
@@ -76,6 +81,8 @@ struct Seat<'a> {
     outcome: Outcome,
     /// The 99th percentile of each slice, ms.
     slices_p99: Vec<f64>,
+    /// What other processes ran in each, %.
+    slices_others: Vec<f64>,
 }
 
 impl<'a> Seat<'a> {
@@ -108,6 +115,7 @@ impl<'a> Seat<'a> {
                 client,
                 outcome: Outcome::default(),
                 slices_p99: Vec::new(),
+                slices_others: Vec::new(),
             }),
             Err(error) => {
                 run.faults.add(FAILED, || error.to_string());
@@ -116,9 +124,20 @@ impl<'a> Seat<'a> {
         }
     }
 
-    fn load(&mut self, pace: Pace, times: Times) -> io::Result<Outcome> {
-        let pushed = self.client.push(pace, times);
-        pushed.map_err(|error| self.server.explain(&error))
+    /// Its turn.
+    fn load(&mut self, pace: Pace, times: Times) -> io::Result<Quiet<Outcome>> {
+        let own = [std::process::id(), self.server.target().pid];
+        others::quietest(
+            &own,
+            self,
+            |seat| seat.server.go_on(),
+            |seat| {
+                let pushed = seat.client.push(pace, times);
+                let outcome = pushed.map_err(|error| seat.server.explain(&error))?;
+                seat.server.pause()?;
+                Ok(outcome)
+            },
+        )
     }
 
     /// The figures of a course that is over.
@@ -130,6 +149,7 @@ impl<'a> Seat<'a> {
         } = std::mem::take(&mut self.outcome);
         // A machine that stands still for a few milliseconds is the pooled tail of whoever had the turn.
         let p99 = median(std::mem::take(&mut self.slices_p99).into_iter()).unwrap_or(f64::NAN);
+        let others = median(std::mem::take(&mut self.slices_others).into_iter()).unwrap_or(f64::NAN);
         let figures = [
             ("µs", usage.server_us_per(operations)),
             ("1/s", usage.per_second(operations)),
@@ -138,6 +158,7 @@ impl<'a> Seat<'a> {
             ("ms", latencies.quantile_ms(0.99)),
             ("% core", usage.server_percent()),
             ("% core", usage.client_percent()),
+            ("% core", others),
         ];
         for (name, (unit, value)) in course.names.into_iter().zip(figures) {
             self.run.add(name, unit, value);
@@ -147,8 +168,10 @@ impl<'a> Seat<'a> {
     /// Its end.
     fn leave(mut self) {
         self.run.faults.add_all(self.client.take_faults());
+        // It ends by itself.
+        let resumed = self.server.go_on();
         drop(self.client);
-        if let Err(error) = self.server.stop() {
+        if let Err(error) = resumed.and_then(|()| self.server.stop()) {
             self.run.faults.add(FAILED, || error.to_string());
         }
     }
@@ -173,6 +196,11 @@ pub(super) fn measure(context: &Context, peers: &[Peer], options: &Options, runs
     }
     // What so many connections left to be done is done before anything is measured.
     std::thread::sleep(SETTLE);
+    for index in (0..seats.len()).rev() {
+        if let Err(error) = seats[index].server.pause() {
+            seats.remove(index).fail(&error);
+        }
+    }
     // In another order each time, so that none always follows the same one.
     let mut chance = Chance::new(1);
     for course in Course::all(context, options) {
@@ -199,10 +227,11 @@ fn drive(course: &Course, options: &Options, seats: &mut Vec<Seat<'_>>, chance: 
             let seat = &mut seats[index];
             // The first is for code that becomes fast, and memory that becomes large enough, as it is used.
             match seat.load(course.pace, if round == 0 { first } else { slice }) {
-                Ok(outcome) => {
+                Ok(slice) => {
                     if round > 0 {
-                        seat.slices_p99.push(outcome.latencies.quantile_ms(0.99));
-                        seat.outcome.add(&outcome);
+                        seat.slices_p99.push(slice.value.latencies.quantile_ms(0.99));
+                        seat.slices_others.push(slice.others_percent);
+                        seat.outcome.add(&slice.value);
                     }
                     index += 1;
                 }

@@ -18,7 +18,7 @@ use super::install::{self, Installed};
 use crate::raw;
 use crate::report::ScenarioReport;
 use crate::scenarios::Context;
-use crate::server::{RawServer, Server, Target, free_port};
+use crate::server::{OwnedChild, RawServer, Server, Target, free_port};
 use crate::{http, message};
 
 /// How long the node may take to answer offers.
@@ -145,6 +145,29 @@ impl Started {
         match self {
             Self::Peer(_) => io::Error::new(error.kind(), error.to_string()),
             Self::Node(server) => server.explain(error),
+        }
+    }
+
+    /// Stops its process, until [`Self::go_on`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pause(&self) -> io::Result<()> {
+        self.child().pause()
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn go_on(&self) -> io::Result<()> {
+        self.child().go_on()
+    }
+
+    fn child(&self) -> &OwnedChild {
+        match self {
+            Self::Peer(server) => server.child(),
+            Self::Node(server) => server.child(),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod tungstenite;
 
 mod by_turns;
 mod catalogue;
+mod others;
 mod table;
 mod verdicts;
 
@@ -186,14 +187,16 @@ fn pushes(
         context.progress.phase("offers", 1);
         accept_all(&mut client, target, options.connections).map_err(explain)?;
     }
-    context.progress.phase("saturation", 1);
+    context.progress.phase("after saturation", 1);
     let (in_flight, rate) = (options.in_flight, options.rate);
-    client
-        .push(Pace::Closed { in_flight }, options.times())
-        .map_err(explain)?;
-    context.progress.phase("after it", 1);
-    let pace = fixed(context, rate);
-    let after = client.push(pace, options.times()).map_err(explain)?;
+    let mut load = |pace| client.push(pace, options.times()).map_err(explain);
+    let after = others::quietest(
+        &[std::process::id(), target.pid],
+        &mut load,
+        |load| load(Pace::Closed { in_flight }).map(drop),
+        |load| load(fixed(context, rate)),
+    )?;
+    let after = after.value;
     run.add("after_busy_cpu_us", "µs", after.usage.server_us_per(after.operations));
     run.add("after_busy_p99", "ms", after.latencies.quantile_ms(0.99));
     run.faults = client.take_faults();
