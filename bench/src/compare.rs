@@ -10,13 +10,15 @@
 
 mod rank_sum;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use comfy_table::Table;
 use dispatchd::ops::args::real;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::chance::Chance;
 use crate::files;
@@ -124,27 +126,13 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
         return Err(misuse("the two files have no such figure in common"));
     }
     let mut text = String::new();
-    for side in [&before, &after] {
-        let _ = writeln!(text, "{}", side["environment"]);
+    for (name, side) in [("A", &before), ("B", &after)] {
+        let _ = writeln!(text, "{name}: {}", side["environment"]);
     }
-    let mut table = table();
-    table.set_header(["scenario", "figure", "unit", "A", "B", "B by A", "interval", ""]);
-    let shown = |compared: &&Compared| options.all || compared.verdict != Verdict::Noise;
-    for one in compared.iter().filter(shown) {
-        let [low, high] = one.interval;
-        table.add_row([
-            one.scenario.clone(),
-            one.figure.clone(),
-            one.unit.clone(),
-            number(one.before),
-            number(one.after),
-            number(one.after / one.before),
-            format!("{} to {}", number(low), number(high)),
-            one.verdict.words().to_owned(),
-        ]);
+    for difference in other_parameters(&before, &after) {
+        let _ = writeln!(text, "not the same in both: {difference}");
     }
-    align_numbers(&mut table, 3);
-    let _ = writeln!(text, "{table}");
+    let _ = writeln!(text, "{}", rows(&compared, options.all));
     let count = |verdict| compared.iter().filter(|one| one.verdict == verdict).count();
     let slower = count(Verdict::Slower);
     let _ = writeln!(
@@ -230,6 +218,63 @@ fn compare(before: &Value, after: &Value, confidence: f64, wanted: &[String]) ->
     compared
 }
 
+/// The table of what was compared.
+fn rows(compared: &[Compared], all: bool) -> Table {
+    let mut table = table();
+    table.set_header(["scenario", "figure", "unit", "A", "B", "B by A", "interval", ""]);
+    let shown = |compared: &&Compared| all || compared.verdict != Verdict::Noise;
+    for one in compared.iter().filter(shown) {
+        let [low, high] = one.interval;
+        table.add_row([
+            one.scenario.clone(),
+            one.figure.clone(),
+            one.unit.clone(),
+            number(one.before),
+            number(one.after),
+            number(one.after / one.before),
+            // One round on each side has no spread to tell.
+            if low < high {
+                format!("{} to {}", number(low), number(high))
+            } else {
+                "-".into()
+            },
+            one.verdict.words().to_owned(),
+        ]);
+    }
+    align_numbers(&mut table, 3);
+    table
+}
+
+/// What the scenarios of both were told that is not the same, a line each.
+fn other_parameters(before: &Value, after: &Value) -> Vec<String> {
+    let scenarios = |document: &Value| document["scenarios"].as_array().cloned().unwrap_or_default();
+    let mut differences = Vec::new();
+    for old in scenarios(before) {
+        let new = scenarios(after)
+            .into_iter()
+            .find(|new| new["scenario"] == old["scenario"]);
+        if let Some(new) = new {
+            let name = old["scenario"].as_str().unwrap_or("?");
+            differ(name, &old["parameters"], &new["parameters"], &mut differences);
+        }
+    }
+    differences
+}
+
+fn differ(name: &str, old: &Value, new: &Value, differences: &mut Vec<String>) {
+    match (old.as_object(), new.as_object()) {
+        (Some(old), Some(new)) => {
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            let of = |object: &Map<String, Value>, key: &str| object.get(key).cloned().unwrap_or(Value::Null);
+            for key in keys {
+                differ(&format!("{name} {key}"), &of(old, key), &of(new, key), differences);
+            }
+        }
+        _ if old != new => differences.push(format!("{name}: A {old}, B {new}")),
+        _ => {}
+    }
+}
+
 /// Whether a figure is one that can become better. `heartbeats_per_s` alone is a speed; behind the name of a phase it is what was asked for.
 /// What is the load generator's own, or of a phase that only prepares, is no figure of the server.
 fn has_side(figure: &str) -> bool {
@@ -305,10 +350,26 @@ fn ratio_interval(before: &[f64], after: &[f64], confidence: f64) -> [f64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn check(unit: &str, before: &[f64], after: &[f64], expect: Option<Verdict>) {
         let found = compare_figure(unit, before, after, 0.95).map(|one| one.verdict);
         assert_eq!(found, expect, "{unit}: {before:?} {after:?}");
+    }
+
+    #[test]
+    fn what_was_asked_for_otherwise_is_named() {
+        let result = |drivers: u32, only: &[&str]| json!({"scenarios": [{"scenario": "offers", "parameters": {"options": {"drivers": drivers, "only": only}, "version": "1"}}]});
+        let (a, b) = (result(200, &[]), result(100, &["raw"]));
+        assert_eq!(
+            other_parameters(&a, &b),
+            [
+                "offers options drivers: A 200, B 100",
+                "offers options only: A [], B [\"raw\"]"
+            ]
+        );
+        assert!(other_parameters(&a, &a).is_empty());
+        assert!(other_parameters(&a, &json!({"scenarios": []})).is_empty());
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl<'a> Seat<'a> {
             ("ms", latencies.quantile_ms(0.99)),
             ("% core", usage.server_percent()),
             ("% core", usage.client_percent()),
-            ("% core", others),
+            ("%", others),
         ];
         for (name, (unit, value)) in course.names.into_iter().zip(figures) {
             self.run.add(name, unit, value);
