@@ -41,6 +41,8 @@ const FIGURES_WITHOUT_SIDE: [&str; 5] = [
     "commits_per_s",
     "load_cpu",
 ];
+/// Figures of a scenario that say what was asked of the server.
+const FIGURES_OF_THE_LOAD: [&str; 2] = ["open_rate", "rate_per_s"];
 /// Units in which less is better.
 const UNITS_LESS_IS_BETTER: [&str; 8] = ["µs", "ms", "s", "B", "% core", "x raw", "cores", "B/s"];
 
@@ -101,6 +103,8 @@ struct Compared {
     after: f64,
     /// Interval of after by before.
     interval: [f64; 2],
+    /// Rounds of the side that has more.
+    rounds_most: usize,
     /// How likely such ranks are when nothing has changed.
     chance: f64,
     /// The same of ranks that could not differ more.
@@ -129,7 +133,7 @@ pub fn run(options: &Options) -> io::Result<ExitCode> {
     for (name, side) in [("A", &before), ("B", &after)] {
         let _ = writeln!(text, "{name}: {}", side["environment"]);
     }
-    for difference in other_parameters(&before, &after) {
+    for difference in parameters_that_differ(&before, &after) {
         let _ = writeln!(text, "not the same in both: {difference}");
     }
     let _ = writeln!(text, "{}", rows(&compared, options.all));
@@ -233,7 +237,7 @@ fn rows(compared: &[Compared], all: bool) -> Table {
             number(one.after),
             number(one.after / one.before),
             // One round on each side has no spread to tell.
-            if low < high {
+            if one.rounds_most > 1 {
                 format!("{} to {}", number(low), number(high))
             } else {
                 "-".into()
@@ -245,32 +249,33 @@ fn rows(compared: &[Compared], all: bool) -> Table {
     table
 }
 
-/// What the scenarios of both were told that is not the same, a line each.
-fn other_parameters(before: &Value, after: &Value) -> Vec<String> {
+/// What the scenarios of both were told that is not the same, a line each, once for all scenarios.
+fn parameters_that_differ(before: &Value, after: &Value) -> Vec<String> {
     let scenarios = |document: &Value| document["scenarios"].as_array().cloned().unwrap_or_default();
-    let mut differences = Vec::new();
+    let mut differences = BTreeSet::new();
     for old in scenarios(before) {
         let new = scenarios(after)
             .into_iter()
             .find(|new| new["scenario"] == old["scenario"]);
         if let Some(new) = new {
-            let name = old["scenario"].as_str().unwrap_or("?");
-            differ(name, &old["parameters"], &new["parameters"], &mut differences);
+            differ("", &old["parameters"], &new["parameters"], &mut differences);
         }
     }
-    differences
+    differences.into_iter().collect()
 }
 
-fn differ(name: &str, old: &Value, new: &Value, differences: &mut Vec<String>) {
+fn differ(name: &str, old: &Value, new: &Value, differences: &mut BTreeSet<String>) {
     match (old.as_object(), new.as_object()) {
         (Some(old), Some(new)) => {
             let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             let of = |object: &Map<String, Value>, key: &str| object.get(key).cloned().unwrap_or(Value::Null);
             for key in keys {
-                differ(&format!("{name} {key}"), &of(old, key), &of(new, key), differences);
+                differ(&format!("{name}{key} "), &of(old, key), &of(new, key), differences);
             }
         }
-        _ if old != new => differences.push(format!("{name}: A {old}, B {new}")),
+        _ if old != new => {
+            differences.insert(format!("{}: A {old}, B {new}", name.trim_end()));
+        }
         _ => {}
     }
 }
@@ -279,7 +284,9 @@ fn differ(name: &str, old: &Value, new: &Value, differences: &mut Vec<String>) {
 /// What is the load generator's own, or of a phase that only prepares, is no figure of the server.
 fn has_side(figure: &str) -> bool {
     let Some((phase, figure)) = figure.split_once('.') else {
-        return true;
+        return !FIGURES_OF_THE_LOAD.contains(&figure)
+            && !figure.ends_with("client_core")
+            && !figure.starts_with("raw_");
     };
     !PHASES_PREPARING.contains(&phase) && !FIGURES_WITHOUT_SIDE.contains(&figure)
 }
@@ -322,6 +329,7 @@ fn compare_figure(unit: &str, before: &[f64], after: &[f64], confidence: f64) ->
         before: old,
         after: new,
         interval,
+        rounds_most: before.len().max(after.len()),
         chance: rank_sum::chance(before, after),
         chance_min: rank_sum::chance_min(before.len(), after.len()),
         verdict,
@@ -362,14 +370,11 @@ mod tests {
         let result = |drivers: u32, only: &[&str]| json!({"scenarios": [{"scenario": "offers", "parameters": {"options": {"drivers": drivers, "only": only}, "version": "1"}}]});
         let (a, b) = (result(200, &[]), result(100, &["raw"]));
         assert_eq!(
-            other_parameters(&a, &b),
-            [
-                "offers options drivers: A 200, B 100",
-                "offers options only: A [], B [\"raw\"]"
-            ]
+            parameters_that_differ(&a, &b),
+            ["options drivers: A 200, B 100", "options only: A [], B [\"raw\"]"]
         );
-        assert!(other_parameters(&a, &a).is_empty());
-        assert!(other_parameters(&a, &json!({"scenarios": []})).is_empty());
+        assert!(parameters_that_differ(&a, &a).is_empty());
+        assert!(parameters_that_differ(&a, &json!({"scenarios": []})).is_empty());
     }
 
     #[test]

@@ -464,3 +464,37 @@ impl Drop for OwnedChild {
         let _ = self.0.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The state of a process (proc(5)): `T` is stopped.
+    fn state(pid: u32) -> String {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, behind_name) = stat.rsplit_once(')').unwrap();
+        behind_name.split_whitespace().next().unwrap().to_owned()
+    }
+
+    fn wait_until(what: &str, is: impl Fn() -> bool) {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while !is() {
+            assert!(Instant::now() < deadline, "{what} does not happen");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    #[test]
+    fn a_child_stops_goes_on_and_is_killed_while_it_is_stopped() {
+        let child = OwnedChild::spawn(Command::new("sleep").arg("60"), Cores::choose().unwrap().server).unwrap();
+        let pid = child.pid();
+        child.pause().unwrap();
+        wait_until("stopped", || state(pid) == "T");
+        child.go_on().unwrap();
+        wait_until("going on", || state(pid) != "T");
+        child.pause().unwrap();
+        wait_until("stopped again", || state(pid) == "T");
+        drop(child);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "reaped");
+    }
+}

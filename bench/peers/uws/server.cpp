@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
     auto behavior = uWS::App::WebSocketBehavior<Driver>{};
     behavior.compression = uWS::DISABLED;
     behavior.maxPayloadLength = 16 * 1024;
-    behavior.idleTimeout = 120;
+    behavior.idleTimeout = 600;
     behavior.sendPingsAutomatically = false;
     behavior.upgrade = [](auto *res, auto *req, auto *context) {
         std::string_view url = req->getUrl();

@@ -3,8 +3,8 @@
 //!
 //! What a message costs changes within minutes on a machine that is shared, by more than the servers differ, and what a wake-up costs
 //! within seconds. Short slices meet that alike; one stretch after the other does not. Who has not the turn is stopped, so that what its
-//! runtime does from time to time is not somebody else's tail, and a slice in which other processes of the machine ran for longer than a
-//! 99th percentile leaves out is measured again.
+//! runtime does from time to time is not somebody else's tail, and a slice of the fixed rate in which other processes of the machine ran for
+//! longer than a 99th percentile leaves out is measured again (`others.rs`).
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -12,11 +12,12 @@ use std::io;
 use super::catalogue::{Kind, Peer, Purpose, Started};
 use super::client::{Client, Outcome, Pace, Times};
 use super::dialect::Dialect;
-use super::others::{self, Quiet};
+use super::others::{self, Others, Quiet};
 use super::{Options, SETTLE, accept_all};
 use crate::chance::Chance;
 use crate::report::{Run, median};
 use crate::scenarios::Context;
+use crate::server::Cores;
 
 /// Slices that the measured time of a server is cut into.
 const SLICES: usize = 8;
@@ -29,9 +30,12 @@ const FAILED: &str = "by turns failed";
 struct Course {
     what: &'static str,
     pace: Pace,
+    /// Times that a slice is measured at most.
+    tries: usize,
     /// The figures: CPU of the server, pushes per second, latencies (the 99th percentile as the median of the slices', then of all
-    /// pushes), busy cores, and what other processes ran in the median slice.
-    names: [&'static str; 8],
+    /// pushes), busy cores, the most that other processes ran
+    /// in a slice, and the slices that it took.
+    names: [&'static str; 9],
 }
 
 impl Course {
@@ -41,6 +45,7 @@ impl Course {
             Self {
                 what: "fixed rate, by turns",
                 pace: super::fixed(context, options.rate),
+                tries: others::TRIES,
                 names: [
                     "rate_cpu_us",
                     "rate_per_s",
@@ -49,7 +54,8 @@ impl Course {
                     "rate_p99_pooled",
                     "rate_server_core",
                     "rate_client_core",
-                    "rate_others_core",
+                    "rate_others_percent",
+                    "rate_tries",
                 ],
             },
             Self {
@@ -57,6 +63,8 @@ impl Course {
                 pace: Pace::Closed {
                     in_flight: options.in_flight,
                 },
+                // What the kernel's threads run here is partly the server's own work.
+                tries: 1,
                 names: [
                     "busy_cpu_us",
                     "push_per_s",
@@ -65,7 +73,8 @@ impl Course {
                     "busy_p99_pooled",
                     "busy_server_core",
                     "busy_client_core",
-                    "busy_others_core",
+                    "busy_others_percent",
+                    "busy_tries",
                 ],
             },
         ]
@@ -76,13 +85,16 @@ impl Course {
 struct Seat<'a> {
     run: &'a mut Run,
     server: Started,
+    cores: Cores,
     client: Client<'a>,
     /// All slices together.
     outcome: Outcome,
     /// The 99th percentile of each slice, ms.
     slices_p99: Vec<f64>,
-    /// What other processes ran in each, %.
-    slices_others: Vec<f64>,
+    /// The most that other processes ran in one of them, %.
+    others_percent: f64,
+    /// Slices that were measured, those that were measured again included.
+    tries: usize,
 }
 
 impl<'a> Seat<'a> {
@@ -112,10 +124,12 @@ impl<'a> Seat<'a> {
             Ok((server, client)) => Some(Self {
                 run,
                 server,
+                cores: context.cores(),
                 client,
                 outcome: Outcome::default(),
                 slices_p99: Vec::new(),
-                slices_others: Vec::new(),
+                others_percent: 0.0,
+                tries: 0,
             }),
             Err(error) => {
                 run.faults.add(FAILED, || error.to_string());
@@ -124,12 +138,13 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// Its turn.
-    fn load(&mut self, pace: Pace, times: Times) -> io::Result<Quiet<Outcome>> {
-        let own = [std::process::id(), self.server.target().pid];
+    /// Its turn, again if the machine disturbs it, `tries` times at most.
+    fn load(&mut self, pace: Pace, times: Times, tries: usize) -> io::Result<Quiet<Outcome>> {
         others::quietest(
-            &own,
+            tries,
+            times.measured_s,
             self,
+            |seat| Others::than(&[std::process::id(), seat.server.target().pid], seat.cores),
             |seat| seat.server.go_on(),
             |seat| {
                 let pushed = seat.client.push(pace, times);
@@ -149,7 +164,6 @@ impl<'a> Seat<'a> {
         } = std::mem::take(&mut self.outcome);
         // A machine that stands still for a few milliseconds is the pooled tail of whoever had the turn.
         let p99 = median(std::mem::take(&mut self.slices_p99).into_iter()).unwrap_or(f64::NAN);
-        let others = median(std::mem::take(&mut self.slices_others).into_iter()).unwrap_or(f64::NAN);
         let figures = [
             ("µs", usage.server_us_per(operations)),
             ("1/s", usage.per_second(operations)),
@@ -158,7 +172,8 @@ impl<'a> Seat<'a> {
             ("ms", latencies.quantile_ms(0.99)),
             ("% core", usage.server_percent()),
             ("% core", usage.client_percent()),
-            ("%", others),
+            ("%", std::mem::take(&mut self.others_percent)),
+            ("", std::mem::take(&mut self.tries) as f64),
         ];
         for (name, (unit, value)) in course.names.into_iter().zip(figures) {
             self.run.add(name, unit, value);
@@ -168,7 +183,7 @@ impl<'a> Seat<'a> {
     /// Its end.
     fn leave(mut self) {
         self.run.faults.add_all(self.client.take_faults());
-        // It ends by itself.
+        // Stopped, it would not act on SIGTERM.
         let resumed = self.server.go_on();
         drop(self.client);
         if let Err(error) = resumed.and_then(|()| self.server.stop()) {
@@ -226,11 +241,13 @@ fn drive(course: &Course, options: &Options, seats: &mut Vec<Seat<'_>>, chance: 
         while index < seats.len() {
             let seat = &mut seats[index];
             // The first is for code that becomes fast, and memory that becomes large enough, as it is used.
-            match seat.load(course.pace, if round == 0 { first } else { slice }) {
+            let (times, tries) = if round == 0 { (first, 1) } else { (slice, course.tries) };
+            match seat.load(course.pace, times, tries) {
                 Ok(slice) => {
                     if round > 0 {
                         seat.slices_p99.push(slice.value.latencies.quantile_ms(0.99));
-                        seat.slices_others.push(slice.others_percent);
+                        seat.others_percent = seat.others_percent.max(slice.others_percent);
+                        seat.tries += slice.tries;
                         seat.outcome.add(&slice.value);
                     }
                     index += 1;

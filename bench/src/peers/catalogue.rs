@@ -23,9 +23,9 @@ use crate::{http, message};
 
 /// How long the node may take to answer offers.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of dispatchd, ms: it closes who says nothing for twice as long, and a connection may wait longer for its next push than one minute.
-/// uWebSockets has the same 120 s.
-const HEARTBEAT_MS: u32 = 60_000;
+/// Of dispatchd, ms: it closes who says nothing for twice as long, and a connection may wait some minutes for its next push.
+/// uWebSockets has the same 600 s.
+const HEARTBEAT_MS: u32 = 300_000;
 
 /// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -223,7 +223,12 @@ impl Peer {
     pub fn report(&self, options: &Options) -> ScenarioReport {
         ScenarioReport {
             name: self.kind.report_name(),
-            parameters: json!({ "version": self.version, "options": options }),
+            parameters: json!({
+                "version": self.version,
+                "options": options,
+                "tries": super::others::TRIES,
+                "others_percent_max": super::others::PERCENT_MAX,
+            }),
             runs: Vec::new(),
             goals: &[],
         }

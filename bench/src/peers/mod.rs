@@ -30,6 +30,7 @@ use crate::server::Target;
 use catalogue::{Kind, Peer, Purpose, Started};
 use client::{Client, Pace, Times};
 use dialect::Dialect;
+use others::Others;
 
 /// Time for memory to settle before it is read: what a burst of handshakes took for a moment is no idle connection's.
 const SETTLE: Duration = Duration::from_secs(4);
@@ -190,13 +191,18 @@ fn pushes(
     context.progress.phase("after saturation", 1);
     let (in_flight, rate) = (options.in_flight, options.rate);
     let mut load = |pace| client.push(pace, options.times()).map_err(explain);
-    let after = others::quietest(
-        &[std::process::id(), target.pid],
+    let own = [std::process::id(), target.pid];
+    let quiet = others::quietest(
+        others::TRIES,
+        options.secs,
         &mut load,
+        |_| Others::than(&own, context.cores()),
         |load| load(Pace::Closed { in_flight }).map(drop),
         |load| load(fixed(context, rate)),
     )?;
-    let after = after.value;
+    run.add("after_busy_others_percent", "%", quiet.others_percent);
+    run.add("after_busy_tries", "", quiet.tries as f64);
+    let after = quiet.value;
     run.add("after_busy_cpu_us", "µs", after.usage.server_us_per(after.operations));
     run.add("after_busy_p99", "ms", after.latencies.quantile_ms(0.99));
     run.faults = client.take_faults();
