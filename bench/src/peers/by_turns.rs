@@ -91,7 +91,7 @@ struct Seat<'a> {
     outcome: Outcome,
     /// The 99th percentile of each slice, ms.
     slices_p99: Vec<f64>,
-    /// The most that other processes ran in one of them, %.
+    /// The most that other processes ran in one of them, %; not a number while none is known.
     others_percent: f64,
     /// Slices that were measured, those that were measured again included.
     tries: usize,
@@ -128,7 +128,7 @@ impl<'a> Seat<'a> {
                 client,
                 outcome: Outcome::default(),
                 slices_p99: Vec::new(),
-                others_percent: 0.0,
+                others_percent: f64::NAN,
                 tries: 0,
             }),
             Err(error) => {
@@ -172,7 +172,7 @@ impl<'a> Seat<'a> {
             ("ms", latencies.quantile_ms(0.99)),
             ("% core", usage.server_percent()),
             ("% core", usage.client_percent()),
-            ("%", std::mem::take(&mut self.others_percent)),
+            ("%", std::mem::replace(&mut self.others_percent, f64::NAN)),
             ("", std::mem::take(&mut self.tries) as f64),
         ];
         for (name, (unit, value)) in course.names.into_iter().zip(figures) {
