@@ -11,6 +11,7 @@
 
 pub mod audits;
 pub mod beats;
+pub mod bell;
 pub mod kernel;
 pub mod level;
 pub mod network;

@@ -11,7 +11,7 @@ mod operation;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
@@ -114,6 +114,23 @@ impl Ring {
             blocks: SendBlocks::default(),
             reaped: VecDeque::new(),
         })
+    }
+
+    /// Signals this eventfd whenever there is something to reap, for an owner that sleeps elsewhere. What the owner itself
+    /// submits signals too. The ring does not need it to stay open.
+    ///
+    /// # Errors
+    /// What the kernel says: `EBUSY` when there is one already.
+    pub fn signal(&self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.uring.submitter().register_eventfd(eventfd.as_raw_fd())
+    }
+
+    /// Whether a call of [`Ring::wait`] without a timeout would do anything.
+    pub fn has_work(&mut self) -> bool {
+        let queue = self.uring.submission();
+        let enters = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        enters || !self.uring.completion().is_empty()
     }
 
     /// Accepts from `listener` into free slots until the ring is dropped. The listener must outlive the ring.
@@ -236,13 +253,8 @@ impl Ring {
     /// # Errors
     /// An error of `io_uring_enter` other than a timeout, an interruption or a full completion queue.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        if timeout.is_zero() {
-            let queue = self.uring.submission();
-            let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
-            drop(queue);
-            if idle && self.uring.completion().is_empty() {
-                return Ok(());
-            }
+        if timeout.is_zero() && !self.has_work() {
+            return Ok(());
         }
         match self.enter(timeout) {
             Ok(_) => {}

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::measure::Clock;
@@ -126,7 +127,7 @@ impl Session {
                 .collect(),
             http_next: 0,
             events: Vec::new(),
-            clock: Clock::start(),
+            clock: place.clock.unwrap_or_else(Clock::start),
             heartbeat_ns: u64::MAX,
             heartbeats: VecDeque::new(),
             heartbeats_on: true,
@@ -137,7 +138,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Nanoseconds since the session began.
+    /// Nanoseconds since the session began, or since its [`Place`]'s clock did.
     pub fn now_ns(&self) -> u64 {
         self.clock.now_ns()
     }
@@ -273,6 +274,20 @@ impl Session {
             self.ring_event(event)?;
         }
         Ok(())
+    }
+
+    /// Signals this eventfd whenever a turn would find something, for a thread that has several sessions and sleeps there;
+    /// see [`Ring::signal`].
+    ///
+    /// # Errors
+    /// The ring's.
+    pub fn signal(&self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.ring.signal(eventfd)
+    }
+
+    /// Whether a turn that does not sleep would send or find anything.
+    pub fn has_work(&mut self) -> bool {
+        self.ring.has_work()
     }
 
     /// Takes the collected events; give the vector back with [`Session::recycle`].

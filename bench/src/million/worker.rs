@@ -12,18 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::beats::Beats;
+use super::bell::Bell;
 use super::people::{Manners, People, Story, react};
 use super::timing::{Counts, Timings};
+use crate::measure::Clock;
 use crate::message::{DriverState, Message};
 use crate::report::Faults;
 use crate::session::{EventKind, Gone, Place, Session};
 
 /// Longest sleep of a thread: how soon it sees a new stage, ns.
 const SLEEP_NS: u64 = 20_000_000;
-/// Longest sleep of a thread that has several parts, in the ring of one of them: how late it hears of the others, ns.
-const SLEEP_OF_SEVERAL_NS: u64 = 500_000;
-/// Heartbeats leave on a grid of this many ns, so that a thread wakes a hundred times in a second and not once for each.
-const BEAT_GRID_NS: u64 = 10_000_000;
 /// A refused handshake is tried again after this time, ns.
 const RETRY_NS: u64 = 50_000_000;
 /// Stories that each part tells at the end.
@@ -164,39 +162,38 @@ pub fn local_address(index: u32) -> Ipv4Addr {
 /// # Errors
 /// A ring's, or the server is not there.
 pub fn run(tasks: &[Task], shared: &Arc<Shared>) -> io::Result<Vec<Seen>> {
+    let (bell, clock) = (Bell::new()?, Clock::start());
     let mut workers = tasks
         .iter()
-        .map(|task| open(*task, shared))
+        .map(|task| open(*task, shared, clock, &bell))
         .collect::<io::Result<Vec<_>>>()?;
     loop {
         let stage = shared.stage();
-        let mut rest_ns = SLEEP_NS;
+        let mut until_ns = clock.now_ns() + SLEEP_NS;
         for worker in &mut workers {
-            rest_ns = rest_ns.min(worker.act(stage)?);
+            until_ns = until_ns.min(worker.turn(stage, clock.now_ns())?);
         }
-        let Some((last, others)) = workers.split_last_mut() else {
-            return Ok(Vec::new());
-        };
-        for worker in &mut *others {
-            worker.hear(0)?;
-        }
-        if !others.is_empty() {
-            rest_ns = rest_ns.min(SLEEP_OF_SEVERAL_NS);
-        }
-        last.hear(rest_ns)?;
         if stage == Stage::End {
             return workers.into_iter().map(Worker::end).collect();
+        }
+        // The kernel signals for what this thread has just reaped, too: what came meanwhile is looked for once more.
+        bell.hush()?;
+        let rest_ns = until_ns.saturating_sub(clock.now_ns());
+        if rest_ns > 0 && !workers.iter_mut().any(|worker| worker.session.has_work()) {
+            bell.sleep(rest_ns)?;
         }
     }
 }
 
-fn open(task: Task, shared: &Arc<Shared>) -> io::Result<Worker<'_>> {
+fn open<'a>(task: Task, shared: &'a Arc<Shared>, clock: Clock, bell: &Bell) -> io::Result<Worker<'a>> {
     let place = Place {
         first_driver: task.first_driver,
         local: Some(task.local),
         own_heartbeats: true,
+        clock: Some(clock),
     };
     let session = Session::open_as(place, task.address, task.drivers, 1)?;
+    session.signal(bell.fd())?;
     let started_ns = session.now_ns();
     Ok(Worker {
         says: &shared.says[task.index as usize],
@@ -206,6 +203,7 @@ fn open(task: Task, shared: &Arc<Shared>) -> io::Result<Worker<'_>> {
         retry: VecDeque::new(),
         connecting: 0,
         offer_due_ns: u64::MAX,
+        due_ns: 0,
         stage: Stage::Connect,
         timings: Timings::default(),
         missed: 0,
@@ -224,19 +222,32 @@ struct Worker<'a> {
     retry: VecDeque<(u64, u32)>,
     connecting: u32,
     offer_due_ns: u64,
+    /// When it next has something to do, unless something comes.
+    due_ns: u64,
     stage: Stage,
     timings: Timings,
     missed: u64,
 }
 
 impl Worker<'_> {
-    /// Does what is due. How long there is nothing to do, ns.
-    fn act(&mut self, stage: Stage) -> io::Result<u64> {
+    /// Does what is due, submits, and reacts to what came. Returns when it is to be called again, whatever comes.
+    fn turn(&mut self, stage: Stage, now_ns: u64) -> io::Result<u64> {
+        if stage == self.stage && now_ns < self.due_ns && !self.session.has_work() {
+            return Ok(self.due_ns);
+        }
+        self.act(stage, now_ns)?;
+        self.session.turn(now_ns)?;
+        self.react()?;
+        self.say();
+        self.due_ns = self.next_ns(now_ns);
+        Ok(self.due_ns)
+    }
+
+    /// Does what is due.
+    fn act(&mut self, stage: Stage, now_ns: u64) -> io::Result<()> {
         if stage != self.stage {
             self.enter(stage);
         }
-        let now_ns = self.session.now_ns();
-        let mut until_ns = now_ns + SLEEP_NS;
         if matches!(stage, Stage::Connect | Stage::Storm) {
             self.connect(now_ns)?;
         }
@@ -245,23 +256,28 @@ impl Worker<'_> {
                 self.people.post(&mut self.session, self.offer_due_ns);
                 self.offer_due_ns += self.task.offer_interval_ns;
             }
-            until_ns = until_ns.min(self.offer_due_ns);
         }
         if stage < Stage::Drain {
             self.people.send_due(&mut self.session)?;
-            until_ns = until_ns.min(self.people.next_due_ns());
         }
-        self.beat(now_ns)?;
-        until_ns = until_ns.min(self.beats.next_ns().next_multiple_of(BEAT_GRID_NS));
-        Ok(until_ns.saturating_sub(now_ns))
+        self.beat(now_ns)
     }
 
-    /// Submits, sleeps so long at most, and reacts.
-    fn hear(&mut self, rest_ns: u64) -> io::Result<()> {
-        self.session.turn(self.session.now_ns() + rest_ns)?;
-        self.react()?;
-        self.say();
-        Ok(())
+    /// When there is something to do next.
+    fn next_ns(&self, now_ns: u64) -> u64 {
+        let mut next_ns = self.beats.next_ns();
+        if matches!(self.stage, Stage::Connect | Stage::Storm) {
+            let may_connect = self.connecting < self.task.connecting_max && !self.todo.is_empty();
+            let retry_ns = self.retry.front().map_or(u64::MAX, |(due_ns, _)| *due_ns);
+            next_ns = next_ns.min(if may_connect { now_ns } else { retry_ns });
+        }
+        if self.stage == Stage::Offers {
+            next_ns = next_ns.min(self.offer_due_ns);
+        }
+        if self.stage < Stage::Drain {
+            next_ns = next_ns.min(self.people.next_due_ns());
+        }
+        next_ns
     }
 
     fn enter(&mut self, stage: Stage) {

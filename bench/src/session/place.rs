@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use crate::measure::Clock;
 use crate::ring::SockAddr;
 
 /// Connections of one local address. It has 28,232 ports (`ip_local_port_range`), but connecting looks at all even ones before
@@ -19,6 +20,8 @@ pub struct Place {
     pub local: Option<Ipv4Addr>,
     /// The scenario sends heartbeats itself.
     pub own_heartbeats: bool,
+    /// The clock of sessions that share a thread; without one a session starts its own.
+    pub clock: Option<Clock>,
 }
 
 impl Place {
