@@ -34,6 +34,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::iter::Sum;
 use std::num::NonZeroU32;
+use std::ops::Add;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -248,12 +249,14 @@ pub struct NetCounts {
     pub recv_buffers_exhausted: u64,
 }
 
-impl Sum for NetCounts {
-    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
-        counts.fold(Self::default(), |sum, one| Self {
-            bytes_sent: sum.bytes_sent + one.bytes_sent,
-            recv_buffers_exhausted: sum.recv_buffers_exhausted + one.recv_buffers_exhausted,
-        })
+impl Add for NetCounts {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            bytes_sent: self.bytes_sent + more.bytes_sent,
+            recv_buffers_exhausted: self.recv_buffers_exhausted + more.recv_buffers_exhausted,
+        }
     }
 }
 
@@ -293,6 +296,8 @@ pub struct Net {
     waker: Waker,
     /// What other rings of the same owner signal.
     signals: Option<Waker>,
+    /// One of them did so.
+    signalled: bool,
     /// A wake-up came that the owner was not told of.
     woken: bool,
     /// Connections whose receive is over and whose next one is not armed yet.
@@ -336,6 +341,7 @@ impl Net {
             acceptor: Acceptor::default(),
             waker,
             signals: None,
+            signalled: false,
             woken: false,
             unarmed: Vec::new(),
             dirty: Vec::new(),
@@ -373,6 +379,17 @@ impl Net {
             sleeper.signals.insert(signals).clone()
         };
         self.ring.register_eventfd(signals.fd())
+    }
+
+    /// Whether another ring signalled ([`Self::signal`]) since the last call.
+    pub fn take_signalled(&mut self) -> bool {
+        std::mem::take(&mut self.signalled)
+    }
+
+    /// Whether the kernel has something for this ring, or is to have something of it.
+    #[inline]
+    pub fn has_completions(&mut self) -> bool {
+        self.ring.has_work()
     }
 
     /// How much of `wait` the owner may sleep in another ring without a turn of this one; `None`: not at all.

@@ -91,8 +91,9 @@ impl Net {
                     self.ring.poll_eventfd(self.waker.fd(), Op::WokenByThread);
                 }
             }
-            // Whoever signals has the events; the sleep is over, which is all.
+            // Whoever signals has the events.
             Op::Signalled => {
+                self.signalled = true;
                 if let Some(signals) = self.signals.as_ref().filter(|_| !more) {
                     self.ring.poll_eventfd(signals.fd(), Op::Signalled);
                 }

@@ -4,7 +4,10 @@
 //! The first ring is the shard's own: it sleeps, is woken, writes the journal and receives what is handed over. The others
 //! have sockets only and signal an eventfd that the first one polls (`IORING_REGISTER_EVENTFD`); a poll of a ring would not do, it does
 //! not report what a ring with `IORING_SETUP_DEFER_TASKRUN` has yet to run (seen on Linux 6.18). The kernel signals for what
-//! the shard itself reaps, too, so before each sleep the signals are taken and every ring is looked at once more.
+//! the shard itself reaps, too, so before each sleep the signals are taken, and where there were some, every ring is looked at once more.
+//!
+//! With a million connections there are fifty rings and more, and most have nothing to do in most turns. A turn is for those
+//! that were asked for something or have something left, and for those where the kernel says that something is there.
 #![forbid(unsafe_code)]
 
 use super::platform::Ring;
@@ -20,6 +23,8 @@ use std::time::Duration;
 
 /// Entries of a further ring's submission queue.
 const MEMBER_SQ_ENTRIES: u32 = 1_024;
+/// What a ring without work lets its owner sleep of.
+const LONG: Option<Duration> = Some(Duration::MAX);
 /// Fewest receive buffers of a further ring.
 const MEMBER_RECV_BUFFERS_MIN: u16 = 64;
 
@@ -37,6 +42,12 @@ pub struct Rings {
     relays: HashMap<u64, Relay>,
     /// How many are on their way to each ring.
     awaited: Vec<u32>,
+    /// Which rings were asked for something since their last turn, or have something left to do or to send.
+    busy: Vec<bool>,
+    /// A member signalled, and nobody has looked since where there is something.
+    signalled: bool,
+    /// What was counted since it was last taken.
+    counts: NetCounts,
 }
 
 /// A socket on its way from the first ring to another one.
@@ -70,6 +81,9 @@ impl Rings {
         Ok(Self {
             accepting: nets.len() - 1,
             awaited: vec![0; nets.len()],
+            busy: vec![true; nets.len()],
+            signalled: false,
+            counts: NetCounts::default(),
             nets,
             slots_each,
             own: Vec::new(),
@@ -93,7 +107,13 @@ impl Rings {
 
     fn net(&mut self, conn: ConnId) -> (&mut Net, ConnId) {
         let (ring, conn) = self.split(conn);
-        (&mut self.nets[ring], conn)
+        (self.busy_net(ring), conn)
+    }
+
+    /// A ring that is asked for something.
+    fn busy_net(&mut self, ring: usize) -> &mut Net {
+        self.busy[ring] = true;
+        &mut self.nets[ring]
     }
 
     /// The shard's name of a connection.
@@ -101,11 +121,20 @@ impl Rings {
         ConnId::new(ring as u32 * self.slots_each + conn.slot(), conn.generation())
     }
 
-    /// Submits and reaps what there is in every ring but the first, without sleeping.
-    fn turn_others(&mut self, events: &mut Vec<NetEvent>) -> io::Result<()> {
+    /// Submits and reaps what there is in the busy rings but the first, without sleeping. `looks`: in those as well where the
+    /// kernel has something.
+    fn turn_others(&mut self, looks: bool, events: &mut Vec<NetEvent>) -> io::Result<()> {
         let mut own = std::mem::take(&mut self.own);
         for ring in 1..self.nets.len() {
-            self.nets[ring].turn(None, &mut own)?;
+            let net = &mut self.nets[ring];
+            let has_work = self.busy[ring] || (looks && net.has_completions());
+            if !has_work {
+                continue;
+            }
+            net.turn(None, &mut own)?;
+            // The one that accepts looks after its slots in every turn.
+            self.busy[ring] = ring == self.accepting || net.has_output() || net.may_sleep(LONG) != LONG;
+            self.counts = self.counts + net.take_counts();
             for event in own.drain(..) {
                 if let NetEvent::HandedOver { token, .. } = event {
                     self.relay_ended(token);
@@ -117,11 +146,27 @@ impl Rings {
         Ok(())
     }
 
+    /// How much of `wait` the shard may sleep; `None`: not at all.
+    fn may_sleep(&mut self, wait: Option<Duration>) -> Option<Duration> {
+        let mut wait = wait?;
+        for (net, busy) in self.nets.iter_mut().zip(&self.busy) {
+            if *busy {
+                wait = net.may_sleep(Some(wait))?;
+            } else if self.signalled && net.has_completions() {
+                return None;
+            }
+        }
+        self.signalled = false;
+        Some(wait)
+    }
+
     /// A turn of the first ring. Sockets that come to it go on to the ring that has most room.
     fn turn_first(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
         let from = events.len();
         self.nets[0].turn(wait, events)?;
+        self.counts = self.counts + self.nets[0].take_counts();
         if self.nets.len() > 1 {
+            self.signalled |= self.nets[0].take_signalled();
             for event in events.split_off(from) {
                 self.relay(event, events);
             }
@@ -184,7 +229,7 @@ impl Rings {
             return;
         };
         if let Some(listener) = self.nets[self.accepting].release_listener() {
-            self.nets[next].listen(listener);
+            self.busy_net(next).listen(listener);
             self.accepting = next;
         }
     }
@@ -229,23 +274,26 @@ impl Ring for Rings {
     #[inline]
     fn turn(&mut self, wait: Option<Duration>, events: &mut Vec<NetEvent>) -> io::Result<()> {
         if self.nets.len() == 1 {
-            return self.nets[0].turn(wait, events);
+            return self.turn_first(wait, events);
         }
         self.pass_listener();
-        self.turn_others(events)?;
+        let looks = std::mem::take(&mut self.signalled);
+        self.turn_others(looks, events)?;
         // Takes the signals of what has just been reaped; what comes from here on signals anew.
         self.turn_first(None, events)?;
         let wait = wait.filter(|_| events.is_empty());
-        let wait = self.nets.iter_mut().fold(wait, |wait, net| net.may_sleep(wait));
+        let wait = self.may_sleep(wait);
         if wait.is_some() {
             self.turn_first(wait, events)?;
-            self.turn_others(events)?;
+            // Without a signal as well: a lost one would be our bug, and is to cost one sleep at most.
+            self.signalled = false;
+            self.turn_others(true, events)?;
         }
         Ok(())
     }
 
     fn listen(&mut self, listener: TcpListener) {
-        self.nets[self.accepting].listen(listener);
+        self.busy_net(self.accepting).listen(listener);
     }
 
     #[inline]
@@ -273,7 +321,7 @@ impl Ring for Rings {
 
     #[inline]
     fn recycle(&mut self, buffer: RecvBuffer) {
-        self.nets[usize::from(buffer.ring())].recycle(buffer);
+        self.busy_net(usize::from(buffer.ring())).recycle(buffer);
     }
 
     #[inline]
@@ -296,7 +344,8 @@ impl Ring for Rings {
 
     #[inline]
     fn has_output(&self) -> bool {
-        self.nets.iter().any(Net::has_output)
+        let mut nets = self.nets.iter().zip(&self.busy);
+        nets.any(|(net, busy)| *busy && net.has_output())
     }
 
     fn sweep_output(&mut self, stalled: &mut Vec<ConnId>) {
@@ -351,7 +400,7 @@ impl Ring for Rings {
     }
 
     fn take_counts(&mut self) -> NetCounts {
-        self.nets.iter_mut().map(Net::take_counts).sum()
+        std::mem::take(&mut self.counts)
     }
 
     fn bytes(&self) -> NetBytes {

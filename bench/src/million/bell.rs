@@ -30,29 +30,29 @@ impl Bell {
         self.0.as_fd()
     }
 
-    /// Forgets the signals so far. Whatever they were for can be seen now.
+    /// Forgets the signals so far; false: there were none. Whatever they were for can be seen now.
     ///
     /// # Errors
     /// None that the kernel documents for an eventfd of ours.
-    pub fn hush(&self) -> io::Result<()> {
+    pub fn hush(&self) -> io::Result<bool> {
         match read(&self.0, &mut [0_u8; 8]) {
-            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Sleeps until a signal, or for `rest_ns` at most.
+    /// Sleeps until a signal, or for `rest_ns` at most; whether there was a signal.
     ///
     /// # Errors
     /// None that the kernel documents for an eventfd of ours.
-    pub fn sleep(&self, rest_ns: u64) -> io::Result<()> {
+    pub fn sleep(&self, rest_ns: u64) -> io::Result<bool> {
         let rest = Timespec {
             tv_sec: (rest_ns / 1_000_000_000) as i64,
             tv_nsec: (rest_ns % 1_000_000_000) as i64,
         };
         let mut bells = [PollFd::new(&self.0, PollFlags::IN)];
-        retry_on_intr(|| poll(&mut bells, Some(&rest)))?;
-        Ok(())
+        Ok(retry_on_intr(|| poll(&mut bells, Some(&rest)))? > 0)
     }
 }
 
@@ -66,11 +66,11 @@ mod tests {
         let bell = Bell::new().expect("an eventfd");
         for _ in 0..2 {
             rustix::io::write(bell.fd(), &1_u64.to_ne_bytes()).expect("a signal");
-            bell.sleep(LONG_NS).expect("it does not sleep");
-            bell.sleep(LONG_NS).expect("nor does it forget by itself");
-            bell.hush().expect("it forgets");
-            bell.hush().expect("there may be nothing to forget");
-            bell.sleep(1).expect("it sleeps until its time is over");
+            assert!(bell.sleep(LONG_NS).expect("it does not sleep"));
+            assert!(bell.sleep(LONG_NS).expect("nor does it forget by itself"));
+            assert!(bell.hush().expect("it forgets"));
+            assert!(!bell.hush().expect("there is nothing to forget"));
+            assert!(!bell.sleep(1).expect("it sleeps until its time is over"));
         }
     }
 }

@@ -167,20 +167,21 @@ pub fn run(tasks: &[Task], shared: &Arc<Shared>) -> io::Result<Vec<Seen>> {
         .iter()
         .map(|task| open(*task, shared, clock, &bell))
         .collect::<io::Result<Vec<_>>>()?;
+    let mut rang = true;
     loop {
-        let stage = shared.stage();
-        let mut until_ns = clock.now_ns() + SLEEP_NS;
+        let (stage, now_ns) = (shared.stage(), clock.now_ns());
+        let mut until_ns = now_ns + SLEEP_NS;
         for worker in &mut workers {
-            until_ns = until_ns.min(worker.turn(stage, clock.now_ns())?);
+            until_ns = until_ns.min(worker.turn(stage, now_ns, rang)?);
         }
         if stage == Stage::End {
             return workers.into_iter().map(Worker::end).collect();
         }
         // The kernel signals for what this thread has just reaped, too: what came meanwhile is looked for once more.
-        bell.hush()?;
+        rang = bell.hush()?;
         let rest_ns = until_ns.saturating_sub(clock.now_ns());
-        if rest_ns > 0 && !workers.iter_mut().any(|worker| worker.session.has_work()) {
-            bell.sleep(rest_ns)?;
+        if rest_ns > 0 && !(rang && workers.iter_mut().any(|worker| worker.session.has_work())) {
+            rang = bell.sleep(rest_ns)?;
         }
     }
 }
@@ -230,16 +231,22 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Does what is due, submits, and reacts to what came. Returns when it is to be called again, whatever comes.
-    fn turn(&mut self, stage: Stage, now_ns: u64) -> io::Result<u64> {
-        if stage == self.stage && now_ns < self.due_ns && !self.session.has_work() {
+    /// Does what is due, submits, and reacts to what came, if anything came (`looks`: perhaps). Returns when it is to be called
+    /// again, whatever comes.
+    fn turn(&mut self, stage: Stage, now_ns: u64, looks: bool) -> io::Result<u64> {
+        if stage == self.stage && now_ns < self.due_ns && !(looks && self.session.has_work()) {
             return Ok(self.due_ns);
         }
         self.act(stage, now_ns)?;
         self.session.turn(now_ns)?;
         self.react()?;
         self.say();
-        self.due_ns = self.next_ns(now_ns);
+        // What it just said, or what came meanwhile, is not to wait.
+        self.due_ns = if self.session.has_work() {
+            now_ns
+        } else {
+            self.next_ns(now_ns)
+        };
         Ok(self.due_ns)
     }
 
