@@ -25,6 +25,12 @@ const GROUP: u16 = 0;
 const POLL_FIRST: u16 = 1;
 /// `IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG | IORING_ENTER_EXT_ARG_REG`.
 const ENTER_REGISTERED: libc::c_uint = 1 | 8 | 64;
+/// `IORING_ENTER_GETEVENTS`.
+const ENTER_UNTIMED: libc::c_uint = 1;
+/// `IORING_ENTER_REGISTERED_RING`: the descriptor is an index of the thread's own table of rings.
+const ENTER_OWN_TABLE: libc::c_uint = 16;
+/// `IORING_REGISTER_RING_FDS`.
+const REGISTER_RING: libc::c_uint = 20;
 /// Longest sleep, s.
 const SLEEP_S: u64 = 3600;
 
@@ -48,6 +54,10 @@ pub enum Wait {
     Plain,
     /// The same with a timeout that the kernel has mapped.
     Registered,
+    /// For one completion, without a timeout.
+    Untimed,
+    /// The same in a ring that the thread's own table has, so that no call looks its descriptor up.
+    OwnTable,
     /// For this many completions, for one after this many µs.
     Window(usize, u32),
     /// Not at all for this many µs after the last completion, then as plain.
@@ -75,7 +85,7 @@ const BASE: Knobs = Knobs {
 };
 
 /// The variants, by name.
-pub const VARIANTS: [(&str, Knobs); 13] = [
+pub const VARIANTS: [(&str, Knobs); 15] = [
     ("as-it-is", BASE),
     (
         "poll-then-recv",
@@ -102,6 +112,20 @@ pub const VARIANTS: [(&str, Knobs); 13] = [
         "registered-wait",
         Knobs {
             wait: Wait::Registered,
+            ..BASE
+        },
+    ),
+    (
+        "untimed",
+        Knobs {
+            wait: Wait::Untimed,
+            ..BASE
+        },
+    ),
+    (
+        "untimed-own-table",
+        Knobs {
+            wait: Wait::OwnTable,
             ..BASE
         },
     ),
@@ -175,6 +199,8 @@ struct Lab {
     knobs: Knobs,
     bytes: &'static [u8],
     wait_argument: Option<Box<WaitArgument>>,
+    /// The ring's index in the thread's table.
+    own_index: Option<u32>,
 }
 
 /// Serves until the process is killed. Prints its address first.
@@ -241,7 +267,11 @@ impl Lab {
         }
         uring.submitter().register_files_sparse(slots)?;
         let buffers = RecvBuffers::register(&uring, GROUP, BUFFERS, BUFFER_BYTES)?;
+        let own_index = (knobs.wait == Wait::OwnTable)
+            .then(|| register_ring(uring.as_raw_fd()))
+            .transpose()?;
         Ok(Self {
+            own_index,
             uring,
             buffers,
             knobs,
@@ -261,43 +291,52 @@ impl Lab {
     fn wait(&mut self, last: Instant) -> io::Result<()> {
         let timespec = Timespec::new().sec(SLEEP_S);
         let arguments = SubmitArgs::new().timespec(&timespec);
-        let submitter = self.uring.submitter();
         let result = match self.knobs.wait {
-            Wait::Window(completions, us) => submitter.submit_with_args(completions, &arguments.min_wait_usec(us)),
+            Wait::Window(completions, us) => self
+                .uring
+                .submitter()
+                .submit_with_args(completions, &arguments.min_wait_usec(us)),
             Wait::Spin(us) if last.elapsed() < Duration::from_micros(us) => {
                 // No wait: only what is there is posted.
-                return match submitter.submit_with_args(0, &arguments) {
+                return match self.uring.submitter().submit_with_args(0, &arguments) {
                     Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
                     other => other.map(drop),
                 };
             }
-            Wait::Plain | Wait::Spin(_) => submitter.submit_with_args(1, &arguments),
+            Wait::Plain | Wait::Spin(_) => self.uring.submitter().submit_with_args(1, &arguments),
             Wait::Registered => {
-                let queued = self.uring.submission().len();
                 assert!(self.wait_argument.is_some(), "registered with the ring");
-                // SAFETY: plain system call; the argument is offset 0 of the region that lives as long as this struct.
-                let entered = unsafe {
-                    libc::syscall(
-                        libc::SYS_io_uring_enter,
-                        self.uring.as_raw_fd(),
-                        queued as libc::c_uint,
-                        1 as libc::c_uint,
-                        ENTER_REGISTERED,
-                        0 as libc::c_ulong,
-                        size_of::<RegisteredWait>(),
-                    )
-                };
-                if entered < 0 {
-                    Err(io::Error::last_os_error())
-                } else {
-                    Ok(entered as usize)
-                }
+                // The argument is offset 0 of the region that lives as long as this struct.
+                self.enter(self.uring.as_raw_fd(), ENTER_REGISTERED, size_of::<RegisteredWait>())
+            }
+            Wait::Untimed => self.enter(self.uring.as_raw_fd(), ENTER_UNTIMED, 0),
+            Wait::OwnTable => {
+                let index = self.own_index.expect("registered with the thread");
+                self.enter(index as i32, ENTER_UNTIMED | ENTER_OWN_TABLE, 0)
             }
         };
         match result {
             Err(error) if !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Submits everything and waits for one completion; the argument, if any, is offset 0 of what the ring has mapped.
+    fn enter(&mut self, descriptor: i32, flags: libc::c_uint, argument_bytes: usize) -> io::Result<usize> {
+        let queued = self.uring.submission().len();
+        // SAFETY: a plain system call without a pointer.
+        let entered = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                descriptor,
+                queued as libc::c_uint,
+                1 as libc::c_uint,
+                flags,
+                0 as libc::c_ulong,
+                argument_bytes,
+            )
+        };
+        usize::try_from(entered).map_err(|_| io::Error::last_os_error())
     }
 
     fn complete(&mut self, user_data: u64, result: i32, flags: u32, connections: &mut [Progress], request: u32) {
@@ -394,6 +433,18 @@ impl Lab {
                 .user_data(CLOSE | u64::from(slot)),
         );
     }
+}
+
+/// Puts a ring into this thread's table of rings; its index there.
+fn register_ring(ring: i32) -> io::Result<u32> {
+    // `struct io_uring_rsrc_update` with the offset `-1U`, for any.
+    let mut update = [u64::from(u32::MAX), ring as u64];
+    // SAFETY: the kernel reads and writes one structure of 16 bytes.
+    let registered = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_RING, &raw mut update, 1) };
+    if registered < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(update[0] as u32)
 }
 
 fn receive_once(slot: u32) -> squeue::Entry {
