@@ -38,7 +38,7 @@ use network::Network;
 const DRIVERS_PER_PART: u32 = 16_000;
 /// Drivers that a drain closes in a second: what one core closes without falling behind.
 const DRAIN_PER_MS: u32 = 20;
-/// Shortest time between two heartbeats of a driver in the control level, ns: far above the grid on which the load sends them and
+/// Shortest time between two heartbeats of a driver in the control level, ns: far above what one message takes and
 /// above what an answer takes, or one would be due before the last was answered.
 const CONTROL_HEARTBEAT_NS_MIN: u64 = 200_000_000;
 /// Shortest drain, ms.

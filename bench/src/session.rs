@@ -287,7 +287,8 @@ impl Session {
 
     /// Whether a turn that does not sleep would send or find anything.
     pub fn has_work(&mut self) -> bool {
-        self.ring.has_work()
+        let waits = |connection: &HttpConnection| !connection.sending && !connection.pending.is_empty();
+        self.ring.has_work() || self.https.iter().any(waits)
     }
 
     /// Takes the collected events; give the vector back with [`Session::recycle`].

@@ -386,9 +386,9 @@ impl Net {
         std::mem::take(&mut self.signalled)
     }
 
-    /// Whether the kernel has something for this ring, or is to have something of it.
+    /// Whether the kernel has something for this ring, or is to take something of it.
     #[inline]
-    pub fn has_completions(&mut self) -> bool {
+    pub fn has_work(&mut self) -> bool {
         self.ring.has_work()
     }
 

@@ -4,7 +4,7 @@
 //! The first ring is the shard's own: it sleeps, is woken, writes the journal and receives what is handed over. The others
 //! have sockets only and signal an eventfd that the first one polls (`IORING_REGISTER_EVENTFD`); a poll of a ring would not do, it does
 //! not report what a ring with `IORING_SETUP_DEFER_TASKRUN` has yet to run (seen on Linux 6.18). The kernel signals for what
-//! the shard itself reaps, too, so before each sleep the signals are taken, and where there were some, every ring is looked at once more.
+//! the shard itself reaps, too, so in each turn the signals are taken, and where there were some, every ring is looked at once more before a sleep.
 //!
 //! With a million connections there are fifty rings and more, and most have nothing to do in most turns. A turn is for those
 //! that were asked for something or have something left, and for those where the kernel says that something is there.
@@ -44,8 +44,6 @@ pub struct Rings {
     awaited: Vec<u32>,
     /// Which rings were asked for something since their last turn, or have something left to do or to send.
     busy: Vec<bool>,
-    /// A member signalled, and nobody has looked since where there is something.
-    signalled: bool,
     /// What was counted since it was last taken.
     counts: NetCounts,
 }
@@ -82,7 +80,6 @@ impl Rings {
             accepting: nets.len() - 1,
             awaited: vec![0; nets.len()],
             busy: vec![true; nets.len()],
-            signalled: false,
             counts: NetCounts::default(),
             nets,
             slots_each,
@@ -127,7 +124,7 @@ impl Rings {
         let mut own = std::mem::take(&mut self.own);
         for ring in 1..self.nets.len() {
             let net = &mut self.nets[ring];
-            let has_work = self.busy[ring] || (looks && net.has_completions());
+            let has_work = self.busy[ring] || (looks && net.has_work());
             if !has_work {
                 continue;
             }
@@ -148,16 +145,8 @@ impl Rings {
 
     /// How much of `wait` the shard may sleep; `None`: not at all.
     fn may_sleep(&mut self, wait: Option<Duration>) -> Option<Duration> {
-        let mut wait = wait?;
-        for (net, busy) in self.nets.iter_mut().zip(&self.busy) {
-            if *busy {
-                wait = net.may_sleep(Some(wait))?;
-            } else if self.signalled && net.has_completions() {
-                return None;
-            }
-        }
-        self.signalled = false;
-        Some(wait)
+        let mut busy = self.nets.iter_mut().zip(&self.busy).filter(|(_, busy)| **busy);
+        busy.try_fold(wait?, |wait, (net, _)| net.may_sleep(Some(wait)))
     }
 
     /// A turn of the first ring. Sockets that come to it go on to the ring that has most room.
@@ -166,7 +155,6 @@ impl Rings {
         self.nets[0].turn(wait, events)?;
         self.counts = self.counts + self.nets[0].take_counts();
         if self.nets.len() > 1 {
-            self.signalled |= self.nets[0].take_signalled();
             for event in events.split_off(from) {
                 self.relay(event, events);
             }
@@ -277,16 +265,18 @@ impl Ring for Rings {
             return self.turn_first(wait, events);
         }
         self.pass_listener();
-        let looks = std::mem::take(&mut self.signalled);
-        self.turn_others(looks, events)?;
-        // Takes the signals of what has just been reaped; what comes from here on signals anew.
+        self.turn_others(false, events)?;
+        // Takes the signals of what has been reaped so far; what comes from here on signals anew.
         self.turn_first(None, events)?;
+        if self.nets[0].take_signalled() {
+            self.turn_others(true, events)?;
+        }
         let wait = wait.filter(|_| events.is_empty());
         let wait = self.may_sleep(wait);
         if wait.is_some() {
             self.turn_first(wait, events)?;
             // Without a signal as well: a lost one would be our bug, and is to cost one sleep at most.
-            self.signalled = false;
+            self.nets[0].take_signalled();
             self.turn_others(true, events)?;
         }
         Ok(())

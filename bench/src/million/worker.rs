@@ -237,6 +237,8 @@ impl Worker<'_> {
         if stage == self.stage && now_ns < self.due_ns && !(looks && self.session.has_work()) {
             return Ok(self.due_ns);
         }
+        // Read anew: how late a heartbeat is, is counted to where it leaves, after those of the parts before.
+        let now_ns = self.session.now_ns();
         self.act(stage, now_ns)?;
         self.session.turn(now_ns)?;
         self.react()?;

@@ -16,7 +16,7 @@ const HELLO: u32 = u32::MAX;
 pub(super) struct HttpConnection {
     pub(super) open: bool,
     pub(super) sending: bool,
-    pending: Vec<u8>,
+    pub(super) pending: Vec<u8>,
     tokens: VecDeque<u32>,
     partial: Vec<u8>,
 }
