@@ -34,8 +34,8 @@ struct Course {
     tries: usize,
     /// The figures: CPU of the server, pushes per second, latencies (the 99th percentile as the median of the slices', then of all
     /// pushes), busy cores, the most that other processes ran
-    /// in a slice, and the slices that it took.
-    names: [&'static str; 9],
+    /// in a slice, the slices that it took, and the part of the pushes that is not in the latencies.
+    names: [&'static str; 10],
 }
 
 impl Course {
@@ -56,6 +56,7 @@ impl Course {
                     "rate_client_core",
                     "rate_others_percent",
                     "rate_tries",
+                    "rate_stalled_percent",
                 ],
             },
             Self {
@@ -75,6 +76,7 @@ impl Course {
                     "busy_client_core",
                     "busy_others_percent",
                     "busy_tries",
+                    "busy_stalled_percent",
                 ],
             },
         ]
@@ -157,11 +159,14 @@ impl<'a> Seat<'a> {
 
     /// The figures of a course that is over.
     fn note(&mut self, course: &Course) {
+        let outcome = std::mem::take(&mut self.outcome);
+        let stalled_percent = outcome.stalled_percent();
         let Outcome {
             usage,
             operations,
             latencies,
-        } = std::mem::take(&mut self.outcome);
+            ..
+        } = outcome;
         // A machine that stands still for a few milliseconds is the pooled tail of whoever had the turn.
         let p99 = median(std::mem::take(&mut self.slices_p99).into_iter()).unwrap_or(f64::NAN);
         let figures = [
@@ -174,6 +179,7 @@ impl<'a> Seat<'a> {
             ("% core", usage.client_percent()),
             ("%", std::mem::replace(&mut self.others_percent, f64::NAN)),
             ("", std::mem::take(&mut self.tries) as f64),
+            ("%", stalled_percent),
         ];
         for (name, (unit, value)) in course.names.into_iter().zip(figures) {
             self.run.add(name, unit, value);

@@ -17,6 +17,8 @@ const CONNECTING_MAX: usize = 128;
 const STALL_NS_MAX: u64 = 10_000_000_000;
 /// Longest sleep of one turn, ns.
 const SLEEP_NS_MAX: u64 = 50_000_000;
+/// Longest time between two looks of a client that stays awake, ns. More is not its own: the kernel's timers, an interrupt, another thread.
+const AWAKE_NS_MAX: u64 = 5_000;
 /// Orders after which a fixed rate is at the same phase of its own interval again.
 const PHASES: u64 = 500;
 /// Pauses of the core after a look that found nothing, so that the other thread of the same core, which may be the server's, has it.
@@ -57,6 +59,8 @@ pub struct Outcome {
     pub operations: u64,
     /// From when an operation was meant to begin to its end.
     pub latencies: Latencies,
+    /// Operations that are not in `latencies`: meanwhile the client, which was to stay awake, did not run for a moment.
+    pub stalled: u64,
 }
 
 impl Outcome {
@@ -65,6 +69,12 @@ impl Outcome {
         self.usage.add(other.usage);
         self.operations += other.operations;
         self.latencies.add_sparse(&other.latencies.sparse());
+        self.stalled += other.stalled;
+    }
+
+    /// Part of the operations that is not in the latencies, %.
+    pub fn stalled_percent(&self) -> f64 {
+        self.stalled as f64 * 100.0 / self.operations.max(1) as f64
     }
 }
 
@@ -116,6 +126,12 @@ pub struct Client<'a> {
     faults: Faults,
     /// The connection that the next stretch of pushes begins with.
     next: u32,
+    /// When the ring was last looked at by a client that stays awake; 0: it did not look, it worked or slept.
+    looked_ns: u64,
+    /// When such a client last ran again after it had not run.
+    stalled_until_ns: u64,
+    /// See [`Outcome::stalled`].
+    stalled: u64,
 }
 
 impl<'a> Client<'a> {
@@ -142,6 +158,9 @@ impl<'a> Client<'a> {
             latencies: Latencies::new(),
             faults: Faults::default(),
             next: 0,
+            looked_ns: 0,
+            stalled_until_ns: 0,
+            stalled: 0,
         })
     }
 
@@ -235,6 +254,7 @@ impl<'a> Client<'a> {
         // They were due in the measured time.
         let late = std::mem::take(&mut self.latencies);
         outcome.latencies.add_sparse(&late.sparse());
+        outcome.stalled += std::mem::take(&mut self.stalled);
         if missing > 0 {
             self.faults.add("pushes lost", || missing.to_string());
         }
@@ -306,6 +326,7 @@ impl<'a> Client<'a> {
         for seconds in [times.warmup_s, times.measured_s] {
             outcome = Outcome::default();
             self.latencies = Latencies::new();
+            self.stalled = 0;
             meter.lap()?;
             let end_ns = self.clock.now_ns() + (seconds * 1e9) as u64;
             let mut moved_ns = self.clock.now_ns();
@@ -323,6 +344,7 @@ impl<'a> Client<'a> {
             outcome.usage = meter.lap()?;
         }
         outcome.latencies = std::mem::take(&mut self.latencies);
+        outcome.stalled = std::mem::take(&mut self.stalled);
         Ok(outcome)
     }
 
@@ -373,6 +395,10 @@ impl<'a> Client<'a> {
     fn turn(&mut self, until_ns: u64) -> io::Result<()> {
         let now_ns = self.clock.now_ns();
         let sleep_ns = until_ns.saturating_sub(now_ns).min(SLEEP_NS_MAX);
+        if self.looked_ns != 0 && now_ns > self.looked_ns + AWAKE_NS_MAX {
+            self.stalled_until_ns = now_ns;
+        }
+        let has_work = self.ring.has_work();
         self.ring.wait(Duration::from_nanos(sleep_ns))?;
         let mut found = false;
         while let Some(event) = self.ring.next_event()? {
@@ -395,6 +421,8 @@ impl<'a> Client<'a> {
                 Event::Accepted { .. } => unreachable!("a client listens nowhere"),
             }
         }
+        let only_looked = sleep_ns == 0 && !found && !has_work;
+        self.looked_ns = if only_looked { now_ns } else { 0 };
         if sleep_ns == 0 && !found {
             for _ in 0..SPINS {
                 std::hint::spin_loop();
@@ -454,7 +482,11 @@ impl<'a> Client<'a> {
                     if ordered_ns == 0 {
                         return Err("a push that nobody ordered".into());
                     }
-                    self.latencies.record(at_ns.saturating_sub(ordered_ns));
+                    if ordered_ns < self.stalled_until_ns {
+                        self.stalled += 1;
+                    } else {
+                        self.latencies.record(at_ns.saturating_sub(ordered_ns));
+                    }
                     self.news.push(News::Pushed(slot));
                 }
                 Ok(read.consumed)

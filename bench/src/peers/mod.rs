@@ -205,6 +205,7 @@ fn pushes(
     let after = quiet.value;
     run.add("after_busy_cpu_us", "µs", after.usage.server_us_per(after.operations));
     run.add("after_busy_p99", "ms", after.latencies.quantile_ms(0.99));
+    run.add("after_busy_stalled_percent", "%", after.stalled_percent());
     run.faults = client.take_faults();
     Ok(())
 }
