@@ -14,6 +14,9 @@ use crate::wire::respond::Reply;
 use crate::wire::ws::AcceptKey;
 use std::collections::VecDeque;
 
+/// How often a shard looks what other threads have and what is due though neither was announced.
+const LOOK_EVERY_MS: u64 = 100;
+
 /// A letter. Its receiver is the home shard of what it names first, or the shard that holds the caller's connection.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the fields are the events' own")]
@@ -115,15 +118,21 @@ pub(super) struct Inbox {
     pub(super) news: bool,
     /// The millisecond of the last look at that and at the timers.
     looked_ms: u64,
+    /// When the first timer is due, as was known before the last sleep.
+    pub(super) due_ms: u64,
 }
 
 impl Inbox {
-    /// Whether this turn looks what other threads have and what is due. They wake the ring when they have said something, and what is
-    /// due is so from some millisecond on: a turn that began with neither finds nothing, and on a shard that wakes for each message of
-    /// its drivers that is most turns.
+    /// Whether this turn looks what other threads have and what is due. They wake the ring when they have said something, and when the next
+    /// timer is due is known: a turn that began with neither finds nothing, and on a shard that wakes for each message of its drivers that is
+    /// most turns. What it would cost is between a driver's message and its answer, which leaves when the turn is over.
     pub(super) fn is_due(&mut self, now_ms: u64) -> bool {
-        let is_later = std::mem::replace(&mut self.looked_ms, now_ms) != now_ms;
-        std::mem::take(&mut self.news) || is_later
+        let is_due =
+            std::mem::take(&mut self.news) || now_ms >= self.due_ms || now_ms.abs_diff(self.looked_ms) >= LOOK_EVERY_MS;
+        if is_due {
+            self.looked_ms = now_ms;
+        }
+        is_due
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -364,17 +364,17 @@ impl<P: Platform> Shard<P> {
         self.events = events;
     }
 
-    fn sleep_time(&self) -> Option<Duration> {
+    fn sleep_time(&mut self) -> Option<Duration> {
         let may_take_in = !self.requests.ingress.is_empty() && self.journal_keeps_up();
         let has_letters = !self.inbox.is_empty() && self.bindings.is_none();
         if !self.local.is_empty() || has_letters || may_take_in || !self.http_again.is_empty() {
+            self.inbox.due_ms = self.now_ms + 1;
             return None;
         }
         let now_us = self.clock.now_us();
-        let until_timer = self
-            .wheel
-            .next_ms()
-            .map(|ms| Duration::from_micros((ms * 1_000).saturating_sub(now_us)));
+        let due_ms = self.wheel.next_ms();
+        self.inbox.due_ms = due_ms.unwrap_or(u64::MAX);
+        let until_timer = due_ms.map(|ms| Duration::from_micros((ms * 1_000).saturating_sub(now_us)));
         let mut sleep = until_timer.unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
         if self.mail.is_overflowing() || !self.unasked.is_empty() {
             sleep = sleep.min(RETRY_SLEEP);

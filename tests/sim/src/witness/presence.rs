@@ -59,14 +59,14 @@ impl Witness {
             let left_ms = span.lost_ms.saturating_sub(self.late_ms()).saturating_add(kept_ms);
             left_ms.min(span.until_ms)
         };
-        // Times that came twice say nothing of who was there.
+        // Times that came twice say nothing of who was there. Nor does the millisecond of the welcome: it may have come after what was asked.
         !self.node.came_twice(from_ms)
             && !self.node.came_twice(to_ms)
             && !seen.off_spans.iter().any(|off| off.0 <= to_ms && from_ms <= off.1)
             && seen
                 .spans
                 .iter()
-                .any(|span| span.from_ms <= from_ms && to_ms < ends_ms(span))
+                .any(|span| span.from_ms < from_ms && to_ms < ends_ms(span))
     }
 
     /// A driver is shown.

@@ -301,6 +301,7 @@ impl Machine {
             }
         };
         self.disk.done[usize::from(shard)].push_back(done);
+        self.kernel.rung |= 1 << shard;
         self.wake(shard);
     }
 

@@ -70,7 +70,7 @@ pub(super) struct Kernel {
     pub(super) ready: Vec<Vec<u32>>,
     /// Slots that each ring has free.
     pub(super) free: Vec<u32>,
-    /// Rings that were woken by another one, a bit each.
+    /// Rings that were woken by another one or by another thread, a bit each.
     pub(super) rung: u32,
     /// Bytes that clients sent and got.
     pub(super) bytes: u64,
@@ -168,7 +168,13 @@ impl Machine {
         }
     }
 
-    /// Whether another ring has woken this one since the last look.
+    /// Other threads wake these shards' rings, a bit each, which are returned.
+    pub(super) fn rung_by_threads(&mut self, shards: u32) -> u32 {
+        self.kernel.rung |= shards;
+        shards
+    }
+
+    /// Whether another ring or another thread has woken this ring since the last look.
     pub(super) fn take_rung(&mut self, shard: u16) -> bool {
         let rung = self.kernel.rung & 1 << shard != 0;
         self.kernel.rung &= !(1 << shard);

@@ -113,7 +113,7 @@ impl World<'_> {
         let mut machine = site.machine.borrow_mut();
         let mut woken = std::mem::take(&mut machine.woken);
         if site.store.woken.load(Ordering::Relaxed) != 0 {
-            woken |= site.store.woken.swap(0, Ordering::Relaxed);
+            woken |= machine.rung_by_threads(site.store.woken.swap(0, Ordering::Relaxed));
         }
         if woken == 0 {
             return;
