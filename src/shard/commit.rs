@@ -139,6 +139,11 @@ impl<File> Durable<File> {
         self.writer.is_idle() && self.awaiting.is_empty() && self.feed.is_empty() && self.unstored.is_empty()
     }
 
+    /// Whether there is something to be done for it in each turn.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.is_settled() || self.imaging.is_some()
+    }
+
     /// Whether what waits is to be written now.
     fn is_due(&self, now_ms: u64) -> bool {
         self.urgent > self.writer.committed() || self.patient_until_ms <= now_ms

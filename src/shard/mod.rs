@@ -418,7 +418,7 @@ impl<P: Platform> Shard<P> {
         self.keep_routing();
         self.read_own_letters();
         self.keep_registry();
-        if looks || self.draining.is_some() || !self.durable.is_settled() {
+        if looks || self.draining.is_some() || self.durable.is_busy() {
             self.keep_durable();
             self.keep_journal();
         }

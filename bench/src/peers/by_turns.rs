@@ -34,8 +34,8 @@ struct Course {
     tries: usize,
     /// The figures: CPU of the server, pushes per second, latencies (the 99th percentile as the median of the slices', then of all
     /// pushes), busy cores, the most that other processes ran
-    /// in a slice, the slices that it took, and the part of the pushes that is not in the latencies.
-    names: [&'static str; 10],
+    /// in a slice, and the slices that it took.
+    names: [&'static str; 9],
 }
 
 impl Course {
@@ -56,7 +56,6 @@ impl Course {
                     "rate_client_core",
                     "rate_others_percent",
                     "rate_tries",
-                    "rate_stalled_percent",
                 ],
             },
             Self {
@@ -76,7 +75,6 @@ impl Course {
                     "busy_client_core",
                     "busy_others_percent",
                     "busy_tries",
-                    "busy_stalled_percent",
                 ],
             },
         ]
@@ -179,10 +177,12 @@ impl<'a> Seat<'a> {
             ("% core", usage.client_percent()),
             ("%", std::mem::replace(&mut self.others_percent, f64::NAN)),
             ("", std::mem::take(&mut self.tries) as f64),
-            ("%", stalled_percent),
         ];
         for (name, (unit, value)) in course.names.into_iter().zip(figures) {
             self.run.add(name, unit, value);
+        }
+        if let Pace::Open { .. } = course.pace {
+            super::note_stalled(self.run, "rate_stalled_percent", stalled_percent);
         }
     }
 

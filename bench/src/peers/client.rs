@@ -59,7 +59,8 @@ pub struct Outcome {
     pub operations: u64,
     /// From when an operation was meant to begin to its end.
     pub latencies: Latencies,
-    /// Operations that are not in `latencies`: meanwhile the client, which was to stay awake, did not run for a moment.
+    /// Operations that are not in `latencies`: the client, which was to stay awake, did not run for a moment when they were due or when
+    /// they ended.
     pub stalled: u64,
 }
 
@@ -128,8 +129,10 @@ pub struct Client<'a> {
     next: u32,
     /// When the ring was last looked at by a client that stays awake; 0: it did not look, it worked or slept.
     looked_ns: u64,
-    /// When such a client last ran again after it had not run.
-    stalled_until_ns: u64,
+    /// From when to when such a client did not run the last time.
+    stalled_ns: std::ops::Range<u64>,
+    /// Whether that ended with the turn under way.
+    is_stalled: bool,
     /// See [`Outcome::stalled`].
     stalled: u64,
 }
@@ -159,7 +162,8 @@ impl<'a> Client<'a> {
             faults: Faults::default(),
             next: 0,
             looked_ns: 0,
-            stalled_until_ns: 0,
+            stalled_ns: 0..0,
+            is_stalled: false,
             stalled: 0,
         })
     }
@@ -326,7 +330,7 @@ impl<'a> Client<'a> {
         for seconds in [times.warmup_s, times.measured_s] {
             outcome = Outcome::default();
             self.latencies = Latencies::new();
-            self.stalled = 0;
+            (self.stalled, self.looked_ns) = (0, 0);
             meter.lap()?;
             let end_ns = self.clock.now_ns() + (seconds * 1e9) as u64;
             let mut moved_ns = self.clock.now_ns();
@@ -395,8 +399,9 @@ impl<'a> Client<'a> {
     fn turn(&mut self, until_ns: u64) -> io::Result<()> {
         let now_ns = self.clock.now_ns();
         let sleep_ns = until_ns.saturating_sub(now_ns).min(SLEEP_NS_MAX);
-        if self.looked_ns != 0 && now_ns > self.looked_ns + AWAKE_NS_MAX {
-            self.stalled_until_ns = now_ns;
+        self.is_stalled = self.looked_ns != 0 && now_ns > self.looked_ns + AWAKE_NS_MAX;
+        if self.is_stalled {
+            self.stalled_ns = self.looked_ns..now_ns;
         }
         let has_work = self.ring.has_work();
         self.ring.wait(Duration::from_nanos(sleep_ns))?;
@@ -482,7 +487,8 @@ impl<'a> Client<'a> {
                     if ordered_ns == 0 {
                         return Err("a push that nobody ordered".into());
                     }
-                    if ordered_ns < self.stalled_until_ns {
+                    // What was under way all of that time and goes on after it was not longer for it, however long that is.
+                    if self.stalled_ns.contains(&ordered_ns) || self.is_stalled {
                         self.stalled += 1;
                     } else {
                         self.latencies.record(at_ns.saturating_sub(ordered_ns));

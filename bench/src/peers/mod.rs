@@ -36,6 +36,8 @@ use others::Others;
 const SETTLE: Duration = Duration::from_secs(4);
 /// One in so many connections is open before memory is read for the first time.
 const FIRST_PART: u32 = 2;
+/// Pushes at a fixed rate that may be missing from the latencies, %.
+const STALLED_PERCENT_MAX: f64 = 5.0;
 /// Offers posted at once while drivers get the trips that they confirm again and again.
 const OFFERS_AT_ONCE: u32 = 256;
 
@@ -205,9 +207,18 @@ fn pushes(
     let after = quiet.value;
     run.add("after_busy_cpu_us", "µs", after.usage.server_us_per(after.operations));
     run.add("after_busy_p99", "ms", after.latencies.quantile_ms(0.99));
-    run.add("after_busy_stalled_percent", "%", after.stalled_percent());
     run.faults = client.take_faults();
+    note_stalled(run, "after_busy_stalled_percent", after.stalled_percent());
     Ok(())
+}
+
+/// What part of the pushes at a fixed rate is not in the latencies, %: of so many that little would be left of the tail, a fault.
+fn note_stalled(run: &mut Run, name: &'static str, percent: f64) {
+    run.add(name, "%", percent);
+    if percent > STALLED_PERCENT_MAX {
+        run.faults
+            .add("the load generator did not run", || format!("{percent:.1} % of {name}"));
+    }
 }
 
 /// The fixed rate, for which the client needs a core of its own to stay awake on.
